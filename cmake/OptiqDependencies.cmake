@@ -1,0 +1,56 @@
+# Every third-party package, in one place. System packages come first; MLX is
+# the wheel that scripts/setup put into its venv; Highway is the tree inside
+# the numpy source package where the system has none that is new enough.
+include(FetchContent)
+
+set(OPTIQ_MLX_VERSION 0.32.4)
+set(OPTIQ_NUMPY_SDIST_SHA256 f3a3570c4a2a16746ac2c31a7c7c7b0c186b95ce902e33db6f28094ed7387dda)
+
+if(NOT OPTIQ_CACHE_DIR)
+  if(DEFINED ENV{OPTIQ_CACHE_DIR})
+    set(OPTIQ_CACHE_DIR $ENV{OPTIQ_CACHE_DIR})
+  elseif(DEFINED ENV{XDG_CACHE_HOME})
+    set(OPTIQ_CACHE_DIR $ENV{XDG_CACHE_HOME}/optiq)
+  else()
+    set(OPTIQ_CACHE_DIR $ENV{HOME}/.cache/optiq)
+  endif()
+endif()
+
+# --- MLX -------------------------------------------------------------------
+file(GLOB optiq_mlx_wheel ${OPTIQ_CACHE_DIR}/venv/lib/python3*/site-packages/mlx)
+find_package(MLX ${OPTIQ_MLX_VERSION} EXACT CONFIG QUIET HINTS ${optiq_mlx_wheel})
+if(NOT MLX_FOUND)
+  message(FATAL_ERROR
+    "MLX ${OPTIQ_MLX_VERSION} was not found under ${OPTIQ_CACHE_DIR}/venv. "
+    "Run ./scripts/setup, or pass -DCMAKE_PREFIX_PATH=<site-packages>/mlx.")
+endif()
+
+# --- distribution packages ---------------------------------------------------
+find_package(Threads REQUIRED)
+find_package(fmt 9 REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(CLI11 2.1 REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
+
+# --- Highway -----------------------------------------------------------------
+find_package(hwy 1.2 CONFIG QUIET)
+if(NOT hwy_FOUND)
+  foreach(option TESTS EXAMPLES CONTRIB INSTALL)
+    set(HWY_ENABLE_${option} OFF CACHE BOOL "" FORCE)
+  endforeach()
+  set(HWY_FORCE_STATIC_LIBS ON CACHE BOOL "" FORCE)
+  set(sdist ${OPTIQ_CACHE_DIR}/sdist/numpy-2.4.6.tar.gz)
+  if(EXISTS ${sdist})
+    FetchContent_Declare(highway URL ${sdist} URL_HASH SHA256=${OPTIQ_NUMPY_SDIST_SHA256}
+      SOURCE_SUBDIR numpy/_core/src/highway DOWNLOAD_EXTRACT_TIMESTAMP ON SYSTEM)
+  elseif(OPTIQ_OFFLINE)
+    message(FATAL_ERROR "Highway >= 1.2 is missing and ${sdist} is not there. Run ./scripts/setup.")
+  else()
+    FetchContent_Declare(highway GIT_REPOSITORY https://github.com/google/highway.git GIT_TAG 1.3.0 SYSTEM)
+  endif()
+  FetchContent_MakeAvailable(highway)
+  add_library(hwy::hwy ALIAS hwy)
+endif()

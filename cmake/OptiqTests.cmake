@@ -1,0 +1,68 @@
+# tests/ mirrors the rooms. A file's name says its label:
+#   <name>_test.cpp         unit    no weights, under a second
+#   <name>_model_test.cpp   model   runs models/tiny-qwen3.5
+#   <name>_shared_test.cpp  shared  needs ../shared (skipped, saying so, without)
+#   <name>_slow_test.cpp    slow
+#   oracle/<name>_driver.cpp        a program that an oracle script talks to
+#   oracle/<name>.py        oracle  a PyPI package judges; <name>_slow.py: slow
+#   e2e/<name>.py           e2e     the executable as a user runs it
+set(OPTIQ_TEST_MODEL ${PROJECT_SOURCE_DIR}/models/tiny-qwen3.5)
+set(OPTIQ_SHARED_DIR ${PROJECT_SOURCE_DIR}/../shared CACHE PATH "Data that is not in the repository")
+file(GLOB optiq_pythons ${OPTIQ_CACHE_DIR}/venv/bin/python)
+if(NOT optiq_pythons)
+  message(FATAL_ERROR "No venv under ${OPTIQ_CACHE_DIR}: run ./scripts/setup")
+endif()
+set(OPTIQ_PYTHON ${OPTIQ_CACHE_DIR}/venv/bin/python)
+set(OPTIQ_TEST_ENVIRONMENT
+  "OPTIQ_BIN=${PROJECT_BINARY_DIR}/optiq/cli/optiq"
+  "OPTIQ_TEST_MODEL=${OPTIQ_TEST_MODEL}"
+  "OPTIQ_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
+  "OPTIQ_SHARED_DIR=${OPTIQ_SHARED_DIR}"
+  "OPTIQ_DRIVER_DIR=${PROJECT_BINARY_DIR}/tests"
+  "OPTIQ_SCRATCH_DIR=${PROJECT_BINARY_DIR}/scratch"
+  "PYTHONDONTWRITEBYTECODE=1")
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/scratch)
+
+function(optiq_finish_test name label)
+  set_tests_properties(${name} PROPERTIES LABELS "${label}" ENVIRONMENT "${OPTIQ_TEST_ENVIRONMENT}"
+    SKIP_RETURN_CODE 77 SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]" TIMEOUT 1800)
+endfunction()
+
+function(optiq_add_room_tests room)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${room}/*_test.cpp)
+  foreach(source IN LISTS sources)
+    get_filename_component(stem ${source} NAME_WE)
+    set(label unit)
+    if(stem MATCHES "_(model|shared|slow)_test$")
+      set(label ${CMAKE_MATCH_1})
+    endif()
+    set(target ${room}_${stem})
+    add_executable(${target} ${source})
+    target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+    target_link_libraries(${target} PRIVATE optiq GTest::gtest_main)
+    add_test(NAME ${room}/${stem} COMMAND ${target})
+    optiq_finish_test(${room}/${stem} ${label})
+  endforeach()
+endfunction()
+
+function(optiq_add_scripts folder label)
+  file(GLOB drivers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*_driver.cpp)
+  foreach(source IN LISTS drivers)
+    get_filename_component(stem ${source} NAME_WE)
+    add_executable(${stem} ${source})
+    target_link_libraries(${stem} PRIVATE optiq)
+  endforeach()
+  file(GLOB scripts CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.py)
+  foreach(script IN LISTS scripts)
+    get_filename_component(stem ${script} NAME_WE)
+    if(stem MATCHES "^_")
+      continue() # shared helpers
+    endif()
+    set(labels ${label})
+    if(stem MATCHES "_(slow|peer|shared)$")
+      set(labels ${CMAKE_MATCH_1})
+    endif()
+    add_test(NAME ${folder}/${stem} COMMAND ${OPTIQ_PYTHON} ${script})
+    optiq_finish_test(${folder}/${stem} ${labels})
+  endforeach()
+endfunction()

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/json.h"
+
+namespace optiq::artifacts {
+
+/** Width of one quantized module, named by its MLX module path. */
+struct LayerBits {
+  std::string name; // "language_model.model.layers.3.self_attn.q_proj"
+  int bits = 0; // 2, 3, 4, 5, 6 or 8
+  int group_size = 64;
+  std::uint64_t parameters = 0;
+  bool is_protected = false;
+  std::optional<double> kl; // measured KL of this width alone, nats
+};
+
+/** Which widths a conversion gives, before anything is written. */
+struct Plan {
+  std::string method; // "optiq", "static", "uniform"
+  int group_size = 64;
+  std::vector<int> candidate_bits;
+  std::optional<double> target_bpw;
+  std::optional<std::uint64_t> target_bytes; // of model*.safetensors
+  std::vector<LayerBits> layers; // in the order of the source's modules
+  double achieved_bpw = 0; // mean code width outside the protected set
+  std::uint64_t file_bytes = 0; // predicted, headers included
+  double file_bpw = 0;
+  double predicted_kl = 0; // sum of the layers' kl, nats
+};
+
+/** optiq/metadata.json (format: docs/formats.md; reads the original's too). */
+struct Metadata {
+  int schema_version = 1;
+  std::string tool_version;
+  std::string base_model;
+  std::string reference; // "bf16"
+  std::string calibration; // "mix", "self" or a file's name; "" = none
+  std::string calibration_hash; // SHA-256 of the calibration token ids
+  std::string compute; // "exact" or "fast", of the measurement
+  Plan plan;
+};
+
+/** KL of one module alone at each candidate width, nats per token. */
+struct LayerSensitivity {
+  std::string name;
+  std::uint64_t parameters = 0;
+  std::map<int, double> kl; // bits -> mean KL(reference || quantized)
+  std::map<int, double> kl_stderr; // bits -> standard error over chunks
+};
+
+/** optiq/sensitivity.json. */
+struct Sensitivity {
+  std::string base_model;
+  std::vector<int> candidate_bits;
+  int group_size = 64;
+  std::string key; // SHA-256 over model, calibration and settings
+  std::vector<LayerSensitivity> layers;
+};
+
+Json to_json(const Plan& plan);
+Json to_json(const Metadata& metadata);
+Json to_json(const Sensitivity& sensitivity);
+Plan plan_from_json(const Json& json, const std::string& where);
+Metadata metadata_from_json(const Json& json, const std::string& where);
+Sensitivity sensitivity_from_json(const Json& json, const std::string& where);
+
+/** Reads optiq/metadata.json, or the root optiq_metadata.json of older
+ * repositories, of a model directory; nothing when it has neither. */
+std::optional<Metadata> read_metadata(const std::filesystem::path& directory);
+std::optional<Sensitivity> read_sensitivity(
+    const std::filesystem::path& directory);
+
+} // namespace optiq::artifacts

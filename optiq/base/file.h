@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace optiq {
+
+/** A read-only mapping of a whole regular file. Empty files map to size 0. */
+class MappedFile {
+ public:
+  /** Throws NotFound, Denied or Io, naming the path. */
+  static std::shared_ptr<const MappedFile> open(
+      const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const {
+    return {data_, size_};
+  }
+  const std::filesystem::path& path() const {
+    return path_;
+  }
+  /** Tells the kernel that [offset, offset + n) will not be read again. */
+  void drop_pages(std::size_t offset, std::size_t n) const;
+
+ private:
+  MappedFile() = default;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::filesystem::path path_;
+};
+
+/** Whole content of a file; refuses more than max_bytes (InvalidInput). */
+std::string read_text_file(
+    const std::filesystem::path& path,
+    std::size_t max_bytes);
+
+/** Writes a temporary sibling, fsyncs it, renames it over path, fsyncs the
+ * folder. Throws Io or Denied; on failure nothing is left behind. */
+void write_file_atomically(
+    const std::filesystem::path& path,
+    std::string_view content);
+
+/**
+ * A folder that becomes visible under its final name only when complete. Made
+ * beside `target`; `publish` fsyncs files and folder and renames it. With
+ * `replace`, an existing target is first moved aside and deleted only after
+ * the rename. Unpublished folders are removed by the destructor, those of
+ * killed processes by the next StagedDirectory for the same target.
+ */
+class StagedDirectory {
+ public:
+  StagedDirectory(std::filesystem::path target, bool replace);
+  ~StagedDirectory();
+  StagedDirectory(const StagedDirectory&) = delete;
+  StagedDirectory& operator=(const StagedDirectory&) = delete;
+
+  const std::filesystem::path& path() const {
+    return staging_;
+  }
+  void publish();
+
+ private:
+  std::filesystem::path target_;
+  std::filesystem::path staging_;
+  bool replace_;
+  bool published_ = false;
+};
+
+/** Free bytes on the file system that holds path (or its nearest parent). */
+std::uint64_t free_disk_bytes(const std::filesystem::path& path);
+
+} // namespace optiq

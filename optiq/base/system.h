@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace optiq {
+
+/** What `optiq doctor` says of the machine, and what admission checks use. */
+struct SystemInfo {
+  std::string cpu; // model name
+  int cores = 1; // processors this process may run on
+  std::uint64_t total_ram_bytes = 0;
+  /** MemAvailable, further limited by cgroup and RLIMIT_AS. */
+  std::uint64_t available_ram_bytes = 0;
+};
+
+SystemInfo system_info();
+
+/** Peak resident set size of this process, bytes. */
+std::uint64_t peak_rss_bytes();
+
+/**
+ * Throws Exhausted when `needed` exceeds the available RAM; the message gives
+ * both numbers and says what the memory is for.
+ */
+void require_ram(std::uint64_t needed, const std::string& what);
+
+} // namespace optiq

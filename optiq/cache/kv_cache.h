@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "optiq/kernels/kernels.h"
+
+namespace optiq::cache {
+
+/** A layer whose memory of the past is a fixed-size float32 state. */
+struct RecurrentFormat {
+  std::size_t conv_floats = 0;
+  std::size_t state_floats = 0;
+};
+
+/** What one layer keeps per sequence. Data, so that a format is a row. */
+using LayerFormat = std::variant<kernels::KvFormat, RecurrentFormat>;
+
+/** Bytes that one more token costs over all layers, and what a sequence costs
+ * before its first token. */
+std::size_t bytes_per_token(std::span<const LayerFormat> layers);
+std::size_t fixed_bytes(std::span<const LayerFormat> layers);
+
+/**
+ * The memory of all sequences: fixed-size blocks per format, recycled through
+ * free lists, with a hard cap on the bytes handed out. Not thread-safe: the
+ * engine thread owns it.
+ */
+class BlockPool {
+ public:
+  explicit BlockPool(std::size_t max_bytes);
+  ~BlockPool();
+  BlockPool(const BlockPool&) = delete;
+  BlockPool& operator=(const BlockPool&) = delete;
+
+  /** Zeroed memory. Throws Exhausted, with used, asked and cap. */
+  std::byte* allocate(std::size_t bytes);
+  void release(std::byte* block, std::size_t bytes);
+
+  std::size_t used_bytes() const {
+    return used_;
+  }
+  std::size_t max_bytes() const {
+    return max_bytes_;
+  }
+
+ private:
+  std::size_t max_bytes_;
+  std::size_t used_ = 0;
+  std::vector<std::pair<std::size_t, std::vector<std::byte*>>> free_;
+};
+
+/**
+ * One sequence's past, layer by layer: block tables for attention layers, flat
+ * state for recurrent ones. The forward writes at absolute positions;
+ * `commit` makes them part of the past. Gives its memory back when destroyed.
+ */
+class Sequence {
+ public:
+  Sequence(
+      std::shared_ptr<BlockPool> pool,
+      std::vector<LayerFormat> layers);
+  ~Sequence();
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  /** Tokens committed. */
+  int length() const {
+    return length_;
+  }
+  /** Makes room for n_tokens in all. Throws Exhausted; then nothing changed. */
+  void reserve(int n_tokens);
+  void commit(int n_tokens) {
+    length_ += n_tokens;
+  }
+
+  std::span<std::byte* const> blocks(int layer) const {
+    return tables_[layer];
+  }
+  float* conv_state(int layer) const;
+  float* recurrent_state(int layer) const;
+
+ private:
+  std::shared_ptr<BlockPool> pool_;
+  std::vector<LayerFormat> layers_;
+  std::vector<std::vector<std::byte*>> tables_; // per layer
+  int length_ = 0;
+};
+
+} // namespace optiq::cache

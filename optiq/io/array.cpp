@@ -1,0 +1,70 @@
+#include "optiq/io/array.h"
+
+#include <cstring>
+#include <numeric>
+
+#include <mlx/allocator.h>
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+namespace optiq::io {
+namespace {
+
+/** MLX's CPU buffers start with a size header that raw_ptr() skips; a view of
+ * foreign memory must start that much earlier. */
+std::ptrdiff_t header_bytes() {
+  static char probe[64];
+  mx::allocator::Buffer buffer{probe + 16};
+  return static_cast<char*>(buffer.raw_ptr()) - (probe + 16);
+}
+
+std::size_t count(const mx::Shape& shape) {
+  std::size_t n = 1;
+  for (auto dim : shape) {
+    n *= static_cast<std::size_t>(dim);
+  }
+  return n;
+}
+
+} // namespace
+
+mx::array make_array(const mx::Shape& shape, mx::Dtype dtype) {
+  return mx::array(
+      mx::allocator::malloc(count(shape) * mx::size_of(dtype)), shape, dtype);
+}
+
+mx::array view_array(
+    const void* data,
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    std::shared_ptr<const void> owner) {
+  auto* start = static_cast<char*>(const_cast<void*>(data)) - header_bytes();
+  return mx::array(
+      mx::allocator::Data(
+          mx::allocator::Buffer(start),
+          [owner = std::move(owner)](mx::allocator::Buffer) {}),
+      shape,
+      dtype);
+}
+
+mx::array materialize(const mx::array& x) {
+  mx::array y = x;
+  if (!y.is_available()) {
+    mx::eval(y);
+  }
+  if (!y.flags().row_contiguous) {
+    y = mx::contiguous(y);
+    mx::eval(y);
+  }
+  return y;
+}
+
+std::span<const float> floats(const mx::array& x) {
+  return {x.data<float>(), x.size()};
+}
+
+std::span<float> mutable_floats(mx::array& x) {
+  return {x.data<float>(), x.size()};
+}
+
+} // namespace optiq::io

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include <mlx/array.h>
+
+/** The only place that touches the memory of MLX arrays. */
+namespace optiq::io {
+
+namespace mx = mlx::core;
+
+/** A new evaluated, uninitialized, row-contiguous CPU array. */
+mx::array make_array(const mx::Shape& shape, mx::Dtype dtype);
+
+/** An array that views foreign memory; `owner` lives as long as the view.
+ * Copies where the device cannot view it. */
+mx::array view_array(
+    const void* data,
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    std::shared_ptr<const void> owner);
+
+/** Evaluated and row-contiguous (evaluates or copies when it is not). */
+mx::array materialize(const mx::array& x);
+
+/** Elements of an evaluated row-contiguous float32 array. */
+std::span<const float> floats(const mx::array& x);
+/** Elements of an array of make_array that nobody else holds yet. */
+std::span<float> mutable_floats(mx::array& x);
+
+} // namespace optiq::io

@@ -1,0 +1,243 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <mlx/array.h>
+
+/**
+ * The operations a forward is made of. On the CPU each runs at once, on the
+ * shared thread pool, on evaluated row-contiguous arrays, and returns an
+ * evaluated array: there is no graph on this path, so a step costs no node
+ * overhead and errors come out where they are made. `portable.h` holds the
+ * same operations as compositions of MLX ops: their oracle.
+ *
+ * Row independence: with fixed weights, SIMD target and Compute, row t of a
+ * result depends on row t of the inputs alone (and on its own sequence), bit
+ * for bit, whatever the number of rows or threads.
+ *
+ * Activations are float32. T = rows of the flat batch.
+ */
+namespace optiq::kernels {
+
+namespace mx = mlx::core;
+
+/** Arithmetic of products with quantized weights. */
+enum class Compute {
+  Fast, // activations as one int8 digit per value, one scale per group
+  Exact, // two int8 digits (error 2e-5 .. 5e-5)
+};
+
+/**
+ * An immutable weight matrix [out, in], dense or affine-quantized, in the
+ * layout the device wants. Dense weights stay where they are (a mapped file);
+ * quantized ones are repacked once into panels of 16 rows.
+ */
+class Matrix {
+ public:
+  /** weight [out, in], bf16, f16 or f32; kept as it is. */
+  static Matrix dense(mx::array weight);
+  /** MLX's affine format: weight u32 [out, in*bits/32], scales and biases
+   * [out, in/group] bf16, f16 or f32. Repacks (a copy of equal size). */
+  static Matrix quantized(
+      const mx::array& weight,
+      const mx::array& scales,
+      const mx::array& biases,
+      int bits,
+      int group_size);
+
+  int out_features() const;
+  int in_features() const;
+  bool is_quantized() const;
+  int bits() const; // 16 or 32 when dense
+  int group_size() const; // 0 when dense
+  /** Bytes resident for this matrix (mapped or packed). */
+  std::uint64_t nbytes() const;
+
+  struct Storage;
+  const Storage& storage() const {
+    return *storage_;
+  }
+
+ private:
+  explicit Matrix(std::shared_ptr<const Storage> storage);
+  std::shared_ptr<const Storage> storage_;
+};
+
+/** y_i = x W_i^T for every W_i: x [T, in] -> y_i [T, out_i]. The rows of x are
+ * quantized once for all matrices that share a group size. */
+std::vector<mx::array> matmul(
+    const mx::array& x,
+    std::span<const Matrix* const> weights,
+    Compute compute);
+mx::array matmul(const mx::array& x, const Matrix& weight, Compute compute);
+
+/** Rows `ids` of an embedding matrix, dequantized: [T, in] f32. Ids are
+ * checked by the caller. */
+mx::array embed(std::span<const std::int32_t> ids, const Matrix& weight);
+
+/** x * rsqrt(mean(x^2) + eps) * weight, over the last axis. x [..., D]. */
+mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps);
+
+/** a + b, same shape. */
+mx::array add(const mx::array& a, const mx::array& b);
+
+/** silu(gate) * up, same shape. */
+mx::array swiglu(const mx::array& gate, const mx::array& up);
+
+/** x * sigmoid(gate), same shape. */
+mx::array sigmoid_gate(const mx::array& x, const mx::array& gate);
+
+/** Rotary position embedding on the first `rotary_dim` of each head,
+ * non-interleaved pairs (i, i + rotary_dim/2). x [T, n_heads, head_dim],
+ * positions [T], inverse frequencies [rotary_dim/2]. */
+mx::array rope(
+    const mx::array& x,
+    std::span<const std::int32_t> positions,
+    std::span<const float> inverse_frequencies);
+
+// --- attention over the block cache -----------------------------------------
+
+inline constexpr int kKvBlockTokens = 64;
+
+/**
+ * Layout of one block (64 tokens of one layer of one sequence):
+ *   for each kv head: K^T [head_dim][64], then V [64][head_dim]
+ * in `dtype` (float32 or bfloat16).
+ */
+struct KvFormat {
+  mx::Dtype dtype = mx::bfloat16;
+  int n_kv_heads = 0;
+  int head_dim = 0;
+
+  std::size_t block_bytes() const {
+    return std::size_t{2} * n_kv_heads * head_dim * kKvBlockTokens *
+        mx::size_of(dtype);
+  }
+};
+
+/** The rows of one sequence in a flat batch, with its blocks of one layer. */
+struct AttentionSegment {
+  int first_row = 0; // in the flat batch
+  int rows = 0;
+  int start = 0; // absolute position of the first row
+  std::span<std::byte* const> blocks; // cover start + rows tokens
+};
+
+/**
+ * Writes k, v [T, n_kv_heads, head_dim] into the blocks at the rows' absolute
+ * positions, then attends causally: q [T, n_heads, head_dim] -> [T, n_heads,
+ * head_dim]. Scores are q.k * scale; softmax and sums in float32; partial sums
+ * run block by block in order (absolute multiples of 64 tokens).
+ * Query head h reads kv head h / (n_heads / n_kv_heads).
+ */
+mx::array append_and_attend(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    std::span<const AttentionSegment> segments,
+    const KvFormat& format,
+    float scale);
+
+// --- gated delta net -----------------------------------------------------------
+
+/** Shapes of a gated delta net layer (Qwen3.5; arXiv 2412.06464). */
+struct DeltaNetShape {
+  int n_key_heads = 0;
+  int n_value_heads = 0;
+  int key_dim = 0; // per head
+  int value_dim = 0; // per head
+  int conv_kernel = 4;
+
+  int qkv_dim() const {
+    return 2 * n_key_heads * key_dim + n_value_heads * value_dim;
+  }
+  /** Floats of one sequence's conv state: the last conv_kernel - 1 rows. */
+  std::size_t conv_floats() const {
+    return static_cast<std::size_t>(conv_kernel - 1) * qkv_dim();
+  }
+  /** Floats of one sequence's recurrent state S^T [Hv][Dk][Dv]. */
+  std::size_t state_floats() const {
+    return static_cast<std::size_t>(n_value_heads) * key_dim * value_dim;
+  }
+};
+
+/** Constant tensors of one layer, all float32. */
+struct DeltaNetWeights {
+  mx::array conv; // [qkv_dim, conv_kernel]
+  mx::array a_log; // [n_value_heads]
+  mx::array dt_bias; // [n_value_heads]
+  mx::array norm; // [value_dim]
+  float norm_eps = 1e-6f;
+};
+
+/** The rows of one sequence, with its state, updated in place. */
+struct DeltaNetSegment {
+  int first_row = 0;
+  int rows = 0;
+  float* conv_state = nullptr; // [conv_kernel - 1][qkv_dim], oldest row first
+  float* state = nullptr; // [Hv][Dk][Dv]
+};
+
+/**
+ * Everything between the input projections and out_proj: causal conv + silu,
+ * q/k normalization, gates, the recurrence, gated RMSNorm.
+ * qkv [T, qkv_dim], z [T, Hv * Dv], b and a [T, Hv] -> [T, Hv * Dv].
+ */
+mx::array gated_delta_net(
+    const mx::array& qkv,
+    const mx::array& z,
+    const mx::array& b,
+    const mx::array& a,
+    const DeltaNetWeights& weights,
+    const DeltaNetShape& shape,
+    std::span<const DeltaNetSegment> segments);
+
+// --- reductions over the vocabulary ----------------------------------------------
+
+/** Per row: log-sum-exp of logits [T, V], natural log -> [T]. */
+std::vector<double> log_sum_exp(const mx::array& logits);
+
+/** Per row: index of the largest logit (lowest index on ties). */
+std::vector<std::int32_t> argmax(const mx::array& logits);
+
+/** Per row: KL(softmax(reference) || softmax(logits)), nats, accumulated in
+ * double. Both [T, V] f32. */
+std::vector<double> kl_divergence(
+    const mx::array& reference,
+    const mx::array& logits);
+
+// --- quantization -----------------------------------------------------------------
+
+/** MLX's affine triple. */
+struct AffineWeights {
+  mx::array weight; // u32 [out, in*bits/32]
+  mx::array scales; // [out, in/group], dtype of the source
+  mx::array biases; // [out, in/group]
+};
+
+/** Quantizes w [out, in] exactly as mx::quantize does (bit for bit), bits 2, 3,
+ * 4, 5, 6, 8; groups 32, 64, 128 along `in`. Throws InvalidInput. */
+AffineWeights quantize_affine(const mx::array& w, int bits, int group_size);
+
+// --- machine -----------------------------------------------------------------------
+
+/** Name of the SIMD target in use: "AVX3_ZEN4", "AVX2", "SSE2", "NEON"... */
+std::string simd_target();
+/** Targets this build can run here. */
+std::vector<std::string> simd_targets();
+/** Forces a target (also OPTIQ_SIMD, read once at start-up by the CLI).
+ * Throws InvalidInput naming the targets available. "" = the best. */
+void force_simd_target(const std::string& name);
+
+/** Read bandwidth of the pool over `bytes` of memory, bytes per second: best of
+ * `repeats`. */
+double measure_read_bandwidth(std::size_t bytes, int repeats);
+/** Peak of the int8 dot instruction over the pool, multiply-adds per second. */
+double measure_int8_dot_peak(int repeats);
+
+} // namespace optiq::kernels

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <optional>
+#include <utility>
+
+#include "optiq/kernels/kernels.h"
+
+/**
+ * Every operation of kernels.h as a lazy composition of MLX ops: correct on
+ * every device, differentiable, and the oracle of the device forms. Compare in
+ * float32.
+ */
+namespace optiq::kernels::portable {
+
+/** x [T, in] times the transpose of a dequantized affine matrix. */
+mx::array matmul(const mx::array& x, const mx::array& weight);
+mx::array matmul(
+    const mx::array& x,
+    const AffineWeights& weights,
+    int bits,
+    int group_size);
+
+mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps);
+mx::array swiglu(const mx::array& gate, const mx::array& up);
+mx::array sigmoid_gate(const mx::array& x, const mx::array& gate);
+mx::array rope(
+    const mx::array& x,
+    const mx::array& positions,
+    const mx::array& inverse_frequencies);
+
+/** Causal attention of one sequence: q [T, H, D], keys and values [S, Hkv, D];
+ * row t sees the first S - T + t + 1 keys. */
+mx::array attend(
+    const mx::array& q,
+    const mx::array& keys,
+    const mx::array& values,
+    float scale);
+
+/** One sequence; state [Hv, Dk, Dv] and conv state [conv_kernel - 1, qkv_dim]
+ * in, {y, conv state, state} out. */
+struct DeltaNetResult {
+  mx::array y;
+  mx::array conv_state;
+  mx::array state;
+};
+DeltaNetResult gated_delta_net(
+    const mx::array& qkv,
+    const mx::array& z,
+    const mx::array& b,
+    const mx::array& a,
+    const DeltaNetWeights& weights,
+    const DeltaNetShape& shape,
+    const mx::array& conv_state,
+    const mx::array& state);
+
+mx::array log_sum_exp(const mx::array& logits);
+mx::array kl_divergence(const mx::array& reference, const mx::array& logits);
+
+} // namespace optiq::kernels::portable

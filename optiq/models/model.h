@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <mlx/array.h>
+
+#include "optiq/cache/kv_cache.h"
+#include "optiq/io/model_directory.h"
+#include "optiq/kernels/kernels.h"
+#include "optiq/nn/forward_context.h"
+
+namespace optiq::models {
+
+namespace mx = mlx::core;
+
+/** Family-independent facts of a loaded model. */
+struct ModelInfo {
+  std::string model_type;
+  int vocab_size = 0;
+  int hidden_size = 0;
+  int n_layers = 0;
+  int max_positions = 0;
+  bool tied_head = false;
+  std::uint64_t parameters = 0; // stored in model*.safetensors
+};
+
+/** A weight matrix that can be quantized, by its MLX module path. */
+struct Module {
+  std::string name; // without ".weight"
+  int layer = -1; // decoder layer, or -1 (embeddings, head)
+  kernels::Matrix matrix;
+};
+
+/**
+ * A decoder-only language model: immutable weights, no state. A forward is
+ * embed, then run_layer for each layer, then logits of the wanted rows.
+ */
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual const ModelInfo& info() const = 0;
+  /** What each layer keeps per sequence when attention K/V is `kv_dtype`. */
+  virtual std::vector<cache::LayerFormat> cache_layout(
+      mx::Dtype kv_dtype) const = 0;
+
+  /** [T, hidden_size]. Throws InvalidInput for ids outside the vocabulary. */
+  virtual mx::array embed(std::span<const std::int32_t> tokens) const = 0;
+  /** x [T, hidden_size] -> the same shape, layer's past updated in place. */
+  virtual mx::array run_layer(
+      int layer,
+      const mx::array& x,
+      const nn::ForwardContext& context) const = 0;
+  /** Final norm and head: x [T, hidden_size] -> [T, vocab_size]. */
+  virtual mx::array logits(const mx::array& x, kernels::Compute compute)
+      const = 0;
+
+  /** Every quantizable module, in source order (a tied head is absent). */
+  virtual std::vector<Module> modules() const = 0;
+  /** The same model with one module's matrix exchanged; weights are shared.
+   * Throws NotFound for an unknown name, InvalidInput for another shape. */
+  virtual std::unique_ptr<Model> with_matrix(
+      const std::string& module,
+      const kernels::Matrix& matrix) const = 0;
+};
+
+/** Loads a full-precision or quantized model directory. Throws Unsupported for
+ * an unknown model_type, Corrupt or NotFound naming tensor or config key. */
+std::unique_ptr<Model> load_model(const io::ModelDirectory& directory);
+
+/** What the K/V dtype of a cache is in a compute mode. */
+mx::Dtype kv_dtype(kernels::Compute compute);
+
+/** All layers of [first, n_layers) on x. */
+mx::array run_layers(
+    const Model& model,
+    int first,
+    mx::array x,
+    const nn::ForwardContext& context);
+
+} // namespace optiq::models

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "optiq/artifacts/json.h"
+
+namespace optiq::text {
+
+/** What one rendering may use before it is stopped (Exhausted). */
+struct RenderBudget {
+  std::size_t steps = 1'000'000;
+  std::size_t output_bytes = 8u << 20;
+  int depth = 64; // of calls, includes the nesting of expressions when parsing
+  std::chrono::milliseconds wall{1000};
+};
+
+/**
+ * The subset of Jinja2 that chat templates of published models use, rendered
+ * as transformers' `apply_chat_template` does (trim_blocks, lstrip_blocks,
+ * loop controls, `tojson` without escaping, `raise_exception`,
+ * `strftime_now`). No reflection, no I/O, no attribute access beyond data.
+ * Unknown constructs are an error when parsing, naming line and construct.
+ */
+class ChatTemplate {
+ public:
+  /** Throws Corrupt (syntax) or Unsupported (construct), with the line. */
+  static ChatTemplate parse(
+      std::string_view source,
+      const std::string& where);
+  /** chat_template.jinja, else `chat_template` of tokenizer_config.json, of a
+   * model directory. Throws NotFound when it has neither. */
+  static ChatTemplate load(const std::filesystem::path& directory);
+
+  /**
+   * Renders with `variables` (an object: messages, tools,
+   * add_generation_prompt, bos_token, eos_token, any keyword argument).
+   * Throws InvalidInput for raise_exception and type errors, Exhausted when a
+   * budget runs out.
+   */
+  std::string render(
+      const artifacts::Json& variables,
+      const RenderBudget& budget = {}) const;
+
+  /** bos_token, eos_token and the like of tokenizer_config.json, as template
+   * variables; filled by `load`. */
+  const artifacts::Json& special_tokens() const {
+    return special_tokens_;
+  }
+
+ private:
+  struct Program;
+  std::shared_ptr<const Program> program_;
+  artifacts::Json special_tokens_ = artifacts::Json::object();
+};
+
+} // namespace optiq::text
