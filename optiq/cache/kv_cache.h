@@ -78,6 +78,9 @@ class Sequence {
     length_ += n_tokens;
   }
 
+  const LayerFormat& format(int layer) const {
+    return layers_[layer];
+  }
   std::span<std::byte* const> blocks(int layer) const {
     return tables_[layer];
   }

@@ -59,6 +59,22 @@ mx::array materialize(const mx::array& x) {
   return y;
 }
 
+mx::array reshaped(const mx::array& x, const mx::Shape& shape) {
+  return view_array(
+      x.data<char>(), shape, x.dtype(), std::make_shared<mx::array>(x));
+}
+
+mx::array row_range(const mx::array& x, int begin, int n) {
+  mx::Shape shape = x.shape();
+  const std::size_t row_bytes = x.nbytes() / shape[0];
+  shape[0] = n;
+  return view_array(
+      x.data<char>() + row_bytes * begin,
+      shape,
+      x.dtype(),
+      std::make_shared<mx::array>(x));
+}
+
 std::span<const float> floats(const mx::array& x) {
   return {x.data<float>(), x.size()};
 }

@@ -25,6 +25,14 @@ mx::array view_array(
 /** Evaluated and row-contiguous (evaluates or copies when it is not). */
 mx::array materialize(const mx::array& x);
 
+/** The elements of an evaluated row-contiguous array under another shape of
+ * equal size; shares the memory. */
+mx::array reshaped(const mx::array& x, const mx::Shape& shape);
+
+/** Rows [begin, begin + n) of the first axis of an evaluated row-contiguous
+ * array; shares the memory. */
+mx::array row_range(const mx::array& x, int begin, int n);
+
 /** Elements of an evaluated row-contiguous float32 array. */
 std::span<const float> floats(const mx::array& x);
 /** Elements of an array of make_array that nobody else holds yet. */
