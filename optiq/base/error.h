@@ -40,10 +40,8 @@ class Error : public std::runtime_error {
 
 /** Throws Error with a formatted message. */
 template <typename... Args>
-[[noreturn]] void fail(
-    ErrorKind kind,
-    fmt::format_string<Args...> format,
-    Args&&... args) {
+[[noreturn]] void
+fail(ErrorKind kind, fmt::format_string<Args...> format, Args&&... args) {
   throw Error(kind, fmt::format(format, std::forward<Args>(args)...));
 }
 

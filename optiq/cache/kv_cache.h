@@ -61,9 +61,7 @@ class BlockPool {
  */
 class Sequence {
  public:
-  Sequence(
-      std::shared_ptr<BlockPool> pool,
-      std::vector<LayerFormat> layers);
+  Sequence(std::shared_ptr<BlockPool> pool, std::vector<LayerFormat> layers);
   ~Sequence();
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,13 +13,15 @@
 
 namespace optiq::generate {
 
-/** Runs sequences of one model: owns the block pool. One engine thread. */
+namespace mx = mlx::core;
+
 struct EngineOptions {
   kernels::Compute compute = kernels::Compute::Fast;
   int prefill_chunk = 512; // tokens per forward of one prompt
   std::size_t max_cache_bytes = std::size_t{4} << 30;
 };
 
+/** Runs sequences of one model: owns their block pool. One thread at a time. */
 class Engine {
  public:
   Engine(std::shared_ptr<const models::Model> model, EngineOptions options);
@@ -47,6 +50,9 @@ class Engine {
   mx::array step(std::span<const Work> work);
 
  private:
+  /** One forward; logits of the last min(n_logits, rows) rows of each. */
+  mx::array run(std::span<const Work> work, int n_logits);
+
   std::shared_ptr<const models::Model> model_;
   EngineOptions options_;
   std::shared_ptr<cache::BlockPool> pool_;
@@ -59,6 +65,8 @@ struct GenerateOptions {
   int max_tokens = 256;
   SamplerOptions sampler;
   std::vector<std::int32_t> stop_ids;
+  /** Checked before every step; true ends all completions (Cancelled). */
+  const std::atomic<bool>* cancel = nullptr;
 };
 
 struct Completion {
@@ -66,22 +74,32 @@ struct Completion {
   FinishReason reason = FinishReason::Length;
 };
 
-/** Called with each new token; returns false to stop (Cancelled). */
-using TokenSink = std::function<bool(std::int32_t token)>;
+/** Called on the engine thread with each new token of a prompt. */
+using TokenSink = std::function<void(std::size_t prompt, std::int32_t token)>;
+/** Called when a prompt's completion has ended. */
+using DoneSink =
+    std::function<void(std::size_t prompt, const Completion& completion)>;
 
+/** Completes one prompt. Throws InvalidInput for an empty prompt or one that,
+ * with max_tokens, exceeds the model's positions. */
 Completion generate(
     Engine& engine,
     std::span<const std::int32_t> prompt,
     const GenerateOptions& options,
-    const TokenSink& on_token);
+    const TokenSink& on_token = {});
 
-/** Generates for many prompts, `batch` at a time, greedily refilled; results in
- * the order of the prompts. */
+/**
+ * Completes many prompts, at most `batch` at a time: prompts are prefilled in
+ * chunks in the same forwards in which others decode, and a finished one makes
+ * room for the next. Results in the order of the prompts, equal to those of
+ * `generate` (every prompt samples with its own generator, same seed).
+ */
 std::vector<Completion> generate_batch(
     Engine& engine,
     const std::vector<std::vector<std::int32_t>>& prompts,
     const GenerateOptions& options,
     int batch,
-    const std::function<void(std::size_t prompt, const Completion&)>& on_done);
+    const DoneSink& on_done = {},
+    const TokenSink& on_token = {});
 
 } // namespace optiq::generate

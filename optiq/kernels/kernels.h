@@ -143,7 +143,8 @@ mx::array append_and_attend(
     const KvFormat& format,
     float scale);
 
-// --- gated delta net -----------------------------------------------------------
+// --- gated delta net
+// -----------------------------------------------------------
 
 /** Shapes of a gated delta net layer (Qwen3.5; arXiv 2412.06464). */
 struct DeltaNetShape {
@@ -197,7 +198,8 @@ mx::array gated_delta_net(
     const DeltaNetShape& shape,
     std::span<const DeltaNetSegment> segments);
 
-// --- reductions over the vocabulary ----------------------------------------------
+// --- reductions over the vocabulary
+// ----------------------------------------------
 
 /** Per row: log-sum-exp of logits [T, V], natural log -> [T]. */
 std::vector<double> log_sum_exp(const mx::array& logits);
@@ -211,7 +213,8 @@ std::vector<double> kl_divergence(
     const mx::array& reference,
     const mx::array& logits);
 
-// --- quantization -----------------------------------------------------------------
+// --- quantization
+// -----------------------------------------------------------------
 
 /** MLX's affine triple. */
 struct AffineWeights {
@@ -224,7 +227,8 @@ struct AffineWeights {
  * 4, 5, 6, 8; groups 32, 64, 128 along `in`. Throws InvalidInput. */
 AffineWeights quantize_affine(const mx::array& w, int bits, int group_size);
 
-// --- machine -----------------------------------------------------------------------
+// --- machine
+// -----------------------------------------------------------------------
 
 /** Name of the SIMD target in use: "AVX3_ZEN4", "AVX2", "SSE2", "NEON"... */
 std::string simd_target();

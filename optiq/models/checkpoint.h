@@ -29,6 +29,9 @@ struct CheckpointTensor {
   mx::Dtype dtype = mx::float32;
   mx::Shape shape;
   std::function<mx::array()> load; // renames, transposes, norm shifts applied
+  /** As load, but float32 and before rounding to dtype; empty when load is
+   * exact. What a forward uses; files store what load returns. */
+  std::function<mx::array()> load_unrounded;
   std::function<void()> drop; // its pages will not be read again
 };
 

@@ -53,8 +53,8 @@ mx::array run_gated_attention(
       x,
       {&attention.q_proj, &attention.k_proj, &attention.v_proj},
       context.compute);
-  auto [q, gate] = split_query_and_gate(
-      projected[0], attention.n_heads, attention.head_dim);
+  auto [q, gate] =
+      split_query_and_gate(projected[0], attention.n_heads, attention.head_dim);
   const mx::Shape kv_shape{rows, attention.n_kv_heads, attention.head_dim};
   mx::array k = io::reshaped(projected[1], kv_shape);
   const mx::array v = io::reshaped(projected[2], kv_shape);

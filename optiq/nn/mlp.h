@@ -12,7 +12,6 @@ struct Mlp {
 };
 
 /** x [T, hidden] -> [T, hidden]. */
-mx::array
-run_mlp(const Mlp& mlp, const mx::array& x, kernels::Compute compute);
+mx::array run_mlp(const Mlp& mlp, const mx::array& x, kernels::Compute compute);
 
 } // namespace optiq::nn

@@ -29,9 +29,7 @@ struct RenderBudget {
 class ChatTemplate {
  public:
   /** Throws Corrupt (syntax) or Unsupported (construct), with the line. */
-  static ChatTemplate parse(
-      std::string_view source,
-      const std::string& where);
+  static ChatTemplate parse(std::string_view source, const std::string& where);
   /** chat_template.jinja, else `chat_template` of tokenizer_config.json, of a
    * model directory. Throws NotFound when it has neither. */
   static ChatTemplate load(const std::filesystem::path& directory);

@@ -1,0 +1,33 @@
+#include "optiq/cli/interrupt.h"
+
+#include <csignal>
+
+namespace optiq::cli {
+namespace {
+
+// Signal handlers reach only static storage.
+std::atomic<bool> interrupted{false};
+
+void on_signal(int signal) {
+  interrupted.store(true);
+  std::signal(signal, SIG_DFL);
+}
+
+} // namespace
+
+InterruptGuard::InterruptGuard() {
+  interrupted.store(false);
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+}
+
+InterruptGuard::~InterruptGuard() {
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+}
+
+const std::atomic<bool>& InterruptGuard::flag() const {
+  return interrupted;
+}
+
+} // namespace optiq::cli

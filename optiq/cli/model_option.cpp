@@ -1,0 +1,63 @@
+#include "optiq/cli/model_option.h"
+
+#include <map>
+
+#include "optiq/base/error.h"
+#include "optiq/base/system.h"
+#include "optiq/base/thread_pool.h"
+
+namespace optiq::cli {
+
+void add_model_option(CLI::App& command, std::string& model) {
+  auto* positional =
+      command.add_option("MODEL", model, "Model directory (MLX or Hugging Face)");
+  auto* flag = command.add_option("-m,--model", model, "The same as MODEL");
+  positional->excludes(flag);
+  command.parse_complete_callback([&command, &model] {
+    if (model.empty()) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[{}] no model given. Name a model directory: optiq {} DIR",
+          command.get_name(),
+          command.get_name());
+    }
+  });
+}
+
+void add_compute_option(CLI::App& command, kernels::Compute& compute) {
+  static const std::map<std::string, kernels::Compute> kNames{
+      {"fast", kernels::Compute::Fast}, {"exact", kernels::Compute::Exact}};
+  command
+      .add_option(
+          "--compute",
+          compute,
+          "Arithmetic on quantized weights: fast (int8 activations) or exact")
+      ->transform(CLI::CheckedTransformer(kNames))
+      ->option_text("fast|exact");
+}
+
+void add_threads_option(CLI::App& command) {
+  command
+      .add_option_function<int>(
+          "--threads",
+          [](int n) {
+            if (n > 0) {
+              ThreadPool::shared().resize(n);
+            }
+          },
+          "Compute threads; 0 = all cores")
+      ->check(CLI::Range(0, 1024));
+}
+
+const char* name_of(kernels::Compute compute) {
+  return compute == kernels::Compute::Fast ? "fast" : "exact";
+}
+
+std::shared_ptr<const models::Model> load_checked(
+    const io::ModelDirectory& directory) {
+  require_ram(
+      directory.file_bytes(), "the weights of " + directory.path().string());
+  return models::load_model(directory);
+}
+
+} // namespace optiq::cli

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "optiq/io/model_directory.h"
+#include "optiq/kernels/kernels.h"
+#include "optiq/models/model.h"
+
+namespace optiq::cli {
+
+/** MODEL as a positional argument or as -m/--model, exactly once. */
+void add_model_option(CLI::App& command, std::string& model);
+
+/** --compute fast|exact. */
+void add_compute_option(CLI::App& command, kernels::Compute& compute);
+
+/** --threads N, 0 = all cores; takes effect at once. */
+void add_threads_option(CLI::App& command);
+
+const char* name_of(kernels::Compute compute);
+
+/** Opens a model directory and loads its weights; refuses one that does not
+ * fit into the RAM, with numbers, before reading it. */
+std::shared_ptr<const models::Model> load_checked(
+    const io::ModelDirectory& directory);
+
+} // namespace optiq::cli

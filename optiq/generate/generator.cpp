@@ -1,0 +1,206 @@
+#include "optiq/generate/generator.h"
+
+#include <algorithm>
+
+#include "optiq/base/error.h"
+#include "optiq/io/array.h"
+
+namespace optiq::generate {
+namespace {
+
+/** A prompt that is being completed. */
+struct Running {
+  std::size_t prompt = 0; // index into the caller's list
+  std::unique_ptr<cache::Sequence> sequence;
+  Sampler sampler;
+  std::size_t prefilled = 0; // prompt tokens that the sequence holds
+  Completion completion;
+  bool done = false;
+};
+
+void check_prompt(
+    const Engine& engine,
+    std::span<const std::int32_t> prompt,
+    int max_tokens) {
+  if (prompt.empty()) {
+    fail(ErrorKind::InvalidInput, "[generate] the prompt has no tokens");
+  }
+  if (max_tokens < 1) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[generate] max_tokens is {}, expected at least 1",
+        max_tokens);
+  }
+  const auto limit =
+      static_cast<std::size_t>(engine.model().info().max_positions);
+  if (prompt.size() + max_tokens > limit) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[generate] {} prompt tokens plus {} new ones exceed the model's {} "
+        "positions. Shorten the prompt or lower the number of new tokens",
+        prompt.size(),
+        max_tokens,
+        limit);
+  }
+}
+
+/** The loop behind generate and generate_batch. */
+class BatchRun {
+ public:
+  BatchRun(
+      Engine& engine,
+      std::span<const std::span<const std::int32_t>> prompts,
+      const GenerateOptions& options,
+      int batch,
+      const DoneSink& on_done,
+      const TokenSink& on_token)
+      : engine_(engine),
+        prompts_(prompts),
+        options_(options),
+        batch_(static_cast<std::size_t>(batch)),
+        on_done_(on_done),
+        on_token_(on_token),
+        results_(prompts.size()) {}
+
+  std::vector<Completion> run() {
+    while (next_ < prompts_.size() || !running_.empty()) {
+      if (options_.cancel != nullptr && options_.cancel->load()) {
+        cancel_all();
+        break;
+      }
+      admit();
+      step();
+      retire();
+    }
+    return std::move(results_);
+  }
+
+ private:
+  void admit() {
+    while (running_.size() < batch_ && next_ < prompts_.size()) {
+      running_.push_back(
+          {.prompt = next_,
+           .sequence = engine_.new_sequence(),
+           .sampler = Sampler(options_.sampler),
+           .completion = {}});
+      ++next_;
+    }
+  }
+
+  /** One forward: a token of each that decodes, chunks of those that do not
+   * yet, at most prefill_chunk prompt tokens in all. */
+  void step() {
+    std::vector<Engine::Work> work;
+    std::vector<Running*> workers;
+    auto budget = static_cast<std::size_t>(engine_.options().prefill_chunk);
+    for (Running& r : running_) {
+      const auto prompt = prompts_[r.prompt];
+      std::span<const std::int32_t> tokens;
+      if (r.prefilled == prompt.size()) {
+        tokens = {&r.completion.tokens.back(), 1};
+      } else {
+        tokens = prompt.subspan(
+            r.prefilled, std::min(budget, prompt.size() - r.prefilled));
+        budget -= tokens.size();
+        r.prefilled += tokens.size();
+      }
+      if (!tokens.empty()) {
+        work.push_back({r.sequence.get(), tokens});
+        workers.push_back(&r);
+      }
+    }
+    const mx::array logits = engine_.step(work);
+    const auto vocab = static_cast<std::size_t>(logits.shape(1));
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+      if (workers[i]->prefilled == prompts_[workers[i]->prompt].size()) {
+        take_token(*workers[i], io::floats(logits).subspan(i * vocab, vocab));
+      }
+    }
+  }
+
+  void take_token(Running& r, std::span<const float> logits) {
+    const std::int32_t token = r.sampler.sample(logits);
+    const auto& stops = options_.stop_ids;
+    if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+      r.completion.reason = FinishReason::Stop;
+      r.done = true;
+      return;
+    }
+    r.completion.tokens.push_back(token);
+    if (on_token_) {
+      on_token_(r.prompt, token);
+    }
+    r.done = r.completion.tokens.size() ==
+        static_cast<std::size_t>(options_.max_tokens);
+  }
+
+  void retire() {
+    for (Running& r : running_) {
+      if (r.done) {
+        finish(r);
+      }
+    }
+    std::erase_if(running_, [](const Running& r) { return r.done; });
+  }
+
+  void cancel_all() {
+    for (Running& r : running_) {
+      r.completion.reason = FinishReason::Cancelled;
+      finish(r);
+    }
+    for (std::size_t i = next_; i < prompts_.size(); ++i) {
+      results_[i].reason = FinishReason::Cancelled;
+    }
+  }
+
+  void finish(Running& r) {
+    results_[r.prompt] = std::move(r.completion);
+    if (on_done_) {
+      on_done_(r.prompt, results_[r.prompt]);
+    }
+  }
+
+  Engine& engine_;
+  std::span<const std::span<const std::int32_t>> prompts_;
+  const GenerateOptions& options_;
+  std::size_t batch_;
+  const DoneSink& on_done_;
+  const TokenSink& on_token_;
+  std::vector<Completion> results_;
+  std::vector<Running> running_;
+  std::size_t next_ = 0; // first prompt that has not been admitted
+};
+
+} // namespace
+
+Completion generate(
+    Engine& engine,
+    std::span<const std::int32_t> prompt,
+    const GenerateOptions& options,
+    const TokenSink& on_token) {
+  check_prompt(engine, prompt, options.max_tokens);
+  return BatchRun(engine, {&prompt, 1}, options, 1, {}, on_token).run().front();
+}
+
+std::vector<Completion> generate_batch(
+    Engine& engine,
+    const std::vector<std::vector<std::int32_t>>& prompts,
+    const GenerateOptions& options,
+    int batch,
+    const DoneSink& on_done,
+    const TokenSink& on_token) {
+  if (batch < 1) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[generate_batch] batch is {}, expected at least 1",
+        batch);
+  }
+  std::vector<std::span<const std::int32_t>> views;
+  for (const auto& prompt : prompts) {
+    check_prompt(engine, prompt, options.max_tokens);
+    views.emplace_back(prompt);
+  }
+  return BatchRun(engine, views, options, batch, on_done, on_token).run();
+}
+
+} // namespace optiq::generate

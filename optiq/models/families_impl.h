@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "optiq/models/checkpoint.h"
+#include "optiq/models/model.h"
+
+namespace optiq::models {
+
+/** What a file in models/ provides for the model_types it serves. */
+struct Family {
+  const char* model_type; // of config.json
+  /** Checkpoint tensors under MLX names, in source order. */
+  std::vector<CheckpointTensor> (*sanitize)(const io::ModelDirectory&);
+  std::unique_ptr<Model> (*load)(const io::ModelDirectory&);
+};
+
+extern const Family kQwen35; // qwen3_5.cpp
+
+/** The family of config.json's model_type. Throws Unsupported. */
+const Family& find_family(const io::ModelDirectory& directory);
+
+} // namespace optiq::models

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "optiq/models/checkpoint.h"
+#include "optiq/nn/linear.h"
+
+namespace optiq::models {
+
+/**
+ * Takes the tensors of a checkpoint one by one into the parts of a model and
+ * knows, at the end, whether any was left over. Throws Corrupt for a shape or
+ * dtype that does not fit, NotFound for a missing tensor.
+ */
+class WeightLoader {
+ public:
+  WeightLoader(
+      const artifacts::Json& config,
+      const Checkpoint& checkpoint,
+      std::string where)
+      : config_(config), checkpoint_(checkpoint), where_(std::move(where)) {}
+
+  /** `module`.weight as a dense or quantized matrix [out, in]. */
+  nn::Linear linear(const std::string& module, int out, int in);
+  /** A small tensor, converted to float32. */
+  mx::array floats(const std::string& name, const mx::Shape& shape);
+  /** Throws Corrupt naming a weight that no part of the model took. */
+  void require_all_taken() const;
+  /** Logical weights taken so far; a quantized matrix counts out * in. */
+  std::uint64_t parameters() const {
+    return parameters_;
+  }
+
+ private:
+  const artifacts::Json& config_;
+  const Checkpoint& checkpoint_;
+  std::string where_;
+  std::set<std::string> taken_;
+  std::uint64_t parameters_ = 0;
+};
+
+} // namespace optiq::models
