@@ -9,8 +9,8 @@
 namespace optiq::cli {
 
 void add_model_option(CLI::App& command, std::string& model) {
-  auto* positional =
-      command.add_option("MODEL", model, "Model directory (MLX or Hugging Face)");
+  auto* positional = command.add_option(
+      "MODEL", model, "Model directory (MLX or Hugging Face)");
   auto* flag = command.add_option("-m,--model", model, "The same as MODEL");
   positional->excludes(flag);
   command.parse_complete_callback([&command, &model] {
