@@ -9,12 +9,16 @@ namespace optiq {
 struct SystemInfo {
   std::string cpu; // model name
   int cores = 1; // processors this process may run on
+  /** Of the machine, further limited by cgroup. */
   std::uint64_t total_ram_bytes = 0;
   /** MemAvailable, further limited by cgroup and RLIMIT_AS. */
   std::uint64_t available_ram_bytes = 0;
 };
 
 SystemInfo system_info();
+
+/** Processors this process may run on; at least 1. */
+int usable_cores();
 
 /** Peak resident set size of this process, bytes. */
 std::uint64_t peak_rss_bytes();

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include <sched.h>
+#include "optiq/base/system.h"
 
 namespace optiq {
 namespace {
@@ -22,16 +22,6 @@ void pause_cpu() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
-}
-
-int usable_cores() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-    return std::max(1, CPU_COUNT(&set));
-  }
-#endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 /** Spins, then sleeps, until `value` is no longer `old`. */

@@ -1,0 +1,217 @@
+#include "optiq/artifacts/json.h"
+
+#include <iterator>
+#include <unordered_map>
+
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+
+namespace optiq::artifacts {
+namespace {
+
+constexpr std::size_t kMaxDepth = 200;
+constexpr std::size_t kMaxShown = 60; // bytes of a value in a message
+
+/**
+ * Builds a Json from nlohmann's parse events. The library's own builder looks
+ * every key up in the list of earlier ones: quadratic for a vocabulary, and
+ * silent about duplicates.
+ */
+class JsonBuilder {
+ public:
+  JsonBuilder(const std::string& where, DuplicateKeys duplicates)
+      : where_(where), duplicates_(duplicates) {}
+
+  Json take() {
+    return std::move(root_);
+  }
+
+  bool null() {
+    return add(nullptr);
+  }
+  bool boolean(bool value) {
+    return add(value);
+  }
+  bool number_integer(Json::number_integer_t value) {
+    return add(value);
+  }
+  bool number_unsigned(Json::number_unsigned_t value) {
+    return add(value);
+  }
+  bool number_float(Json::number_float_t value, const std::string& /*text*/) {
+    return add(value);
+  }
+  bool string(std::string& value) {
+    return add(std::move(value));
+  }
+  bool binary(Json::binary_t& /*value*/) {
+    return false; // text formats have none
+  }
+  bool start_object(std::size_t /*size*/) {
+    return open(Json::object());
+  }
+  bool start_array(std::size_t /*size*/) {
+    return open(Json::array());
+  }
+  bool end_object() {
+    open_.pop_back();
+    return true;
+  }
+  bool end_array() {
+    open_.pop_back();
+    return true;
+  }
+
+  bool key(std::string& name) {
+    Level& level = open_.back();
+    auto& members = level.value->get_ref<Json::object_t&>();
+    const auto [known, is_new] = level.keys.emplace(name, members.size());
+    if (!is_new && duplicates_ == DuplicateKeys::Refuse) {
+      fail(
+          ErrorKind::Corrupt,
+          "[parse_json] {}: key '{}' occurs twice in one object, expected "
+          "once",
+          where_,
+          name);
+    }
+    if (is_new) {
+      members.emplace_back(std::move(name), nullptr);
+    }
+    level.member = known->second;
+    return true;
+  }
+
+  bool parse_error(
+      std::size_t position,
+      const std::string& token,
+      const nlohmann::detail::exception& error) {
+    fail(
+        ErrorKind::Corrupt,
+        "[parse_json] {}: not JSON at byte {}, near {}: {}",
+        where_,
+        position,
+        printable(token),
+        error.what());
+  }
+
+ private:
+  struct Level {
+    Json* value = nullptr;
+    std::unordered_map<std::string, std::size_t> keys; // name -> member
+    std::size_t member = 0; // that the next value belongs to
+  };
+
+  static std::string printable(const std::string& token) {
+    return Json(token.substr(0, kMaxShown))
+        .dump(-1, ' ', true, Json::error_handler_t::replace);
+  }
+
+  Json* place(Json&& value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    Level& level = open_.back();
+    if (level.value->is_array()) {
+      auto& items = level.value->get_ref<Json::array_t&>();
+      items.push_back(std::move(value));
+      return &items.back();
+    }
+    auto& members = level.value->get_ref<Json::object_t&>();
+    Json& slot =
+        std::next(members.begin(), static_cast<std::ptrdiff_t>(level.member))
+            ->second;
+    slot = std::move(value);
+    return &slot;
+  }
+
+  bool add(Json&& value) {
+    place(std::move(value));
+    return true;
+  }
+
+  bool open(Json&& container) {
+    if (open_.size() == kMaxDepth) {
+      fail(
+          ErrorKind::Corrupt,
+          "[parse_json] {}: nested deeper than {} levels",
+          where_,
+          kMaxDepth);
+    }
+    // The pointer stays valid: a container grows only while it is innermost.
+    open_.push_back({.value = place(std::move(container)), .keys = {}});
+    return true;
+  }
+
+  const std::string& where_;
+  DuplicateKeys duplicates_;
+  Json root_;
+  std::vector<Level> open_;
+};
+
+} // namespace
+
+Json parse_json(
+    std::string_view text,
+    const std::string& where,
+    DuplicateKeys duplicates) {
+  JsonBuilder builder(where, duplicates);
+  Json::sax_parse(text, &builder);
+  return builder.take();
+}
+
+Json read_json_file(const std::filesystem::path& path, std::size_t max_bytes) {
+  return parse_json(read_text_file(path, max_bytes), path.string());
+}
+
+std::string describe(const Json& value) {
+  if (value.is_structured()) {
+    return value.is_array() ? "a list" : "an object";
+  }
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return text.size() > kMaxShown ? "a long string" : text;
+}
+
+namespace detail {
+
+void fail_missing(
+    const std::string& where,
+    const char* key,
+    const std::string& expected) {
+  fail(
+      ErrorKind::Corrupt,
+      "[required] {}: '{}' is missing, expected {}",
+      where,
+      key,
+      expected);
+}
+
+void fail_type(
+    const std::string& where,
+    const char* key,
+    const Json& found,
+    const std::string& expected) {
+  fail(
+      ErrorKind::Corrupt,
+      "[required] {}: '{}' is {}, expected {}",
+      where,
+      key,
+      describe(found),
+      expected);
+}
+
+} // namespace detail
+
+const Json&
+required_object(const Json& object, const char* key, const std::string& where) {
+  const auto found = object.find(key);
+  if (found == object.end()) {
+    detail::fail_missing(where, key, "an object");
+  }
+  if (!found->is_object()) {
+    detail::fail_type(where, key, *found, "an object");
+  }
+  return *found;
+}
+
+} // namespace optiq::artifacts

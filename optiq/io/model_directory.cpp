@@ -1,0 +1,249 @@
+#include "optiq/io/model_directory.h"
+
+#include <algorithm>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "optiq/base/error.h"
+
+namespace optiq::io {
+namespace {
+
+namespace fs = std::filesystem;
+using artifacts::Json;
+
+constexpr const char* kIndexName = "model.safetensors.index.json";
+
+// What a directory keeps of its source besides config and weights, and what
+// text generation needs. Python code is not carried: nothing here runs it.
+constexpr const char* kSideFiles[] = {
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+};
+constexpr const char* kSidePrefixes[] = {"LICENSE", "NOTICE"};
+
+/** Replaces {"__float__": "Infinity"} by the number that JSON cannot write. */
+void decode_tagged_floats(Json& value, const std::string& where) {
+  if (value.is_object() && value.size() == 1 && value.contains("__float__")) {
+    const auto name =
+        artifacts::required<std::string>(value, "__float__", where);
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    if (name == "Infinity") {
+      value = kInfinity;
+    } else if (name == "-Infinity") {
+      value = -kInfinity;
+    } else if (name == "NaN") {
+      value = std::numeric_limits<double>::quiet_NaN();
+    } else {
+      fail(
+          ErrorKind::Corrupt,
+          "[ModelDirectory] {}: '__float__' is '{}', expected Infinity, "
+          "-Infinity or NaN",
+          where,
+          name);
+    }
+  } else if (value.is_structured()) {
+    for (Json& item : value) {
+      decode_tagged_floats(item, where);
+    }
+  }
+}
+
+Json read_config(const fs::path& path) {
+  Json config = artifacts::read_json_file(path);
+  if (!config.is_object()) {
+    fail(
+        ErrorKind::Corrupt,
+        "[ModelDirectory] {}: found {}, expected an object",
+        path.string(),
+        artifacts::describe(config));
+  }
+  decode_tagged_floats(config, path.string());
+  return config;
+}
+
+/** The shards that the index names, sorted. */
+std::vector<fs::path> shards_of_index(const fs::path& index) {
+  const std::string where = index.string();
+  const Json json = artifacts::read_json_file(index);
+  const Json& weight_map =
+      artifacts::required_object(json, "weight_map", where);
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : weight_map.items()) {
+    const bool is_plain_name = file.is_string() &&
+        fs::path(file.get<std::string>()).filename() ==
+            file.get<std::string>() &&
+        file != "" && file != "." && file != "..";
+    if (!is_plain_name) {
+      fail(
+          ErrorKind::Corrupt,
+          "[ModelDirectory] {}: tensor '{}' is in {}, expected the name of a "
+          "file beside the index",
+          where,
+          tensor,
+          artifacts::describe(file));
+    }
+    names.insert(file.get<std::string>());
+  }
+  std::vector<fs::path> shards;
+  for (const std::string& name : names) {
+    const fs::path shard = index.parent_path() / name;
+    if (!fs::exists(shard)) {
+      fail(
+          ErrorKind::NotFound,
+          "[ModelDirectory] {}: named by {}, but not there. Interrupted "
+          "download?",
+          shard.string(),
+          kIndexName);
+    }
+    shards.push_back(shard);
+  }
+  return shards;
+}
+
+/** model*.safetensors, sorted. */
+std::vector<fs::path> shards_of_glob(const fs::path& directory) {
+  std::vector<fs::path> shards;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("model") && name.ends_with(".safetensors")) {
+      shards.push_back(entry.path());
+    }
+  }
+  std::sort(shards.begin(), shards.end());
+  return shards;
+}
+
+/** Says what the directory holds instead of safetensors. */
+[[noreturn]] void fail_no_weights(const fs::path& directory) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".gguf") || name.ends_with(".bin") ||
+        name.ends_with(".pth") || name.ends_with(".pt")) {
+      fail(
+          ErrorKind::Unsupported,
+          "[ModelDirectory] {}: found weights as {} only, expected "
+          "model*.safetensors. Save the model as safetensors first",
+          directory.string(),
+          name);
+    }
+  }
+  fail(
+      ErrorKind::NotFound,
+      "[ModelDirectory] {}: found no model*.safetensors",
+      directory.string());
+}
+
+std::vector<fs::path> find_shards(const fs::path& directory) {
+  const fs::path index = directory / kIndexName;
+  std::vector<fs::path> shards =
+      fs::exists(index) ? shards_of_index(index) : shards_of_glob(directory);
+  if (shards.empty()) {
+    fail_no_weights(directory);
+  }
+  return shards;
+}
+
+} // namespace
+
+ModelDirectory ModelDirectory::open(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) {
+    fail(
+        ErrorKind::NotFound,
+        "[ModelDirectory] {}: {}, expected a model directory",
+        path.string(),
+        fs::exists(path, error) ? "not a directory" : "no such directory");
+  }
+  ModelDirectory result;
+  result.path_ = path;
+  const fs::path config = path / "config.json";
+  if (!fs::exists(config)) {
+    fail(
+        ErrorKind::NotFound,
+        "[ModelDirectory] {}: found no config.json, expected a Hugging Face "
+        "or MLX model directory",
+        path.string());
+  }
+  result.config_ = read_config(config);
+  const fs::path generation = path / "generation_config.json";
+  result.generation_config_ =
+      fs::exists(generation) ? read_config(generation) : Json::object();
+  for (const fs::path& shard : find_shards(path)) {
+    SafetensorsFile file = SafetensorsFile::open(shard);
+    for (std::size_t i = 0; i < file.tensors().size(); ++i) {
+      const TensorInfo& tensor = file.tensors()[i];
+      const auto place = std::pair(result.shards_.size(), i);
+      if (!result.index_.emplace(tensor.name, place).second) {
+        fail(
+            ErrorKind::Corrupt,
+            "[ModelDirectory] {}: tensor '{}' is also in another shard, "
+            "expected it once. Is there a stray file beside the model's own?",
+            shard.string(),
+            tensor.name);
+      }
+      result.tensors_.push_back(tensor);
+    }
+    result.file_bytes_ += fs::file_size(shard);
+    result.shards_.push_back(std::move(file));
+  }
+  return result;
+}
+
+bool ModelDirectory::has(const std::string& name) const {
+  return index_.contains(name);
+}
+
+const TensorInfo& ModelDirectory::info(const std::string& name) const {
+  const auto found = index_.find(name);
+  if (found == index_.end()) {
+    fail(
+        ErrorKind::NotFound,
+        "[ModelDirectory::info] {}: has no tensor '{}'",
+        path_.string(),
+        name);
+  }
+  return shards_[found->second.first].tensors()[found->second.second];
+}
+
+mx::array ModelDirectory::load(const std::string& name) const {
+  const TensorInfo& tensor = info(name);
+  return shards_[index_.at(name).first].load(tensor);
+}
+
+void ModelDirectory::drop(const std::string& name) const {
+  const TensorInfo& tensor = info(name);
+  shards_[index_.at(name).first].drop(tensor);
+}
+
+void copy_side_files(const fs::path& from, const fs::path& to) {
+  std::set<std::string> names(std::begin(kSideFiles), std::end(kSideFiles));
+  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
+    const std::string name = entry.path().filename().string();
+    for (const char* prefix : kSidePrefixes) {
+      if (name.starts_with(prefix)) {
+        names.insert(name);
+      }
+    }
+  }
+  for (const std::string& name : names) {
+    // is_regular_file follows links: a hub cache holds nothing else.
+    if (fs::is_regular_file(from / name)) {
+      const auto content = MappedFile::open(from / name);
+      OutputFile copy(to / name, content->bytes().size());
+      copy.write(content->bytes());
+      copy.finish();
+    }
+  }
+}
+
+} // namespace optiq::io

@@ -1,0 +1,374 @@
+// The format, all integers little-endian:
+//
+//   file    := length header data
+//   length  := u64, bytes of header, at most 100 000 000
+//   header  := UTF-8 JSON object, starts with '{', may end in spaces
+//              { "__metadata__": null | { string: string, ... },
+//                name: { "dtype": string, "shape": [u64, ...],
+//                        "data_offsets": [begin, end] }, ... }
+//   data    := the tensors' elements, row-major; offsets count from its start
+//
+// The tensors tile `data` exactly: no hole, no overlap, no byte outside.
+#include "optiq/io/safetensors.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include <fmt/ranges.h>
+
+#include "optiq/artifacts/json.h"
+#include "optiq/base/checked.h"
+#include "optiq/base/error.h"
+#include "optiq/io/array.h"
+
+namespace optiq::io {
+namespace {
+
+using artifacts::Json;
+
+static_assert(
+    std::endian::native == std::endian::little,
+    "safetensors data is read in place");
+
+constexpr std::uint64_t kLengthBytes = 8;
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr std::uint64_t kAlignment = 8;
+constexpr const char* kMetadataKey = "__metadata__";
+
+struct DtypeRow {
+  const char* name;
+  mx::Dtype dtype;
+};
+
+constexpr DtypeRow kDtypes[] = {
+    {"BOOL", mx::bool_},
+    {"U8", mx::uint8},
+    {"I8", mx::int8},
+    {"I16", mx::int16},
+    {"U16", mx::uint16},
+    {"F16", mx::float16},
+    {"BF16", mx::bfloat16},
+    {"I32", mx::int32},
+    {"U32", mx::uint32},
+    {"F32", mx::float32},
+    {"I64", mx::int64},
+    {"U64", mx::uint64},
+};
+
+// Of the format, but nothing a kernel here reads. F64 would lose precision in
+// MLX; F8 and F4 codes mean nothing without their scales.
+constexpr const char* kUnsupportedDtypes[] = {
+    "F64",
+    "C64",
+    "F8_E4M3",
+    "F8_E5M2",
+    "F8_E8M0",
+    "F8_E4M3FNUZ",
+    "F8_E5M2FNUZ",
+    "F6_E2M3",
+    "F6_E3M2",
+    "F4",
+};
+
+/** What a message is about: one tensor of one file. */
+struct Culprit {
+  std::string file;
+  std::string tensor;
+};
+
+[[noreturn]] void
+fail_tensor(ErrorKind kind, const Culprit& at, const std::string& text) {
+  fail(kind, "[SafetensorsFile] {}: tensor '{}' {}", at.file, at.tensor, text);
+}
+
+mx::Dtype parse_dtype(const Json& entry, const Culprit& at) {
+  const auto found = entry.find("dtype");
+  if (found == entry.end() || !found->is_string()) {
+    fail_tensor(ErrorKind::Corrupt, at, "has no 'dtype' string");
+  }
+  const auto& name = found->get_ref<const std::string&>();
+  for (const DtypeRow& row : kDtypes) {
+    if (name == row.name) {
+      return row.dtype;
+    }
+  }
+  for (const char* unsupported : kUnsupportedDtypes) {
+    if (name == unsupported) {
+      fail_tensor(
+          ErrorKind::Unsupported,
+          at,
+          fmt::format(
+              "has dtype {}, expected an integer dtype, F16, BF16 or F32. "
+              "Convert the model to BF16 first",
+              name));
+    }
+  }
+  fail_tensor(
+      ErrorKind::Corrupt,
+      at,
+      fmt::format(
+          "has dtype {}, which is not a safetensors dtype",
+          artifacts::describe(*found)));
+}
+
+/** A list of unsigned integers at `key`. */
+std::vector<std::uint64_t>
+parse_numbers(const Json& entry, const char* key, const Culprit& at) {
+  const auto found = entry.find(key);
+  if (found == entry.end() || !found->is_array()) {
+    fail_tensor(ErrorKind::Corrupt, at, fmt::format("has no '{}' list", key));
+  }
+  std::vector<std::uint64_t> numbers;
+  numbers.reserve(found->size());
+  for (const Json& item : *found) {
+    if (!item.is_number_unsigned()) {
+      fail_tensor(
+          ErrorKind::Corrupt,
+          at,
+          fmt::format(
+              "has {} in '{}', expected integers from 0 to 2^64 - 1",
+              artifacts::describe(item),
+              key));
+    }
+    numbers.push_back(item.get<std::uint64_t>());
+  }
+  return numbers;
+}
+
+mx::Shape to_mlx_shape(
+    const std::vector<std::uint64_t>& dims,
+    const Culprit& at) {
+  mx::Shape shape;
+  for (const std::uint64_t dim : dims) {
+    if (dim > std::numeric_limits<mx::ShapeElem>::max()) {
+      fail_tensor(
+          ErrorKind::Unsupported,
+          at,
+          fmt::format(
+              "has the dimension {}, expected at most 2^31 - 1 (an MLX limit)",
+              dim));
+    }
+    shape.push_back(static_cast<mx::ShapeElem>(dim));
+  }
+  return shape;
+}
+
+/** Bytes that a shape asks for; fails when they do not fit into 64 bits. */
+std::uint64_t bytes_of_shape(
+    const std::vector<std::uint64_t>& dims,
+    mx::Dtype dtype,
+    const Culprit& at) {
+  std::optional<std::uint64_t> bytes = mx::size_of(dtype);
+  // The product in the order of the file, as the reference: a later 0 does
+  // not excuse an overflow.
+  std::optional<std::uint64_t> elements = 1;
+  for (const std::uint64_t dim : dims) {
+    elements = checked_mul(*elements, dim);
+    if (!elements) {
+      break;
+    }
+  }
+  bytes = elements ? checked_mul(*elements, *bytes) : std::nullopt;
+  if (!bytes) {
+    fail_tensor(
+        ErrorKind::Corrupt,
+        at,
+        fmt::format(
+            "has the shape [{}], whose size does not fit into 64 bits",
+            fmt::join(dims, ", ")));
+  }
+  return *bytes;
+}
+
+/** One header entry; its offset still counts from the data section. */
+TensorInfo parse_tensor(const Json& entry, const Culprit& at) {
+  if (!entry.is_object()) {
+    fail_tensor(
+        ErrorKind::Corrupt,
+        at,
+        fmt::format("is {}, expected an object", artifacts::describe(entry)));
+  }
+  const mx::Dtype dtype = parse_dtype(entry, at);
+  const auto dims = parse_numbers(entry, "shape", at);
+  const auto offsets = parse_numbers(entry, "data_offsets", at);
+  if (offsets.size() != 2 || offsets[0] > offsets[1]) {
+    fail_tensor(
+        ErrorKind::Corrupt,
+        at,
+        fmt::format(
+            "has data_offsets [{}], expected [begin, end] with begin <= end",
+            fmt::join(offsets, ", ")));
+  }
+  const std::uint64_t nbytes = bytes_of_shape(dims, dtype, at);
+  if (offsets[1] - offsets[0] != nbytes) {
+    fail_tensor(
+        ErrorKind::Corrupt,
+        at,
+        fmt::format(
+            "spans {} bytes, expected {} from its dtype and shape [{}]",
+            offsets[1] - offsets[0],
+            nbytes,
+            fmt::join(dims, ", ")));
+  }
+  return {at.tensor, dtype, to_mlx_shape(dims, at), offsets[0], nbytes};
+}
+
+std::map<std::string, std::string> parse_metadata(
+    const Json& value,
+    const std::string& file) {
+  std::map<std::string, std::string> metadata;
+  if (value.is_null()) {
+    return metadata; // MLX writes null when there is none
+  }
+  for (const auto& [key, item] : value.items()) {
+    if (!value.is_object() || !item.is_string()) {
+      fail(
+          ErrorKind::Corrupt,
+          "[SafetensorsFile] {}: '__metadata__' holds {}, expected an object "
+          "of strings",
+          file,
+          artifacts::describe(item));
+    }
+    metadata.emplace(key, item.get<std::string>());
+  }
+  return metadata;
+}
+
+/** The header text; checks the length field against the file. */
+std::string_view header_text(const MappedFile& file) {
+  const auto bytes = file.bytes();
+  const std::string name = file.path().string();
+  if (bytes.size() < kLengthBytes) {
+    fail(
+        ErrorKind::Corrupt,
+        "[SafetensorsFile] {}: has {} bytes, expected at least {}. "
+        "Interrupted download?",
+        name,
+        bytes.size(),
+        kLengthBytes);
+  }
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), kLengthBytes);
+  if (length > kMaxHeaderBytes) {
+    fail(
+        ErrorKind::Corrupt,
+        "[SafetensorsFile] {}: header of {} bytes, expected at most {}. Not a "
+        "safetensors file?",
+        name,
+        length,
+        kMaxHeaderBytes);
+  }
+  if (length > bytes.size() - kLengthBytes) {
+    fail(
+        ErrorKind::Corrupt,
+        "[SafetensorsFile] {}: header ends at byte {}, file has {}. "
+        "Interrupted download?",
+        name,
+        kLengthBytes + length,
+        bytes.size());
+  }
+  const std::string_view text(
+      reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length);
+  if (!text.starts_with('{')) {
+    fail(
+        ErrorKind::Corrupt,
+        "[SafetensorsFile] {}: header does not start with '{{'. Not a "
+        "safetensors file?",
+        name);
+  }
+  return text;
+}
+
+/** Sorts by place and checks that the tensors tile [0, data_bytes). */
+void check_tiling(
+    std::vector<TensorInfo>& tensors,
+    std::uint64_t data_bytes,
+    const std::string& file) {
+  // Stable, so that empty tensors at one place keep the header's order.
+  std::stable_sort(
+      tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
+        return std::pair(a.offset, a.nbytes) < std::pair(b.offset, b.nbytes);
+      });
+  std::uint64_t end = 0;
+  for (const TensorInfo& tensor : tensors) {
+    if (tensor.offset != end) {
+      fail_tensor(
+          ErrorKind::Corrupt,
+          {file, tensor.name},
+          fmt::format(
+              "begins at byte {} of the data, expected {} ({})",
+              tensor.offset,
+              end,
+              tensor.offset < end ? "it overlaps another tensor"
+                                  : "there is a hole before it"));
+    }
+    end += tensor.nbytes; // no wrap: end <= 2^64 - 1 was checked per tensor
+    if (end > data_bytes) {
+      fail_tensor(
+          ErrorKind::Corrupt,
+          {file, tensor.name},
+          fmt::format(
+              "ends at byte {} of the data, the file has {}. Interrupted "
+              "download?",
+              end,
+              data_bytes));
+    }
+  }
+  if (end != data_bytes) {
+    fail(
+        ErrorKind::Corrupt,
+        "[SafetensorsFile] {}: {} bytes of data, its tensors use {}. Found "
+        "trailing bytes, expected none",
+        file,
+        data_bytes,
+        end);
+  }
+}
+
+} // namespace
+
+SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
+  SafetensorsFile result;
+  result.file_ = MappedFile::open(path);
+  const std::string name = path.string();
+  const std::string_view text = header_text(*result.file_);
+  const Json header =
+      artifacts::parse_json(text, name, artifacts::DuplicateKeys::Refuse);
+  for (const auto& [key, entry] : header.items()) {
+    if (key == kMetadataKey) {
+      result.metadata_ = parse_metadata(entry, name);
+    } else {
+      result.tensors_.push_back(parse_tensor(entry, {name, key}));
+    }
+  }
+  const std::uint64_t data_begin = kLengthBytes + text.size();
+  check_tiling(
+      result.tensors_, result.file_->bytes().size() - data_begin, name);
+  for (TensorInfo& tensor : result.tensors_) {
+    tensor.offset += data_begin;
+  }
+  return result;
+}
+
+mx::array SafetensorsFile::load(const TensorInfo& tensor) const {
+  const std::byte* data = file_->bytes().data() + tensor.offset;
+  const bool is_aligned =
+      reinterpret_cast<std::uintptr_t>(data) % mx::size_of(tensor.dtype) == 0;
+  if (is_aligned && tensor.nbytes > 0) {
+    return view_array(data, tensor.shape, tensor.dtype, file_);
+  }
+  mx::array copy = make_array(tensor.shape, tensor.dtype);
+  if (tensor.nbytes > 0) {
+    std::memcpy(copy.data<char>(), data, tensor.nbytes);
+  }
+  return copy;
+}
+
+void SafetensorsFile::drop(const TensorInfo& tensor) const {
+  file_->drop_pages(tensor.offset, tensor.nbytes);
+}
+
+} // namespace optiq::io
