@@ -24,6 +24,8 @@ if(NOT MLX_FOUND)
     "MLX ${OPTIQ_MLX_VERSION} was not found under ${OPTIQ_CACHE_DIR}/venv. "
     "Run ./scripts/setup, or pass -DCMAKE_PREFIX_PATH=<site-packages>/mlx.")
 endif()
+get_filename_component(OPTIQ_MLX_LIBRARY_DIR ${MLX_LIBRARY} DIRECTORY)
+get_filename_component(OPTIQ_MLX_ROOT ${OPTIQ_MLX_LIBRARY_DIR} DIRECTORY)
 
 # --- distribution packages ---------------------------------------------------
 find_package(Threads REQUIRED)
@@ -35,6 +37,19 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
+# --- OpenBLAS ------------------------------------------------------------------
+# Nobody calls it by name: loaded before the reference BLAS of the MLX wheel, it
+# answers MLX's cblas_sgemm. A linker that drops libraries without a symbol in
+# use would undo that. On a Mac MLX brings Accelerate.
+set(OPTIQ_BLAS "")
+if(NOT APPLE)
+  pkg_check_modules(openblas REQUIRED openblas)
+  set(CMAKE_LINK_LIBRARY_USING_KEPT_SUPPORTED TRUE)
+  set(CMAKE_LINK_LIBRARY_USING_KEPT
+    LINKER:--push-state,--no-as-needed <LINK_ITEM> LINKER:--pop-state)
+  set(OPTIQ_BLAS $<LINK_LIBRARY:KEPT,${openblas_LINK_LIBRARIES}>)
+endif()
+
 # --- Highway -----------------------------------------------------------------
 find_package(hwy 1.2 CONFIG QUIET)
 if(NOT hwy_FOUND)
@@ -42,8 +57,12 @@ if(NOT hwy_FOUND)
     set(HWY_ENABLE_${option} OFF CACHE BOOL "" FORCE)
   endforeach()
   set(HWY_FORCE_STATIC_LIBS ON CACHE BOOL "" FORCE)
+  set(tree ${OPTIQ_CACHE_DIR}/src/numpy-2.4.6)
   set(sdist ${OPTIQ_CACHE_DIR}/sdist/numpy-2.4.6.tar.gz)
-  if(EXISTS ${sdist})
+  if(EXISTS ${tree}/numpy/_core/src/highway AND NOT FETCHCONTENT_SOURCE_DIR_HIGHWAY)
+    set(FETCHCONTENT_SOURCE_DIR_HIGHWAY ${tree}) # scripts/setup checked its hash
+  endif()
+  if(EXISTS ${sdist} OR FETCHCONTENT_SOURCE_DIR_HIGHWAY)
     FetchContent_Declare(highway URL ${sdist} URL_HASH SHA256=${OPTIQ_NUMPY_SDIST_SHA256}
       SOURCE_SUBDIR numpy/_core/src/highway DOWNLOAD_EXTRACT_TIMESTAMP ON SYSTEM)
   elseif(OPTIQ_OFFLINE)

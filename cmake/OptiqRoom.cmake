@@ -18,8 +18,9 @@ function(optiq_check_dep name dep)
 endfunction()
 
 # optiq_add_room(<name> [DEPS room ...] [LIBS target ...])
-# One room = one folder under optiq/ = one library optiq_<name> of every source
-# in the folder. LIBS are third-party targets.
+# One room = one folder under optiq/ = the objects of every source in the
+# folder; DEPS pass on how to compile, and liboptiq.so takes the objects of all
+# rooms but cli (OptiqLibrary.cmake). LIBS are third-party targets.
 function(optiq_add_room name)
   cmake_parse_arguments(PARSE_ARGV 1 R "" "" "DEPS;LIBS")
   foreach(dep IN LISTS R_DEPS)
@@ -30,16 +31,22 @@ function(optiq_add_room name)
   set_property(GLOBAL PROPERTY OPTIQ_ROOM_${name}_DEPS "${allowed}")
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optiq/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
+  if(OPTIQ_ROOMS_ONLY)
+    set(absent ${R_DEPS})
+    list(REMOVE_ITEM absent ${OPTIQ_ROOMS_ONLY})
+    list(REMOVE_ITEM R_DEPS ${absent})
+  endif()
   list(TRANSFORM R_DEPS PREPEND optiq_)
   set(target optiq_${name})
   if(name STREQUAL "cli")
     set(target optiq_cli_library) # optiq_cli is the executable
   endif()
-  add_library(${target} STATIC ${sources})
-  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name})
-  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  add_library(${target} OBJECT ${sources})
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   target_compile_features(${target} PUBLIC cxx_std_20)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
+  # Callers inside liboptiq.so may inline its functions although it is shared.
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
+    $<$<CXX_COMPILER_ID:GNU>:-fno-semantic-interposition>)
   target_link_libraries(${target} PUBLIC ${R_DEPS} ${R_LIBS})
 endfunction()
 

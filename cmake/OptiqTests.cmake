@@ -23,6 +23,16 @@ set(OPTIQ_TEST_ENVIRONMENT
   "PYTHONDONTWRITEBYTECODE=1")
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/scratch)
 
+# What a test may use beside the library: third-party headers that only the
+# sources of a room include.
+add_library(optiq_for_tests INTERFACE)
+target_link_libraries(optiq_for_tests INTERFACE
+  optiq hwy::hwy PkgConfig::utf8proc PkgConfig::pcre2 OpenSSL::Crypto)
+if(TARGET optiq_kernels)
+  target_compile_definitions(optiq_for_tests INTERFACE
+    $<TARGET_PROPERTY:optiq_kernels,INTERFACE_COMPILE_DEFINITIONS>)
+endif()
+
 function(optiq_finish_test name label)
   set_tests_properties(${name} PROPERTIES LABELS "${label}" ENVIRONMENT "${OPTIQ_TEST_ENVIRONMENT}"
     SKIP_RETURN_CODE 77 SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]" TIMEOUT 1800)
@@ -39,7 +49,10 @@ function(optiq_add_room_tests room)
     set(target ${room}_${stem})
     add_executable(${target} ${source})
     target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
-    target_link_libraries(${target} PRIVATE optiq GTest::gtest_main)
+    target_link_libraries(${target} PRIVATE optiq_for_tests GTest::gtest_main)
+    if(room STREQUAL "cli")
+      target_link_libraries(${target} PRIVATE optiq_cli_library)
+    endif()
     add_test(NAME ${room}/${stem} COMMAND ${target})
     optiq_finish_test(${room}/${stem} ${label})
   endforeach()
@@ -50,7 +63,7 @@ function(optiq_add_scripts folder label)
   foreach(source IN LISTS drivers)
     get_filename_component(stem ${source} NAME_WE)
     add_executable(${stem} ${source})
-    target_link_libraries(${stem} PRIVATE optiq)
+    target_link_libraries(${stem} PRIVATE optiq_for_tests)
   endforeach()
   file(GLOB scripts CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.py)
   foreach(script IN LISTS scripts)

@@ -1,0 +1,20 @@
+# Tests labelled install: what `cmake --install` writes is enough to run the
+# executable and to build, link and run another project.
+set(prefix ${PROJECT_BINARY_DIR}/scratch/prefix)
+set(consumer ${PROJECT_BINARY_DIR}/scratch/consumer)
+
+add_test(NAME install/files
+  COMMAND ${CMAKE_COMMAND} -DBUILD=${PROJECT_BINARY_DIR} -DPREFIX=${prefix} -P ${CMAKE_CURRENT_SOURCE_DIR}/install/install_files.cmake)
+add_test(NAME install/consumer
+  COMMAND ${CMAKE_CTEST_COMMAND} --build-and-test ${CMAKE_CURRENT_SOURCE_DIR}/install ${consumer}
+  --build-generator Ninja --build-project consumer --build-noclean
+  --build-options -DCMAKE_PREFIX_PATH=${prefix} -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=${OPTIQ_SANITIZE_FLAG}"
+  --test-command consumer)
+add_test(NAME install/executable COMMAND ${prefix}/${CMAKE_INSTALL_BINDIR}/optiq doctor --json)
+add_test(NAME install/files_removed COMMAND ${CMAKE_COMMAND} -E rm -rf ${prefix} ${consumer})
+
+set_tests_properties(install/files PROPERTIES FIXTURES_SETUP optiq_prefix)
+set_tests_properties(install/consumer install/executable PROPERTIES FIXTURES_REQUIRED optiq_prefix)
+set_tests_properties(install/files_removed PROPERTIES FIXTURES_CLEANUP optiq_prefix)
+set_tests_properties(install/executable PROPERTIES PASS_REGULAR_EXPRESSION "\"blas\": \"[^\"]*openblas")
+set_tests_properties(install/files install/consumer install/executable install/files_removed PROPERTIES LABELS install)
