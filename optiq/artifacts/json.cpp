@@ -1,5 +1,6 @@
 #include "optiq/artifacts/json.h"
 
+#include <cmath>
 #include <iterator>
 #include <unordered_map>
 
@@ -10,6 +11,7 @@ namespace optiq::artifacts {
 namespace {
 
 constexpr std::size_t kMaxDepth = 200;
+constexpr const char* kFloatKey = "__float__";
 constexpr std::size_t kMaxShown = 60; // bytes of a value in a message
 
 /**
@@ -149,12 +151,58 @@ class JsonBuilder {
   std::vector<Level> open_;
 };
 
+/** Names of the numbers that JSON cannot write. */
+std::string float_tag(double value) {
+  if (std::isnan(value)) {
+    return "NaN";
+  }
+  return value > 0 ? "Infinity" : "-Infinity";
+}
+
+double tagged_float(const std::string& tag, const std::string& where) {
+  using Limits = std::numeric_limits<double>;
+  for (const double value :
+       {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN()}) {
+    if (tag == float_tag(value)) {
+      return value;
+    }
+  }
+  fail(
+      ErrorKind::Corrupt,
+      "[decode_tagged_floats] {}: '__float__' is '{}', expected Infinity, "
+      "-Infinity or NaN",
+      where,
+      tag);
+}
+
+Json tag_floats(const Json& value) {
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+    return {{kFloatKey, float_tag(value.get<double>())}};
+  }
+  Json copy = value;
+  if (copy.is_structured()) {
+    for (Json& item : copy) {
+      item = tag_floats(item);
+    }
+  }
+  return copy;
+}
+
 } // namespace
 
 Json parse_json(
     std::string_view text,
     const std::string& where,
     DuplicateKeys duplicates) {
+  // The library takes a zero byte for the end and ignores what follows it.
+  const std::size_t zero = text.find('\0');
+  if (zero != std::string_view::npos) {
+    fail(
+        ErrorKind::Corrupt,
+        "[parse_json] {}: not JSON at byte {}: found a zero byte",
+        where,
+        zero);
+  }
   JsonBuilder builder(where, duplicates);
   Json::sax_parse(text, &builder);
   return builder.take();
@@ -162,6 +210,22 @@ Json parse_json(
 
 Json read_json_file(const std::filesystem::path& path, std::size_t max_bytes) {
   return parse_json(read_text_file(path, max_bytes), path.string());
+}
+
+std::string dump_json(const Json& value, int indent) {
+  return tag_floats(value).dump(
+             indent, ' ', false, Json::error_handler_t::replace) +
+      "\n";
+}
+
+void decode_tagged_floats(Json& value, const std::string& where) {
+  if (value.is_object() && value.size() == 1 && value.contains(kFloatKey)) {
+    value = tagged_float(required<std::string>(value, kFloatKey, where), where);
+  } else if (value.is_structured()) {
+    for (Json& item : value) {
+      decode_tagged_floats(item, where);
+    }
+  }
 }
 
 std::string describe(const Json& value) {

@@ -38,6 +38,16 @@ Json read_json_file(
     const std::filesystem::path& path,
     std::size_t max_bytes = 256u << 20);
 
+/**
+ * The text of a JSON file, newline at the end. Numbers that JSON cannot write
+ * become {"__float__": "Infinity"} (or "-Infinity", "NaN"), as mlx-lm writes
+ * them; bytes that are not UTF-8 become U+FFFD.
+ */
+std::string dump_json(const Json& value, int indent);
+
+/** Undoes the tagging of dump_json. Throws Corrupt for an unknown tag. */
+void decode_tagged_floats(Json& value, const std::string& where);
+
 /** For messages: the value as JSON when it is a short scalar, else "a list",
  * "an object" or "a long string". */
 std::string describe(const Json& value);

@@ -11,8 +11,13 @@
 
 namespace optiq::artifacts {
 
+/** Of metadata.json, sensitivity.json and plan files; newer is refused. */
+inline constexpr int kSchemaVersion = 1;
+
 /** Width of one quantized module, named by its MLX module path. */
 struct LayerBits {
+  bool operator==(const LayerBits&) const = default;
+
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
   int bits = 0; // 2, 3, 4, 5, 6 or 8
   int group_size = 64;
@@ -23,6 +28,8 @@ struct LayerBits {
 
 /** Which widths a conversion gives, before anything is written. */
 struct Plan {
+  bool operator==(const Plan&) const = default;
+
   std::string method; // "optiq", "static", "uniform"
   int group_size = 64;
   std::vector<int> candidate_bits;
@@ -37,7 +44,9 @@ struct Plan {
 
 /** optiq/metadata.json (format: docs/formats.md; reads the original's too). */
 struct Metadata {
-  int schema_version = 1;
+  bool operator==(const Metadata&) const = default;
+
+  int schema_version = kSchemaVersion; // 0: a file of the Python original
   std::string tool_version;
   std::string base_model;
   std::string reference; // "bf16"
@@ -47,8 +56,14 @@ struct Metadata {
   Plan plan;
 };
 
+/** Layers of the plan at its widest and at its narrowest candidate. */
+int count_high_bits(const Plan& plan);
+int count_low_bits(const Plan& plan);
+
 /** KL of one module alone at each candidate width, nats per token. */
 struct LayerSensitivity {
+  bool operator==(const LayerSensitivity&) const = default;
+
   std::string name;
   std::uint64_t parameters = 0;
   std::map<int, double> kl; // bits -> mean KL(reference || quantized)
@@ -57,6 +72,8 @@ struct LayerSensitivity {
 
 /** optiq/sensitivity.json. */
 struct Sensitivity {
+  bool operator==(const Sensitivity&) const = default;
+
   std::string base_model;
   std::vector<int> candidate_bits;
   int group_size = 64;
@@ -64,9 +81,12 @@ struct Sensitivity {
   std::vector<LayerSensitivity> layers;
 };
 
+/** Throw InvalidInput for a number that is not finite or a layer given twice;
+ * what they return reads back to an equal value. */
 Json to_json(const Plan& plan);
 Json to_json(const Metadata& metadata);
 Json to_json(const Sensitivity& sensitivity);
+/** Throw Corrupt, naming `where` and the key, or Unsupported (newer schema). */
 Plan plan_from_json(const Json& json, const std::string& where);
 Metadata metadata_from_json(const Json& json, const std::string& where);
 Sensitivity sensitivity_from_json(const Json& json, const std::string& where);

@@ -1,7 +1,6 @@
 #include "optiq/io/model_directory.h"
 
 #include <algorithm>
-#include <limits>
 #include <set>
 #include <utility>
 
@@ -14,6 +13,9 @@ namespace fs = std::filesystem;
 using artifacts::Json;
 
 constexpr const char* kIndexName = "model.safetensors.index.json";
+// Vision and audio towers that the Python original keeps beside the model: in
+// its index, but no part of the text model.
+constexpr const char* kVisionName = "optiq_vision.safetensors";
 
 // What a directory keeps of its source besides config and weights, and what
 // text generation needs. Python code is not carried: nothing here runs it.
@@ -31,33 +33,6 @@ constexpr const char* kSideFiles[] = {
 };
 constexpr const char* kSidePrefixes[] = {"LICENSE", "NOTICE"};
 
-/** Replaces {"__float__": "Infinity"} by the number that JSON cannot write. */
-void decode_tagged_floats(Json& value, const std::string& where) {
-  if (value.is_object() && value.size() == 1 && value.contains("__float__")) {
-    const auto name =
-        artifacts::required<std::string>(value, "__float__", where);
-    constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    if (name == "Infinity") {
-      value = kInfinity;
-    } else if (name == "-Infinity") {
-      value = -kInfinity;
-    } else if (name == "NaN") {
-      value = std::numeric_limits<double>::quiet_NaN();
-    } else {
-      fail(
-          ErrorKind::Corrupt,
-          "[ModelDirectory] {}: '__float__' is '{}', expected Infinity, "
-          "-Infinity or NaN",
-          where,
-          name);
-    }
-  } else if (value.is_structured()) {
-    for (Json& item : value) {
-      decode_tagged_floats(item, where);
-    }
-  }
-}
-
 Json read_config(const fs::path& path) {
   Json config = artifacts::read_json_file(path);
   if (!config.is_object()) {
@@ -67,7 +42,7 @@ Json read_config(const fs::path& path) {
         path.string(),
         artifacts::describe(config));
   }
-  decode_tagged_floats(config, path.string());
+  artifacts::decode_tagged_floats(config, path.string());
   return config;
 }
 
@@ -94,6 +69,7 @@ std::vector<fs::path> shards_of_index(const fs::path& index) {
     }
     names.insert(file.get<std::string>());
   }
+  names.erase(kVisionName);
   std::vector<fs::path> shards;
   for (const std::string& name : names) {
     const fs::path shard = index.parent_path() / name;

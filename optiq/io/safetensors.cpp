@@ -23,6 +23,7 @@
 #include "optiq/base/checked.h"
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
+#include "optiq/io/safetensors_impl.h"
 
 namespace optiq::io {
 namespace {
@@ -35,8 +36,6 @@ static_assert(
 
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
-constexpr std::uint64_t kAlignment = 8;
-constexpr const char* kMetadataKey = "__metadata__";
 
 struct DtypeRow {
   const char* name;
@@ -223,15 +222,19 @@ std::map<std::string, std::string> parse_metadata(
   if (value.is_null()) {
     return metadata; // MLX writes null when there is none
   }
-  for (const auto& [key, item] : value.items()) {
-    if (!value.is_object() || !item.is_string()) {
+  const auto require = [&](bool is_right, const Json& found) {
+    if (!is_right) {
       fail(
           ErrorKind::Corrupt,
-          "[SafetensorsFile] {}: '__metadata__' holds {}, expected an object "
-          "of strings",
+          "[SafetensorsFile] {}: '__metadata__' is or holds {}, expected an "
+          "object of strings",
           file,
-          artifacts::describe(item));
+          artifacts::describe(found));
     }
+  };
+  require(value.is_object(), value);
+  for (const auto& [key, item] : value.items()) {
+    require(item.is_string(), item);
     metadata.emplace(key, item.get<std::string>());
   }
   return metadata;
@@ -329,6 +332,22 @@ void check_tiling(
 }
 
 } // namespace
+
+const char* dtype_name(mx::Dtype dtype) {
+  for (const DtypeRow& row : kDtypes) {
+    if (dtype == row.dtype) {
+      return row.name;
+    }
+  }
+  fail(
+      ErrorKind::Unsupported,
+      "[dtype_name] found a 64-bit float or complex array, expected a dtype "
+      "that safetensors files here hold");
+}
+
+std::string shape_text(const mx::Shape& shape) {
+  return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", "));
+}
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   SafetensorsFile result;

@@ -70,7 +70,9 @@ std::uint64_t safetensors_bytes(
 
 /**
  * Writes one file in the given order, header padded to 8 bytes, byte for byte
- * reproducible, and fsyncs it. Throws Io (disk full, with needed bytes).
+ * reproducible, and fsyncs it. Throws InvalidInput (a name twice, or a tensor
+ * that is not as announced), Exhausted (disk full, with needed bytes), Denied,
+ * Io; then nothing is left at `path`.
  */
 void write_safetensors(
     const std::filesystem::path& path,
