@@ -1,0 +1,241 @@
+#include <algorithm>
+#include <cassert>
+
+#include "optiq/base/error.h"
+#include "optiq/base/thread_pool.h"
+#include "optiq/io/array.h"
+#include "optiq/kernels/cpu/panel_matmul.h"
+#include "optiq/kernels/matrix_impl.h"
+
+namespace optiq::kernels {
+namespace {
+
+/** Output columns are handed out in pieces of this many. */
+constexpr std::size_t kPiece = cpu::kPanelRows;
+
+/** Activations with the memory behind them. */
+struct OwnedActivations {
+  cpu::Activations view;
+  hwy::AlignedFreeUniquePtr<std::int32_t[]> cells;
+  hwy::AlignedFreeUniquePtr<float[]> scales;
+};
+
+OwnedActivations make_activations(const cpu::ActivationLayout& layout) {
+  OwnedActivations x;
+  x.cells = hwy::AllocateAligned<std::int32_t>(layout.cells());
+  x.scales = hwy::AllocateAligned<float>(layout.scales());
+  if (!x.cells || !x.scales) {
+    fail(
+        ErrorKind::Exhausted,
+        "[matmul] x [{}, {}]: no memory for its quantized form. Use smaller "
+        "chunks.",
+        layout.rows,
+        layout.cols);
+  }
+  x.view = {layout, x.cells.get(), x.scales.get()};
+  return x;
+}
+
+/** One matrix of a call. */
+struct Job {
+  const Matrix* weight;
+  int activations; // index, -1 when dense
+  float* y;
+  std::size_t pieces;
+  std::uint64_t cost; // of a piece
+};
+
+struct Range {
+  std::size_t first;
+  std::size_t last;
+};
+
+/** The pieces of a job that start inside [low, high) of the total cost, when
+ * the job's first piece starts at `start`. */
+Range pieces_inside(
+    const Job& job,
+    std::uint64_t start,
+    std::uint64_t low,
+    std::uint64_t high) {
+  const auto at = [&](std::uint64_t cost) -> std::size_t {
+    const std::uint64_t offset = cost > start ? cost - start : 0;
+    return std::min<std::uint64_t>(
+        job.pieces, (offset + job.cost - 1) / job.cost);
+  };
+  return {at(low), at(high)};
+}
+
+void multiply(
+    const Job& job,
+    const Range& range,
+    std::span<const float> x,
+    int rows,
+    std::span<const OwnedActivations> activations) {
+  const Matrix::Storage& w = job.weight->storage();
+  if (job.activations >= 0) {
+    cpu::multiply_panels(
+        activations[job.activations].view,
+        w.shape,
+        w.panels.get(),
+        range.first,
+        range.last,
+        job.y);
+    return;
+  }
+  const std::size_t columns = w.shape.rows;
+  cpu::multiply_dense(
+      x.data(),
+      rows,
+      w.dense_weights(),
+      std::min(columns, range.first * kPiece),
+      std::min(columns, range.last * kPiece),
+      job.y);
+}
+
+/** Everything of one call in one region: quantize, then all matrices. */
+void run(
+    std::span<const float> x,
+    int rows,
+    std::span<const OwnedActivations> activations,
+    std::span<const Job> jobs) {
+  std::uint64_t total = 0;
+  for (const Job& job : jobs) {
+    total += job.pieces * job.cost;
+  }
+  ThreadPool& pool = ThreadPool::shared();
+  pool.run([&](int rank, int n_ranks) {
+    for (const OwnedActivations& a : activations) {
+      const std::size_t tasks = a.view.layout.tasks();
+      cpu::quantize_activations(
+          x.data(),
+          a.view,
+          tasks * rank / n_ranks,
+          tasks * (rank + 1) / n_ranks);
+    }
+    if (n_ranks > 1 && !activations.empty()) {
+      pool.barrier();
+    }
+    const std::uint64_t low = total * rank / n_ranks;
+    const std::uint64_t high = total * (rank + 1) / n_ranks;
+    std::uint64_t start = 0;
+    for (const Job& job : jobs) {
+      const Range range = pieces_inside(job, start, low, high);
+      if (range.first < range.last) {
+        multiply(job, range, x, rows, activations);
+      }
+      start += job.pieces * job.cost;
+    }
+  });
+}
+
+/** Index of the activations that `weight` reads, made on first need. */
+int activations_for(
+    const Matrix& weight,
+    int rows,
+    Compute compute,
+    std::vector<OwnedActivations>& all) {
+  if (!weight.is_quantized()) {
+    return -1;
+  }
+  const int digits = compute == Compute::Exact ? 2 : 1;
+  const cpu::ActivationLayout layout = cpu::activation_layout(
+      rows, weight.in_features(), weight.group_size(), digits);
+  const auto same = std::find_if(all.begin(), all.end(), [&](const auto& a) {
+    return a.view.layout.unit == layout.unit;
+  });
+  if (same != all.end()) {
+    return static_cast<int>(same - all.begin());
+  }
+  all.push_back(make_activations(layout));
+  return static_cast<int>(all.size()) - 1;
+}
+
+void check_input(const mx::array& x, const Matrix& weight) {
+  if (x.ndim() != 2 || x.dtype() != mx::float32 ||
+      x.shape(1) != weight.in_features()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[matmul] x: found {} of {} bytes per element, expected float32 [T, "
+        "{}] for a weight [{}, {}].",
+        shape_text(x),
+        x.itemsize(),
+        weight.in_features(),
+        weight.out_features(),
+        weight.in_features());
+  }
+}
+
+} // namespace
+
+std::vector<mx::array> matmul(
+    const mx::array& x,
+    std::span<const Matrix* const> weights,
+    Compute compute) {
+  for (const Matrix* weight : weights) {
+    assert(weight != nullptr);
+    check_input(x, *weight);
+  }
+  const int rows = weights.empty() ? 0 : x.shape(0);
+  std::vector<mx::array> results;
+  std::vector<OwnedActivations> activations;
+  std::vector<Job> jobs;
+  for (const Matrix* weight : weights) {
+    const auto out = static_cast<std::size_t>(weight->out_features());
+    results.push_back(
+        io::make_array({rows, weight->out_features()}, mx::float32));
+    if (rows == 0) {
+      continue;
+    }
+    const std::size_t pieces = (out + kPiece - 1) / kPiece;
+    // Few rows: time goes with the bytes read. Many: with the multiply-adds,
+    // of which a float one costs about four int8 ones.
+    const bool by_bytes = rows <= cpu::kDirectRows;
+    const std::uint64_t cost = by_bytes ? weight->nbytes() / pieces
+        : weight->is_quantized()        ? 1
+                                        : 4;
+    jobs.push_back(
+        {weight,
+         activations_for(*weight, rows, compute, activations),
+         io::mutable_floats(results.back()).data(),
+         pieces,
+         std::max<std::uint64_t>(1, cost)});
+  }
+  if (!jobs.empty()) {
+    const mx::array input = io::materialize(x);
+    run(io::floats(input), rows, activations, jobs);
+  }
+  return results;
+}
+
+mx::array matmul(const mx::array& x, const Matrix& weight, Compute compute) {
+  const Matrix* const one[] = {&weight};
+  return matmul(x, one, compute)[0];
+}
+
+mx::array embed(std::span<const std::int32_t> ids, const Matrix& weight) {
+  const Matrix::Storage& w = weight.storage();
+  const auto cols = static_cast<std::size_t>(w.shape.cols);
+  mx::array result =
+      io::make_array({static_cast<int>(ids.size()), w.shape.cols}, mx::float32);
+  const std::span<float> out = io::mutable_floats(result);
+  parallel_for(ids.size(), 8, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t t = begin; t < end; ++t) {
+      const std::span<float> row = out.subspan(t * cols, cols);
+      const auto id = static_cast<std::size_t>(ids[t]);
+      assert(id < static_cast<std::size_t>(w.shape.rows));
+      if (w.dense) {
+        const auto* data = static_cast<const std::byte*>(w.dense->data<void>());
+        cpu::to_float(
+            w.shape.params,
+            data + id * cols * cpu::size_of(w.shape.params),
+            cols,
+            row.data());
+      } else {
+        cpu::unpack_row(w.shape, w.panels.get(), id, row);
+      }
+    }
+  });
+  return result;
+}
+
+} // namespace optiq::kernels
