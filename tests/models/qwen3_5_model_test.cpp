@@ -7,12 +7,15 @@
 
 #include "support/tiny_model.h"
 
+#include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/models/checkpoint.h"
 
 namespace optiq {
 namespace {
+
+namespace mx = mlx::core;
 
 using kernels::Compute;
 
