@@ -1,0 +1,191 @@
+#include "optiq/kernels/cpu/elementwise.h"
+
+#include <algorithm>
+#include <cmath>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "optiq/kernels/cpu/elementwise.cpp"
+#include "hwy/foreach_target.h"
+// foreach_target must come first.
+#include "hwy/aligned_allocator.h"
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+#include "optiq/kernels/cpu/vector_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace optiq::kernels::cpu::HWY_NAMESPACE {
+
+void RmsNorm(
+    const float* x,
+    const float* weight,
+    float eps,
+    std::size_t rows,
+    std::size_t dim,
+    float* out) {
+  const F32 d;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t t = 0; t < rows; ++t, x += dim, out += dim) {
+    const float mean = Dot(d, x, x, dim) / static_cast<float>(dim);
+    const VF32 inverse = hn::Set(d, 1.0f / std::sqrt(mean + eps));
+    for (std::size_t i = 0; i < dim; i += lanes) {
+      const std::size_t n = std::min(lanes, dim - i);
+      const VF32 y = hn::Mul(hn::LoadN(d, x + i, n), inverse);
+      hn::StoreN(hn::Mul(y, hn::LoadN(d, weight + i, n)), d, out + i, n);
+    }
+  }
+}
+
+/** out_i = f(a_i, b_i). */
+template <class F>
+HWY_INLINE void
+Zip(const float* a, const float* b, std::size_t n, float* out, const F& f) {
+  const F32 d;
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    hn::StoreU(f(hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, out + i);
+  }
+  if (i < n) {
+    hn::StoreN(
+        f(hn::LoadN(d, a + i, n - i), hn::LoadN(d, b + i, n - i)),
+        d,
+        out + i,
+        n - i);
+  }
+}
+
+void Add(const float* a, const float* b, std::size_t n, float* out) {
+  Zip(a, b, n, out, [](VF32 x, VF32 y) HWY_ATTR { return hn::Add(x, y); });
+}
+
+void Swiglu(const float* gate, const float* up, std::size_t n, float* out) {
+  Zip(gate, up, n, out, [](VF32 g, VF32 u) HWY_ATTR {
+    return hn::Mul(Silu(F32(), g), u);
+  });
+}
+
+void SigmoidGate(const float* x, const float* gate, std::size_t n, float* out) {
+  Zip(x, gate, n, out, [](VF32 v, VF32 g) HWY_ATTR {
+    return hn::Mul(v, Sigmoid(F32(), g));
+  });
+}
+
+/** cos and sin of position * frequency_i. The angle is reduced in double: in
+ * float a position of 1e5 would leave an error of 4e-3 radians. */
+void RopeTable(
+    double position,
+    const float* frequencies,
+    std::size_t half,
+    float* cosines,
+    float* sines) {
+  const hn::CappedTag<double, 8> dd;
+  const hn::Rebind<float, decltype(dd)> df;
+  const std::size_t lanes = hn::Lanes(dd);
+  constexpr double kTwoPi = 6.283185307179586477;
+  for (std::size_t i = 0; i < half; i += lanes) {
+    const std::size_t n = std::min(lanes, half - i);
+    const auto frequency = hn::PromoteTo(dd, hn::LoadN(df, frequencies + i, n));
+    const auto angle = hn::Mul(frequency, hn::Set(dd, position));
+    const auto turns = hn::Round(hn::Mul(angle, hn::Set(dd, 1.0 / kTwoPi)));
+    const auto reduced =
+        hn::DemoteTo(df, hn::NegMulAdd(turns, hn::Set(dd, kTwoPi), angle));
+    auto sine = hn::Zero(df);
+    auto cosine = hn::Zero(df);
+    hn::SinCos(df, reduced, sine, cosine);
+    hn::StoreN(cosine, df, cosines + i, n);
+    hn::StoreN(sine, df, sines + i, n);
+  }
+}
+
+void RotateHead(
+    const float* x,
+    const float* cosines,
+    const float* sines,
+    std::size_t half,
+    float* out) {
+  const F32 d;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = 0; i < half; i += lanes) {
+    const std::size_t n = std::min(lanes, half - i);
+    const VF32 a = hn::LoadN(d, x + i, n);
+    const VF32 b = hn::LoadN(d, x + half + i, n);
+    const VF32 c = hn::LoadN(d, cosines + i, n);
+    const VF32 s = hn::LoadN(d, sines + i, n);
+    hn::StoreN(hn::NegMulAdd(b, s, hn::Mul(a, c)), d, out + i, n);
+    hn::StoreN(hn::MulAdd(b, c, hn::Mul(a, s)), d, out + half + i, n);
+  }
+}
+
+void Rope(
+    const float* x,
+    const std::int32_t* positions,
+    const float* inverse_frequencies,
+    std::size_t rows,
+    const RopeShape& shape,
+    float* out) {
+  const auto table = hwy::AllocateAligned<float>(2 * shape.half);
+  float* cosines = table.get();
+  float* sines = cosines + shape.half;
+  for (std::size_t t = 0; t < rows; ++t) {
+    RopeTable(positions[t], inverse_frequencies, shape.half, cosines, sines);
+    for (std::size_t h = 0; h < shape.n_heads; ++h) {
+      RotateHead(x, cosines, sines, shape.half, out);
+      std::copy(x + 2 * shape.half, x + shape.head_dim, out + 2 * shape.half);
+      x += shape.head_dim;
+      out += shape.head_dim;
+    }
+  }
+}
+
+} // namespace optiq::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace optiq::kernels::cpu {
+
+HWY_EXPORT(RmsNorm);
+HWY_EXPORT(Add);
+HWY_EXPORT(Swiglu);
+HWY_EXPORT(SigmoidGate);
+HWY_EXPORT(Rope);
+
+void rms_norm(
+    const float* x,
+    const float* weight,
+    float eps,
+    std::size_t rows,
+    std::size_t dim,
+    float* out) {
+  HWY_DYNAMIC_DISPATCH(RmsNorm)(x, weight, eps, rows, dim, out);
+}
+
+void add(const float* a, const float* b, std::size_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(Add)(a, b, n, out);
+}
+
+void swiglu(const float* gate, const float* up, std::size_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(Swiglu)(gate, up, n, out);
+}
+
+void sigmoid_gate(
+    const float* x,
+    const float* gate,
+    std::size_t n,
+    float* out) {
+  HWY_DYNAMIC_DISPATCH(SigmoidGate)(x, gate, n, out);
+}
+
+void rope(
+    const float* x,
+    const std::int32_t* positions,
+    const float* inverse_frequencies,
+    std::size_t rows,
+    const RopeShape& shape,
+    float* out) {
+  HWY_DYNAMIC_DISPATCH(Rope)
+  (x, positions, inverse_frequencies, rows, shape, out);
+}
+
+} // namespace optiq::kernels::cpu
+#endif

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+/** Elementwise ops and norms on row-major float32 buffers, on one thread. */
+namespace optiq::kernels::cpu {
+
+/** out[t] = x[t] * rsqrt(mean(x[t]^2) + eps) * weight. x, out [rows][dim]. */
+void rms_norm(
+    const float* x,
+    const float* weight,
+    float eps,
+    std::size_t rows,
+    std::size_t dim,
+    float* out);
+
+void add(const float* a, const float* b, std::size_t n, float* out);
+
+/** silu(gate) * up. */
+void swiglu(const float* gate, const float* up, std::size_t n, float* out);
+
+/** x * sigmoid(gate). */
+void sigmoid_gate(const float* x, const float* gate, std::size_t n, float* out);
+
+struct RopeShape {
+  std::size_t n_heads = 0;
+  std::size_t head_dim = 0;
+  std::size_t half = 0; // rotary_dim / 2
+};
+
+/** Rotates pairs (i, i + half) of every head by position * frequency_i; the
+ * rest of the head is copied. x, out [rows][n_heads][head_dim]. */
+void rope(
+    const float* x,
+    const std::int32_t* positions,
+    const float* inverse_frequencies,
+    std::size_t rows,
+    const RopeShape& shape,
+    float* out);
+
+} // namespace optiq::kernels::cpu
