@@ -1,0 +1,402 @@
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include "support/kernel_checks.h"
+
+#include "optiq/base/error.h"
+#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/portable.h"
+
+namespace optiq::kernels {
+namespace {
+
+namespace mx = mlx::core;
+using testing::kUnit;
+using testing::normal_array;
+using testing::rows_of;
+using testing::same_bits;
+
+struct Case {
+  int n_heads;
+  int n_kv_heads;
+  int head_dim;
+  mx::Dtype dtype;
+
+  float scale() const {
+    return 1.0f / std::sqrt(static_cast<float>(head_dim));
+  }
+  KvFormat format() const {
+    return {.dtype = dtype, .n_kv_heads = n_kv_heads, .head_dim = head_dim};
+  }
+};
+
+/** Blocks of one sequence, as a recycled block may look: all bytes `garbage`,
+ * 0xff being NaN in both formats. */
+class Blocks {
+ public:
+  Blocks(const Case& c, int tokens, unsigned char garbage = 0xff) {
+    const int n = (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+    for (int i = 0; i < n; ++i) {
+      memory_.emplace_back(
+          c.format().block_bytes(), static_cast<std::byte>(garbage));
+      pointers_.push_back(memory_.back().data());
+    }
+  }
+  std::span<std::byte* const> span() const {
+    return pointers_;
+  }
+
+ private:
+  std::vector<std::vector<std::byte>> memory_;
+  std::vector<std::byte*> pointers_;
+};
+
+struct Inputs {
+  mx::array q;
+  mx::array k;
+  mx::array v;
+
+  Inputs(const Case& c, int tokens, unsigned seed)
+      : q(normal_array({tokens, c.n_heads, c.head_dim}, seed)),
+        k(normal_array({tokens, c.n_kv_heads, c.head_dim}, seed + 1)),
+        v(normal_array({tokens, c.n_kv_heads, c.head_dim}, seed + 2)) {}
+};
+
+mx::array append(
+    const Case& c,
+    const Inputs& in,
+    const Blocks& blocks,
+    int start,
+    int rows) {
+  const std::vector<AttentionSegment> segments{
+      {.first_row = 0, .rows = rows, .start = start, .blocks = blocks.span()}};
+  return append_and_attend(
+      rows_of(in.q, start, rows),
+      rows_of(in.k, start, rows),
+      rows_of(in.v, start, rows),
+      segments,
+      c.format(),
+      c.scale());
+}
+
+/** Outputs of all tokens when they arrive in chunks of these sizes. */
+std::vector<float>
+run_chunks(const Case& c, const Inputs& in, const std::vector<int>& chunks) {
+  const Blocks blocks(c, in.q.shape(0));
+  std::vector<float> out;
+  int start = 0;
+  for (const int rows : chunks) {
+    const mx::array y = append(c, in, blocks, start, rows);
+    out.insert(out.end(), io::floats(y).begin(), io::floats(y).end());
+    start += rows;
+  }
+  return out;
+}
+
+/** What the cache holds of x, as float32. */
+std::vector<float> stored(const Case& c, const mx::array& x) {
+  mx::array y = mx::astype(mx::astype(x, c.dtype), mx::float32);
+  mx::eval(y);
+  return {io::floats(y).begin(), io::floats(y).end()};
+}
+
+struct Oracle {
+  std::vector<double> y;
+  std::vector<double> bound; // on the error of a float32 result
+};
+
+/**
+ * The softmax in double, and a bound of the error in float32. A score is a
+ * chain of D products: off by at most (D + 2) u sum |q k| scale. That shifts
+ * log p twice (numerator, denominator); exp, the online rescaling (three
+ * roundings per block) and the chain over S values add S + 3 S/64 + 16 units.
+ */
+Oracle attend_in_double(const Case& c, const Inputs& in) {
+  const int tokens = in.q.shape(0);
+  const int dim = c.head_dim;
+  const std::span<const float> q = io::floats(in.q);
+  const std::vector<float> k = stored(c, in.k);
+  const std::vector<float> v = stored(c, in.v);
+  Oracle oracle;
+  for (int t = 0; t < tokens; ++t) {
+    for (int h = 0; h < c.n_heads; ++h) {
+      const int kv = h / (c.n_heads / c.n_kv_heads);
+      const float* qh = q.data() + (t * c.n_heads + h) * dim;
+      std::vector<double> p(t + 1);
+      double worst_score = 0.0;
+      for (int s = 0; s <= t; ++s) {
+        double size = 0.0;
+        for (int i = 0; i < dim; ++i) {
+          const double product =
+              double{qh[i]} * k[(s * c.n_kv_heads + kv) * dim + i] * c.scale();
+          p[s] += product;
+          size += std::abs(product);
+        }
+        worst_score = std::max(worst_score, (dim + 2) * kUnit * size);
+      }
+      const double largest = *std::max_element(p.begin(), p.end());
+      double sum = 0.0;
+      for (double& score : p) {
+        score = std::exp(score - largest);
+        sum += score;
+      }
+      const double relative =
+          2 * worst_score + (t + 1 + 3 * (t / 64 + 1) + 16) * kUnit;
+      for (int i = 0; i < dim; ++i) {
+        double y = 0.0;
+        double size = 0.0;
+        for (int s = 0; s <= t; ++s) {
+          const double term = p[s] / sum * v[(s * c.n_kv_heads + kv) * dim + i];
+          y += term;
+          size += std::abs(term);
+        }
+        oracle.y.push_back(y);
+        oracle.bound.push_back(relative * size);
+      }
+    }
+  }
+  return oracle;
+}
+
+void expect_close(
+    std::span<const float> y,
+    const Oracle& oracle,
+    double times = 1.0) {
+  ASSERT_EQ(y.size(), oracle.y.size());
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    // Written so that NaN fails.
+    if (!(std::abs(y[i] - oracle.y[i]) <= times * oracle.bound[i])) {
+      FAIL() << "element " << i << ": " << y[i] << " against " << oracle.y[i]
+             << ", bound " << oracle.bound[i];
+    }
+  }
+}
+
+const std::vector<Case> kCases{
+    {1, 1, 16, mx::float32},
+    {2, 1, 64, mx::bfloat16},
+    {6, 2, 80, mx::float32},
+    {6, 2, 80, mx::bfloat16},
+    {8, 1, 128, mx::bfloat16},
+    {3, 1, 256, mx::float32},
+    {9, 3, 64, mx::bfloat16},
+    {4, 4, 96, mx::bfloat16},
+    {2, 1, 20, mx::float32},
+    {2, 1, 20, mx::bfloat16},
+    {1, 1, 3, mx::bfloat16},
+};
+
+TEST(Attention, MatchesDoubleForEveryShapeAndTarget) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(
+        ::testing::Message()
+        << c.n_heads << "/" << c.n_kv_heads << " heads of " << c.head_dim);
+    const Inputs in(c, 135, 7);
+    const Oracle oracle = attend_in_double(c, in);
+    testing::for_each_target([&] {
+      expect_close(run_chunks(c, in, {65, 70}), oracle);
+      expect_close(run_chunks(c, in, std::vector<int>(135, 1)), oracle);
+    });
+  }
+}
+
+TEST(Attention, MatchesDoubleAroundBlockBorders) {
+  const Case c{2, 1, 16, mx::bfloat16};
+  const std::vector<int> sizes{1, 63, 64, 65, 127, 128, 200};
+  const Inputs in(c, 400, 11);
+  const Oracle oracle = attend_in_double(c, in);
+  for (const int start : {0, 1, 63, 64, 65, 127, 128, 200}) {
+    for (const int rows : sizes) {
+      SCOPED_TRACE(::testing::Message() << rows << " rows at " << start);
+      std::vector<int> chunks{rows};
+      if (start > 0) {
+        chunks.insert(chunks.begin(), start);
+      }
+      Inputs part = in;
+      part.q = rows_of(in.q, 0, start + rows);
+      Oracle expected = oracle;
+      expected.y.resize(part.q.size());
+      expect_close(run_chunks(c, part, chunks), expected);
+    }
+  }
+}
+
+TEST(Attention, MatchesPortable) {
+  const Case c{6, 2, 64, mx::float32};
+  const Inputs in(c, 150, 3);
+  mx::array y = mx::contiguous(
+      portable::attend(rows_of(in.q, 60, 90), in.k, in.v, c.scale()));
+  mx::eval(y);
+  Oracle oracle = attend_in_double(c, in);
+  const std::size_t skip = std::size_t{60} * c.n_heads * c.head_dim;
+  oracle.y.erase(oracle.y.begin(), oracle.y.begin() + skip);
+  oracle.bound.erase(oracle.bound.begin(), oracle.bound.begin() + skip);
+  expect_close(io::floats(y), oracle);
+}
+
+TEST(Attention, ChunksDoNotChangeABit) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(c.head_dim);
+    const Inputs in(c, 200, 5);
+    testing::for_each_target([&] {
+      const std::vector<float> whole = run_chunks(c, in, {200});
+      EXPECT_TRUE(same_bits(whole, run_chunks(c, in, {64, 64, 64, 8})));
+      EXPECT_TRUE(same_bits(whole, run_chunks(c, in, {1, 63, 65, 70, 1})));
+      EXPECT_TRUE(
+          same_bits(whole, run_chunks(c, in, std::vector<int>(200, 1))));
+    });
+  }
+}
+
+TEST(Attention, ThreadsDoNotChangeABit) {
+  for (const Case& c : kCases) {
+    const Inputs in(c, 200, 9);
+    std::vector<std::vector<float>> outs;
+    for (const int n : {1, 2, 5}) {
+      const testing::Threads threads(n);
+      outs.push_back(run_chunks(c, in, {150, 50}));
+    }
+    EXPECT_TRUE(same_bits(outs[0], outs[1]));
+    EXPECT_TRUE(same_bits(outs[0], outs[2]));
+  }
+}
+
+TEST(Attention, NeighboursDoNotChangeABit) {
+  const Case c{6, 2, 80, mx::bfloat16};
+  // Per sequence: tokens already there, rows in the batch.
+  const std::vector<std::pair<int, int>> sequences{
+      {100, 1}, {0, 70}, {63, 1}, {5, 0}, {64, 2}, {1, 130}};
+  std::vector<Inputs> inputs;
+  std::vector<Blocks> blocks;
+  std::vector<mx::array> q, k, v;
+  std::vector<AttentionSegment> segments;
+  std::vector<float> alone;
+  int row = 0;
+  for (const auto& [start, rows] : sequences) {
+    const Inputs& in = inputs.emplace_back(
+        c, start + rows, 20 + static_cast<unsigned>(inputs.size()));
+    const Blocks mine(c, start + rows);
+    const Blocks& shared = blocks.emplace_back(c, start + rows);
+    if (start > 0) {
+      append(c, in, mine, 0, start);
+      append(c, in, shared, 0, start);
+    }
+    segments.push_back(
+        {.first_row = row,
+         .rows = rows,
+         .start = start,
+         .blocks = shared.span()});
+    row += rows;
+    if (rows > 0) {
+      const mx::array y = append(c, in, mine, start, rows);
+      alone.insert(alone.end(), io::floats(y).begin(), io::floats(y).end());
+      q.push_back(rows_of(in.q, start, rows));
+      k.push_back(rows_of(in.k, start, rows));
+      v.push_back(rows_of(in.v, start, rows));
+    }
+  }
+  const mx::array y = append_and_attend(
+      mx::concatenate(q, 0),
+      mx::concatenate(k, 0),
+      mx::concatenate(v, 0),
+      segments,
+      c.format(),
+      c.scale());
+  EXPECT_TRUE(same_bits(io::floats(y), alone));
+}
+
+TEST(Attention, RecycledBlocksDoNotShowThrough) {
+  for (const Case& c : kCases) {
+    const Inputs in(c, 70, 31);
+    const Blocks clean(c, 70, 0x00);
+    const Blocks dirty(c, 70, 0xff);
+    EXPECT_TRUE(same_bits(
+        io::floats(append(c, in, clean, 0, 70)),
+        io::floats(append(c, in, dirty, 0, 70))));
+  }
+}
+
+TEST(Attention, ATokenSeesNoLaterOne) {
+  const Case c{3, 1, 64, mx::float32};
+  Inputs in(c, 100, 41);
+  const std::vector<float> before = run_chunks(c, in, {100});
+  const std::size_t row = c.head_dim;
+  for (mx::array* x : {&in.k, &in.v}) {
+    std::fill_n(
+        io::mutable_floats(*x).begin() + 80 * row,
+        row,
+        std::numeric_limits<float>::quiet_NaN());
+  }
+  const std::vector<float> after = run_chunks(c, in, {100});
+  const std::size_t unchanged = std::size_t{80} * c.n_heads * c.head_dim;
+  EXPECT_TRUE(same_bits(
+      std::span(before).first(unchanged), std::span(after).first(unchanged)));
+  // And it reaches those that do see it.
+  EXPECT_TRUE(std::isnan(after[unchanged]));
+  EXPECT_TRUE(std::isnan(after.back()));
+}
+
+TEST(Attention, BlocksHoldTransposedKeysThenValues) {
+  const Case c{2, 2, 5, mx::bfloat16};
+  const Inputs in(c, 67, 51);
+  const Blocks blocks(c, 67);
+  append(c, in, blocks, 0, 67);
+  const std::vector<float> k = stored(c, in.k);
+  const std::vector<float> v = stored(c, in.v);
+  for (int t = 0; t < 67; ++t) {
+    for (int h = 0; h < 2; ++h) {
+      const auto* head = reinterpret_cast<const std::uint16_t*>(
+                             blocks.span()[t / kKvBlockTokens]) +
+          2 * h * 5 * kKvBlockTokens;
+      for (int i = 0; i < 5; ++i) {
+        const auto bits = [](float x) {
+          return std::bit_cast<std::uint32_t>(x) >> 16;
+        };
+        const int column = t % kKvBlockTokens;
+        EXPECT_EQ(
+            head[i * kKvBlockTokens + column], bits(k[(t * 2 + h) * 5 + i]));
+        EXPECT_EQ(
+            head[5 * kKvBlockTokens + column * 5 + i],
+            bits(v[(t * 2 + h) * 5 + i]));
+      }
+    }
+  }
+}
+
+TEST(Attention, RefusesWhatDoesNotFit) {
+  const Case c{2, 1, 16, mx::float32};
+  const Inputs in(c, 70, 61);
+  const Blocks blocks(c, 64);
+  const auto refused = [&](const std::vector<AttentionSegment>& segments,
+                           const KvFormat& format,
+                           const std::string& word) {
+    try {
+      append_and_attend(in.q, in.k, in.v, segments, format, 1.0f);
+      ADD_FAILURE() << "accepted: " << word;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::InvalidInput);
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos)
+          << error.what();
+    }
+  };
+  const AttentionSegment whole{
+      .first_row = 0, .rows = 70, .start = 0, .blocks = blocks.span()};
+  refused({whole}, c.format(), "1 blocks of 64 tokens");
+  AttentionSegment late = whole;
+  late.first_row = 1;
+  refused({late}, c.format(), "segment 0");
+  refused({}, c.format(), "0 rows in all");
+  refused({whole}, {mx::float16, 1, 16}, "bfloat16");
+  refused({whole}, {mx::float32, 1, 8}, "q: found shape [70, 2, 16]");
+  refused({whole}, {mx::float32, 2, 16}, "k: found");
+}
+
+} // namespace
+} // namespace optiq::kernels
