@@ -1,0 +1,227 @@
+#include "optiq/kernels/cpu/delta_net.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "optiq/base/thread_pool.h"
+#include "optiq/kernels/cpu/parallel_by_cost.h"
+#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/sequence_checks_impl.h"
+
+namespace optiq::kernels {
+namespace {
+
+// Floats (or multiply-adds of the recurrence) below which waking a thread does
+// not pay.
+constexpr std::size_t kGrain = 8192;
+constexpr std::size_t kMinCost = 1 << 16;
+
+cpu::DeltaNetDims check_shape(const DeltaNetShape& s) {
+  const bool valid = s.n_key_heads > 0 && s.n_value_heads > 0 &&
+      s.n_value_heads % s.n_key_heads == 0 && s.key_dim > 0 &&
+      s.value_dim > 0 && s.conv_kernel >= 2 &&
+      s.conv_kernel <= static_cast<int>(cpu::kMaxConvKernel);
+  if (!valid) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[gated_delta_net] shape: found {} key heads of {}, {} value heads of "
+        "{}, conv kernel {}, expected positive sizes, value heads a multiple "
+        "of key heads and a kernel of 2 to {}. Check the model's config.",
+        s.n_key_heads,
+        s.key_dim,
+        s.n_value_heads,
+        s.value_dim,
+        s.conv_kernel,
+        cpu::kMaxConvKernel);
+  }
+  const auto size = [](int n) { return static_cast<std::size_t>(n); };
+  return {
+      .key_heads = size(s.n_key_heads),
+      .value_heads = size(s.n_value_heads),
+      .key_dim = size(s.key_dim),
+      .value_dim = size(s.value_dim),
+      .conv_kernel = size(s.conv_kernel)};
+}
+
+/** The segments follow each other without gaps and have their states. */
+void check_segments(std::span<const DeltaNetSegment> segments, int rows) {
+  int next = 0;
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const DeltaNetSegment& s = segments[i];
+    if (s.first_row != next || s.rows < 0 || s.rows > rows - next ||
+        s.conv_state == nullptr || s.state == nullptr) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[gated_delta_net] segment {}: found rows {} + {}, expected them to "
+          "follow row {} within {} rows, with both states. Order the segments.",
+          i,
+          s.first_row,
+          s.rows,
+          next,
+          rows);
+    }
+    next += s.rows;
+  }
+  if (next != rows) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[gated_delta_net] segments: found {} rows in all, expected the {} of "
+        "qkv. Cover every row.",
+        next,
+        rows);
+  }
+}
+
+void run_conv(
+    const float* qkv,
+    const float* weight,
+    const cpu::DeltaNetDims& dims,
+    std::span<const DeltaNetSegment> segments,
+    float* conv) {
+  const std::size_t channels = dims.channels();
+  std::size_t rows = 0;
+  for (const DeltaNetSegment& s : segments) {
+    rows += s.rows;
+  }
+  // Whole strips of channels per thread, as many as make a grain.
+  const std::size_t strips =
+      (channels + cpu::kChannelStrip - 1) / cpu::kChannelStrip;
+  const std::size_t work = std::max<std::size_t>(1, rows) * cpu::kChannelStrip;
+  parallel_for(
+      strips,
+      std::max<std::size_t>(1, kGrain / work),
+      [&](std::size_t begin, std::size_t end) {
+        for (std::size_t strip = begin; strip < end; ++strip) {
+          const std::size_t first = strip * cpu::kChannelStrip;
+          const std::size_t last =
+              std::min(channels, first + cpu::kChannelStrip);
+          for (const DeltaNetSegment& s : segments) {
+            cpu::conv_silu(
+                qkv + s.first_row * channels,
+                weight,
+                dims,
+                s.rows,
+                first,
+                last,
+                s.conv_state,
+                conv + s.first_row * channels);
+          }
+        }
+      });
+}
+
+/** Columns [begin, begin + width) of one value head of one segment. */
+struct Strip {
+  const DeltaNetSegment* segment = nullptr;
+  std::size_t head = 0;
+  std::size_t begin = 0;
+  std::size_t width = 0;
+};
+
+void run_recurrence(
+    const float* conv,
+    const float* dots,
+    const cpu::Gate* gates,
+    const cpu::DeltaNetDims& dims,
+    std::span<const DeltaNetSegment> segments,
+    float* y) {
+  std::vector<Strip> strips;
+  std::vector<std::size_t> costs;
+  for (const DeltaNetSegment& segment : segments) {
+    for (std::size_t head = 0; head < dims.value_heads; ++head) {
+      for (std::size_t at = 0; at < dims.value_dim; at += cpu::kStateStrip) {
+        const std::size_t width =
+            std::min(cpu::kStateStrip, dims.value_dim - at);
+        strips.push_back({&segment, head, at, width});
+        costs.push_back(segment.rows * width * dims.key_dim * 4);
+      }
+    }
+  }
+  cpu::parallel_by_cost(
+      costs, kMinCost, [&](std::size_t, std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+          const Strip& strip = strips[i];
+          const std::size_t row = strip.segment->first_row;
+          cpu::delta_strip(
+              conv + row * dims.channels(),
+              dots + row * dims.key_heads,
+              gates + row * dims.value_heads,
+              dims,
+              strip.segment->rows,
+              strip.head,
+              strip.begin,
+              strip.width,
+              strip.segment->state,
+              y + row * dims.value_heads * dims.value_dim);
+        }
+      });
+}
+
+} // namespace
+
+mx::array gated_delta_net(
+    const mx::array& qkv,
+    const mx::array& z,
+    const mx::array& b,
+    const mx::array& a,
+    const DeltaNetWeights& weights,
+    const DeltaNetShape& shape,
+    std::span<const DeltaNetSegment> segments) {
+  const char* name = "gated_delta_net";
+  const cpu::DeltaNetDims dims = check_shape(shape);
+  require_rank(name, "qkv", qkv, 2);
+  const int T = qkv.shape(0);
+  const int Hv = shape.n_value_heads;
+  const int width = Hv * shape.value_dim;
+  const mx::array in = require_floats(name, "qkv", qkv, {T, shape.qkv_dim()});
+  const mx::array gate = require_floats(name, "z", z, {T, width});
+  const mx::array bs = require_floats(name, "b", b, {T, Hv});
+  const mx::array as = require_floats(name, "a", a, {T, Hv});
+  const mx::array taps = require_floats(
+      name, "conv", weights.conv, {shape.qkv_dim(), shape.conv_kernel});
+  const mx::array a_log = require_floats(name, "a_log", weights.a_log, {Hv});
+  const mx::array dt_bias =
+      require_floats(name, "dt_bias", weights.dt_bias, {Hv});
+  const mx::array norm =
+      require_floats(name, "norm", weights.norm, {shape.value_dim});
+  check_segments(segments, T);
+
+  mx::array conv = io::make_array(in.shape(), mx::float32);
+  float* c = io::mutable_floats(conv).data();
+  run_conv(io::floats(in).data(), io::floats(taps).data(), dims, segments, c);
+
+  std::vector<float> dots(T * dims.key_heads);
+  std::vector<cpu::Gate> gates(T * dims.value_heads);
+  const cpu::GateWeights gate_weights{
+      .a_log = io::floats(a_log).data(), .dt_bias = io::floats(dt_bias).data()};
+  const std::size_t rows_per_grain =
+      std::max<std::size_t>(1, kGrain / dims.channels());
+  parallel_for(T, rows_per_grain, [&](std::size_t begin, std::size_t end) {
+    cpu::prepare_rows(
+        io::floats(bs).data() + begin * Hv,
+        io::floats(as).data() + begin * Hv,
+        gate_weights,
+        dims,
+        end - begin,
+        c + begin * dims.channels(),
+        dots.data() + begin * dims.key_heads,
+        gates.data() + begin * Hv);
+  });
+
+  mx::array out = io::make_array({T, width}, mx::float32);
+  float* y = io::mutable_floats(out).data();
+  run_recurrence(c, dots.data(), gates.data(), dims, segments, y);
+  parallel_for(T, rows_per_grain, [&](std::size_t begin, std::size_t end) {
+    cpu::gated_norm(
+        io::floats(gate).data() + begin * width,
+        io::floats(norm).data(),
+        weights.norm_eps,
+        dims,
+        end - begin,
+        y + begin * width);
+  });
+  return out;
+}
+
+} // namespace optiq::kernels
