@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -49,8 +50,12 @@ class BlockPool {
   }
 
  private:
+  /** Gives the recycled blocks back to the system. */
+  void drop_free_blocks();
+
   std::size_t max_bytes_;
   std::size_t used_ = 0;
+  std::size_t free_bytes_ = 0; // held in free_; used_ + this <= max_bytes_
   std::vector<std::pair<std::size_t, std::vector<std::byte*>>> free_;
 };
 
@@ -61,6 +66,7 @@ class BlockPool {
  */
 class Sequence {
  public:
+  /** Takes the recurrent layers' states, zeroed. Throws Exhausted. */
   Sequence(std::shared_ptr<BlockPool> pool, std::vector<LayerFormat> layers);
   ~Sequence();
   Sequence(const Sequence&) = delete;
@@ -86,6 +92,10 @@ class Sequence {
   float* recurrent_state(int layer) const;
 
  private:
+  /** Brings the tables to these sizes, or throws and leaves them. */
+  void grow(const std::vector<std::size_t>& pieces);
+  void shrink(const std::vector<std::size_t>& pieces);
+
   std::shared_ptr<BlockPool> pool_;
   std::vector<LayerFormat> layers_;
   std::vector<std::vector<std::byte*>> tables_; // per layer

@@ -1,0 +1,203 @@
+#include "optiq/cache/kv_cache.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "optiq/base/error.h"
+
+namespace optiq::cache {
+namespace {
+
+constexpr std::size_t kAlignment = 64; // a cache line, a vector
+
+std::size_t recurrent_bytes(const RecurrentFormat& format) {
+  return (format.conv_floats + format.state_floats) * sizeof(float);
+}
+
+std::size_t blocks_for(int n_tokens) {
+  return (static_cast<std::size_t>(std::max(0, n_tokens)) +
+          kernels::kKvBlockTokens - 1) /
+      kernels::kKvBlockTokens;
+}
+
+/** Bytes of one piece of a layer's memory. */
+std::size_t piece_bytes(const LayerFormat& format) {
+  if (const auto* kv = std::get_if<kernels::KvFormat>(&format)) {
+    return kv->block_bytes();
+  }
+  return recurrent_bytes(std::get<RecurrentFormat>(format));
+}
+
+} // namespace
+
+std::size_t bytes_per_token(std::span<const LayerFormat> layers) {
+  std::size_t bytes = 0;
+  for (const LayerFormat& layer : layers) {
+    if (const auto* kv = std::get_if<kernels::KvFormat>(&layer)) {
+      bytes += kv->block_bytes() / kernels::kKvBlockTokens;
+    }
+  }
+  return bytes;
+}
+
+std::size_t fixed_bytes(std::span<const LayerFormat> layers) {
+  std::size_t bytes = 0;
+  for (const LayerFormat& layer : layers) {
+    if (const auto* recurrent = std::get_if<RecurrentFormat>(&layer)) {
+      bytes += recurrent_bytes(*recurrent);
+    }
+  }
+  return bytes;
+}
+
+BlockPool::BlockPool(std::size_t max_bytes) : max_bytes_(max_bytes) {}
+
+BlockPool::~BlockPool() {
+  drop_free_blocks();
+}
+
+void BlockPool::drop_free_blocks() {
+  for (auto& [bytes, blocks] : free_) {
+    for (std::byte* block : blocks) {
+      std::free(block);
+    }
+    blocks.clear();
+  }
+  free_bytes_ = 0;
+}
+
+std::byte* BlockPool::allocate(std::size_t bytes) {
+  if (bytes > max_bytes_ - used_) {
+    fail(
+        ErrorKind::Exhausted,
+        "[BlockPool::allocate] cache memory: found {} of {} bytes in use, "
+        "expected room for {} more. Use a shorter context or fewer sequences, "
+        "or raise the limit.",
+        used_,
+        max_bytes_,
+        bytes);
+  }
+  std::byte* block = nullptr;
+  const auto list =
+      std::find_if(free_.begin(), free_.end(), [&](const auto& entry) {
+        return entry.first == bytes && !entry.second.empty();
+      });
+  if (list != free_.end()) {
+    block = list->second.back();
+    list->second.pop_back();
+    free_bytes_ -= bytes;
+  } else {
+    // Blocks of other sizes must not hold memory beyond the cap.
+    if (used_ + free_bytes_ + bytes > max_bytes_) {
+      drop_free_blocks();
+    }
+    const std::size_t rounded =
+        (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    block = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
+    if (block == nullptr) {
+      fail(
+          ErrorKind::Exhausted,
+          "[BlockPool::allocate] the system refused {} bytes with {} of {} in "
+          "use, expected the cap to fit into RAM. Lower the limit.",
+          bytes,
+          used_,
+          max_bytes_);
+    }
+  }
+  std::memset(block, 0, bytes);
+  used_ += bytes;
+  return block;
+}
+
+void BlockPool::release(std::byte* block, std::size_t bytes) {
+  auto list = std::find_if(free_.begin(), free_.end(), [&](const auto& entry) {
+    return entry.first == bytes;
+  });
+  if (list == free_.end()) {
+    list = free_.insert(free_.end(), {bytes, {}});
+  }
+  list->second.push_back(block);
+  used_ -= bytes;
+  free_bytes_ += bytes;
+}
+
+Sequence::Sequence(
+    std::shared_ptr<BlockPool> pool,
+    std::vector<LayerFormat> layers)
+    : pool_(std::move(pool)),
+      layers_(std::move(layers)),
+      tables_(layers_.size()) {
+  std::vector<std::size_t> pieces(layers_.size());
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    pieces[i] = std::holds_alternative<RecurrentFormat>(layers_[i]) ? 1 : 0;
+  }
+  grow(pieces);
+}
+
+Sequence::~Sequence() {
+  shrink(std::vector<std::size_t>(layers_.size(), 0));
+}
+
+void Sequence::reserve(int n_tokens) {
+  std::vector<std::size_t> pieces(layers_.size());
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    pieces[i] = std::holds_alternative<kernels::KvFormat>(layers_[i])
+        ? std::max(tables_[i].size(), blocks_for(n_tokens))
+        : tables_[i].size();
+  }
+  grow(pieces);
+}
+
+void Sequence::grow(const std::vector<std::size_t>& pieces) {
+  std::vector<std::size_t> before(layers_.size());
+  std::size_t asked = 0;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    before[i] = tables_[i].size();
+    asked += (pieces[i] - before[i]) * piece_bytes(layers_[i]);
+  }
+  if (asked > pool_->max_bytes() - pool_->used_bytes()) {
+    fail(
+        ErrorKind::Exhausted,
+        "[Sequence::reserve] cache memory: found {} of {} bytes in use, "
+        "expected room for {} more. Use a shorter context or fewer sequences, "
+        "or raise the limit.",
+        pool_->used_bytes(),
+        pool_->max_bytes(),
+        asked);
+  }
+  try {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      tables_[i].reserve(pieces[i]);
+      while (tables_[i].size() < pieces[i]) {
+        tables_[i].push_back(pool_->allocate(piece_bytes(layers_[i])));
+      }
+    }
+  } catch (...) {
+    // The system had less than the cap: give back what this call took.
+    shrink(before);
+    throw;
+  }
+}
+
+void Sequence::shrink(const std::vector<std::size_t>& pieces) {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    while (tables_[i].size() > pieces[i]) {
+      pool_->release(tables_[i].back(), piece_bytes(layers_[i]));
+      tables_[i].pop_back();
+    }
+  }
+}
+
+float* Sequence::recurrent_state(int layer) const {
+  return reinterpret_cast<float*>(tables_[layer].front());
+}
+
+float* Sequence::conv_state(int layer) const {
+  // Behind the state, so that the state starts on a cache line.
+  return recurrent_state(layer) +
+      std::get<RecurrentFormat>(layers_[layer]).state_floats;
+}
+
+} // namespace optiq::cache

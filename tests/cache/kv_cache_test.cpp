@@ -1,0 +1,168 @@
+#include "optiq/cache/kv_cache.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "optiq/base/error.h"
+
+namespace optiq::cache {
+namespace {
+
+const kernels::KvFormat kKv{
+    .dtype = mlx::core::bfloat16,
+    .n_kv_heads = 2,
+    .head_dim = 16};
+constexpr std::size_t kBlock = 2 * 2 * 16 * 64 * 2; // K and V, bf16
+const RecurrentFormat kRecurrent{.conv_floats = 30, .state_floats = 50};
+const std::vector<LayerFormat> kLayers{kKv, kRecurrent, kKv};
+
+/** The message of the Exhausted error that `call` throws. */
+std::string exhausted(const auto& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::Exhausted);
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing thrown";
+  return "";
+}
+
+TEST(Formats, CountBytes) {
+  EXPECT_EQ(bytes_per_token(kLayers), 2 * kBlock / 64);
+  EXPECT_EQ(fixed_bytes(kLayers), 80 * sizeof(float));
+}
+
+TEST(BlockPool, RespectsTheCapAndSaysTheNumbers) {
+  BlockPool pool(1000);
+  std::byte* a = pool.allocate(600);
+  EXPECT_EQ(pool.used_bytes(), 600U);
+  const std::string message = exhausted([&] { pool.allocate(401); });
+  for (const char* number : {"600", "1000", "401"}) {
+    EXPECT_NE(message.find(number), std::string::npos) << message;
+  }
+  EXPECT_EQ(pool.used_bytes(), 600U);
+  std::byte* b = pool.allocate(400);
+  pool.release(a, 600);
+  pool.release(b, 400);
+  EXPECT_EQ(pool.used_bytes(), 0U);
+}
+
+TEST(BlockPool, RecyclesAndZeroes) {
+  BlockPool pool(1000);
+  std::byte* a = pool.allocate(600);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(a) % 64, 0U);
+  std::fill_n(a, 600, std::byte{0xff});
+  pool.release(a, 600);
+  std::byte* b = pool.allocate(600);
+  EXPECT_EQ(a, b);
+  EXPECT_TRUE(
+      std::all_of(b, b + 600, [](std::byte x) { return x == std::byte{0}; }));
+  pool.release(b, 600);
+  // Another size fits although 600 bytes wait to be recycled.
+  std::byte* c = pool.allocate(900);
+  pool.release(c, 900);
+}
+
+TEST(Sequence, GrowsBlockTables) {
+  auto pool = std::make_shared<BlockPool>(1 << 20);
+  Sequence sequence(pool, kLayers);
+  EXPECT_EQ(pool->used_bytes(), fixed_bytes(kLayers));
+  EXPECT_TRUE(sequence.blocks(0).empty());
+  for (const auto& [tokens, blocks] : std::vector<std::pair<int, int>>{
+           {0, 0}, {1, 1}, {64, 1}, {65, 2}, {10, 2}, {200, 4}}) {
+    sequence.reserve(tokens);
+    EXPECT_EQ(sequence.blocks(0).size(), static_cast<std::size_t>(blocks));
+    EXPECT_EQ(sequence.blocks(2).size(), static_cast<std::size_t>(blocks));
+    EXPECT_EQ(pool->used_bytes(), fixed_bytes(kLayers) + 2 * blocks * kBlock);
+  }
+  EXPECT_EQ(sequence.length(), 0);
+  sequence.commit(70);
+  EXPECT_EQ(sequence.length(), 70);
+}
+
+TEST(Sequence, StartsWithZeroStatesApart) {
+  auto pool = std::make_shared<BlockPool>(1 << 20);
+  const std::vector<LayerFormat> layers{kRecurrent, kRecurrent};
+  {
+    // Leaves dirt behind for the next one to find.
+    Sequence dirty(pool, layers);
+    for (int layer : {0, 1}) {
+      std::fill_n(dirty.conv_state(layer), 30, 1.0f);
+      std::fill_n(dirty.recurrent_state(layer), 50, 2.0f);
+    }
+    // The two states of a layer do not overlap, nor do layers.
+    for (int layer : {0, 1}) {
+      EXPECT_EQ(
+          std::count(
+              dirty.conv_state(layer), dirty.conv_state(layer) + 30, 1.0f),
+          30);
+    }
+  }
+  EXPECT_EQ(pool->used_bytes(), 0U);
+  const Sequence fresh(pool, layers);
+  for (int layer : {0, 1}) {
+    EXPECT_EQ(
+        std::count(fresh.conv_state(layer), fresh.conv_state(layer) + 30, 0.0f),
+        30);
+    EXPECT_EQ(
+        std::count(
+            fresh.recurrent_state(layer),
+            fresh.recurrent_state(layer) + 50,
+            0.0f),
+        50);
+  }
+}
+
+TEST(Sequence, FailedReserveChangesNothing) {
+  // Room for the states, two blocks in each layer and one more: not for four.
+  auto pool =
+      std::make_shared<BlockPool>(fixed_bytes(kLayers) + 5 * kBlock + 10);
+  Sequence sequence(pool, kLayers);
+  sequence.reserve(128);
+  const std::vector<std::byte*> before(
+      sequence.blocks(0).begin(), sequence.blocks(0).end());
+  const std::size_t used = pool->used_bytes();
+  const std::string message = exhausted([&] { sequence.reserve(129); });
+  EXPECT_NE(message.find(std::to_string(2 * kBlock)), std::string::npos)
+      << message;
+  EXPECT_EQ(pool->used_bytes(), used);
+  EXPECT_TRUE(std::equal(
+      before.begin(),
+      before.end(),
+      sequence.blocks(0).begin(),
+      sequence.blocks(0).end()));
+  EXPECT_EQ(sequence.blocks(2).size(), 2U);
+  sequence.reserve(128);
+}
+
+TEST(Sequence, FailedStartChangesNothing) {
+  auto pool = std::make_shared<BlockPool>(fixed_bytes(kLayers) - 1);
+  exhausted([&] { const Sequence sequence(pool, kLayers); });
+  EXPECT_EQ(pool->used_bytes(), 0U);
+}
+
+TEST(Sequence, GivesItsMemoryBack) {
+  auto pool = std::make_shared<BlockPool>(fixed_bytes(kLayers) + 2 * kBlock);
+  const std::byte* first = nullptr;
+  for (int i = 0; i < 3; ++i) {
+    Sequence sequence(pool, kLayers);
+    sequence.reserve(64);
+    if (i == 0) {
+      first = sequence.blocks(2)[0];
+    } else {
+      // Recycled, not allocated anew.
+      EXPECT_TRUE(
+          sequence.blocks(0)[0] == first || sequence.blocks(2)[0] == first);
+    }
+  }
+  EXPECT_EQ(pool->used_bytes(), 0U);
+}
+
+} // namespace
+} // namespace optiq::cache
