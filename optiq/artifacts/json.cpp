@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kMaxDepth = 200;
 constexpr const char* kFloatKey = "__float__";
+constexpr std::size_t kMaxReason = 100; // bytes
 constexpr std::size_t kMaxShown = 60; // bytes of a value in a message
 
 /**
@@ -93,7 +94,7 @@ class JsonBuilder {
         where_,
         position,
         printable(token),
-        error.what());
+        reason(error.what()));
   }
 
  private:
@@ -102,6 +103,19 @@ class JsonBuilder {
     std::unordered_map<std::string, std::size_t> keys; // name -> member
     std::size_t member = 0; // that the next value belongs to
   };
+
+  /** What remains of the library's message without its code, the place and
+   * the token, which may be as long as the file. */
+  static std::string reason(std::string_view message) {
+    message = message.substr(0, message.find("; last read"));
+    for (const std::string_view end_of_prefix : {"] ", "column ", ": "}) {
+      const std::size_t at = message.find(end_of_prefix);
+      if (at != std::string_view::npos) {
+        message.remove_prefix(at + end_of_prefix.size());
+      }
+    }
+    return std::string(message.substr(0, kMaxReason));
+  }
 
   static std::string printable(const std::string& token) {
     return Json(token.substr(0, kMaxShown))

@@ -109,8 +109,8 @@ std::uint64_t parse_size(const std::string& text) {
       scale *= 10;
     }
   }
-  if (!rest.empty() && rest.front() == ' ') {
-    rest.remove_prefix(1);
+  if (rest.size() > 1 && rest.front() == ' ') {
+    rest.remove_prefix(1); // between number and unit
   }
   const auto unit = unit_bytes(rest);
   const auto product = whole && unit ? checked_mul(*whole, *unit) : whole;

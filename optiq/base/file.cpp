@@ -1,12 +1,10 @@
 #include "optiq/base/file.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
-#include <cstring>
 #include <optional>
 #include <system_error>
 #include <utility>
