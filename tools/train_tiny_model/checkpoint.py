@@ -11,6 +11,14 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 import tasks
 
 SHARD_BYTES = 12_000_000
+# What the text model's config says, in this order, whatever defaults the
+# installed transformers adds.
+TEXT_KEYS = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
+    "num_key_value_heads hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache "
+    "tie_word_embeddings rope_parameters attention_bias attention_dropout head_dim "
+    "linear_conv_kernel_dim linear_key_head_dim linear_value_head_dim linear_num_key_heads "
+    "linear_num_value_heads layer_types pad_token_id eos_token_id model_type").split()
 GOLDEN_SEED = 4242
 GOLDEN_TOKENS = 96
 
@@ -56,9 +64,10 @@ def write_weights(out, tensors):
 
 
 def write_configs(out, config):
-    text_config = {key: value for key, value in config.to_dict().items() if value is not None}
+    text_config = {key: getattr(config, key) for key in TEXT_KEYS}
     text_config["mtp_num_hidden_layers"] = 1
     text_config["dtype"] = "bfloat16"
+    text_config["full_attention_interval"] = config.layer_types.index("full_attention") + 1
     write_json(out / "config.json", {
         "architectures": ["Qwen3_5ForConditionalGeneration"],
         "model_type": "qwen3_5",
