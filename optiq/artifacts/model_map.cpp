@@ -1,0 +1,194 @@
+#include "optiq/artifacts/model_map.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <set>
+
+#include "optiq/artifacts/size.h"
+
+namespace optiq::artifacts {
+namespace {
+
+constexpr std::string_view kLayers = "layers.";
+
+std::uint64_t bytes_of(const MappedModule& module) {
+  return module.code_bytes + module.scale_bytes;
+}
+
+/** "mlp" of "mlp.up_proj". */
+std::string_view block_of(std::string_view part) {
+  return part.substr(0, part.find('.'));
+}
+
+void add_share(
+    std::vector<SizeShare>& shares,
+    std::string label,
+    std::uint64_t bytes) {
+  if (bytes != 0) {
+    shares.push_back({std::move(label), bytes});
+  }
+}
+
+/** Puts `part` behind the last column of its block, or at the end. */
+void add_column(std::vector<std::string>& parts, const std::string& part) {
+  if (std::find(parts.begin(), parts.end(), part) != parts.end()) {
+    return;
+  }
+  const auto last =
+      std::find_if(parts.rbegin(), parts.rend(), [&](const std::string& other) {
+        return block_of(other) == block_of(part);
+      });
+  parts.insert(last == parts.rend() ? parts.end() : last.base(), part);
+}
+
+} // namespace
+
+ModulePlace place_of(std::string_view name) {
+  for (std::size_t at = name.find(kLayers); at != std::string_view::npos;
+       at = name.find(kLayers, at + 1)) {
+    const char* begin = name.data() + at + kLayers.size();
+    const char* end = name.data() + name.size();
+    int layer = 0;
+    const auto [next, error] = std::from_chars(begin, end, layer);
+    const bool starts_word = at == 0 || name[at - 1] == '.';
+    if (starts_word && error == std::errc() && layer >= 0 && next != end &&
+        *next == '.') {
+      return {layer, std::string(next + 1, end)};
+    }
+  }
+  const std::size_t dot = name.rfind('.');
+  return {
+      -1,
+      std::string(dot == std::string_view::npos ? name : name.substr(dot + 1))};
+}
+
+std::uint64_t file_bytes(const ModelMap& map) {
+  std::uint64_t bytes = map.other_bytes + map.extra_bytes + map.header_bytes;
+  for (const MappedModule& module : map.modules) {
+    bytes += bytes_of(module);
+  }
+  return bytes;
+}
+
+std::uint64_t parameters(const ModelMap& map) {
+  std::uint64_t count = map.other_parameters + map.extra_parameters;
+  for (const MappedModule& module : map.modules) {
+    count += module.parameters;
+  }
+  return count;
+}
+
+double mean_code_bits(const ModelMap& map) {
+  const bool quantized = std::any_of(
+      map.modules.begin(), map.modules.end(), [](const MappedModule& module) {
+        return module.group_size != 0;
+      });
+  double bits = 0;
+  double count = 0;
+  for (const MappedModule& module : map.modules) {
+    if ((module.group_size != 0) == quantized) {
+      bits += static_cast<double>(module.parameters) * module.bits;
+      count += static_cast<double>(module.parameters);
+    }
+  }
+  return count == 0 ? 0 : bits / count;
+}
+
+std::vector<SizeShare> sizes_by_kind(const ModelMap& map) {
+  std::uint64_t codes = 0;
+  std::uint64_t scales = 0;
+  std::uint64_t dense = 0;
+  std::uint64_t outside = 0;
+  for (const MappedModule& module : map.modules) {
+    if (place_of(module.name).layer < 0) {
+      outside += bytes_of(module);
+    } else if (module.group_size == 0) {
+      dense += module.code_bytes;
+    } else {
+      codes += module.code_bytes;
+      scales += module.scale_bytes;
+    }
+  }
+  std::vector<SizeShare> shares;
+  add_share(shares, "codes", codes);
+  add_share(shares, "scales and biases", scales);
+  add_share(shares, "full-precision matrices", dense);
+  add_share(shares, "embeddings and head", outside);
+  add_share(shares, "norms and other", map.other_bytes + map.header_bytes);
+  add_share(shares, "not of the language model", map.extra_bytes);
+  return shares;
+}
+
+std::vector<WidthShare> sizes_by_width(const ModelMap& map) {
+  std::map<int, std::uint64_t> by_bits;
+  std::uint64_t matrices = 0;
+  for (const MappedModule& module : map.modules) {
+    by_bits[module.bits] += bytes_of(module);
+    matrices += bytes_of(module);
+  }
+  std::vector<WidthShare> shares;
+  for (const auto& [bits, bytes] : by_bits) {
+    shares.push_back({bits, bytes});
+  }
+  if (const std::uint64_t rest = file_bytes(map) - matrices; rest != 0) {
+    shares.push_back({0, rest});
+  }
+  return shares;
+}
+
+ModuleGrid grid_of(const std::vector<std::string>& names) {
+  ModuleGrid grid;
+  std::set<int> layers;
+  std::vector<ModulePlace> places;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    places.push_back(place_of(names[i]));
+    if (places[i].layer < 0) {
+      grid.outside.push_back(static_cast<int>(i));
+    } else {
+      layers.insert(places[i].layer);
+      add_column(grid.parts, places[i].part);
+    }
+  }
+  grid.layers.assign(layers.begin(), layers.end());
+  grid.cells.assign(
+      grid.layers.size(), std::vector<int>(grid.parts.size(), -1));
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (places[i].layer < 0) {
+      continue;
+    }
+    const auto row =
+        std::distance(layers.begin(), layers.find(places[i].layer));
+    const auto column = std::distance(
+        grid.parts.begin(),
+        std::find(grid.parts.begin(), grid.parts.end(), places[i].part));
+    grid.cells[row][column] = static_cast<int>(i);
+  }
+  return grid;
+}
+
+Json to_json(const ModelMap& map) {
+  Json json;
+  json["name"] = map.name;
+  json["model_type"] = map.model_type;
+  json["parameters"] = parameters(map);
+  json["file_bytes"] = file_bytes(map);
+  json["file_bpw"] = file_bpw(file_bytes(map), parameters(map));
+  json["mean_code_bits"] = mean_code_bits(map);
+  json["sidecar_bytes"] = map.sidecar_bytes;
+  json["sizes"] = Json::object();
+  for (const SizeShare& share : sizes_by_kind(map)) {
+    json["sizes"][share.label] = share.bytes;
+  }
+  json["modules"] = Json::object();
+  for (const MappedModule& module : map.modules) {
+    json["modules"][module.name] = {
+        {"bits", module.bits},
+        {"group_size", module.group_size},
+        {"parameters", module.parameters},
+        {"bytes", bytes_of(module)}};
+  }
+  return json;
+}
+
+} // namespace optiq::artifacts
