@@ -1,0 +1,25 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/eval_result.h"
+#include "optiq/artifacts/metadata.h"
+#include "optiq/artifacts/model_map.h"
+
+namespace optiq::report {
+
+/** What is known of a model; only the map is always there. */
+struct ReportInput {
+  artifacts::ModelMap map;
+  std::optional<artifacts::Metadata> metadata;
+  std::optional<artifacts::Sensitivity> sensitivity;
+  std::vector<artifacts::EvalResult> evals;
+};
+
+/** One HTML page that needs no other file and no script: header, bit map,
+ * sensitivity plot, size breakdown, results. It is well-formed XML too. */
+std::string render_report(const ReportInput& input);
+
+} // namespace optiq::report
