@@ -1,0 +1,78 @@
+#include "optiq/eval/exact_match.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "optiq/base/error.h"
+#include "optiq/base/system.h"
+#include "optiq/eval/numbers.h"
+#include "optiq/eval/row_forward_impl.h"
+#include "optiq/eval/statistics.h"
+#include "optiq/generate/generator.h"
+
+namespace optiq::eval {
+namespace {
+
+/** K/V and state of a batch of the longest prompts with their answers. */
+std::size_t batch_bytes(
+    const models::Model& model,
+    const std::vector<TokenRow>& prompts,
+    const ExactMatchOptions& options) {
+  std::size_t longest = 0;
+  for (const TokenRow& prompt : prompts) {
+    longest = std::max(longest, prompt.size());
+  }
+  const std::size_t at_once =
+      std::min(prompts.size(), static_cast<std::size_t>(options.batch));
+  return at_once *
+      cache_bytes(model, options.compute, longest + options.max_tokens);
+}
+
+} // namespace
+
+artifacts::ExactMatchScores measure_exact_match(
+    const std::shared_ptr<const models::Model>& model,
+    const text::Tokenizer& tokenizer,
+    const std::vector<TokenRow>& prompts,
+    const std::vector<std::string>& wanted,
+    const ExactMatchOptions& options) {
+  assert(prompts.size() == wanted.size());
+  if (options.max_tokens < 1 || options.batch < 1) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[measure_exact_match] found max_tokens {} and batch {}, expected at "
+        "least 1 for both",
+        options.max_tokens,
+        options.batch);
+  }
+  check_rows(prompts, *model);
+  const std::size_t bytes = batch_bytes(*model, prompts, options);
+  require_ram(bytes, "the K/V cache and state of the questions at work");
+  generate::Engine engine(
+      model, {.compute = options.compute, .max_cache_bytes = bytes});
+  artifacts::ExactMatchScores scores{.count = prompts.size()};
+  std::size_t right = 0;
+  std::uint64_t done = 0;
+  generate::generate_batch(
+      engine,
+      prompts,
+      {.max_tokens = options.max_tokens, .stop_ids = options.stop_ids},
+      options.batch,
+      [&](std::size_t prompt, const generate::Completion& completion) {
+        const auto number =
+            last_number(tokenizer.decode(completion.tokens, true));
+        right += number == wanted[prompt] ? 1 : 0;
+        scores.truncated +=
+            completion.reason == generate::FinishReason::Length ? 1 : 0;
+        ++done;
+        if (options.on_progress) {
+          options.on_progress({"exact-match", done, prompts.size(), ""});
+        }
+      });
+  const Estimate accuracy = proportion(right, prompts.size());
+  scores.accuracy = accuracy.value;
+  scores.accuracy_stderr = accuracy.standard_error;
+  return scores;
+}
+
+} // namespace optiq::eval

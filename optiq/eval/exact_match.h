@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/eval_result.h"
+#include "optiq/base/progress.h"
+#include "optiq/eval/dataset.h"
+#include "optiq/models/model.h"
+#include "optiq/text/tokenizer.h"
+
+namespace optiq::eval {
+
+struct ExactMatchOptions {
+  kernels::Compute compute = kernels::Compute::Fast;
+  int max_tokens = 64; // of an answer
+  int batch = 16; // questions at a time
+  std::vector<std::int32_t> stop_ids;
+  ProgressSink on_progress; // stage "exact-match", in questions; may be empty
+};
+
+/**
+ * Answers each prompt greedily and compares the last number of the answer with
+ * wanted (canonical form of numbers.h; one a prompt). Throws InvalidInput for
+ * a prompt that, with its answer, exceeds the model's positions.
+ */
+artifacts::ExactMatchScores measure_exact_match(
+    const std::shared_ptr<const models::Model>& model,
+    const text::Tokenizer& tokenizer,
+    const std::vector<TokenRow>& prompts,
+    const std::vector<std::string>& wanted,
+    const ExactMatchOptions& options);
+
+} // namespace optiq::eval

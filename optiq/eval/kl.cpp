@@ -1,0 +1,146 @@
+#include "optiq/eval/kl.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "optiq/base/error.h"
+#include "optiq/eval/row_forward_impl.h"
+#include "optiq/eval/statistics.h"
+#include "optiq/io/array.h"
+
+namespace optiq::eval {
+namespace {
+
+using kernels::Compute;
+
+constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20; // per model
+
+void check_vocabularies(
+    const models::Model& reference,
+    const models::Model& model) {
+  const int wanted = reference.info().vocab_size;
+  const int found = model.info().vocab_size;
+  if (wanted != found) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[measure_kl] vocabulary: found {} tokens in the model, expected the "
+        "reference's {}. KL compares two versions of one model",
+        found,
+        wanted);
+  }
+}
+
+/** Values at every position of a batch, in order. */
+struct Positions {
+  std::vector<double> kl;
+  std::vector<double> agreement;
+};
+
+Positions compare(
+    const models::Model& reference,
+    const models::Model& model,
+    std::span<const TokenRow> rows,
+    Compute compute) {
+  const mx::array expected = run_rows(reference, rows, Compute::Exact);
+  const mx::array found = run_rows(model, rows, compute);
+  const int n = expected.shape(0);
+  const int block = rows_per_block(model);
+  Positions positions;
+  for (int begin = 0; begin < n; begin += block) {
+    const int size = std::min(block, n - begin);
+    const mx::array a =
+        reference.logits(io::row_range(expected, begin, size), Compute::Exact);
+    const mx::array b =
+        model.logits(io::row_range(found, begin, size), compute);
+    const std::vector<double> kl = kernels::kl_divergence(a, b);
+    positions.kl.insert(positions.kl.end(), kl.begin(), kl.end());
+    const auto best_a = kernels::argmax(a);
+    const auto best_b = kernels::argmax(b);
+    for (std::size_t i = 0; i < best_a.size(); ++i) {
+      positions.agreement.push_back(best_a[i] == best_b[i] ? 1 : 0);
+    }
+  }
+  return positions;
+}
+
+double sum_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+} // namespace
+
+artifacts::KlScores measure_kl(
+    const models::Model& reference,
+    const models::Model& model,
+    std::span<const TokenRow> rows,
+    const KlOptions& options) {
+  check_vocabularies(reference, model);
+  check_rows(rows, reference);
+  check_rows(rows, model);
+  std::uint64_t total = 0;
+  for (const TokenRow& row : rows) {
+    total += row.size();
+  }
+  std::vector<std::vector<double>> kl;
+  std::vector<std::vector<double>> agreement;
+  std::uint64_t done = 0;
+  for (const RowBatch& batch : pack_rows(
+           rows,
+           reference,
+           Compute::Exact,
+           options.batch_tokens,
+           kMaxCacheBytes)) {
+    const auto part = rows.subspan(batch.first, batch.count);
+    const Positions positions =
+        compare(reference, model, part, options.compute);
+    std::size_t at = 0;
+    for (const TokenRow& row : part) {
+      const auto slice = [&](const std::vector<double>& values) {
+        return std::vector<double>(
+            values.begin() + at, values.begin() + at + row.size());
+      };
+      kl.push_back(slice(positions.kl));
+      agreement.push_back(slice(positions.agreement));
+      at += row.size();
+    }
+    done += batch.tokens;
+    if (options.on_progress) {
+      options.on_progress({"kl", done, total, ""});
+    }
+  }
+  return summarize_kl(kl, agreement);
+}
+
+artifacts::KlScores summarize_kl(
+    std::span<const std::vector<double>> kl,
+    std::span<const std::vector<double>> agreement) {
+  std::vector<double> all;
+  std::vector<double> sums;
+  std::vector<double> agreements;
+  std::vector<double> counts;
+  std::vector<double> row_means;
+  for (std::size_t i = 0; i < kl.size(); ++i) {
+    const auto count = static_cast<double>(kl[i].size());
+    all.insert(all.end(), kl[i].begin(), kl[i].end());
+    sums.push_back(sum_of(kl[i]));
+    agreements.push_back(sum_of(agreement[i]));
+    counts.push_back(count);
+    row_means.push_back(sums.back() / count);
+  }
+  const Estimate over_tokens = ratio_of_sums(sums, counts);
+  const Estimate over_rows = mean(row_means);
+  const Estimate agreed = ratio_of_sums(agreements, counts);
+  return {
+      .mean_kl = over_tokens.value,
+      .mean_kl_stderr = over_tokens.standard_error,
+      .mean_row_kl = over_rows.value,
+      .mean_row_kl_stderr = over_rows.standard_error,
+      .median_kl = quantile(all, 0.5),
+      .p99_kl = quantile(all, 0.99),
+      .top1_agreement = agreed.value,
+      .top1_agreement_stderr = agreed.standard_error,
+      .tokens = all.size(),
+      .rows = kl.size()};
+}
+
+} // namespace optiq::eval

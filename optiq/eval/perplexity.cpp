@@ -1,0 +1,90 @@
+#include "optiq/eval/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "optiq/base/error.h"
+#include "optiq/eval/row_forward_impl.h"
+#include "optiq/eval/statistics.h"
+#include "optiq/io/array.h"
+
+namespace optiq::eval {
+namespace {
+
+constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20;
+
+/** -log p(next token) of the given rows, summed row by row. */
+std::vector<double> sum_losses(
+    const models::Model& model,
+    std::span<const TokenRow> rows,
+    kernels::Compute compute) {
+  const mx::array hidden = run_rows(model, rows, compute);
+  const auto vocab = static_cast<std::size_t>(model.info().vocab_size);
+  const int block = rows_per_block(model);
+  std::vector<double> sums;
+  int first = 0;
+  for (const TokenRow& row : rows) {
+    const auto n = static_cast<int>(row.size());
+    double sum = 0;
+    for (int begin = 0; begin < n - 1; begin += block) {
+      const int size = std::min(block, n - 1 - begin);
+      const mx::array logits =
+          model.logits(io::row_range(hidden, first + begin, size), compute);
+      const std::vector<double> totals = kernels::log_sum_exp(logits);
+      for (int i = 0; i < size; ++i) {
+        const std::int32_t next = row[begin + i + 1];
+        sum += totals[i] - io::floats(logits)[i * vocab + next];
+      }
+    }
+    sums.push_back(sum);
+    first += n;
+  }
+  return sums;
+}
+
+} // namespace
+
+artifacts::PerplexityScores measure_perplexity(
+    const models::Model& model,
+    std::span<const TokenRow> rows,
+    const PerplexityOptions& options) {
+  check_rows(rows, model);
+  std::uint64_t total = 0;
+  std::vector<double> counts;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].size() < 2) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[measure_perplexity] row {}: found 1 token, expected at least 2",
+          i + 1);
+    }
+    counts.push_back(static_cast<double>(rows[i].size() - 1));
+    total += rows[i].size();
+  }
+  std::vector<double> losses;
+  std::uint64_t done = 0;
+  for (const RowBatch& batch : pack_rows(
+           rows,
+           model,
+           options.compute,
+           options.batch_tokens,
+           kMaxCacheBytes)) {
+    const std::vector<double> part = sum_losses(
+        model, rows.subspan(batch.first, batch.count), options.compute);
+    losses.insert(losses.end(), part.begin(), part.end());
+    done += batch.tokens;
+    if (options.on_progress) {
+      options.on_progress({"ppl", done, total, ""});
+    }
+  }
+  const Estimate nll = ratio_of_sums(losses, counts);
+  const double ppl = std::exp(nll.value);
+  return {
+      .ppl = ppl,
+      .ppl_stderr = ppl * nll.standard_error,
+      .mean_nll = nll.value,
+      .tokens = total - rows.size(),
+      .rows = rows.size()};
+}
+
+} // namespace optiq::eval

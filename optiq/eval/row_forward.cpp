@@ -1,0 +1,105 @@
+#include <algorithm>
+
+#include "optiq/base/error.h"
+#include "optiq/base/system.h"
+#include "optiq/eval/row_forward_impl.h"
+
+namespace optiq::eval {
+namespace {
+
+constexpr std::size_t kLogitBlockBytes = std::size_t{64} << 20;
+
+} // namespace
+
+std::size_t cache_bytes(
+    const models::Model& model,
+    kernels::Compute compute,
+    std::size_t tokens) {
+  const auto layout = model.cache_layout(models::kv_dtype(compute));
+  const std::size_t blocks =
+      (tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
+  return cache::fixed_bytes(layout) +
+      cache::bytes_per_token(layout) * blocks * kernels::kKvBlockTokens;
+}
+
+std::vector<RowBatch> pack_rows(
+    std::span<const TokenRow> rows,
+    const models::Model& model,
+    kernels::Compute compute,
+    int batch_tokens,
+    std::size_t max_cache_bytes) {
+  std::vector<RowBatch> batches;
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto tokens = static_cast<int>(rows[i].size());
+    const std::size_t row_bytes = cache_bytes(model, compute, rows[i].size());
+    if (batches.empty() || batches.back().tokens + tokens > batch_tokens ||
+        bytes + row_bytes > max_cache_bytes) {
+      batches.push_back({.first = i});
+      bytes = 0;
+    }
+    batches.back().count += 1;
+    batches.back().tokens += tokens;
+    bytes += row_bytes;
+  }
+  return batches;
+}
+
+void check_rows(std::span<const TokenRow> rows, const models::Model& model) {
+  if (rows.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[check_rows] found no rows, expected at least one");
+  }
+  const auto limit = static_cast<std::size_t>(model.info().max_positions);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].empty() || rows[i].size() > limit) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[check_rows] row {}: found {} tokens, expected 1 to the model's {} "
+          "positions",
+          i + 1,
+          rows[i].size(),
+          limit);
+    }
+  }
+}
+
+mx::array run_rows(
+    const models::Model& model,
+    std::span<const TokenRow> rows,
+    kernels::Compute compute) {
+  std::size_t bytes = 0;
+  for (const TokenRow& row : rows) {
+    bytes += cache_bytes(model, compute, row.size());
+  }
+  require_ram(bytes, "the K/V cache and state of the rows measured at once");
+  const auto pool = std::make_shared<cache::BlockPool>(bytes);
+  std::vector<std::unique_ptr<cache::Sequence>> sequences;
+  std::vector<nn::Segment> segments;
+  TokenRow tokens;
+  for (const TokenRow& row : rows) {
+    const auto n = static_cast<int>(row.size());
+    sequences.push_back(std::make_unique<cache::Sequence>(
+        pool, model.cache_layout(models::kv_dtype(compute))));
+    sequences.back()->reserve(n);
+    segments.push_back(
+        {.sequence = sequences.back().get(),
+         .first_row = static_cast<int>(tokens.size()),
+         .rows = n,
+         .start = 0});
+    tokens.insert(tokens.end(), row.begin(), row.end());
+  }
+  const nn::ForwardContext context =
+      nn::make_forward_context(std::move(segments), compute);
+  return models::run_layers(model, 0, model.embed(tokens), context);
+}
+
+int rows_per_block(const models::Model& model) {
+  const std::size_t row_bytes =
+      static_cast<std::size_t>(model.info().vocab_size) * sizeof(float);
+  return static_cast<int>(
+      std::max<std::size_t>(1, kLogitBlockBytes / row_bytes));
+}
+
+} // namespace optiq::eval
