@@ -16,11 +16,6 @@ std::uint64_t bytes_of(const MappedModule& module) {
   return module.code_bytes + module.scale_bytes;
 }
 
-/** "mlp" of "mlp.up_proj". */
-std::string_view block_of(std::string_view part) {
-  return part.substr(0, part.find('.'));
-}
-
 void add_share(
     std::vector<SizeShare>& shares,
     std::string label,
@@ -61,6 +56,20 @@ ModulePlace place_of(std::string_view name) {
   return {
       -1,
       std::string(dot == std::string_view::npos ? name : name.substr(dot + 1))};
+}
+
+std::string block_of(const std::string& part) {
+  const std::size_t dot = part.rfind('.');
+  return dot == std::string::npos ? "" : part.substr(0, dot);
+}
+
+std::string short_leaf(const std::string& part) {
+  constexpr std::string_view kProjection = "_proj";
+  std::string leaf = part.substr(part.rfind('.') + 1);
+  if (const auto at = leaf.find(kProjection); at != std::string::npos) {
+    leaf.erase(at, kProjection.size());
+  }
+  return leaf;
 }
 
 std::uint64_t file_bytes(const ModelMap& map) {

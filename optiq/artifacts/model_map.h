@@ -17,6 +17,12 @@ struct ModulePlace {
 };
 ModulePlace place_of(std::string_view module_name);
 
+/** What a part is in: "mlp" of "mlp.up_proj", "" of "embed_tokens". */
+std::string block_of(const std::string& part);
+/** Its own name, for a narrow column: "up" of "mlp.up_proj", "in_qkv" of
+ * "linear_attn.in_proj_qkv". */
+std::string short_leaf(const std::string& part);
+
 /** One weight matrix as it is stored. */
 struct MappedModule {
   std::string name; // MLX module path

@@ -14,20 +14,6 @@ constexpr int kLeft = 44; // room for the layer numbers
 constexpr int kTop = 40; // room for two lines of column heads
 constexpr double kCharWidth = 6.4; // of the 11 px labels, on the wide side
 
-/** "in_qkv" of "linear_attn.in_proj_qkv", "gate" of "mlp.gate_proj". */
-std::string short_leaf(const std::string& part) {
-  std::string leaf = part.substr(part.rfind('.') + 1);
-  if (const auto at = leaf.find("_proj"); at != std::string::npos) {
-    leaf.erase(at, 5);
-  }
-  return leaf;
-}
-
-std::string block_of(const std::string& part) {
-  const auto dot = part.rfind('.');
-  return dot == std::string::npos ? "" : part.substr(0, dot);
-}
-
 std::set<std::string> protected_names(const ReportInput& input) {
   std::set<std::string> names;
   if (input.metadata) {
@@ -54,10 +40,12 @@ std::string describe(const artifacts::MappedModule& module, bool is_protected) {
 int column_width(const std::vector<std::string>& parts) {
   double width = 34;
   for (std::size_t i = 0; i < parts.size();) {
-    const std::string block = block_of(parts[i]);
+    const std::string block = artifacts::block_of(parts[i]);
     std::size_t end = i;
-    for (; end < parts.size() && block_of(parts[end]) == block; ++end) {
-      const auto chars = static_cast<double>(short_leaf(parts[end]).size());
+    for (; end < parts.size() && artifacts::block_of(parts[end]) == block;
+         ++end) {
+      const auto chars =
+          static_cast<double>(artifacts::short_leaf(parts[end]).size());
       width = std::max(width, chars * kCharWidth + 8);
     }
     const auto columns = static_cast<double>(end - i);
@@ -167,18 +155,19 @@ class BitMap {
   void write_heads() const {
     const std::vector<std::string>& parts = grid_.parts;
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      if (i == 0 || block_of(parts[i]) != block_of(parts[i - 1])) {
+      if (i == 0 ||
+          artifacts::block_of(parts[i]) != artifacts::block_of(parts[i - 1])) {
         page_.element(
             "text",
             {{"x", std::to_string(left_of(i) + 3)}, {"y", "13"}},
-            block_of(parts[i]));
+            artifacts::block_of(parts[i]));
       }
       page_.element(
           "text",
           {{"x", std::to_string(left_of(i) + column_width_ / 2)},
            {"y", "31"},
            {"text-anchor", "middle"}},
-          short_leaf(parts[i]));
+          artifacts::short_leaf(parts[i]));
     }
   }
 

@@ -36,6 +36,14 @@ TEST(PlaceOf, FindsLayerAndPart) {
   }
 }
 
+TEST(ShortLeaf, DropsBlockAndProjection) {
+  EXPECT_EQ(short_leaf("mlp.up_proj"), "up");
+  EXPECT_EQ(short_leaf("linear_attn.in_proj_qkv"), "in_qkv");
+  EXPECT_EQ(short_leaf("embed_tokens"), "embed_tokens");
+  EXPECT_EQ(block_of("mlp.experts.up_proj"), "mlp.experts");
+  EXPECT_EQ(block_of("embed_tokens"), "");
+}
+
 TEST(GridOf, KeepsPartsOfABlockTogether) {
   const std::vector<std::string> names{
       "embed_tokens",

@@ -1,0 +1,371 @@
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include "optiq/artifacts/model_map.h"
+#include "optiq/artifacts/size.h"
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+#include "optiq/base/system.h"
+#include "optiq/base/thread_pool.h"
+#include "optiq/base/version.h"
+#include "optiq/cli/commands.h"
+#include "optiq/cli/model_option.h"
+#include "optiq/generate/generator.h"
+#include "optiq/io/array.h"
+
+namespace optiq::cli {
+namespace {
+
+namespace mx = mlx::core;
+
+using Tokens = std::vector<std::int32_t>;
+using Sequences = std::vector<std::unique_ptr<cache::Sequence>>;
+
+// More than the last-level caches of the machines we know.
+constexpr std::size_t kBandwidthBytes = std::size_t{256} << 20;
+constexpr int kBandwidthRepeats = 5;
+constexpr std::uint64_t kSeed = 1; // of the token ids
+
+struct BenchFlags {
+  std::string model;
+  int prompt = 512;
+  int gen = 128;
+  int batch = 1;
+  int context = 0;
+  int repeats = 5;
+  kernels::Compute compute = kernels::Compute::Fast;
+  std::string json;
+};
+
+/** Tokens per second of each repeat, and what disturbed them. */
+struct Samples {
+  std::vector<double> tokens_per_second;
+  long involuntary_switches = 0;
+};
+
+struct Result {
+  double load_seconds = 0;
+  Samples prefill;
+  Samples decode;
+  double read_bandwidth = 0; // bytes per second
+  double bytes_per_token = 0;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+double seconds_of(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+/** Times that this process lost a core to another one. */
+long involuntary_switches() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_nivcsw;
+}
+
+std::size_t cache_bytes(const models::Model& model, const BenchFlags& flags) {
+  const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
+  const auto tokens = static_cast<std::size_t>(
+      std::max(flags.prompt, flags.context + flags.gen));
+  const std::size_t blocks = tokens / kernels::kKvBlockTokens + 1;
+  const std::size_t sequence = cache::fixed_bytes(layout) +
+      cache::bytes_per_token(layout) * blocks * kernels::kKvBlockTokens;
+  return sequence * static_cast<std::size_t>(flags.batch);
+}
+
+/** What a decode step reads, per token: every matrix that all tokens share
+ * (of an untied embedding only rows), K/V at the mean length, states. */
+double bytes_per_token(const models::Model& model, const BenchFlags& flags) {
+  std::uint64_t weights = 0;
+  for (const models::Module& module : model.modules()) {
+    const bool is_embedding =
+        artifacts::place_of(module.name).part == "embed_tokens";
+    if (!is_embedding || model.info().tied_head) {
+      weights += module.matrix.nbytes();
+    }
+  }
+  const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
+  const double length = flags.context + flags.gen / 2.0;
+  return static_cast<double>(weights) / flags.batch +
+      static_cast<double>(cache::fixed_bytes(layout)) +
+      static_cast<double>(cache::bytes_per_token(layout)) * length;
+}
+
+class Bench {
+ public:
+  Bench(std::shared_ptr<const models::Model> model, const BenchFlags& flags)
+      : flags_(flags),
+        engine_(
+            model,
+            {.compute = flags.compute,
+             // The check of the result holds two sequences.
+             .max_cache_bytes = 2 * cache_bytes(*model, flags)}),
+        random_(kSeed) {}
+
+  /** A prefill in one piece must give the logits of one that ends token by
+   * token, bit for bit; a wrong engine has no speed. */
+  void verify() {
+    const Tokens tokens = random_tokens(flags_.prompt);
+    const std::span<const std::int32_t> all = tokens;
+    const auto whole = engine_.new_sequence();
+    const mx::array expected = engine_.extend(*whole, all, 1);
+    const auto parts = engine_.new_sequence();
+    const std::size_t cut = all.size() - std::min<std::size_t>(3, all.size());
+    if (cut > 0) {
+      engine_.extend(*parts, all.first(cut), 1);
+    }
+    mx::array found = expected;
+    for (std::size_t i = cut; i < all.size(); ++i) {
+      found = engine_.extend(*parts, all.subspan(i, 1), 1);
+    }
+    const auto a = io::floats(expected);
+    const auto b = io::floats(found);
+    if (std::memcmp(a.data(), b.data(), a.size_bytes()) != 0) {
+      fail(
+          ErrorKind::Internal,
+          "[bench] the logits after {} tokens depend on how they were fed, "
+          "expected equal bits. Please report this",
+          tokens.size());
+    }
+  }
+
+  Samples measure_prefill() {
+    return measure(1.0 * flags_.prompt * flags_.batch, [&] {
+      const Sequences sequences = new_sequences();
+      const Tokens tokens = random_tokens(flags_.prompt);
+      return seconds_of([&] {
+        for (const auto& sequence : sequences) {
+          engine_.extend(*sequence, tokens, 1);
+        }
+      });
+    });
+  }
+
+  Samples measure_decode() {
+    return measure(1.0 * flags_.gen * flags_.batch, [&] {
+      const Sequences sequences = new_sequences();
+      if (flags_.context > 0) {
+        const Tokens tokens = random_tokens(flags_.context);
+        for (const auto& sequence : sequences) {
+          engine_.extend(*sequence, tokens, 1);
+        }
+      }
+      const Tokens next = random_tokens(
+          static_cast<std::size_t>(flags_.gen) * sequences.size());
+      return seconds_of([&] { decode(sequences, next); });
+    });
+  }
+
+ private:
+  void decode(const Sequences& sequences, std::span<const std::int32_t> next) {
+    const std::size_t n = sequences.size();
+    std::vector<generate::Engine::Work> work(n);
+    for (std::size_t at = 0; at < next.size(); at += n) {
+      for (std::size_t i = 0; i < n; ++i) {
+        work[i] = {sequences[i].get(), next.subspan(at + i, 1)};
+      }
+      engine_.step(work);
+    }
+  }
+
+  /** One run that is not counted, then the repeats. */
+  Samples measure(double tokens, const std::function<double()>& run) {
+    run();
+    Samples samples;
+    const long before = involuntary_switches();
+    for (int i = 0; i < flags_.repeats; ++i) {
+      samples.tokens_per_second.push_back(tokens / run());
+    }
+    samples.involuntary_switches = involuntary_switches() - before;
+    return samples;
+  }
+
+  Sequences new_sequences() const {
+    Sequences sequences;
+    for (int i = 0; i < flags_.batch; ++i) {
+      sequences.push_back(engine_.new_sequence());
+    }
+    return sequences;
+  }
+
+  Tokens random_tokens(std::size_t n) {
+    const auto vocab =
+        static_cast<std::uint64_t>(engine_.model().info().vocab_size);
+    Tokens tokens(n);
+    for (std::int32_t& token : tokens) {
+      token = static_cast<std::int32_t>(random_() % vocab);
+    }
+    return tokens;
+  }
+
+  const BenchFlags& flags_;
+  generate::Engine engine_;
+  std::mt19937_64 random_;
+};
+
+double bandwidth_fraction(const Result& result) {
+  return median(result.decode.tokens_per_second) * result.bytes_per_token /
+      result.read_bandwidth;
+}
+
+void add_samples(
+    artifacts::Json& json,
+    const std::string& name,
+    const Samples& samples) {
+  const auto [low, high] = std::minmax_element(
+      samples.tokens_per_second.begin(), samples.tokens_per_second.end());
+  json[name + "_tokens_per_second"] = median(samples.tokens_per_second);
+  json[name + "_spread"] = {*low, *high};
+  json[name + "_involuntary_switches"] = samples.involuntary_switches;
+}
+
+artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
+  artifacts::Json json;
+  json["model"] = flags.model;
+  add_samples(json, "prefill", result.prefill);
+  add_samples(json, "decode", result.decode);
+  json["bytes_per_token"] = result.bytes_per_token;
+  json["read_bandwidth"] = result.read_bandwidth;
+  json["bandwidth_fraction"] = bandwidth_fraction(result);
+  json["prompt"] = flags.prompt;
+  json["gen"] = flags.gen;
+  json["batch"] = flags.batch;
+  json["context"] = flags.context;
+  json["repeats"] = flags.repeats;
+  json["compute"] = name_of(flags.compute);
+  json["threads"] = ThreadPool::shared().size();
+  json["simd"] = kernels::simd_target();
+  json["cpu"] = system_info().cpu;
+  json["version"] = kVersion;
+  json["load_seconds"] = result.load_seconds;
+  json["peak_rss_bytes"] = peak_rss_bytes();
+  return json;
+}
+
+void print_samples(const char* name, const Samples& samples) {
+  const auto [low, high] = std::minmax_element(
+      samples.tokens_per_second.begin(), samples.tokens_per_second.end());
+  fmt::print(
+      "{:<16} {:.1f} tokens/s ({:.1f} to {:.1f}; the process lost its core {} "
+      "times)\n",
+      name,
+      median(samples.tokens_per_second),
+      *low,
+      *high,
+      samples.involuntary_switches);
+}
+
+void print_result(const BenchFlags& flags, const Result& result) {
+  fmt::print(
+      "{}: {} arithmetic, {}, {} threads, batch {}, context {}, medians of "
+      "{}\n",
+      flags.model,
+      name_of(flags.compute),
+      kernels::simd_target(),
+      ThreadPool::shared().size(),
+      flags.batch,
+      flags.context,
+      flags.repeats);
+  print_samples(
+      fmt::format("prefill {}", flags.prompt).c_str(), result.prefill);
+  print_samples(fmt::format("decode {}", flags.gen).c_str(), result.decode);
+  fmt::print(
+      "{:<16} {} read per token, {:.0f} % of {:.1f} GB/s measured here\n",
+      "bandwidth",
+      artifacts::format_size(
+          static_cast<std::uint64_t>(result.bytes_per_token)),
+      100 * bandwidth_fraction(result),
+      result.read_bandwidth / 1e9);
+  fmt::print(
+      "{:<16} {:.2f} s to load, {} resident at most\n",
+      "memory",
+      result.load_seconds,
+      artifacts::format_size(peak_rss_bytes()));
+}
+
+void check_lengths(const models::Model& model, const BenchFlags& flags) {
+  const int longest = std::max(flags.prompt, flags.context + flags.gen);
+  if (longest > model.info().max_positions) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[bench] {} tokens in one sequence, expected at most the model's {} "
+        "positions. Lower --prompt, --context or --gen",
+        longest,
+        model.info().max_positions);
+  }
+}
+
+void run_bench(const BenchFlags& flags) {
+  Result result;
+  std::shared_ptr<const models::Model> model;
+  result.load_seconds = seconds_of(
+      [&] { model = load_checked(io::ModelDirectory::open(flags.model)); });
+  check_lengths(*model, flags);
+  require_ram(2 * cache_bytes(*model, flags), "the KV cache of the benchmark");
+  Bench bench(model, flags);
+  bench.verify();
+  result.prefill = bench.measure_prefill();
+  result.decode = bench.measure_decode();
+  result.read_bandwidth =
+      kernels::measure_read_bandwidth(kBandwidthBytes, kBandwidthRepeats);
+  result.bytes_per_token = bytes_per_token(*model, flags);
+  print_result(flags, result);
+  if (!flags.json.empty()) {
+    write_file_atomically(flags.json, to_json(flags, result).dump(2) + "\n");
+  }
+}
+
+} // namespace
+
+void add_bench_command(CLI::App& app) {
+  auto* command = app.add_subcommand(
+      "bench", "Time prefill and decode against the machine's read bandwidth");
+  auto flags = std::make_shared<BenchFlags>();
+  const CLI::Range counts(1, 1 << 24);
+  add_model_option(*command, flags->model);
+  command->add_option("--prompt", flags->prompt, "Tokens of a prefill")
+      ->check(counts)
+      ->capture_default_str();
+  command->add_option("--gen", flags->gen, "Tokens decoded per sequence")
+      ->check(counts)
+      ->capture_default_str();
+  command->add_option("--batch", flags->batch, "Sequences decoded together")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--context", flags->context, "Tokens in the cache before decoding")
+      ->check(CLI::Range(0, 1 << 24))
+      ->capture_default_str();
+  command->add_option("--repeats", flags->repeats, "Counted runs")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  add_compute_option(*command, flags->compute);
+  add_threads_option(*command);
+  command->add_option("--json", flags->json, "Write the result to this file");
+  command->footer(
+      "Feeds random tokens. A model that fits into the processor's caches can "
+      "exceed\nthe bandwidth of memory.\n"
+      "Example:\n"
+      "  optiq bench DIR --prompt 512 --gen 128 --json bench.json");
+  command->callback([flags] { run_bench(*flags); });
+}
+
+} // namespace optiq::cli
