@@ -43,7 +43,7 @@ def main():
         reference = np.array(model(mx.array(ids)[None])[0].astype(mx.float32))
         save_file({"ids": ids}, folder / "ids.safetensors")
         for chunk in CHUNKS:
-            out = folder / "logits.safetensors"
+            out = folder / f"logits-{chunk}.safetensors"
             run(
                 DRIVERS / "logits_driver",
                 MODEL,
