@@ -193,7 +193,7 @@ std::vector<LayerBits> layers_from_json(
   std::vector<LayerBits> layers;
   for (const auto& [name, entry] :
        required_object(json, "per_layer", where).items()) {
-    const std::string at = where + ": per_layer '" + name + "'";
+    const std::string at = fmt::format("{}: per_layer '{}'", where, name);
     require_object(entry, at);
     layers.push_back(
         {.name = name,
@@ -223,7 +223,7 @@ std::vector<int> widths_of(const std::vector<LayerBits>& layers) {
 std::vector<int> candidates_from_json(
     const Json& json,
     const std::string& where) {
-  const auto bits = optional_or<std::vector<int>>(
+  auto bits = optional_or<std::vector<int>>(
       json, "candidate_bits", where, std::vector<int>{});
   for (const int width : bits) {
     one_of(kKnownBits, width, "candidate_bits", where);
@@ -298,7 +298,7 @@ LayerSensitivity layer_sensitivity(
   require_object(entry, where);
   LayerSensitivity layer;
   layer.name = required<std::string>(entry, "layer_name", where);
-  const std::string at = where + ": layer '" + layer.name + "'";
+  const std::string at = fmt::format("{}: layer '{}'", where, layer.name);
   layer.parameters = optional_or<std::uint64_t>(entry, "param_count", at, 0);
   layer.kl = widths_from_json(required_object(entry, "sensitivities", at), at);
   if (entry.contains("stderr")) {

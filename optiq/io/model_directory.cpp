@@ -46,6 +46,12 @@ Json read_config(const fs::path& path) {
   return config;
 }
 
+/** Whether text names an entry of a folder: no way up, down or out of it. */
+bool is_file_name(const std::string& text) {
+  return text.find_first_of(std::string_view("/\0", 2)) == std::string::npos &&
+      !text.empty() && text != "." && text != "..";
+}
+
 /** The shards that the index names, sorted. */
 std::vector<fs::path> shards_of_index(const fs::path& index) {
   const std::string where = index.string();
@@ -54,11 +60,7 @@ std::vector<fs::path> shards_of_index(const fs::path& index) {
       artifacts::required_object(json, "weight_map", where);
   std::set<std::string> names;
   for (const auto& [tensor, file] : weight_map.items()) {
-    const bool is_plain_name = file.is_string() &&
-        fs::path(file.get<std::string>()).filename() ==
-            file.get<std::string>() &&
-        file != "" && file != "." && file != "..";
-    if (!is_plain_name) {
+    if (!file.is_string() || !is_file_name(file.get<std::string>())) {
       fail(
           ErrorKind::Corrupt,
           "[ModelDirectory] {}: tensor '{}' is in {}, expected the name of a "

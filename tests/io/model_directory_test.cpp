@@ -133,6 +133,7 @@ TEST(ModelDirectory, ShardNamesMustStayInTheDirectory) {
         "\"..\"",
         "\".\"",
         "\"\"",
+        "\"model.safetensors\\u0000\"",
         "7",
         "null"}) {
     write_index(folder, "{\"a\":" + std::string(name) + "}");
