@@ -65,18 +65,22 @@ Range pieces_inside(
   return {at(low), at(high)};
 }
 
-void multiply(
-    const Job& job,
-    const Range& range,
-    std::span<const float> x,
-    int rows,
-    std::span<const OwnedActivations> activations) {
+/** What all jobs of a call share. */
+struct Call {
+  std::span<const float> x;
+  int rows;
+  std::vector<OwnedActivations> activations;
+  std::vector<Job> jobs;
+  std::size_t scratch_floats = 0; // per rank
+  hwy::AlignedFreeUniquePtr<float[]> scratch;
+};
+
+void multiply(const Call& call, const Job& job, const Range& range, int rank) {
   const Matrix::Storage& w = job.weight->storage();
   if (job.activations >= 0) {
     cpu::multiply_panels(
-        activations[job.activations].view,
-        w.shape,
-        w.panels.get(),
+        call.activations[job.activations].view,
+        w.panel_weights(),
         range.first,
         range.last,
         job.y);
@@ -84,44 +88,38 @@ void multiply(
   }
   const std::size_t columns = w.shape.rows;
   cpu::multiply_dense(
-      x.data(),
-      rows,
-      w.dense_weights(),
+      {call.x.data(), call.rows, w.dense_weights(), job.y},
       std::min(columns, range.first * kPiece),
       std::min(columns, range.last * kPiece),
-      job.y);
+      call.scratch.get() + rank * call.scratch_floats);
 }
 
 /** Everything of one call in one region: quantize, then all matrices. */
-void run(
-    std::span<const float> x,
-    int rows,
-    std::span<const OwnedActivations> activations,
-    std::span<const Job> jobs) {
+void run(const Call& call) {
   std::uint64_t total = 0;
-  for (const Job& job : jobs) {
+  for (const Job& job : call.jobs) {
     total += job.pieces * job.cost;
   }
   ThreadPool& pool = ThreadPool::shared();
   pool.run([&](int rank, int n_ranks) {
-    for (const OwnedActivations& a : activations) {
+    for (const OwnedActivations& a : call.activations) {
       const std::size_t tasks = a.view.layout.tasks();
       cpu::quantize_activations(
-          x.data(),
+          call.x.data(),
           a.view,
           tasks * rank / n_ranks,
           tasks * (rank + 1) / n_ranks);
     }
-    if (n_ranks > 1 && !activations.empty()) {
+    if (n_ranks > 1 && !call.activations.empty()) {
       pool.barrier();
     }
     const std::uint64_t low = total * rank / n_ranks;
     const std::uint64_t high = total * (rank + 1) / n_ranks;
     std::uint64_t start = 0;
-    for (const Job& job : jobs) {
+    for (const Job& job : call.jobs) {
       const Range range = pieces_inside(job, start, low, high);
       if (range.first < range.last) {
-        multiply(job, range, x, rows, activations);
+        multiply(call, job, range, rank);
       }
       start += job.pieces * job.cost;
     }
@@ -150,6 +148,40 @@ int activations_for(
   return static_cast<int>(all.size()) - 1;
 }
 
+std::size_t pieces_of(const Matrix& weight) {
+  return (static_cast<std::size_t>(weight.out_features()) + kPiece - 1) /
+      kPiece;
+}
+
+/** Few rows: time goes with the bytes read. Many: with the multiply-adds, of
+ * which a float one costs about four int8 ones. */
+std::uint64_t piece_cost(const Matrix& weight, int rows) {
+  if (rows > cpu::kDirectRows) {
+    return weight.is_quantized() ? 1 : 4;
+  }
+  return std::max<std::uint64_t>(1, weight.nbytes() / pieces_of(weight));
+}
+
+/** Memory for dense products, one piece per rank. */
+void add_scratch(Call& call) {
+  const bool dense =
+      std::any_of(call.jobs.begin(), call.jobs.end(), [](const Job& job) {
+        return job.activations < 0;
+      });
+  call.scratch_floats = dense ? cpu::dense_scratch(call.rows) : 0;
+  const std::size_t all = call.scratch_floats * ThreadPool::shared().size();
+  call.scratch = hwy::AllocateAligned<float>(std::max<std::size_t>(1, all));
+  if (!call.scratch) {
+    fail(
+        ErrorKind::Exhausted,
+        "[matmul] x [{}, {}]: no memory for {} bytes of scratch. Free some "
+        "RAM.",
+        call.rows,
+        call.x.size() / call.rows,
+        all * sizeof(float));
+  }
+}
+
 void check_input(const mx::array& x, const Matrix& weight) {
   if (x.ndim() != 2 || x.dtype() != mx::float32 ||
       x.shape(1) != weight.in_features()) {
@@ -175,35 +207,28 @@ std::vector<mx::array> matmul(
     assert(weight != nullptr);
     check_input(x, *weight);
   }
-  const int rows = weights.empty() ? 0 : x.shape(0);
   std::vector<mx::array> results;
-  std::vector<OwnedActivations> activations;
-  std::vector<Job> jobs;
+  const int rows = weights.empty() ? 0 : x.shape(0);
   for (const Matrix* weight : weights) {
-    const auto out = static_cast<std::size_t>(weight->out_features());
     results.push_back(
         io::make_array({rows, weight->out_features()}, mx::float32));
-    if (rows == 0) {
-      continue;
-    }
-    const std::size_t pieces = (out + kPiece - 1) / kPiece;
-    // Few rows: time goes with the bytes read. Many: with the multiply-adds,
-    // of which a float one costs about four int8 ones.
-    const bool by_bytes = rows <= cpu::kDirectRows;
-    const std::uint64_t cost = by_bytes ? weight->nbytes() / pieces
-        : weight->is_quantized()        ? 1
-                                        : 4;
-    jobs.push_back(
-        {weight,
-         activations_for(*weight, rows, compute, activations),
-         io::mutable_floats(results.back()).data(),
-         pieces,
-         std::max<std::uint64_t>(1, cost)});
   }
-  if (!jobs.empty()) {
-    const mx::array input = io::materialize(x);
-    run(io::floats(input), rows, activations, jobs);
+  if (rows == 0) {
+    return results;
   }
+  const mx::array input = io::materialize(x);
+  Call call{.x = io::floats(input), .rows = rows};
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const Matrix& weight = *weights[i];
+    call.jobs.push_back(
+        {&weight,
+         activations_for(weight, rows, compute, call.activations),
+         io::mutable_floats(results[i]).data(),
+         pieces_of(weight),
+         piece_cost(weight, rows)});
+  }
+  add_scratch(call);
+  run(call);
   return results;
 }
 

@@ -19,6 +19,9 @@ struct Matrix::Storage {
   hwy::AlignedFreeUniquePtr<std::byte[]> panels;
 
   cpu::DenseWeights dense_weights() const;
+  cpu::PanelWeights panel_weights() const {
+    return {shape, panels.get()};
+  }
 };
 
 /** Throws InvalidInput unless dtype is bf16, f16 or f32. */

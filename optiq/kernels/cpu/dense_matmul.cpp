@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "optiq/kernels/cpu/dense_sizes_impl.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "optiq/kernels/cpu/dense_matmul.cpp"
 #include <hwy/foreach_target.h>
 // foreach_target.h comes first.
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 // y[m][n] = sum over blocks of 1024 inputs, in order, of
@@ -22,7 +25,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using F = hn::ScalableTag<float>;
 constexpr int kN = static_cast<int>(hn::MaxLanes(F()));
-constexpr int kBlock = 1024;
 
 HWY_INLINE hn::Vec<F> LoadFloats(const float* p) {
   return hn::LoadU(F(), p);
@@ -46,11 +48,15 @@ struct Tile {
   std::size_t x_stride;
   const T* w;
   std::size_t w_stride;
-  int inputs; // up to kBlock
+  int inputs; // up to kDenseBlock
   float* y;
   std::size_t y_stride;
   bool accumulate; // onto y: not the first block of inputs
 };
+
+/** Several weights at a time are always padded copies. */
+template <int kCols>
+constexpr bool kPadded = kCols > 1;
 
 template <int kRows, int kCols>
 using Sums = hn::Vec<F>[kRows][kCols];
@@ -72,11 +78,14 @@ HWY_INLINE void Step(const Tile<T>& tile, int at, Sums<kRows, kCols>& acc) {
   }
 }
 
+/** The last inputs, fewer than two vectors: zeros fill both. */
 template <int kRows, int kCols, class T>
 HWY_INLINE void LastStep(const Tile<T>& tile, int at, Sums<kRows, kCols>& acc) {
-  const std::size_t n = tile.inputs - at;
+  const std::size_t n = std::clamp(tile.inputs - at, 0, kN);
+  HWY_UNROLL(4)
   for (int m = 0; m < kRows; ++m) {
     const auto x = LoadFloats(tile.x + m * tile.x_stride + at, n);
+    HWY_UNROLL(4)
     for (int c = 0; c < kCols; ++c) {
       const auto w = LoadFloats(tile.w + c * tile.w_stride + at, n);
       acc[m][c] = hn::MulAdd(x, w, acc[m][c]);
@@ -100,14 +109,11 @@ HWY_NOINLINE void MultiplyTile(const Tile<T>& tile) {
     Step<kRows, kCols>(tile, at, even);
     Step<kRows, kCols>(tile, at + kN, odd);
   }
-  if (at + kN <= tile.inputs) {
-    Step<kRows, kCols>(tile, at, even);
-    at += kN;
+  if constexpr (!kPadded<kCols>) {
     if (at < tile.inputs) {
-      LastStep<kRows, kCols>(tile, at, odd);
+      LastStep<kRows, kCols>(tile, at, even);
+      LastStep<kRows, kCols>(tile, at + kN, odd);
     }
-  } else if (at < tile.inputs) {
-    LastStep<kRows, kCols>(tile, at, even);
   }
   HWY_UNROLL(4)
   for (int m = 0; m < kRows; ++m) {
@@ -150,7 +156,7 @@ struct Product {
         static_cast<std::size_t>(cols),
         w + weight * cols + at,
         static_cast<std::size_t>(cols),
-        std::min(kBlock, cols - at),
+        std::min(kDenseBlock, cols - at),
         y + row * w_rows + weight,
         w_rows,
         at > 0};
@@ -161,65 +167,67 @@ struct Product {
 template <class T>
 void MultiplyFewRows(const Product<T>& p, std::size_t first, std::size_t last) {
   for (std::size_t n = first; n < last; ++n) {
-    for (int at = 0; at < p.cols; at += kBlock) {
+    for (int at = 0; at < p.cols; at += kDenseBlock) {
       MultiplyRows<1>(p.tile(0, n, at), p.rows);
     }
   }
 }
 
-// A block of 6 weight rows stays in L1 (24 KB); 128 rows of x in L2 (512 KB).
-constexpr int kGroup = 6;
-constexpr int kXRows = 128;
-// Rows of the copy start at different L1 sets.
-constexpr int kCopyStride = kBlock + 16;
-
+/** Copies a row and returns its padded length. While it is read, the row that
+ * will take its place is fetched. */
 template <class T>
-void UpconvertRow(const T* w, int n, float* out) {
+int CopyRow(const T* from, int n, std::size_t next, float* to) {
   int i = 0;
   for (; i + kN <= n; i += kN) {
-    hn::StoreU(LoadFloats(w + i), F(), out + i);
+    hwy::Prefetch(from + next + i);
+    hn::StoreU(LoadFloats(from + i), F(), to + i);
   }
-  if (i < n) {
-    hn::StoreN(LoadFloats(w + i, n - i), F(), out + i, n - i);
+  const int padded = (n + 2 * kN - 1) / (2 * kN) * (2 * kN);
+  for (; i < padded; i += kN) {
+    hn::StoreU(LoadFloats(from + i, std::max(0, n - i)), F(), to + i);
   }
+  return padded;
 }
 
-/** One group of weight rows times rows [row0, row1) of x, one block of inputs.
- */
+/** One group of weight rows times the copied rows of x, one block of inputs. */
 template <class T>
 void MultiplyGroup(
     const Product<T>& p,
     std::size_t first,
     int count,
+    const float* x_copy,
     int row0,
     int row1,
     int at) {
-  alignas(64) float copy[kGroup * kCopyStride];
+  alignas(64) float copy[kDenseGroup * kDenseCopyStride];
   const Tile<T> source = p.tile(row0, first, at);
+  int padded = 0;
   for (int c = 0; c < count; ++c) {
-    UpconvertRow(
-        source.w + c * source.w_stride, source.inputs, copy + c * kCopyStride);
+    padded = CopyRow(
+        source.w + c * source.w_stride,
+        source.inputs,
+        kDenseGroup * source.w_stride,
+        copy + c * kDenseCopyStride);
   }
   for (int row = row0; row < row1; row += 4) {
-    const int rows = std::min(4, row1 - row);
     for (int c = 0; c < count;) {
       const Tile<T> place = p.tile(row, first + c, at);
       const Tile<float> tile{
-          place.x,
-          place.x_stride,
-          copy + c * kCopyStride,
-          kCopyStride,
-          place.inputs,
+          x_copy + (row - row0) * kDenseCopyStride,
+          kDenseCopyStride,
+          copy + c * kDenseCopyStride,
+          kDenseCopyStride,
+          padded,
           place.y,
           place.y_stride,
           place.accumulate};
-      if (count - c >= 3) {
-        MultiplyRows<3>(tile, rows);
-        c += 3;
+      const int cols = count - c >= 3 ? 3 : 1;
+      if (cols == 3) {
+        MultiplyRows<3>(tile, std::min(4, row1 - row));
       } else {
-        MultiplyRows<1>(tile, rows);
-        c += 1;
+        MultiplyRows<1>(tile, std::min(4, row1 - row));
       }
+      c += cols;
     }
   }
 }
@@ -228,14 +236,20 @@ template <class T>
 void MultiplyManyRows(
     const Product<T>& p,
     std::size_t first,
-    std::size_t last) {
-  for (int row = 0; row < p.rows; row += kXRows) {
-    const int row1 = std::min(p.rows, row + kXRows);
-    for (int at = 0; at < p.cols; at += kBlock) {
-      for (std::size_t n = first; n < last; n += kGroup) {
+    std::size_t last,
+    float* x_copy) {
+  for (int row = 0; row < p.rows; row += kDenseXRows) {
+    const int row1 = std::min(p.rows, row + kDenseXRows);
+    for (int at = 0; at < p.cols; at += kDenseBlock) {
+      for (int r = row; r < row1; ++r) {
+        const Tile<T> source = p.tile(r, first, at);
+        CopyRow(
+            source.x, source.inputs, 0, x_copy + (r - row) * kDenseCopyStride);
+      }
+      for (std::size_t n = first; n < last; n += kDenseGroup) {
         const int count =
-            static_cast<int>(std::min<std::size_t>(kGroup, last - n));
-        MultiplyGroup(p, n, count, row, row1, at);
+            static_cast<int>(std::min<std::size_t>(kDenseGroup, last - n));
+        MultiplyGroup(p, n, count, x_copy, row, row1, at);
       }
     }
   }
@@ -243,40 +257,37 @@ void MultiplyManyRows(
 
 template <class T>
 void MultiplyTyped(
-    const float* x,
-    int rows,
-    const DenseWeights& w,
+    const DenseProduct& product,
     std::size_t first,
     std::size_t last,
-    float* y) {
-  const Product<T> product{
-      x,
-      rows,
+    float* scratch) {
+  const DenseWeights& w = product.weights;
+  const Product<T> typed{
+      product.x,
+      product.rows,
       static_cast<const T*>(w.data),
       static_cast<std::size_t>(w.rows),
       w.cols,
-      y};
-  if (rows <= kDenseDirectRows) {
-    MultiplyFewRows(product, first, last);
+      product.y};
+  if (product.rows <= kDenseDirectRows) {
+    MultiplyFewRows(typed, first, last);
   } else {
-    MultiplyManyRows(product, first, last);
+    MultiplyManyRows(typed, first, last, scratch);
   }
 }
 
 void MultiplyDense(
-    const float* x,
-    int rows,
-    const DenseWeights& w,
+    const DenseProduct& product,
     std::size_t first,
     std::size_t last,
-    float* y) {
-  switch (w.type) {
+    float* scratch) {
+  switch (product.weights.type) {
     case FloatType::BFloat16:
-      return MultiplyTyped<hwy::bfloat16_t>(x, rows, w, first, last, y);
+      return MultiplyTyped<hwy::bfloat16_t>(product, first, last, scratch);
     case FloatType::Float16:
-      return MultiplyTyped<hwy::float16_t>(x, rows, w, first, last, y);
+      return MultiplyTyped<hwy::float16_t>(product, first, last, scratch);
     case FloatType::Float32:
-      return MultiplyTyped<float>(x, rows, w, first, last, y);
+      return MultiplyTyped<float>(product, first, last, scratch);
   }
 }
 
@@ -290,14 +301,18 @@ namespace optiq::kernels::cpu {
 
 HWY_EXPORT(MultiplyDense);
 
+std::size_t dense_scratch(int rows) {
+  const auto copied = static_cast<std::size_t>(
+      rows <= kDenseDirectRows ? 0 : std::min(rows, kDenseXRows));
+  return copied * kDenseCopyStride;
+}
+
 void multiply_dense(
-    const float* x,
-    int rows,
-    const DenseWeights& w,
+    const DenseProduct& product,
     std::size_t first,
     std::size_t last,
-    float* y) {
-  HWY_DYNAMIC_DISPATCH(MultiplyDense)(x, rows, w, first, last, y);
+    float* scratch) {
+  HWY_DYNAMIC_DISPATCH(MultiplyDense)(product, first, last, scratch);
 }
 
 } // namespace optiq::kernels::cpu

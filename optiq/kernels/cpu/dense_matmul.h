@@ -14,18 +14,22 @@ struct DenseWeights {
   int cols = 0;
 };
 
-/** Rows of y computed straight from the weights; more use an upconverted
- * copy of a few weight rows. */
-inline constexpr int kDenseDirectRows = 4;
+/** y [rows, weights.rows] = x [rows, weights.cols] times weights transposed. */
+struct DenseProduct {
+  const float* x = nullptr;
+  int rows = 0;
+  DenseWeights weights;
+  float* y = nullptr;
+};
 
-/** Columns [first, last) of y [rows, w.rows] = x [rows, w.cols] times w
- * transposed, in float32. */
+/** Floats of scratch (64-byte aligned) that a thread needs for so many rows. */
+std::size_t dense_scratch(int rows);
+
+/** Columns [first, last) of y, in float32. */
 void multiply_dense(
-    const float* x,
-    int rows,
-    const DenseWeights& w,
+    const DenseProduct& product,
     std::size_t first,
     std::size_t last,
-    float* y);
+    float* scratch);
 
 } // namespace optiq::kernels::cpu

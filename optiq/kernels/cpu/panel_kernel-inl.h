@@ -18,8 +18,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
+#include "optiq/kernels/cpu/activations.h"
 #include "optiq/kernels/cpu/panels.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -35,6 +37,11 @@ using PanelU8 = hn::Repartition<std::uint8_t, PanelI32>;
 using PanelI8 = hn::Repartition<std::int8_t, PanelI32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(PanelI32()));
 constexpr int kParts = kPanelRows / kLanes;
+
+// A panel is read once, from memory: fetched this far ahead. Measured on a Zen
+// 5 with 4 bits at one row, GB/s of one thread: none 22, 2 KB 37, 4 KB 44, 8 KB
+// 48, 12 KB 53, 16 KB 49.
+constexpr std::size_t kPrefetchBytes = 12288;
 
 /** What one call covers: vectors of a panel times a block of rows. */
 struct KernelArgs {
@@ -164,6 +171,12 @@ HWY_INLINE void DotUnit(
   }
   const std::size_t stride = args.code_stride;
   for (int chunk = 0; chunk < args.chunks; ++chunk) {
+    if constexpr (kVecs == 1) {
+      HWY_UNROLL(8)
+      for (int i = 0; i < kBits; ++i) {
+        hwy::Prefetch(codes + kPrefetchBytes + i * kVectorBytes);
+      }
+    }
     DotQuad<kBits, kDigits, kRows, kVecs, 0>(codes, stride, cells, acc);
     DotQuad<kBits, kDigits, kRows, kVecs, 1>(codes, stride, cells, acc);
     DotQuad<kBits, kDigits, kRows, kVecs, 2>(codes, stride, cells, acc);
@@ -258,6 +271,23 @@ void MultiplyBlock(const KernelArgs& args) {
       }
     }
   }
+}
+
+using Kernel = void (*)(const KernelArgs&);
+
+/** Index of a kernel for 1, 2, 4 or 8 rows. */
+HWY_INLINE int Log2(int rows) {
+  return rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3;
+}
+
+/** What all calls for a matrix share. */
+HWY_INLINE KernelArgs MakeArgs(const PanelShape& shape) {
+  KernelArgs args;
+  args.param_type = shape.params;
+  args.units = shape.group / unit_inputs(shape.group);
+  args.chunks = unit_inputs(shape.group) / kChunkInputs;
+  args.y_stride = shape.rows;
+  return args;
 }
 
 } // namespace HWY_NAMESPACE

@@ -13,11 +13,10 @@ inline constexpr int kDirectRows = 8;
 /** The layout that multiply_panels wants for so many rows. */
 ActivationLayout activation_layout(int rows, int cols, int group, int digits);
 
-/** y [rows, shape.rows] = x times panels [first, last), transposed. */
+/** y [rows, weights.shape.rows] = x times panels [first, last), transposed. */
 void multiply_panels(
     const Activations& x,
-    const PanelShape& shape,
-    const std::byte* panels,
+    const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
     float* y);

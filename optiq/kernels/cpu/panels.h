@@ -62,6 +62,12 @@ struct PanelShape {
   }
 };
 
+/** A whole packed matrix, 64-byte aligned. */
+struct PanelWeights {
+  PanelShape shape;
+  const std::byte* data = nullptr;
+};
+
 /** The affine triple as files have it, rows contiguous. */
 struct AffineRows {
   const void* codes; // [rows][cols * bits / 32] u32, any alignment

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "optiq/kernels/cpu/panel_matmul.h"
+
+namespace optiq::kernels::cpu {
+
+/** Up to kDirectRows rows. */
+void multiply_direct(
+    const Activations& x,
+    const PanelWeights& weights,
+    std::size_t first,
+    std::size_t last,
+    float* y);
+
+/** Any number of rows. */
+void multiply_tiled(
+    const Activations& x,
+    const PanelWeights& weights,
+    std::size_t first,
+    std::size_t last,
+    float* y);
+
+} // namespace optiq::kernels::cpu

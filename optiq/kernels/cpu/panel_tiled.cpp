@@ -1,0 +1,181 @@
+#include <algorithm>
+#include <cstring>
+
+#include "optiq/kernels/cpu/panel_matmul_impl.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "optiq/kernels/cpu/panel_tiled.cpp"
+#include <hwy/foreach_target.h>
+// foreach_target.h comes first.
+#include <hwy/highway.h>
+
+#include "optiq/kernels/cpu/panel_kernel-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace optiq::kernels::cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+/** Kernels on unpacked tiles, two vectors at a time. */
+constexpr Kernel kTiled[2][4] = {
+    {MultiplyBlock<8, 1, 1, 2>,
+     MultiplyBlock<8, 1, 2, 2>,
+     MultiplyBlock<8, 1, 4, 2>,
+     MultiplyBlock<8, 1, 8, 2>},
+    {MultiplyBlock<8, 2, 1, 2>,
+     MultiplyBlock<8, 2, 2, 2>,
+     MultiplyBlock<8, 2, 4, 2>,
+     nullptr}};
+
+template <int kBits>
+void UnpackChunk(const std::uint8_t* chunk, std::uint8_t* out) {
+  const PanelU8 d8;
+  for (std::size_t at = 0; at < kVectorBytes; at += hn::Lanes(d8)) {
+    const std::uint8_t* in = chunk + at;
+    std::uint8_t* to = out + at;
+    hn::StoreU(UnpackQuad<kBits, 0>(in), d8, to);
+    hn::StoreU(UnpackQuad<kBits, 1>(in), d8, to + 1 * kVectorBytes);
+    hn::StoreU(UnpackQuad<kBits, 2>(in), d8, to + 2 * kVectorBytes);
+    hn::StoreU(UnpackQuad<kBits, 3>(in), d8, to + 3 * kVectorBytes);
+    hn::StoreU(UnpackQuad<kBits, 4>(in), d8, to + 4 * kVectorBytes);
+    hn::StoreU(UnpackQuad<kBits, 5>(in), d8, to + 5 * kVectorBytes);
+    hn::StoreU(UnpackQuad<kBits, 6>(in), d8, to + 6 * kVectorBytes);
+    hn::StoreU(UnpackQuad<kBits, 7>(in), d8, to + 7 * kVectorBytes);
+  }
+}
+
+using ChunkUnpacker = void (*)(const std::uint8_t*, std::uint8_t*);
+
+ChunkUnpacker UnpackerOf(int bits) {
+  static constexpr ChunkUnpacker kWidths[] = {
+      UnpackChunk<2>,
+      UnpackChunk<3>,
+      UnpackChunk<4>,
+      UnpackChunk<5>,
+      UnpackChunk<6>,
+      UnpackChunk<8>};
+  return kWidths[bits == 8 ? 5 : bits - 2];
+}
+
+// Inputs of a tile: two unpacked panels and a block of rows fit a 48 KB L1.
+constexpr int kTileInputs = 1024;
+constexpr std::size_t kTileBytes = // codes, then at most 32 groups' params
+    kPanelRows * (kTileInputs + kTileInputs / 32 * 2 * sizeof(float));
+
+/** Unpacks blocks of one panel into blocks of 8-bit codes. */
+void UnpackTile(
+    const PanelShape& shape,
+    const std::uint8_t* block,
+    std::size_t blocks,
+    std::uint8_t* tile) {
+  const auto unpack = UnpackerOf(shape.bits);
+  const std::size_t params = 2 * kPanelRows * size_of(shape.params);
+  for (std::size_t b = 0; b < blocks; ++b) {
+    for (int c = 0; c < shape.group / kChunkInputs; ++c) {
+      unpack(block, tile);
+      block += shape.bits * kVectorBytes;
+      tile += 8 * kVectorBytes;
+    }
+    std::memcpy(tile, block, params);
+    block += params;
+    tile += params;
+  }
+}
+
+/** All rows times one tile of one or two panels. */
+void MultiplyTile(
+    const Activations& x,
+    const PanelShape& wide,
+    std::size_t first_block,
+    KernelArgs args) {
+  const ActivationLayout& layout = x.layout;
+  const std::size_t first_unit = first_block * args.units;
+  for (int row = 0; row < layout.rows; row += layout.block_rows) {
+    const int rows = layout.rows_of_block(row);
+    KernelArgs call = args;
+    call.cells = x.cells + layout.cell_offset(row) +
+        first_unit * layout.unit / 4 * layout.digits * rows;
+    call.scales = x.scales + layout.scale_offset(row) + first_unit * 2 * rows;
+    call.y = args.y + static_cast<std::size_t>(row) * wide.rows;
+    call.y_rows = std::min(rows, layout.rows - row);
+    kTiled[layout.digits - 1][Log2(rows)](call);
+  }
+}
+
+/** Many rows: unpacks a tile of two panels, then runs it over all rows. */
+void MultiplyTiled(
+    const Activations& x,
+    const PanelWeights& weights,
+    std::size_t first,
+    std::size_t last,
+    float* y) {
+  alignas(64) std::uint8_t tiles[2 * kTileBytes];
+  const PanelShape& shape = weights.shape;
+  const auto* panels = reinterpret_cast<const std::uint8_t*>(weights.data);
+  PanelShape wide = shape;
+  wide.bits = 8;
+  const std::size_t tile_blocks = kTileInputs / shape.group;
+  const std::size_t all_cols = shape.rows;
+  KernelArgs args = MakeArgs(shape);
+  args.block_bytes = wide.block_bytes();
+  for (std::size_t panel = first; panel < last; panel += 2) {
+    const std::size_t count = std::min<std::size_t>(2, last - panel);
+    for (std::size_t b = 0; b < shape.blocks(); b += tile_blocks) {
+      args.blocks = std::min(tile_blocks, shape.blocks() - b);
+      args.accumulate = b > 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        UnpackTile(
+            shape,
+            panels + (panel + i) * shape.panel_bytes() +
+                b * shape.block_bytes(),
+            args.blocks,
+            tiles + i * kTileBytes);
+      }
+      // Vectors of 16 lanes: the two panels. Smaller: parts of one, in turn.
+      const std::size_t vectors = count * kParts;
+      for (std::size_t v = 0; v < vectors; v += 2) {
+        const std::size_t panel_of = v / kParts;
+        const std::size_t part = v % kParts;
+        const std::uint8_t* tile = tiles + panel_of * kTileBytes;
+        const bool next_panel = kParts == 1 && count == 2;
+        const std::size_t col = (panel + panel_of) * kPanelRows + part * kLanes;
+        const std::size_t lanes = kParts == 1 ? count * kLanes : 2 * kLanes;
+        args.block = tile + part * kLanes * 4;
+        args.params =
+            tile + wide.codes_bytes() + part * kLanes * size_of(shape.params);
+        // A lone panel is computed twice and stored once.
+        args.code_stride = next_panel ? kTileBytes
+            : kParts == 1             ? 0
+                                      : kLanes * 4;
+        args.param_stride = next_panel ? kTileBytes
+            : kParts == 1              ? 0
+                                       : kLanes * size_of(shape.params);
+        args.y = y + col;
+        args.y_cols = col < all_cols ? std::min(lanes, all_cols - col) : 0;
+        MultiplyTile(x, wide, b, args);
+      }
+    }
+  }
+}
+
+} // namespace
+} // namespace HWY_NAMESPACE
+} // namespace optiq::kernels::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace optiq::kernels::cpu {
+
+HWY_EXPORT(MultiplyTiled);
+
+void multiply_tiled(
+    const Activations& x,
+    const PanelWeights& weights,
+    std::size_t first,
+    std::size_t last,
+    float* y) {
+  HWY_DYNAMIC_DISPATCH(MultiplyTiled)(x, weights, first, last, y);
+}
+
+} // namespace optiq::kernels::cpu
+#endif
