@@ -82,7 +82,7 @@ void check_table(
 }
 
 TEST(Matrix, QuantizedProductsAreRightAndIndependentOfTheBatch) {
-  check_table({1, 2, 3}, {1, 15, 16, 17, 33});
+  check_table({1, 3}, {1, 15, 16, 17, 33});
 }
 
 TEST(Matrix, InputsLongerThanATileKeepTheirOrderOfSums) {
@@ -278,6 +278,19 @@ TEST(Matrix, DenseProducts) {
         }
       }
     }
+  }
+}
+
+TEST(Matrix, DenseProductsBeyondOneBlockOfRowsAndColumns) {
+  // 128 rows, 240 columns and 1024 inputs are blocked together.
+  const int out = 250;
+  const int in = 1030;
+  const Matrix m = Matrix::dense(
+      array_of(normal_values(out * in, 1), {out, in}, mx::bfloat16));
+  const auto x = normal_values(130 * in, 2);
+  const auto y = product(x, 0, 130, m, Compute::Fast);
+  for (int row : {0, 1, 127, 128, 129}) {
+    expect_same_bits(y, row * out, product(x, row, 1, m, Compute::Fast));
   }
 }
 

@@ -189,18 +189,22 @@ int CopyRow(const T* from, int n, std::size_t next, float* to) {
   return padded;
 }
 
-/** One group of weight rows times the copied rows of x, one block of inputs. */
+/** Copies of up to kDenseXRows rows of x, and their sums. */
+struct Scratch {
+  float* x; // [rows][kDenseCopyStride], one block of inputs
+  float* sums; // [rows][kDenseSumStride]
+  int rows;
+};
+
+/** One group of weight rows times the copied rows of x, one block of inputs,
+ * into the sums from column `to` on. */
 template <class T>
 void MultiplyGroup(
-    const Product<T>& p,
-    std::size_t first,
+    const Tile<T>& source,
     int count,
-    const float* x_copy,
-    int row0,
-    int row1,
-    int at) {
+    const Scratch& scratch,
+    int to) {
   alignas(64) float copy[kDenseGroup * kDenseCopyStride];
-  const Tile<T> source = p.tile(row0, first, at);
   int padded = 0;
   for (int c = 0; c < count; ++c) {
     padded = CopyRow(
@@ -209,26 +213,53 @@ void MultiplyGroup(
         kDenseGroup * source.w_stride,
         copy + c * kDenseCopyStride);
   }
-  for (int row = row0; row < row1; row += 4) {
+  for (int row = 0; row < scratch.rows; row += 4) {
+    const int rows = std::min(4, scratch.rows - row);
     for (int c = 0; c < count;) {
-      const Tile<T> place = p.tile(row, first + c, at);
       const Tile<float> tile{
-          x_copy + (row - row0) * kDenseCopyStride,
+          scratch.x + row * kDenseCopyStride,
           kDenseCopyStride,
           copy + c * kDenseCopyStride,
           kDenseCopyStride,
           padded,
-          place.y,
-          place.y_stride,
-          place.accumulate};
-      const int cols = count - c >= 3 ? 3 : 1;
-      if (cols == 3) {
-        MultiplyRows<3>(tile, std::min(4, row1 - row));
+          scratch.sums + row * kDenseSumStride + to + c,
+          kDenseSumStride,
+          source.accumulate};
+      if (count - c >= 3) {
+        MultiplyRows<3>(tile, rows);
+        c += 3;
       } else {
-        MultiplyRows<1>(tile, std::min(4, row1 - row));
+        MultiplyRows<1>(tile, rows);
+        c += 1;
       }
-      c += cols;
     }
+  }
+}
+
+/** All inputs of some columns, for the rows of x from `row` on. */
+template <class T>
+void MultiplyColumns(
+    const Product<T>& p,
+    int row,
+    std::size_t first,
+    std::size_t last,
+    const Scratch& scratch) {
+  for (int at = 0; at < p.cols; at += kDenseBlock) {
+    for (int r = 0; r < scratch.rows; ++r) {
+      const Tile<T> source = p.tile(row + r, first, at);
+      CopyRow(source.x, source.inputs, 0, scratch.x + r * kDenseCopyStride);
+    }
+    for (std::size_t n = first; n < last; n += kDenseGroup) {
+      MultiplyGroup(
+          p.tile(row, n, at),
+          static_cast<int>(std::min<std::size_t>(kDenseGroup, last - n)),
+          scratch,
+          static_cast<int>(n - first));
+    }
+  }
+  for (int r = 0; r < scratch.rows; ++r) {
+    const float* sums = scratch.sums + r * kDenseSumStride;
+    std::copy(sums, sums + (last - first), p.y + (row + r) * p.w_rows + first);
   }
 }
 
@@ -237,20 +268,13 @@ void MultiplyManyRows(
     const Product<T>& p,
     std::size_t first,
     std::size_t last,
-    float* x_copy) {
+    float* memory) {
   for (int row = 0; row < p.rows; row += kDenseXRows) {
-    const int row1 = std::min(p.rows, row + kDenseXRows);
-    for (int at = 0; at < p.cols; at += kDenseBlock) {
-      for (int r = row; r < row1; ++r) {
-        const Tile<T> source = p.tile(r, first, at);
-        CopyRow(
-            source.x, source.inputs, 0, x_copy + (r - row) * kDenseCopyStride);
-      }
-      for (std::size_t n = first; n < last; n += kDenseGroup) {
-        const int count =
-            static_cast<int>(std::min<std::size_t>(kDenseGroup, last - n));
-        MultiplyGroup(p, n, count, x_copy, row, row1, at);
-      }
+    const int rows = std::min(kDenseXRows, p.rows - row);
+    const Scratch scratch{memory, memory + rows * kDenseCopyStride, rows};
+    for (std::size_t n = first; n < last; n += kDenseCols) {
+      MultiplyColumns(
+          p, row, n, std::min<std::size_t>(last, n + kDenseCols), scratch);
     }
   }
 }
@@ -304,7 +328,7 @@ HWY_EXPORT(MultiplyDense);
 std::size_t dense_scratch(int rows) {
   const auto copied = static_cast<std::size_t>(
       rows <= kDenseDirectRows ? 0 : std::min(rows, kDenseXRows));
-  return copied * kDenseCopyStride;
+  return copied * (kDenseCopyStride + kDenseSumStride);
 }
 
 void multiply_dense(

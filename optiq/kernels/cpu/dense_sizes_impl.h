@@ -9,10 +9,14 @@ inline constexpr int kDenseBlock = 1024;
 inline constexpr int kDenseDirectRows = 2;
 
 // Beyond, float copies of 6 weight rows stay in L1 (24 KB), of 128 rows of x in
-// L2 (512 KB): aligned, filled up with zeros to whole pairs of vectors, and at
-// a stride that spreads them over the cache sets.
+// L2 (512 KB): aligned and filled up with zeros to whole pairs of vectors.
+// Their sums for 240 columns (130 KB) wait in L2 until all inputs are in. No
+// stride is near a power of two: rows spread over the cache sets. 3, 9 or 12
+// weight rows, and 32 or 64 of x, were slower.
 inline constexpr int kDenseGroup = 6;
 inline constexpr int kDenseXRows = 128;
 inline constexpr int kDenseCopyStride = kDenseBlock + 16;
+inline constexpr int kDenseCols = 240;
+inline constexpr int kDenseSumStride = kDenseCols + 24;
 
 } // namespace optiq::kernels::cpu
