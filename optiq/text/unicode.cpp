@@ -1,0 +1,162 @@
+#include <cstring>
+#include <map>
+#include <span>
+
+#include "optiq/text/unicode_impl.h"
+#include "optiq/text/unicode_tables.h"
+
+namespace optiq::text {
+namespace {
+
+constexpr std::uint32_t kCodePoints = 0x110000;
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD"; // U+FFFD
+
+void flip(
+    std::vector<std::uint16_t>& classes,
+    std::span<const CodePointRange> ranges,
+    std::uint16_t bit) {
+  for (const CodePointRange& range : ranges) {
+    for (std::uint32_t c = range.first; c <= range.last; ++c) {
+      classes[c] ^= bit;
+    }
+  }
+}
+
+std::vector<std::uint16_t> classes_by_code_point() {
+  const UnicodeTables tables = unicode_tables();
+  std::vector<std::uint16_t> classes(kCodePoints, 0);
+  flip(classes, tables.letter, kIsLetter | kIsWord);
+  flip(classes, tables.number, kIsNumber | kIsNumeric | kIsWord);
+  flip(classes, tables.mark, kIsMark | kIsWord);
+  flip(classes, tables.space, kIsSpace);
+  flip(classes, tables.numeric_differs, kIsNumeric);
+  flip(classes, tables.word_differs, kIsWord);
+  flip(classes, tables.nfc_mark, kIsNfcMark);
+  flip(classes, tables.nfc_unstable, kIsNfcUnstable);
+  flip(classes, tables.nfc_young, kIsNfcYoung);
+  classes['\r'] |= kIsNewline;
+  classes['\n'] |= kIsNewline;
+  return classes;
+}
+
+bool all_ascii(const char* at) {
+  std::uint64_t word = 0;
+  std::memcpy(&word, at, sizeof(word));
+  return (word & 0x8080808080808080u) == 0;
+}
+
+} // namespace
+
+CharacterClasses::CharacterClasses() {
+  const std::vector<std::uint16_t> classes = classes_by_code_point();
+  std::map<std::vector<std::uint16_t>, std::uint16_t> known;
+  for (std::size_t i = 0; i < block_of_.size(); ++i) {
+    const auto begin = classes.begin() + static_cast<std::ptrdiff_t>(i * 256);
+    const std::vector<std::uint16_t> block(begin, begin + 256);
+    const auto [found, added] = known.try_emplace(
+        block, static_cast<std::uint16_t>(blocks_.size() / 256));
+    if (added) {
+      blocks_.insert(blocks_.end(), block.begin(), block.end());
+    }
+    block_of_[i] = found->second;
+  }
+}
+
+const CharacterClasses& CharacterClasses::instance() {
+  static const CharacterClasses classes;
+  return classes;
+}
+
+void append_utf8(std::string& out, std::uint32_t c) {
+  const auto tail = [&](int shift) {
+    out += static_cast<char>(0x80 | ((c >> shift) & 0x3F));
+  };
+  if (c < 0x80) {
+    out += static_cast<char>(c);
+  } else if (c < 0x800) {
+    out += static_cast<char>(0xC0 | (c >> 6));
+    tail(0);
+  } else if (c < 0x10000) {
+    out += static_cast<char>(0xE0 | (c >> 12));
+    tail(6);
+    tail(0);
+  } else {
+    out += static_cast<char>(0xF0 | (c >> 18));
+    tail(12);
+    tail(6);
+    tail(0);
+  }
+}
+
+// The table of well-formed sequences, Unicode standard 3.9, table 3-7.
+Utf8Step step_utf8(std::string_view bytes) {
+  using Kind = Utf8Step::Kind;
+  const auto byte = [&](std::size_t i) {
+    return static_cast<unsigned char>(bytes[i]);
+  };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) {
+    return {Kind::Character, 1};
+  }
+  if (lead < 0xC2 || lead > 0xF4) {
+    return {Kind::Invalid, 1};
+  }
+  const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  unsigned char low = 0x80;
+  unsigned char high = 0xBF;
+  if (lead == 0xE0) {
+    low = 0xA0;
+  } else if (lead == 0xED) {
+    high = 0x9F;
+  } else if (lead == 0xF0) {
+    low = 0x90;
+  } else if (lead == 0xF4) {
+    high = 0x8F;
+  }
+  for (std::size_t i = 1; i < length; ++i) {
+    if (i == bytes.size()) {
+      return {Kind::Incomplete, i};
+    }
+    if (byte(i) < low || byte(i) > high) {
+      return {Kind::Invalid, i};
+    }
+    low = 0x80;
+    high = 0xBF;
+  }
+  return {Kind::Character, length};
+}
+
+std::size_t
+append_lossy(std::string& out, std::string_view bytes, bool more_to_come) {
+  std::size_t at = 0;
+  while (at < bytes.size()) {
+    const Utf8Step step = step_utf8(bytes.substr(at));
+    if (step.kind == Utf8Step::Kind::Character) {
+      out.append(bytes, at, step.length);
+    } else if (step.kind == Utf8Step::Kind::Incomplete && more_to_come) {
+      return at;
+    } else {
+      out += kReplacement;
+    }
+    at += step.length;
+  }
+  return at;
+}
+
+bool is_valid_utf8(std::string_view bytes) {
+  std::size_t at = 0;
+  while (at < bytes.size()) {
+    if (at + 8 <= bytes.size() && all_ascii(bytes.data() + at)) {
+      at += 8;
+      continue;
+    }
+    const Utf8Step step = step_utf8(bytes.substr(at));
+    if (step.kind != Utf8Step::Kind::Character) {
+      return false;
+    }
+    at += step.length;
+  }
+  return true;
+}
+
+} // namespace optiq::text

@@ -1,0 +1,152 @@
+"""Writes optiq/text/unicode_tables.cpp.
+
+    pip install unicodedata2==16.0.0 tokenizers==0.23.3
+    python tools/generate_unicode_tables.py optiq/text/unicode_tables.cpp
+
+The tokenizers of published models were trained with the Unicode data inside
+huggingface/tokenizers, which is not of one version: its regex engine has
+Unicode 16.0, `char::is_numeric` of its compiler 17.0, its NFC 9.0. The tables
+follow it on every code point. L, N, M come from unicodedata2 16.0.0 and are
+checked against the package; the few sets that no Python package knows at the
+right version are asked from it, code point by code point.
+"""
+
+import sys
+
+import tokenizers
+import unicodedata2 as ucd
+from tokenizers import AddedToken, Regex, Tokenizer, models
+from tokenizers import normalizers, pre_tokenizers
+
+CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+HANGUL_VOWELS_AND_TAILS = set(range(0x1161, 0x1176)) | set(range(0x11A8, 0x11C3))
+
+
+def category(initial):
+    return {c for c in CODE_POINTS if ucd.category(chr(c))[0] == initial}
+
+
+def matched_by(pattern):
+    """Code points that `pattern` matches in the package's regex engine."""
+    split = pre_tokenizers.Split(Regex(pattern), "removed")
+    left = set()
+    for at in range(0, len(CODE_POINTS), 4096):
+        block = "".join(map(chr, CODE_POINTS[at : at + 4096]))
+        for piece, _ in split.pre_tokenize_str(block):
+            left.update(map(ord, piece))
+    return set(CODE_POINTS) - left
+
+
+def numeric():
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return {c for c in CODE_POINTS if len(digits.pre_tokenize_str("a" + chr(c) + "a")) == 3}
+
+
+def word_characters():
+    """Those that keep a single_word token from matching."""
+    judge = Tokenizer(models.BPE(vocab={"\0": 0}, merges=[]))
+    judge.add_tokens([AddedToken("<x>", single_word=True, normalized=False)])
+    return {c for c in CODE_POINTS if 1 not in judge.encode(chr(c) + "<x>").ids}
+
+
+def compositions():
+    """(first, second, composed) of every primary composite."""
+    for c in CODE_POINTS:
+        parts = ucd.decomposition(chr(c))
+        if not parts or parts.startswith("<") or " " not in parts:
+            continue
+        first, second = (int(p, 16) for p in parts.split())
+        if ucd.normalize("NFC", chr(first) + chr(second)) == chr(c):
+            yield first, second, c
+
+
+def nfc_sets():
+    """(marks, unstable, young).
+
+    marks: combining class not 0. unstable: NFC may change it, alone or after
+    its predecessor. young: the package's NFC does not know it yet.
+    """
+    nfc = normalizers.NFC().normalize_str
+    marks = {c for c in CODE_POINTS if ucd.combining(chr(c))}
+    unstable = {c for c in CODE_POINTS if ucd.normalize("NFC", chr(c)) != chr(c)}
+    unstable |= HANGUL_VOWELS_AND_TAILS
+    # U+0345 has the highest combining class, U+0334 the lowest: one of the two
+    # changes places with every mark that is known to be one.
+    young = {
+        c for c in marks
+        if nfc("q\u0345" + chr(c)) == "q\u0345" + chr(c) and nfc("q" + chr(c) + "\u0334") == "q" + chr(c) + "\u0334"
+    }
+    young |= {c for c in unstable if nfc(chr(c)) == chr(c)} - HANGUL_VOWELS_AND_TAILS
+    old, new = set(), set()
+    for first, second, composed in compositions():
+        known = nfc(chr(first) + chr(second)) == chr(composed)
+        (old if known else new).update((first, second, composed))
+        if known:
+            unstable.add(second)
+    young |= new - old - (marks - young)
+    return marks - young, unstable - young, young
+
+
+def ranges(points):
+    out = []
+    for c in sorted(points):
+        if out and out[-1][1] == c - 1:
+            out[-1][1] = c
+        else:
+            out.append([c, c])
+    return out
+
+
+def table(name, points):
+    cells = [f"{{0x{a:X}, 0x{b:X}}}," for a, b in ranges(points)]
+    lines, line = [], "   "
+    for cell in cells:
+        if len(line) + 1 + len(cell) > 80:
+            lines.append(line)
+            line = "   "
+        line += " " + cell
+    lines.append(line)
+    body = "\n".join(lines)
+    return f"constexpr CodePointRange {name}[] = {{\n{body}\n}};\n"
+
+
+def main():
+    assert ucd.unidata_version == "16.0.0", ucd.unidata_version
+    assert tokenizers.__version__ == "0.23.3", tokenizers.__version__
+    letter, number, mark = category("L"), category("N"), category("M")
+    space = matched_by(r"\s")
+    for points, pattern in ((letter, r"\p{L}"), (number, r"\p{N}"), (mark, r"\p{M}")):
+        assert matched_by(pattern) == points, pattern
+    nfc_marks, nfc_unstable, nfc_young = nfc_sets()
+    tables = {
+        "Letter": letter,
+        "Number": number,
+        "Mark": mark,
+        "Space": space,
+        "NumericDiffers": numeric() ^ number,
+        "WordDiffers": word_characters() ^ (letter | number | mark),
+        "NfcMark": nfc_marks,
+        "NfcUnstable": nfc_unstable,
+        "NfcYoung": nfc_young,
+    }
+    parts = [
+        "// Generated by tools/generate_unicode_tables.py. Do not edit.\n"
+        "// clang-format off\n"
+        '#include "optiq/text/unicode_tables.h"\n\n'
+        "namespace optiq::text {\nnamespace {\n"
+    ]
+    parts += [table("k" + name, points) for name, points in tables.items()]
+    parts.append("} // namespace\n")
+    parts.append(
+        "UnicodeTables unicode_tables() {\n  return {\n"
+        + "".join(f"      k{name},\n" for name in tables)
+        + "  };\n}\n\n} // namespace optiq::text"
+    )
+    with open(sys.argv[1], "w") as out:
+        out.write("\n".join(parts) + "\n")
+    for name, points in tables.items():
+        print(name, len(points), "code points,", len(ranges(points)), "ranges")
+
+
+if __name__ == "__main__":
+    main()
