@@ -1,0 +1,41 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "optiq/text/json_fields_impl.h"
+
+namespace optiq::text {
+
+/** `text` in normalization form C, as Unicode 9.0 has it. */
+std::string normalize_nfc(std::string_view text);
+
+/** `text` with every occurrence of `pattern` (not empty) replaced. */
+std::string replace_all(
+    std::string_view text,
+    std::string_view pattern,
+    std::string_view content);
+
+/** The `normalizer` of a tokenizer.json: NFC, Replace, Prepend, Sequence. */
+class Normalizer {
+ public:
+  /** Of a field that may be null. Throws Corrupt or Unsupported. */
+  static Normalizer parse(const JsonField& field);
+
+  std::string apply(std::string_view text) const;
+  bool is_identity() const {
+    return steps_.empty();
+  }
+
+ private:
+  struct Step {
+    enum class Kind { Nfc, Replace, Prepend } kind;
+    std::string pattern;
+    std::string content;
+  };
+  void add(const JsonField& field);
+  std::vector<Step> steps_;
+};
+
+} // namespace optiq::text
