@@ -46,6 +46,7 @@ class Tokenizer {
   std::int32_t vocab_size() const;
 
  private:
+  friend class StreamingDetokenizer;
   struct Impl;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
@@ -60,6 +61,9 @@ class StreamingDetokenizer {
   StreamingDetokenizer(
       std::shared_ptr<const Tokenizer> tokenizer,
       bool skip_special_tokens);
+  ~StreamingDetokenizer();
+  StreamingDetokenizer(StreamingDetokenizer&&) noexcept;
+  StreamingDetokenizer& operator=(StreamingDetokenizer&&) noexcept;
   /** Text that became complete with this token; may be empty. */
   std::string push(std::int32_t id);
   /** What is left; incomplete bytes as U+FFFD. */
@@ -68,8 +72,8 @@ class StreamingDetokenizer {
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_tokens_;
-  std::string pending_;
-  bool at_start_ = true;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 } // namespace optiq::text

@@ -1,0 +1,253 @@
+#include "optiq/base/error.h"
+#include "optiq/text/tokenizer_json_impl.h"
+
+namespace optiq::text {
+namespace {
+
+using artifacts::Json;
+
+constexpr std::size_t kMaxDepth = 200;
+
+/** Receives the events of nlohmann's SAX parser. */
+class Reader {
+ public:
+  Reader(TokenizerJson& result, const std::string& where)
+      : result_(result), where_(where) {}
+
+  bool null() {
+    return scalar(nullptr, "null");
+  }
+  bool boolean(bool value) {
+    return scalar(value, "true or false");
+  }
+  bool number_integer(Json::number_integer_t value) {
+    return scalar(value, "a negative number");
+  }
+  bool number_unsigned(Json::number_unsigned_t value) {
+    if (part_ == Part::Vocabulary) {
+      add_token(value);
+      return true;
+    }
+    return scalar(value, "a number");
+  }
+  bool number_float(Json::number_float_t value, const std::string&) {
+    return scalar(value, "a number with a fraction");
+  }
+  bool string(std::string& value) {
+    if (part_ == Part::Merges) {
+      add_merge_line(value);
+      return true;
+    }
+    if (part_ == Part::MergePair) {
+      pair_.push_back(std::move(value));
+      return true;
+    }
+    return scalar(std::move(value), "a string");
+  }
+  bool binary(Json::binary_t&) {
+    return false; // no such event for text
+  }
+
+  bool start_object(std::size_t) {
+    if (in_model("vocab")) {
+      part_ = Part::Vocabulary;
+      result_.has_vocabulary = true;
+      return true;
+    }
+    return open(Json::object(), "an object");
+  }
+  bool key(std::string& name) {
+    key_ = std::move(name);
+    return true;
+  }
+  bool end_object() {
+    if (part_ == Part::Vocabulary) {
+      part_ = Part::Rest;
+      return true;
+    }
+    open_.pop_back();
+    return true;
+  }
+
+  bool start_array(std::size_t) {
+    if (part_ == Part::Merges) {
+      part_ = Part::MergePair;
+      pair_.clear();
+      return true;
+    }
+    if (in_model("merges")) {
+      part_ = Part::Merges;
+      result_.has_merges = true;
+      return true;
+    }
+    return open(Json::array(), "an array");
+  }
+  bool end_array() {
+    if (part_ == Part::MergePair) {
+      if (pair_.size() != 2) {
+        reject_merge(fmt::format("an array of {} strings", pair_.size()));
+      }
+      result_.merges.emplace_back(std::move(pair_[0]), std::move(pair_[1]));
+      part_ = Part::Merges;
+      return true;
+    }
+    if (part_ == Part::Merges) {
+      part_ = Part::Rest;
+      return true;
+    }
+    open_.pop_back();
+    return true;
+  }
+
+  bool parse_error(
+      std::size_t position,
+      const std::string& last_token,
+      const nlohmann::detail::exception&) {
+    fail(
+        ErrorKind::Corrupt,
+        "[Tokenizer::parse] {}: found '{}' at byte {}, expected JSON. Fetch "
+        "the file again",
+        where_,
+        last_token.substr(0, 40),
+        position);
+  }
+
+ private:
+  enum class Part { Rest, Vocabulary, Merges, MergePair };
+
+  /** Whether the value that comes is model.<name>. */
+  bool in_model(std::string_view name) const {
+    return part_ == Part::Rest && open_.size() == 2 && key_ == name &&
+        open_[1] == model_;
+  }
+
+  void add_token(std::uint64_t id) {
+    if (id >= kMaxTokens) {
+      fail(
+          ErrorKind::Corrupt,
+          "[Tokenizer::parse] {}.model.vocab: found id {} for '{}', expected "
+          "at most {}. Fetch the file again",
+          where_,
+          id,
+          key_,
+          kMaxTokens - 1);
+    }
+    if (!result_.vocabulary.add(key_, static_cast<std::uint32_t>(id))) {
+      fail(
+          ErrorKind::Corrupt,
+          "[Tokenizer::parse] {}.model.vocab: found id {} twice, the second "
+          "time for '{}', expected one token per id. Fetch the file again",
+          where_,
+          id,
+          key_);
+    }
+  }
+
+  [[noreturn]] void reject_merge(const std::string& found) const {
+    fail(
+        ErrorKind::Corrupt,
+        "[Tokenizer::parse] {}.model.merges[{}]: found {}, expected two tokens "
+        "as 'left right' or ['left', 'right']. Fetch the file again",
+        where_,
+        result_.merges.size(),
+        found);
+  }
+
+  void add_merge_line(const std::string& line) {
+    if (line.starts_with("#version")) {
+      return; // the first line of a merges.txt that was taken over
+    }
+    const std::size_t space = line.find(' ');
+    if (space == std::string::npos ||
+        line.find(' ', space + 1) != std::string::npos) {
+      reject_merge("'" + line.substr(0, 80) + "'");
+    }
+    result_.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
+  }
+
+  void check_part(const char* found) const {
+    if (part_ == Part::Vocabulary) {
+      fail(
+          ErrorKind::Corrupt,
+          "[Tokenizer::parse] {}.model.vocab: found {} for '{}', expected an "
+          "id. Fetch the file again",
+          where_,
+          found,
+          key_);
+    }
+    if (part_ != Part::Rest) {
+      reject_merge(found);
+    }
+  }
+
+  Json* place(Json value) {
+    if (open_.empty()) {
+      result_.document = std::move(value);
+      return &result_.document;
+    }
+    Json& parent = *open_.back();
+    if (parent.is_array()) {
+      parent.push_back(std::move(value));
+      return &parent.back();
+    }
+    Json& slot = parent[key_];
+    slot = std::move(value);
+    return &slot;
+  }
+
+  bool scalar(Json value, const char* found) {
+    check_part(found);
+    place(std::move(value));
+    return true;
+  }
+
+  bool open(Json empty, const char* found) {
+    check_part(found);
+    if (open_.size() == kMaxDepth) {
+      fail(
+          ErrorKind::Corrupt,
+          "[Tokenizer::parse] {}: found values nested deeper than {}, expected "
+          "a tokenizer. Fetch the file again",
+          where_,
+          kMaxDepth);
+    }
+    const bool is_model = open_.size() == 1 && key_ == "model";
+    Json* slot = place(std::move(empty));
+    open_.push_back(slot);
+    if (is_model) {
+      model_ = slot;
+    }
+    return true;
+  }
+
+  TokenizerJson& result_;
+  const std::string& where_;
+  Part part_ = Part::Rest;
+  // Containers from the root down. A parent does not grow while one of its
+  // children is open, so the pointers stay good.
+  std::vector<Json*> open_;
+  Json* model_ = nullptr;
+  std::string key_;
+  std::vector<std::string> pair_;
+};
+
+} // namespace
+
+TokenizerJson read_tokenizer_json(
+    std::string_view text,
+    const std::string& where) {
+  TokenizerJson result;
+  Reader reader(result, where);
+  Json::sax_parse(text.begin(), text.end(), &reader);
+  if (const auto twice = result.vocabulary.index()) {
+    fail(
+        ErrorKind::Corrupt,
+        "[Tokenizer::parse] {}.model.vocab: found '{}' twice, expected one id "
+        "per token. Fetch the file again",
+        where,
+        *twice);
+  }
+  return result;
+}
+
+} // namespace optiq::text

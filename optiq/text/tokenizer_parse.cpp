@@ -1,0 +1,217 @@
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+#include "optiq/text/tokenizer_impl.h"
+#include "optiq/text/tokenizer_json_impl.h"
+
+namespace optiq::text {
+namespace {
+
+constexpr std::size_t kMaxFileBytes = 256u << 20;
+
+BpeOptions parse_model_options(const JsonField& model, bool byte_level) {
+  const JsonField type = model["type"];
+  if (!type.is_null() && type.string() != "BPE") {
+    type.refuse("the model " + type.string());
+  }
+  const JsonField dropout = model["dropout"];
+  if (!dropout.is_null() && dropout.value() != 0) {
+    dropout.refuse("random merges");
+  }
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    if (!model[key].string_or("").empty()) {
+      model[key].refuse("a marker at word pieces");
+    }
+  }
+  return {
+      .unk_token = model["unk_token"].string_or(""),
+      .fuse_unk = model["fuse_unk"].boolean_or(false),
+      .byte_fallback = model["byte_fallback"].boolean_or(false),
+      .ignore_merges = model["ignore_merges"].boolean_or(false),
+      .byte_level = byte_level};
+}
+
+std::vector<BpeMerge> resolve_merges(
+    const TokenizerJson& json,
+    const Vocabulary& vocabulary,
+    const std::string& where) {
+  std::vector<BpeMerge> merges;
+  merges.reserve(json.merges.size());
+  for (const auto& [left, right] : json.merges) {
+    const auto id = [&](const std::string& token) {
+      const auto found = vocabulary.find(token);
+      if (!found) {
+        fail(
+            ErrorKind::Corrupt,
+            "[Tokenizer::parse] {}.model.merges[{}]: found '{}', expected a "
+            "token of model.vocab. Fetch the file again",
+            where,
+            merges.size(),
+            token);
+      }
+      return *found;
+    };
+    merges.push_back({id(left), id(right), id(left + right)});
+  }
+  return merges;
+}
+
+AddedToken parse_added_token(const JsonField& field) {
+  const bool special = field["special"].boolean();
+  return {
+      .id = field["id"].index(kMaxTokens),
+      .content = field["content"].non_empty_string(),
+      .single_word = field["single_word"].boolean_or(false),
+      .lstrip = field["lstrip"].boolean_or(false),
+      .rstrip = field["rstrip"].boolean_or(false),
+      .normalized = field["normalized"].boolean_or(!special),
+      .special = special};
+}
+
+/** The ids that a template puts for one of its special tokens. */
+std::vector<std::int32_t> parse_special_ids(
+    const JsonField& special_tokens,
+    const std::string& name) {
+  std::vector<std::int32_t> ids;
+  const JsonField list = special_tokens[name.c_str()]["ids"];
+  for (std::size_t i = 0; i < list.array_size(); ++i) {
+    ids.push_back(static_cast<std::int32_t>(list[i].index(kMaxTokens)));
+  }
+  return ids;
+}
+
+SpecialTokenFrame parse_template(const JsonField& field) {
+  SpecialTokenFrame frame;
+  bool text_seen = false;
+  const JsonField single = field["single"];
+  for (std::size_t i = 0; i < single.array_size(); ++i) {
+    const JsonField piece = single[i];
+    if (piece["SpecialToken"].is_null()) {
+      const JsonField id = piece["Sequence"]["id"];
+      if (id.string() != "A" || text_seen) {
+        id.reject("A, once");
+      }
+      text_seen = true;
+      continue;
+    }
+    const std::string name = piece["SpecialToken"]["id"].string();
+    auto& side = text_seen ? frame.after : frame.before;
+    const auto ids = parse_special_ids(field["special_tokens"], name);
+    side.insert(side.end(), ids.begin(), ids.end());
+  }
+  if (!text_seen) {
+    single.reject("a template with the sequence A");
+  }
+  return frame;
+}
+
+SpecialTokenFrame parse_post_processor(const JsonField& field) {
+  SpecialTokenFrame frame;
+  if (field.is_null()) {
+    return frame;
+  }
+  const JsonField type_field = field["type"];
+  const std::string type = type_field.string();
+  if (type == "TemplateProcessing") {
+    return parse_template(field);
+  }
+  if (type == "Sequence") {
+    const JsonField parts = field["processors"];
+    for (std::size_t i = 0; i < parts.array_size(); ++i) {
+      const SpecialTokenFrame outer = parse_post_processor(parts[i]);
+      frame.before.insert(
+          frame.before.begin(), outer.before.begin(), outer.before.end());
+      frame.after.insert(
+          frame.after.end(), outer.after.begin(), outer.after.end());
+    }
+  } else if (type != "ByteLevel") { // which only moves offsets
+    type_field.refuse("the post-processor " + type);
+  }
+  return frame;
+}
+
+} // namespace
+
+/** Registers the entries of `added_tokens`, in the order of the file. */
+void Tokenizer::Impl::add_tokens(const JsonField& list) {
+  if (list.is_null()) {
+    return;
+  }
+  added.reserve(list.array_size()); // pointers into it are kept
+  auto next_id = static_cast<std::uint32_t>(vocabulary.count());
+  for (std::size_t i = 0; i < list.array_size(); ++i) {
+    const AddedToken& token = added.emplace_back(parse_added_token(list[i]));
+    const auto known = vocabulary.find(token.content);
+    // The original numbers new tokens itself and only warns when the file
+    // disagrees. The model was trained with one of the two: refuse.
+    const std::uint32_t expected = known ? *known : next_id++;
+    if (token.id != expected || (!known && vocabulary.token(expected))) {
+      list[i]["id"].reject(fmt::format(
+          "{}, {}", expected, known ? "as in model.vocab" : "the next free"));
+    }
+    if (!added_ids.emplace(token.content, token.id).second) {
+      list[i]["content"].reject("a token that was not added before");
+    }
+    added_by_id.emplace(token.id, &token);
+    id_limit = std::max(id_limit, token.id + 1);
+    if (!token.normalized) {
+      raw_finder.add(token.content, token);
+      continue;
+    }
+    const std::string form = normalizer.apply(token.content);
+    if (form.empty()) {
+      list[i]["content"].reject("a token that normalization leaves");
+    }
+    normalized_finder.add(form, token);
+    if (form != token.content) {
+      normalized_form.emplace(token.id, form);
+    }
+  }
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::parse(
+    std::string_view tokenizer_json,
+    const std::string& where) {
+  if (tokenizer_json.size() > kMaxFileBytes) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[Tokenizer::parse] {}: found {} bytes, expected at most {}. Is it a "
+        "tokenizer?",
+        where,
+        tokenizer_json.size(),
+        kMaxFileBytes);
+  }
+  TokenizerJson json = read_tokenizer_json(tokenizer_json, where);
+  const JsonField root(json.document, where);
+  const JsonField model = root["model"];
+  auto impl = std::make_unique<Impl>();
+  impl->normalizer = Normalizer::parse(root["normalizer"]);
+  impl->pre_tokenizer = PreTokenizer::parse(root["pre_tokenizer"]);
+  impl->decoder = TokenDecoder::parse(root["decoder"]);
+  impl->frame = parse_post_processor(root["post_processor"]);
+  // `truncation` and `padding` are left: callers of the original switch both
+  // off for every call.
+  BpeOptions options =
+      parse_model_options(model, impl->pre_tokenizer.byte_level());
+  if (!json.has_vocabulary) {
+    model["vocab"].reject("an object of ids by token");
+  }
+  if (!json.has_merges) {
+    model["merges"].reject("an array of merges");
+  }
+  impl->vocabulary = std::move(json.vocabulary);
+  impl->id_limit = impl->vocabulary.id_limit();
+  impl->model.emplace(
+      impl->vocabulary,
+      resolve_merges(json, impl->vocabulary, where),
+      std::move(options));
+  impl->add_tokens(root["added_tokens"]);
+  return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(impl)));
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::load(
+    const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "tokenizer.json";
+  return parse(read_text_file(path, kMaxFileBytes), path.string());
+}
+
+} // namespace optiq::text

@@ -1,0 +1,323 @@
+#include "optiq/text/tokenizer.h"
+
+#include <chrono>
+
+#include <gtest/gtest.h>
+
+#include "tokenizer_json_for_tests.h"
+
+#include "optiq/base/error.h"
+
+namespace optiq::text {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+std::shared_ptr<const Tokenizer> make(const Json& json) {
+  return Tokenizer::parse(json.dump(), "tokenizer.json");
+}
+
+Ids bytes(std::string_view text) {
+  Ids ids;
+  for (const char c : text) {
+    ids.push_back(static_cast<unsigned char>(c));
+  }
+  return ids;
+}
+
+TEST(Tokenizer, MergesByRankThenFromTheLeft) {
+  // Tokens 256 "bc", 257 "ab", 258 "aa".
+  const auto tokenizer = make(byte_level_json({"b c", "a b", "a a"}));
+  EXPECT_EQ(tokenizer->encode("abc", false), (Ids{'a', 256}));
+  EXPECT_EQ(tokenizer->encode("ab", false), (Ids{257}));
+  EXPECT_EQ(tokenizer->encode("aaa", false), (Ids{258, 'a'}));
+  EXPECT_EQ(tokenizer->encode("aaab", false), (Ids{258, 257}));
+  EXPECT_EQ(tokenizer->encode("", false), Ids{});
+  EXPECT_EQ(tokenizer->vocab_size(), 259);
+  EXPECT_EQ(tokenizer->token_to_id("bc"), 256);
+  EXPECT_EQ(tokenizer->token_to_id("cb"), std::nullopt);
+}
+
+TEST(Tokenizer, TheHeapOfLongWordsMergesAsTheScanOfShortOnes) {
+  const std::vector<std::string> merges = {
+      "a b", "b a", "ab ab", "a a", "aa b", "b b", "abab a", "bb aa"};
+  const auto tokenizer = make(byte_level_json(merges));
+  // The oracle: apply the first rule that applies anywhere, leftmost, and
+  // begin again.
+  const auto slow = [&](const std::string& word) {
+    std::vector<std::string> parts;
+    for (const char c : word) {
+      parts.emplace_back(1, c);
+    }
+    for (std::size_t rule = 0; rule < merges.size();) {
+      bool merged = false;
+      for (std::size_t i = 0; i + 1 < parts.size() && !merged; ++i) {
+        if (parts[i] + " " + parts[i + 1] == merges[rule]) {
+          parts[i] += parts[i + 1];
+          parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+          merged = true;
+        }
+      }
+      rule = merged ? 0 : rule + 1;
+    }
+    Ids ids;
+    for (const std::string& part : parts) {
+      ids.push_back(*tokenizer->token_to_id(part));
+    }
+    return ids;
+  };
+  std::uint32_t state = 1;
+  for (std::size_t length = 1; length <= 120; ++length) {
+    std::string word;
+    for (std::size_t i = 0; i < length; ++i) {
+      state = state * 1664525 + 1013904223;
+      word += (state >> 24) % 5 < 3 ? 'a' : 'b';
+    }
+    EXPECT_EQ(tokenizer->encode(word, false), slow(word)) << word;
+  }
+}
+
+TEST(Tokenizer, AMegabyteOfOneWordIsNotQuadratic) {
+  const auto tokenizer = make(byte_level_json({"a a", "aa aa", "aaaa aaaa"}));
+  const auto begin = std::chrono::steady_clock::now();
+  const Ids ids = tokenizer->encode(std::string(1u << 20, 'a'), false);
+  EXPECT_EQ(ids, Ids((1u << 20) / 8, 258));
+  // 10^12 steps if every merge scanned the word; about 10^7 with the heap.
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+}
+
+TEST(Tokenizer, InvalidBytesBecomeReplacementCharacters) {
+  const auto tokenizer = make(byte_level_json({}));
+  EXPECT_EQ(tokenizer->encode("a\xE2\x82z", false), bytes("a\xEF\xBF\xBDz"));
+  EXPECT_EQ(tokenizer->encode("e\xCC\x81", false), bytes("\xC3\xA9")); // NFC
+}
+
+TEST(Tokenizer, AddedTokensAreLeftmostLongest) {
+  Json json = byte_level_json({});
+  json["added_tokens"] = {
+      added_token(256, "<a"),
+      added_token(257, "<ab>"),
+      added_token(258, "b>c"),
+      added_token(259, "<s>", {"special"})};
+  const auto tokenizer = make(json);
+  EXPECT_EQ(tokenizer->encode("<ab>", false), (Ids{257}));
+  EXPECT_EQ(tokenizer->encode("<ab", false), (Ids{256, 'b'}));
+  EXPECT_EQ(tokenizer->encode("<ab>c", false), (Ids{257, 'c'}));
+  EXPECT_EQ(tokenizer->encode("<<ab>c", false), (Ids{'<', 257, 'c'}));
+  EXPECT_EQ(tokenizer->encode("<ab<s>", false), (Ids{256, 'b', 259}));
+  EXPECT_EQ(tokenizer->encode("<s><s>", false), (Ids{259, 259}));
+  EXPECT_EQ(tokenizer->token_to_id("<ab>"), 257);
+  EXPECT_TRUE(tokenizer->is_special(259));
+  EXPECT_FALSE(tokenizer->is_special(257));
+  EXPECT_FALSE(tokenizer->is_special(-1));
+  EXPECT_EQ(tokenizer->decode({'x', 259, 257}, false), "x<s><ab>");
+  EXPECT_EQ(tokenizer->decode({'x', 259, 257}, true), "x<ab>");
+}
+
+TEST(Tokenizer, FlagsOfAddedTokens) {
+  Json json = byte_level_json({});
+  json["added_tokens"] = {
+      added_token(256, "<l>", {"lstrip"}),
+      added_token(257, "<r>", {"rstrip"}),
+      added_token(258, "word", {"single_word"}),
+      added_token(259, "caf\u00e9", {"normalized"}),
+      added_token(260, "raw\u00e9")};
+  const auto tokenizer = make(json);
+  EXPECT_EQ(tokenizer->encode("a \n<l> b", false), (Ids{'a', 256, ' ', 'b'}));
+  EXPECT_EQ(
+      tokenizer->encode("a <r> \u3000b", false), (Ids{'a', ' ', 257, 'b'}));
+  EXPECT_EQ(tokenizer->encode("<r>  <l>", false), (Ids{257, 256}));
+  EXPECT_EQ(tokenizer->encode("(word)", false), (Ids{'(', 258, ')'}));
+  EXPECT_EQ(tokenizer->encode("words", false), bytes("words"));
+  EXPECT_EQ(tokenizer->encode("\u00e9word", false), bytes("\u00e9word"));
+  EXPECT_EQ(tokenizer->encode("cafe\u0301", false), (Ids{259}));
+  EXPECT_EQ(tokenizer->encode("raw\u00e9", false), (Ids{260}));
+  EXPECT_EQ(tokenizer->encode("rawe\u0301", false), bytes("raw\u00e9"));
+}
+
+TEST(Tokenizer, TemplatePutsTokensAround) {
+  Json json = byte_level_json({});
+  json["added_tokens"] = {added_token(256, "<s>", {"special"})};
+  json["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single",
+       {{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}},
+        {{"Sequence", {{"id", "A"}, {"type_id", 0}}}},
+        {{"SpecialToken", {{"id", "</s>"}, {"type_id", 0}}}}}},
+      {"special_tokens",
+       {{"<s>", {{"ids", {256}}}}, {"</s>", {{"ids", {1, 2}}}}}}};
+  const auto tokenizer = make(json);
+  EXPECT_EQ(tokenizer->encode("a", true), (Ids{256, 'a', 1, 2}));
+  EXPECT_EQ(tokenizer->encode("", true), (Ids{256, 1, 2}));
+  EXPECT_EQ(tokenizer->encode("a", false), (Ids{'a'}));
+}
+
+TEST(Tokenizer, IgnoreMergesTakesWholeWords) {
+  Json json = byte_level_json({"a b"});
+  json["model"]["vocab"]["\u0120xyz"] = 257; // " xyz", which no merge makes
+  EXPECT_EQ(make(json)->encode(" xyz", false), bytes(" xyz"));
+  json["model"]["ignore_merges"] = true;
+  EXPECT_EQ(make(json)->encode(" xyz", false), (Ids{257}));
+}
+
+TEST(Tokenizer, ByteFallback) {
+  const auto tokenizer = make(byte_fallback_json());
+  EXPECT_EQ(tokenizer->encode("ab a", false), (Ids{4, 1, 2}));
+  EXPECT_EQ(tokenizer->encode("\u00e9", false), (Ids{5 + 0xC3, 5 + 0xA9}));
+  EXPECT_EQ(
+      tokenizer->decode({4, 1, 5 + 0xC3, 5 + 0xA9, 2}, false), "ab \u00e9a");
+  // One bad byte spoils its run, as in the original.
+  EXPECT_EQ(
+      tokenizer->decode({5 + 0xC3, 5 + 0xA9, 5 + 0xFF}, false),
+      "\uFFFD\uFFFD\uFFFD");
+  EXPECT_EQ(tokenizer->token_bytes(5 + 0xC3), "\xC3");
+  EXPECT_EQ(tokenizer->token_bytes(1), " ");
+}
+
+TEST(Tokenizer, UnknownCharacters) {
+  Json json = byte_fallback_json();
+  json["model"]["byte_fallback"] = false;
+  EXPECT_EQ(make(json)->encode("axyb", false), (Ids{2, 0, 3}));
+  json["model"]["fuse_unk"] = false;
+  EXPECT_EQ(make(json)->encode("axyb", false), (Ids{2, 0, 0, 3}));
+  json["model"]["unk_token"] = "<none>";
+  EXPECT_EQ(make(json)->encode("ab", false), (Ids{4}));
+  EXPECT_THROW(make(json)->encode("x", false), Error);
+}
+
+TEST(Tokenizer, TokenBytes) {
+  const auto tokenizer = make(byte_level_json({"\u0120 a"}));
+  EXPECT_EQ(tokenizer->token_bytes(0), std::string(1, '\0'));
+  EXPECT_EQ(tokenizer->token_bytes(0xE2), "\xE2");
+  EXPECT_EQ(tokenizer->token_bytes(256), " a");
+  EXPECT_EQ(tokenizer->token_bytes(257), "");
+  EXPECT_EQ(tokenizer->token_bytes(-1), "");
+}
+
+struct BadField {
+  const char* pointer; // where to put the value
+  Json value;
+  ErrorKind kind;
+  const char* named; // what the message must name
+};
+
+TEST(Tokenizer, EveryBadFieldIsNamed) {
+  const Json number = 7;
+  const BadField kCases[] = {
+      {"/model", number, ErrorKind::Corrupt, "tokenizer.json.model"},
+      {"/model/type", "Unigram", ErrorKind::Unsupported, "Unigram"},
+      {"/model/vocab", number, ErrorKind::Corrupt, "model.vocab"},
+      {"/model/vocab/b", "x", ErrorKind::Corrupt, "model.vocab"},
+      {"/model/vocab/b", -1, ErrorKind::Corrupt, "model.vocab"},
+      {"/model/vocab/b", 1.5, ErrorKind::Corrupt, "model.vocab"},
+      {"/model/vocab/b", 97, ErrorKind::Corrupt, "id 97 twice"},
+      {"/model/vocab/b", 4u << 20, ErrorKind::Corrupt, "id 4194304"},
+      {"/model/vocab/b", 1ull << 40, ErrorKind::Corrupt, "model.vocab"},
+      {"/model/vocab/b", Json::array(), ErrorKind::Corrupt, "model.vocab"},
+      {"/model/merges", number, ErrorKind::Corrupt, "model.merges"},
+      {"/model/merges", Json::array({"ab"}), ErrorKind::Corrupt, "merges[0]"},
+      {"/model/merges",
+       Json::array({"a b c"}),
+       ErrorKind::Corrupt,
+       "merges[0]"},
+      {"/model/merges", Json::array({7}), ErrorKind::Corrupt, "merges[0]"},
+      {"/model/merges",
+       Json::array({Json::array({"a"})}),
+       ErrorKind::Corrupt,
+       "merges[0]"},
+      {"/model/merges",
+       Json::array({Json::array({"a", 1})}),
+       ErrorKind::Corrupt,
+       "merges[0]"},
+      {"/model/merges", Json::array({"a c"}), ErrorKind::Corrupt, "'ac'"},
+      {"/model/merges",
+       Json::array({"a \u4e00"}),
+       ErrorKind::Corrupt,
+       "merges[0]"},
+      {"/model/dropout", 0.1, ErrorKind::Unsupported, "model.dropout"},
+      {"/model/end_of_word_suffix", "x", ErrorKind::Unsupported, "suffix"},
+      {"/model/fuse_unk", "yes", ErrorKind::Corrupt, "model.fuse_unk"},
+      {"/model/unk_token", number, ErrorKind::Corrupt, "model.unk_token"},
+      {"/normalizer", number, ErrorKind::Corrupt, "normalizer"},
+      {"/normalizer/type", "NFKC", ErrorKind::Unsupported, "NFKC"},
+      {"/normalizer/type", "Replace", ErrorKind::Corrupt, "normalizer.pattern"},
+      {"/pre_tokenizer/type",
+       "Whitespace",
+       ErrorKind::Unsupported,
+       "Whitespac"},
+      {"/pre_tokenizer/pretokenizers/0/behavior",
+       "x",
+       ErrorKind::Corrupt,
+       "pretokenizers[0].behavior"},
+      {"/pre_tokenizer/pretokenizers/0/pattern",
+       {{"String", ""}},
+       ErrorKind::Corrupt,
+       "pattern.String"},
+      {"/pre_tokenizer/pretokenizers/0/pattern",
+       {{"Regex", "\\w"}},
+       ErrorKind::Unsupported,
+       "pretokenizers[0].pattern.Regex"},
+      {"/pre_tokenizer/pretokenizers/0",
+       {{"type", "ByteLevel"}},
+       ErrorKind::Unsupported,
+       "ByteLevel after ByteLevel"},
+      {"/post_processor",
+       {{"type", "BertProcessing"}},
+       ErrorKind::Unsupported,
+       "BertProcessing"},
+      {"/post_processor",
+       {{"type", "TemplateProcessing"}, {"single", Json::array()}},
+       ErrorKind::Corrupt,
+       "post_processor.single"},
+      {"/decoder/type", "WordPiece", ErrorKind::Unsupported, "WordPiece"},
+      {"/decoder",
+       {{"type", "Strip"}, {"content", "ab"}},
+       ErrorKind::Corrupt,
+       "decoder.content"},
+      {"/added_tokens", number, ErrorKind::Corrupt, "added_tokens"},
+      {"/added_tokens/0", number, ErrorKind::Corrupt, "added_tokens[0]"},
+      {"/added_tokens/0",
+       added_token(300, "<x>"),
+       ErrorKind::Corrupt,
+       "added_tokens[0].id"},
+      {"/added_tokens/0",
+       added_token(256, ""),
+       ErrorKind::Corrupt,
+       "added_tokens[0].content"},
+      {"/added_tokens/0",
+       added_token(98, "a"),
+       ErrorKind::Corrupt,
+       "added_tokens[0].id"},
+  };
+  for (const BadField& c : kCases) {
+    Json json = byte_level_json({});
+    json["added_tokens"] = {added_token(256, "<x>")};
+    json[Json::json_pointer(c.pointer)] = c.value;
+    try {
+      make(json);
+      ADD_FAILURE() << "accepted " << c.pointer << " = " << c.value;
+    } catch (const Error& error) {
+      const std::string message = error.what();
+      EXPECT_EQ(error.kind(), c.kind) << message;
+      EXPECT_NE(message.find(c.named), std::string::npos) << message;
+      EXPECT_EQ(message.find("[Tokenizer::parse] tokenizer.json"), 0u)
+          << message;
+    }
+  }
+}
+
+TEST(Tokenizer, BrokenFiles) {
+  const std::string whole = byte_level_json({"a b"}).dump();
+  for (const std::size_t size :
+       {std::size_t{0}, whole.size() / 2, whole.size() - 1}) {
+    EXPECT_THROW(Tokenizer::parse(whole.substr(0, size), "t"), Error) << size;
+  }
+  EXPECT_THROW(Tokenizer::parse("7", "t"), Error);
+  EXPECT_THROW(Tokenizer::parse(std::string(100'000, '['), "t"), Error);
+  EXPECT_THROW(
+      Tokenizer::parse(R"({"model":{"vocab":{"a":0,"a":1},"merges":[]}})", "t"),
+      Error);
+}
+
+} // namespace
+} // namespace optiq::text
