@@ -55,7 +55,8 @@ Test find_test(std::string_view name);
 Native find_global(std::string_view name);
 
 /** A method of str, list, dict ... bound to `object`, or Undefined. Those that
- * would change the object exist but cannot be called, as in jinja2's sandbox. */
+ * would change the object exist but cannot be called, as in jinja2's sandbox.
+ */
 Value find_method(
     Interpreter& interpreter,
     const Value& object,
@@ -97,10 +98,8 @@ struct JsonStyle {
   std::string key_separator = ": ";
 };
 /** json.dumps. Throws InvalidInput for values that JSON does not have. */
-std::string dump_json(
-    Budget* budget,
-    const Value& value,
-    const JsonStyle& style);
+std::string
+dump_json(Budget* budget, const Value& value, const JsonStyle& style);
 
 /** datetime.now().strftime(format). */
 std::string format_now(const std::string& format);

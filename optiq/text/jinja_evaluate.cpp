@@ -250,8 +250,7 @@ Value Interpreter::evaluate_filter(
     const Expression& node,
     const ScopePtr& scope,
     const Value* block_text) {
-  const Value input = node.children[0] == nullptr
-      ? *block_text
+  const Value input = node.children[0] == nullptr ? *block_text
       : node.children[0]->kind == ExpressionKind::Filter
       ? evaluate_filter(*node.children[0], scope, block_text)
       : evaluate(*node.children[0], scope);
@@ -297,10 +296,8 @@ std::string no_such(const Value& object, const std::string& what) {
 }
 
 // loop.index, loop.first ...; nothing for other names.
-std::optional<Value> loop_attribute(
-    const Heap& heap,
-    const Loop& loop,
-    const std::string& name) {
+std::optional<Value>
+loop_attribute(const Heap& heap, const Loop& loop, const std::string& name) {
   const auto n = static_cast<std::int64_t>(loop.items.size());
   const std::int64_t i = loop.index0;
   const auto at = [&](std::int64_t index, const char* which) {
@@ -353,6 +350,10 @@ std::optional<Value> own_attribute(
     fail(ErrorKind::InvalidInput, "{}", *object.undefined().reason);
   }
   if (object.is(Type::Namespace)) {
+    if (name.starts_with('_')) {
+      return interpreter.heap().undefined(
+          "access to attribute '" + name + "' of a namespace is unsafe");
+    }
     const Value* value = object.name_space().find(name);
     return value == nullptr ? std::nullopt : std::optional<Value>(*value);
   }
@@ -370,10 +371,8 @@ std::optional<Value> own_attribute(
 }
 
 // object[key], where there is such a thing.
-std::optional<Value> own_item(
-    const Heap& heap,
-    const Value& object,
-    const Value& key) {
+std::optional<Value>
+own_item(const Heap& heap, const Value& object, const Value& key) {
   if (object.is(Type::Dict)) {
     if (key.is(Type::Dict) || key.is(SequenceKind::List)) {
       return std::nullopt;
@@ -381,9 +380,8 @@ std::optional<Value> own_item(
     const Value* value = object.dict().find(hash_key(heap.budget(), key));
     return value == nullptr ? std::nullopt : std::optional<Value>(*value);
   }
-  const bool is_indexed = object.is_string() ||
-      object.is(SequenceKind::List) || object.is(SequenceKind::Tuple) ||
-      object.is(SequenceKind::Range);
+  const bool is_indexed = object.is_string() || object.is(SequenceKind::List) ||
+      object.is(SequenceKind::Tuple) || object.is(SequenceKind::Range);
   if (!is_indexed || !key.is_integral()) {
     return std::nullopt;
   }

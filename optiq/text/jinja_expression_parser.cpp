@@ -88,18 +88,16 @@ ExpressionPtr ExpressionParser::expression(bool with_conditional) {
 
 ExpressionPtr ExpressionParser::conditional() {
   const int line = stream_.peek().line;
-  // jinja2 knows only after `if` that a filter before it may never run.
-  const bool was_soft = state_.is_soft;
+  const std::size_t unknown_before = state_.unknown.size();
   ExpressionPtr value = either();
   while (stream_.skip_name("if")) {
-    state_.is_soft = true;
     ExpressionPtr node = make(ExpressionKind::Conditional, line);
     add(*node, either());
     add(*node, std::move(value));
     add(*node, stream_.skip_name("else") ? expression() : nullptr);
     value = std::move(node);
+    state_.unknown.resize(unknown_before); // any part of it may never run
   }
-  state_.is_soft = was_soft;
   return value;
 }
 
@@ -520,10 +518,7 @@ ExpressionPtr ExpressionParser::filters(
       add_arguments(*node, call_arguments());
     }
     if (find_filter(node->name) == nullptr && !state_.is_soft) {
-      stream_.error(
-          ErrorKind::Unsupported,
-          node->line,
-          "found filter '" + node->name + "', which does not exist here");
+      state_.unknown.emplace_back(node->line, "filter '" + node->name + "'");
     }
     input = std::move(node);
   }
@@ -553,10 +548,7 @@ ExpressionPtr ExpressionParser::test(ExpressionPtr input) {
     add_arguments(*node, std::move(one));
   }
   if (find_test(node->name) == nullptr && !state_.is_soft) {
-    stream_.error(
-        ErrorKind::Unsupported,
-        line,
-        "found test '" + node->name + "', which does not exist here");
+    state_.unknown.emplace_back(line, "test '" + node->name + "'");
   }
   if (!is_negated) {
     return node;
@@ -564,54 +556,6 @@ ExpressionPtr ExpressionParser::test(ExpressionPtr input) {
   ExpressionPtr negated = make(ExpressionKind::Not, line);
   add(*negated, std::move(node));
   return negated;
-}
-
-Target ExpressionParser::single_target(bool with_attributes) {
-  const NestingGuard guard(state_);
-  Target target;
-  target.line = stream_.peek().line;
-  if (stream_.skip_operator("(")) {
-    target = this->target(")", with_attributes);
-    stream_.expect_operator(")");
-    return target;
-  }
-  const std::string name = stream_.expect_any_name();
-  constexpr std::string_view kReserved[] = {
-      "true", "false", "none", "True", "False", "None"};
-  for (const std::string_view word : kReserved) {
-    if (name == word) {
-      stream_.error(
-          ErrorKind::Corrupt,
-          target.line,
-          "found '" + name + "' to assign to, expected a name");
-    }
-  }
-  target.symbol = state_.symbols.number(name);
-  if (with_attributes && stream_.skip_operator(".")) {
-    target.kind = Target::Kind::Attribute;
-    target.attribute = stream_.expect_any_name();
-  }
-  return target;
-}
-
-Target ExpressionParser::target(std::string_view end, bool with_attributes) {
-  Target first;
-  first.kind = Target::Kind::Tuple;
-  first.line = stream_.peek().line;
-  while (true) {
-    first.items.push_back(single_target(with_attributes));
-    if (!stream_.skip_operator(",")) {
-      if (first.items.size() == 1) {
-        return Target(std::move(first.items[0]));
-      }
-      return first;
-    }
-    const bool is_end = stream_.peek().kind == TokenKind::BlockEnd ||
-        stream_.at_operator(")") || (!end.empty() && stream_.at_name(end));
-    if (is_end) {
-      return first; // (a,) is a tuple of one
-    }
-  }
 }
 
 } // namespace optiq::text::jinja

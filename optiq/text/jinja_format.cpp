@@ -109,8 +109,7 @@ std::string pad(
     const std::string& sign,
     const std::string& body,
     char default_align) {
-  const auto length =
-      static_cast<std::int64_t>(count_code_points(sign + body));
+  const auto length = static_cast<std::int64_t>(count_code_points(sign + body));
   const std::int64_t n = std::max<std::int64_t>(spec.width - length, 0);
   const char align = spec.align == '\0' ? default_align : spec.align;
   const std::int64_t left = align == '<' ? 0 : align == '^' ? n / 2 : n;
@@ -175,8 +174,7 @@ std::string format_float(const Spec& spec, double value) {
     const int size =
         std::snprintf(nullptr, 0, pattern.c_str(), precision, shown);
     body.resize(static_cast<std::size_t>(size) + 1);
-    std::snprintf(
-        body.data(), body.size(), pattern.c_str(), precision, shown);
+    std::snprintf(body.data(), body.size(), pattern.c_str(), precision, shown);
     body.pop_back();
     if (spec.type == '\0' && body.find_first_of(".en") == std::string::npos) {
       body += ".0";
@@ -184,10 +182,10 @@ std::string format_float(const Spec& spec, double value) {
     body += spec.type == '%' ? "%" : "";
   }
   if (spec.grouping != '\0') {
-    const std::size_t end = std::min(body.find_first_not_of("0123456789"),
-                                     body.size());
-    body = group_digits(body.substr(0, end), spec.grouping, 3) +
-        body.substr(end);
+    const std::size_t end =
+        std::min(body.find_first_not_of("0123456789"), body.size());
+    body =
+        group_digits(body.substr(0, end), spec.grouping, 3) + body.substr(end);
   }
   return pad(spec, sign_of(spec, std::signbit(value)), body, '>');
 }
@@ -196,10 +194,8 @@ bool is_among(char c, std::string_view choices) {
   return c == '\0' || choices.find(c) != std::string_view::npos;
 }
 
-std::string format_value(
-    Budget& budget,
-    const Value& value,
-    std::string_view text) {
+std::string
+format_value(Budget& budget, const Value& value, std::string_view text) {
   if (text.empty()) {
     return to_text(&budget, value);
   }

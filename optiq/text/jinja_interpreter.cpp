@@ -1,15 +1,13 @@
-#include "optiq/text/jinja_interpreter_impl.h"
-
 #include <algorithm>
 
 #include "optiq/base/error.h"
+#include "optiq/text/jinja_interpreter_impl.h"
 
 namespace optiq::text::jinja {
 namespace {
 
 int number_of(const Template& parsed, std::string_view name) {
-  const auto at =
-      std::find(parsed.symbols.begin(), parsed.symbols.end(), name);
+  const auto at = std::find(parsed.symbols.begin(), parsed.symbols.end(), name);
   return at == parsed.symbols.end()
       ? -1
       : static_cast<int>(at - parsed.symbols.begin());
@@ -266,18 +264,20 @@ Interpreter::Flow Interpreter::execute_for(
     }
   } end{*loop};
   const Value self{loop};
-  const Flow flow = run_loop(statement, *loop, self, out);
-  if (flow == Flow::Next && loop->items.empty()) {
+  if (!run_loop(statement, *loop, self, out)) {
     return execute_in_scope(statement.otherwise, new_scope(scope), out);
   }
   return Flow::Next;
 }
 
-Interpreter::Flow Interpreter::run_loop(
+// Whether an iteration came to its end: if none did, by `break` and `continue`
+// too, jinja2 goes on with `else`.
+bool Interpreter::run_loop(
     const Statement& statement,
     Loop& loop,
     const Value& self,
     std::string& out) {
+  bool any_ended = false;
   for (std::size_t i = 0; i < loop.items.size(); ++i) {
     budget_.work();
     loop.index0 = static_cast<std::int64_t>(i);
@@ -286,11 +286,13 @@ Interpreter::Flow Interpreter::run_loop(
       inner->assign(loop_symbol_, self);
     }
     assign(statement.targets[0], inner, loop.items[i]);
-    if (execute_in_scope(statement.body, inner, out) == Flow::Break) {
-      return Flow::Break;
+    const Flow flow = execute_in_scope(statement.body, inner, out);
+    if (flow == Flow::Break) {
+      break;
     }
+    any_ended |= flow == Flow::Next;
   }
-  return Flow::Next;
+  return any_ended;
 }
 
 Value Interpreter::call_loop(const Loop& loop, const Value& items) {

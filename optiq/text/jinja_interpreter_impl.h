@@ -102,31 +102,26 @@ class Interpreter {
   Flow execute(const Block& block, const ScopePtr& scope, std::string& out);
   Flow execute(const Statement&, const ScopePtr& scope, std::string& out);
   Flow execute_if(const Statement&, const ScopePtr& scope, std::string& out);
-  Flow execute_in_scope(
-      const Body& body,
-      const ScopePtr& inner,
-      std::string& out);
+  Flow
+  execute_in_scope(const Body& body, const ScopePtr& inner, std::string& out);
   Flow execute_set_block(const Statement&, const ScopePtr& scope);
   Flow execute_filter_block(
       const Statement&,
       const ScopePtr& scope,
       std::string& out);
   Flow execute_with(const Statement&, const ScopePtr& scope, std::string& out);
-  void execute_call_block(
-      const Statement&,
-      const ScopePtr& scope,
-      std::string& out);
+  void
+  execute_call_block(const Statement&, const ScopePtr& scope, std::string& out);
   Flow execute_for(
       const Statement&,
       const ScopePtr& scope,
       const Value& items,
       int depth0,
       std::string& out);
-  Flow run_loop(const Statement&, Loop& loop, const Value& self, std::string& out);
-  std::vector<Value> loop_items(
-      const Statement&,
-      const ScopePtr& scope,
-      const Value& items);
+  bool
+  run_loop(const Statement&, Loop& loop, const Value& self, std::string& out);
+  std::vector<Value>
+  loop_items(const Statement&, const ScopePtr& scope, const Value& items);
   void assign(const Target& target, const ScopePtr& scope, const Value& value);
   ScopePtr new_scope(const ScopePtr& parent) const;
   Value define_macro(const MacroSource& source, const ScopePtr& scope);

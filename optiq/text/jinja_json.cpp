@@ -12,9 +12,8 @@ namespace {
 void write_escaped(std::string& out, std::int32_t c, bool ensure_ascii) {
   constexpr std::string_view kFrom = "\"\\\n\r\t\f\b";
   constexpr std::string_view kTo = "\"\\nrtfb";
-  const std::size_t known = c < 0x80
-      ? kFrom.find(static_cast<char>(c))
-      : std::string_view::npos;
+  const std::size_t known =
+      c < 0x80 ? kFrom.find(static_cast<char>(c)) : std::string_view::npos;
   if (known != std::string_view::npos) {
     out += '\\';
     out += kTo[known];
@@ -182,10 +181,8 @@ class Writer {
 
 } // namespace
 
-std::string dump_json(
-    Budget* budget,
-    const Value& value,
-    const JsonStyle& style) {
+std::string
+dump_json(Budget* budget, const Value& value, const JsonStyle& style) {
   Writer writer(budget, style);
   writer.write(value, 0);
   return writer.take();

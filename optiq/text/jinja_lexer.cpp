@@ -341,10 +341,8 @@ class Lexer {
     advance(end + 1);
   }
 
-  std::int32_t read_code(
-      std::string_view text,
-      std::size_t at,
-      std::size_t digits) const {
+  std::int32_t
+  read_code(std::string_view text, std::size_t at, std::size_t digits) const {
     std::int64_t value = 0;
     for (std::size_t i = 0; i < digits; ++i) {
       const char c = at + i < text.size() ? text[at + i] : '\0';
@@ -394,12 +392,17 @@ class Lexer {
         append_utf8(out, value);
         i += n - 1;
       } else if (c == 'N') {
-        error("found a named escape in a string, expected \\u and its number");
+        fail(
+            ErrorKind::Unsupported,
+            "[ChatTemplate::parse] {}:{}: found a named escape in a string, "
+            "expected \\u and its number",
+            where_,
+            line_);
       } else if (static_cast<unsigned char>(c) >= 0x80) {
         // jinja2 turns the character into an escape first, whose own
         // backslash this one then quotes.
         const CodePoint p = code_point_at(text, i);
-        out += p.value < 0x100 ? fmt::format("\\x{:02x}", p.value)
+        out += p.value < 0x100  ? fmt::format("\\x{:02x}", p.value)
             : p.value < 0x10000 ? fmt::format("\\u{:04x}", p.value)
                                 : fmt::format("\\U{:08x}", p.value);
         i = p.next - 1;
@@ -455,9 +458,7 @@ class Lexer {
 
 } // namespace
 
-std::vector<Token> tokenize(
-    std::string_view source,
-    const std::string& where) {
+std::vector<Token> tokenize(std::string_view source, const std::string& where) {
   return Lexer(source, where).run();
 }
 

@@ -25,8 +25,7 @@ Native find_in(const Method (&methods)[N], std::string_view name) {
 
 template <std::size_t N>
 bool is_among(const std::string_view (&names)[N], std::string_view name) {
-  return std::find(std::begin(names), std::end(names), name) !=
-      std::end(names);
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
 const std::string& text_argument(const char* method, const Value& value) {
@@ -40,9 +39,7 @@ const std::string& text_argument(const char* method, const Value& value) {
   return value.text();
 }
 
-Value text_list(
-    Interpreter& in,
-    const std::vector<std::string_view>& parts) {
+Value text_list(Interpreter& in, const std::vector<std::string_view>& parts) {
   std::vector<Value> items;
   items.reserve(parts.size());
   for (const std::string_view part : parts) {
@@ -100,10 +97,10 @@ Value str_pad(Interpreter& in, const Value& self, Arguments& arguments) {
 
 Value str_zfill(Interpreter& in, const Value& self, Arguments& arguments) {
   const Parameters p("zfill", arguments, {"width"}, 1);
-  const std::int64_t n = p.integer(0, 0) -
-      static_cast<std::int64_t>(self.string().length);
-  const Value zeros = binary(
-      in.heap(), Operator::Multiply, in.heap().string("0"), Value(n));
+  const std::int64_t n =
+      p.integer(0, 0) - static_cast<std::int64_t>(self.string().length);
+  const Value zeros =
+      binary(in.heap(), Operator::Multiply, in.heap().string("0"), Value(n));
   const std::string& text = self.text();
   const bool is_signed = text.starts_with('-') || text.starts_with('+');
   const std::size_t sign = is_signed ? 1 : 0;
@@ -336,9 +333,18 @@ constexpr Method kStringMethods[] = {
     {"zfill", str_zfill},
 };
 constexpr std::string_view kUnsupportedStringMethods[] = {
-    "casefold",    "encode",    "expandtabs", "format_map", "isascii",
-    "isdecimal",   "istitle",   "maketrans",  "swapcase",   "translate",
-    "isidentifier", "isprintable"};
+    "casefold",
+    "encode",
+    "expandtabs",
+    "format_map",
+    "isascii",
+    "isdecimal",
+    "istitle",
+    "maketrans",
+    "swapcase",
+    "translate",
+    "isidentifier",
+    "isprintable"};
 
 // --- list, tuple, range, dict ------------------------------------------------
 
@@ -391,8 +397,8 @@ constexpr Method kListMethods[] = {
     {"index", list_index},
     {"copy", copy_self},
 };
-constexpr std::string_view kListChanges[] = {
-    "append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"};
+constexpr std::string_view kListChanges[] =
+    {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"};
 constexpr Method kDictMethods[] = {
     {"get", dict_get},
     {"items", dict_view<SequenceKind::Items>},
@@ -400,8 +406,8 @@ constexpr Method kDictMethods[] = {
     {"values", dict_view<SequenceKind::Values>},
     {"copy", copy_self},
 };
-constexpr std::string_view kDictChanges[] = {
-    "clear", "pop", "popitem", "setdefault", "update"};
+constexpr std::string_view kDictChanges[] =
+    {"clear", "pop", "popitem", "setdefault", "update"};
 
 // --- loop --------------------------------------------------------------------
 
@@ -410,8 +416,7 @@ Value loop_cycle(Interpreter&, const Value& self, Arguments& arguments) {
     fail(ErrorKind::InvalidInput, "cycle: no items for cycling given");
   }
   const auto n = static_cast<std::int64_t>(arguments.positional.size());
-  return arguments.positional[static_cast<std::size_t>(
-      self.loop().index0 % n)];
+  return arguments.positional[static_cast<std::size_t>(self.loop().index0 % n)];
 }
 
 Value loop_changed(Interpreter& in, const Value& self, Arguments& arguments) {
@@ -419,7 +424,10 @@ Value loop_changed(Interpreter& in, const Value& self, Arguments& arguments) {
   const auto& now = arguments.positional;
   const bool is_first = loop.changed.empty();
   const bool is_same = !is_first && loop.changed.size() == now.size() + 1 &&
-      std::equal(now.begin(), now.end(), loop.changed.begin() + 1,
+      std::equal(
+          now.begin(),
+          now.end(),
+          loop.changed.begin() + 1,
           [&](const Value& a, const Value& b) {
             return equal(&in.budget(), a, b);
           });

@@ -12,8 +12,21 @@ namespace optiq::text::jinja {
 namespace {
 
 constexpr const char* kSigns[] = {
-    "+", "-", "*", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">=",
-    "in", "not in"};
+    "+",
+    "-",
+    "*",
+    "/",
+    "//",
+    "%",
+    "**",
+    "==",
+    "!=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "in",
+    "not in"};
 
 [[noreturn]] void wrong_types(Operator op, const Value& a, const Value& b) {
   if (a.is_undefined() || b.is_undefined()) {
@@ -74,8 +87,7 @@ Value integer_operation(Operator op, const Value& left, const Value& right) {
       break;
     case Operator::Divide:
       require_nonzero(right);
-      return Value(
-          static_cast<double>(static_cast<long double>(a) / b));
+      return Value(static_cast<double>(static_cast<long double>(a) / b));
     case Operator::Power:
       if (b < 0) {
         require_nonzero(left);
@@ -141,7 +153,7 @@ Value float_operation(Operator op, const Value& left, const Value& right) {
       }
       const double floor = std::floor(quotient);
       return Value(
-          quotient == 0          ? std::copysign(0.0, a / b)
+          quotient == 0                ? std::copysign(0.0, a / b)
               : quotient - floor > 0.5 ? floor + 1
                                        : floor);
     }
@@ -284,8 +296,7 @@ std::string slice_text(const String& s, const Bounds& bounds) {
   const std::vector<std::size_t> offsets =
       is_ascii ? std::vector<std::size_t>{} : code_point_offsets(s.text);
   for (std::int64_t i = 0; i < bounds.count; ++i) {
-    const auto index =
-        static_cast<std::size_t>(bounds.start + i * bounds.step);
+    const auto index = static_cast<std::size_t>(bounds.start + i * bounds.step);
     if (is_ascii) {
       out += s.text[index];
     } else {
@@ -341,6 +352,15 @@ bool contains(const Heap& heap, const Value& container, const Value& item) {
   }
   if (!is_iterable(container)) {
     wrong_types(Operator::In, item, container);
+  }
+  if (container.is(Type::Iterator)) { // used up only as far as needed
+    Iterator& it = container.iterator();
+    while (it.next < it.items.size()) {
+      if (equal(heap.budget(), it.items[it.next++], item)) {
+        return true;
+      }
+    }
+    return false;
   }
   const std::vector<Value> items = iterate(heap, container);
   return std::any_of(items.begin(), items.end(), [&](const Value& one) {

@@ -122,12 +122,60 @@ NestingGuard::NestingGuard(ParserState& state) : state_(state) {
   }
 }
 
+Target ExpressionParser::single_target(bool with_attributes) {
+  const NestingGuard guard(state_);
+  Target target;
+  target.line = stream_.peek().line;
+  if (stream_.skip_operator("(")) {
+    target = this->target(")", with_attributes);
+    stream_.expect_operator(")");
+    return target;
+  }
+  const std::string name = stream_.expect_any_name();
+  constexpr std::string_view kReserved[] = {
+      "true", "false", "none", "True", "False", "None"};
+  for (const std::string_view word : kReserved) {
+    if (name == word) {
+      stream_.error(
+          ErrorKind::Corrupt,
+          target.line,
+          "found '" + name + "' to assign to, expected a name");
+    }
+  }
+  target.symbol = state_.symbols.number(name);
+  if (with_attributes && stream_.skip_operator(".")) {
+    target.kind = Target::Kind::Attribute;
+    target.attribute = stream_.expect_any_name();
+  }
+  return target;
+}
+
+Target ExpressionParser::target(std::string_view end, bool with_attributes) {
+  Target first;
+  first.kind = Target::Kind::Tuple;
+  first.line = stream_.peek().line;
+  while (true) {
+    first.items.push_back(single_target(with_attributes));
+    if (!stream_.skip_operator(",")) {
+      if (first.items.size() == 1) {
+        return Target(std::move(first.items[0]));
+      }
+      return first;
+    }
+    const bool is_end = stream_.peek().kind == TokenKind::BlockEnd ||
+        stream_.at_operator(")") || (!end.empty() && stream_.at_name(end));
+    if (is_end) {
+      return first; // (a,) is a tuple of one
+    }
+  }
+}
+
 namespace {
 
 class StatementParser {
  public:
   StatementParser(std::vector<Token> tokens, const std::string& where)
-      : state_{TokenStream(std::move(tokens), where), {}, 0, false, {}},
+      : state_{TokenStream(std::move(tokens), where), {}, 0, false, {}, {}},
         stream_(state_.stream),
         expressions_(state_) {}
 
@@ -135,6 +183,13 @@ class StatementParser {
     Template parsed;
     parsed.where = where;
     parsed.body.statements = block({});
+    if (!state_.unknown.empty()) {
+      const auto& [line, what] = state_.unknown.front();
+      stream_.error(
+          ErrorKind::Unsupported,
+          line,
+          "found " + what + ", which does not exist here");
+    }
     parsed.symbols = state_.symbols.take_names();
     return parsed;
   }

@@ -58,6 +58,8 @@ struct ParserState {
   int depth = 0; // of statements and brackets that are open
   /** Inside an `if`, unknown filters fail when they run, not when parsing. */
   bool is_soft = false;
+  /** Lines and names of unknown filters and tests that are not inside one. */
+  std::vector<std::pair<int, std::string>> unknown;
   std::vector<MacroSource*> macros; // that are open, outermost first
 };
 

@@ -69,8 +69,7 @@ Value filter_last(Interpreter& in, const Value& self, Arguments& arguments) {
 Value filter_reverse(Interpreter& in, const Value& self, Arguments& arguments) {
   const Parameters p("reverse", arguments, {});
   if (self.is_string()) {
-    return slice(
-        in.heap(), self, Value(), Value(), Value(std::int64_t{-1}));
+    return slice(in.heap(), self, Value(), Value(), Value(std::int64_t{-1}));
   }
   auto items = iterate(in.heap(), self);
   std::reverse(items.begin(), items.end());
@@ -181,8 +180,7 @@ Value filter_unique(Interpreter& in, const Value& self, Arguments& arguments) {
   std::unordered_map<std::string, bool> known;
   std::vector<Value> out;
   for (const Value& item : iterate(in.heap(), self)) {
-    const Value key =
-        fold_case(in, in.path(item, p[1]), p.boolean(0, false));
+    const Value key = fold_case(in, in.path(item, p[1]), p.boolean(0, false));
     if (known.emplace(hash_key(&in.budget(), key), true).second) {
       out.push_back(item);
     }
@@ -197,10 +195,8 @@ struct Keyed {
   Value item;
 };
 
-std::vector<Value> sorted(
-    Interpreter& in,
-    std::vector<Keyed> rows,
-    bool is_reversed) {
+std::vector<Value>
+sorted(Interpreter& in, std::vector<Keyed> rows, bool is_reversed) {
   Budget* budget = &in.budget();
   std::stable_sort(
       rows.begin(), rows.end(), [&](const Keyed& a, const Keyed& b) {
@@ -340,8 +336,7 @@ Value filter_slice(Interpreter& in, const Value& self, Arguments& arguments) {
   for (std::int64_t i = 0; i < n; ++i) {
     const bool is_long = i < length % n;
     const std::int64_t size = length / n + (is_long ? 1 : 0);
-    std::vector<Value> part(
-        items.begin() + at, items.begin() + at + size);
+    std::vector<Value> part(items.begin() + at, items.begin() + at + size);
     at += size;
     if (!p[1].is_none() && !is_long) {
       part.push_back(p[1]);

@@ -69,9 +69,7 @@ bool remainder_is(
     const Value& divisor,
     std::int64_t expected) {
   if (value.is_string()) {
-    fail(
-        ErrorKind::InvalidInput,
-        "found a str to divide, expected a number");
+    fail(ErrorKind::InvalidInput, "found a str to divide, expected a number");
   }
   const Value rest = binary(in.heap(), Operator::Modulo, value, divisor);
   return equal(&in.budget(), rest, Value(expected));

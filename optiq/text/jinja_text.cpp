@@ -54,6 +54,24 @@ void append_upper(std::string& out, std::int32_t c) {
   append_utf8(out, utf8proc_toupper(c));
 }
 
+// The title-case form: of several characters, only the first is upper-case.
+void append_title(std::string& out, std::int32_t c) {
+  std::string upper;
+  append_upper(upper, c);
+  const CodePoint first = code_point_at(upper, 0);
+  if (first.next == upper.size()) {
+    append_utf8(out, utf8proc_totitle(c));
+    return;
+  }
+  const bool is_letters = static_cast<unsigned char>(upper[0]) < 0x80;
+  out += upper.substr(0, first.next);
+  for (const char rest : std::string_view(upper).substr(first.next)) {
+    out += is_letters && rest >= 'A' && rest <= 'Z'
+        ? static_cast<char>(rest + ('a' - 'A'))
+        : rest;
+  }
+}
+
 constexpr std::int32_t kCapitalSigma = 0x3A3;
 
 void append_lower(std::string& out, std::string_view text, std::size_t at) {
@@ -250,7 +268,7 @@ std::string capitalize(std::string_view text) {
   }
   const CodePoint first = code_point_at(text, 0);
   std::string out;
-  append_upper(out, first.value);
+  append_title(out, first.value);
   for (std::size_t at = first.next; at < text.size();) {
     append_lower(out, text, at);
     at = code_point_at(text, at).next;
@@ -264,23 +282,22 @@ std::string to_title(std::string_view text, bool by_letters) {
   bool begins = true;
   for (std::size_t at = 0; at < text.size();) {
     const CodePoint c = code_point_at(text, at);
-    if (begins) {
+    if (begins && by_letters) {
+      append_title(out, c.value);
+    } else if (begins) {
       append_upper(out, c.value);
     } else {
       append_lower(out, text, at);
     }
-    begins = by_letters
-        ? !is_cased(c.value)
-        : is_space(c.value) || contains(kBreaks, c.value);
+    begins = by_letters ? !is_cased(c.value)
+                        : is_space(c.value) || contains(kBreaks, c.value);
     at = c.next;
   }
   return out;
 }
 
-std::string_view strip(
-    std::string_view text,
-    Side side,
-    const std::string_view* chars) {
+std::string_view
+strip(std::string_view text, Side side, const std::string_view* chars) {
   const auto drops = [chars](std::int32_t c) {
     return chars == nullptr ? is_space(c) : contains(*chars, c);
   };
@@ -303,10 +320,8 @@ std::string_view strip(
   return text.substr(begin, end - begin);
 }
 
-std::vector<std::string_view> split_space(
-    std::string_view text,
-    std::int64_t max_splits,
-    bool from_right) {
+std::vector<std::string_view>
+split_space(std::string_view text, std::int64_t max_splits, bool from_right) {
   std::vector<std::string_view> parts;
   const Side near_side = from_right ? Side::Right : Side::Left;
   std::string_view rest = strip(text, near_side);

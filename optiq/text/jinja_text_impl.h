@@ -28,7 +28,15 @@ bool is_word(std::int32_t code_point); // letters, digits, marks, "_"
 
 /** str.isalpha and its kin: what every character must be. Lower and Upper ask
  * the cased ones only, and that there is one. */
-enum class CharClass { AlphaNumeric, Alpha, Digit, Lower, Numeric, Space, Upper };
+enum class CharClass {
+  AlphaNumeric,
+  Alpha,
+  Digit,
+  Lower,
+  Numeric,
+  Space,
+  Upper
+};
 bool all_are(std::string_view text, CharClass kind);
 
 std::string to_upper(std::string_view text);
@@ -46,17 +54,17 @@ std::string_view strip(
     Side side,
     const std::string_view* chars = nullptr);
 /** str.split / rsplit on white space, at most max_splits (< 0: all). */
-std::vector<std::string_view> split_space(
-    std::string_view text,
-    std::int64_t max_splits,
-    bool from_right);
+std::vector<std::string_view>
+split_space(std::string_view text, std::int64_t max_splits, bool from_right);
 /** str.split / rsplit on a non-empty separator. */
 std::vector<std::string_view> split(
     std::string_view text,
     std::string_view separator,
     std::int64_t max_splits,
     bool from_right);
-std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);
+std::vector<std::string_view> split_lines(
+    std::string_view text,
+    bool keep_ends);
 /** Bytes that str.replace gives, at most max_count replacements (< 0: all). */
 std::size_t replaced_size(
     std::string_view text,

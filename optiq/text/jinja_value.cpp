@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -19,22 +18,7 @@ int nesting_of(const Value& value) {
   return value.is(Type::Dict) ? value.dict().nesting : 0;
 }
 
-void require_nesting(int nesting) {
-  if (nesting > kMaxNesting) {
-    fail(
-        ErrorKind::Exhausted,
-        "lists or dicts are nested more than {} deep. Flatten the data",
-        kMaxNesting);
-  }
-}
-
 constexpr std::size_t kObjectBytes = 64; // an object's header, about
-
-void meter(Budget* budget, std::size_t bytes = 0) {
-  if (budget != nullptr) {
-    budget->work(bytes);
-  }
-}
 
 bool equal_items(
     Budget* budget,
@@ -53,9 +37,15 @@ bool equal_dicts(Budget* budget, const Dict& a, const Dict& b, int nesting) {
   }
   return std::all_of(a.items.begin(), a.items.end(), [&](const auto& item) {
     const Value* other = b.find(hash_key(budget, item.first));
-    return other != nullptr &&
-        equal(budget, item.second, *other, nesting + 1);
+    return other != nullptr && equal(budget, item.second, *other, nesting + 1);
   });
+}
+
+// A leading NUL marks keys that are not text.
+std::string not_text(const std::string& key) {
+  std::string out(1, '\0');
+  out += key;
+  return out;
 }
 
 // Exact even where a 64-bit integer has no double of its own.
@@ -74,75 +64,22 @@ bool has_nan(const Value& a, const Value& b) {
   return std::isnan(a.real()) || std::isnan(b.real());
 }
 
-void write_items(
-    Budget* budget,
-    std::string& out,
-    const std::vector<Value>& items,
-    int nesting) {
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    out += i == 0 ? "" : ", ";
-    write_repr(budget, out, items[i], nesting + 1);
-  }
-}
-
-void write_sequence(
-    Budget* budget,
-    std::string& out,
-    const Sequence& s,
-    int nesting) {
-  struct Marks {
-    const char* open;
-    const char* close;
-  };
-  constexpr Marks kMarks[] = {
-      {"[", "]"},
-      {"(", ")"},
-      {"range(", ")"},
-      {"dict_keys([", "])"},
-      {"dict_values([", "])"},
-      {"dict_items([", "])"},
-  };
-  const Marks& marks = kMarks[static_cast<int>(s.kind)];
-  out += marks.open;
-  if (s.kind == SequenceKind::Range) {
-    out += fmt::format("{}, {}", s.range[0], s.range[1]);
-    out += s.range[2] == 1 ? "" : fmt::format(", {}", s.range[2]);
-  } else {
-    write_items(budget, out, s.items, nesting);
-    out += s.kind == SequenceKind::Tuple && s.items.size() == 1 ? "," : "";
-  }
-  out += marks.close;
-}
-
-void write_dict(
-    Budget* budget,
-    std::string& out,
-    const Dict& dict,
-    int nesting) {
-  out += '{';
-  for (const auto& [key, value] : dict.items) {
-    out += &key == &dict.items[0].first ? "" : ", ";
-    write_repr(budget, out, key, nesting + 1);
-    out += ": ";
-    write_repr(budget, out, value, nesting + 1);
-  }
-  out += '}';
-}
-
-void write_namespace(
-    Budget* budget,
-    std::string& out,
-    const Namespace& space,
-    int nesting) {
-  out += "<Namespace {";
-  for (std::size_t i = 0; i < space.attributes.size(); ++i) {
-    out += (i == 0 ? "" : ", ") + quote(space.attributes[i].first) + ": ";
-    write_repr(budget, out, space.attributes[i].second, nesting + 1);
-  }
-  out += "}>";
-}
-
 } // namespace
+
+void require_nesting(int nesting) {
+  if (nesting > kMaxNesting) {
+    fail(
+        ErrorKind::Exhausted,
+        "lists or dicts are nested more than {} deep. Flatten the data",
+        kMaxNesting);
+  }
+}
+
+void meter(Budget* budget, std::size_t bytes) {
+  if (budget != nullptr) {
+    budget->work(bytes);
+  }
+}
 
 String::String(Budget* budget, std::string value, bool markup)
     : text(std::move(value)),
@@ -164,7 +101,8 @@ Dict::Dict(Budget* budget, std::vector<std::pair<Value, Value>> pairs)
     : charge(budget, pairs.size() * 160 + kObjectBytes) {
   for (auto& [key, value] : pairs) {
     nesting = std::max(nesting, nesting_of(value) + 1);
-    const auto [at, is_new] = index.try_emplace(hash_key(budget, key), items.size());
+    const auto [at, is_new] =
+        index.try_emplace(hash_key(budget, key), items.size());
     if (is_new) {
       items.emplace_back(std::move(key), std::move(value));
     } else {
@@ -309,44 +247,43 @@ Value Heap::from_json(const artifacts::Json& json, int nesting) const {
 
 std::string hash_key(Budget* budget, const Value& value) {
   meter(budget, value.is_string() ? value.text().size() : 0);
+  const auto of_object = [](const auto& object) {
+    return not_text(fmt::format("o{}", static_cast<const void*>(&object)));
+  };
   switch (value.type()) {
     case Type::String:
-      // A leading NUL marks keys that are not strings.
-      return value.text().starts_with('\0') ? '\0' + ("s" + value.text())
+      return value.text().starts_with('\0') ? not_text("s" + value.text())
                                             : value.text();
     case Type::Bool:
     case Type::Int:
-      return '\0' + fmt::format("n{}", value.integer());
+      return not_text(fmt::format("n{}", value.integer()));
     case Type::Float: {
       const double x = value.real();
       const bool is_integer = std::abs(x) < 0x1p62 && x == std::trunc(x);
-      return '\0' +
-          (is_integer ? fmt::format("n{}", static_cast<std::int64_t>(x))
-                      : fmt::format("f{}", x));
+      return not_text(
+          is_integer ? fmt::format("n{}", static_cast<std::int64_t>(x))
+                     : fmt::format("f{}", x));
     }
     case Type::None:
-      return std::string("\0N", 2);
+      return not_text("N");
     case Type::Undefined:
-      return std::string("\0U", 2);
+      return not_text("U");
     case Type::Namespace:
-      return '\0' +
-          fmt::format("o{}", static_cast<const void*>(&value.name_space()));
+      return of_object(value.name_space());
     case Type::Macro:
-      return '\0' +
-          fmt::format("o{}", static_cast<const void*>(&value.macro()));
+      return of_object(value.macro());
     case Type::Iterator:
-      return '\0' +
-          fmt::format("o{}", static_cast<const void*>(&value.iterator()));
+      return of_object(value.iterator());
     default:
       break;
   }
   if (value.is(SequenceKind::Tuple)) {
-    std::string key(1, '\0');
-    key += 't';
+    std::string key = not_text("t");
     for (const Value& item : value.sequence().items) {
       const std::string part = hash_key(budget, item);
       meter(budget, part.size());
-      key += fmt::format("{}:", part.size()) + part;
+      key += fmt::format("{}:", part.size());
+      key += part;
     }
     return key;
   }
@@ -443,104 +380,6 @@ bool less(Budget* budget, const Value& a, const Value& b) {
       type_name(b));
 }
 
-void write_text(Budget* budget, std::string& out, const Value& value) {
-  if (value.is_string()) {
-    if (budget != nullptr) {
-      budget->require(out.size() + value.text().size());
-    }
-    meter(budget, value.text().size());
-    out += value.text();
-  } else if (!value.is_undefined()) {
-    write_repr(budget, out, value);
-  }
-}
-
-std::string to_text(Budget* budget, const Value& value) {
-  std::string out;
-  write_text(budget, out, value);
-  return out;
-}
-
-std::string repr(double value) {
-  if (std::isnan(value)) {
-    return "nan";
-  }
-  if (std::isinf(value)) {
-    return value < 0 ? "-inf" : "inf";
-  }
-  char buffer[40];
-  const auto end = std::to_chars(
-      buffer, buffer + sizeof buffer, value, std::chars_format::scientific);
-  const std::string_view text(buffer, end.ptr);
-  const std::size_t e = text.find('e');
-  const int exponent = std::stoi(std::string(text.substr(e + 1)));
-  if (exponent < -4 || exponent >= 16) {
-    return std::string(text); // Python's form too: 1e-05, 1e+16
-  }
-  const auto fixed = std::to_chars(
-      buffer, buffer + sizeof buffer, value, std::chars_format::fixed);
-  std::string out(buffer, fixed.ptr);
-  return out.find('.') == std::string::npos ? out + ".0" : out;
-}
-
-void write_repr(
-    Budget* budget,
-    std::string& out,
-    const Value& value,
-    int nesting) {
-  require_nesting(nesting); // a namespace may hold itself
-  const std::size_t bytes = value.is_string() ? value.text().size() : 8;
-  meter(budget, bytes);
-  if (budget != nullptr) {
-    budget->require(out.size() + bytes);
-  }
-  switch (value.type()) {
-    case Type::Undefined:
-      out += "Undefined";
-      break;
-    case Type::None:
-      out += "None";
-      break;
-    case Type::Bool:
-      out += value.boolean() ? "True" : "False";
-      break;
-    case Type::Int:
-      out += fmt::format("{}", value.integer());
-      break;
-    case Type::Float:
-      out += repr(value.real());
-      break;
-    case Type::String:
-      out += value.string().is_markup ? "Markup(" + quote(value.text()) + ")"
-                                      : quote(value.text());
-      break;
-    case Type::Sequence:
-      write_sequence(budget, out, value.sequence(), nesting);
-      break;
-    case Type::Dict:
-      write_dict(budget, out, value.dict(), nesting);
-      break;
-    case Type::Namespace:
-      write_namespace(budget, out, value.name_space(), nesting);
-      break;
-    case Type::Macro:
-      out += "<Macro " + quote(value.macro().source->name) + ">";
-      break;
-    case Type::Loop:
-      out += fmt::format(
-          "<LoopContext {}/{}>",
-          value.loop().index0 + 1,
-          value.loop().items.size());
-      break;
-    default:
-      // Python prints an address here.
-      fail(
-          ErrorKind::InvalidInput,
-          "found a {} to print, expected data. Apply `list` to it first",
-          type_name(value));
-  }
-}
-
 const char* type_name(const Value& value) {
   if (value.is(Type::Sequence)) {
     constexpr const char* kKinds[] = {
@@ -548,8 +387,19 @@ const char* type_name(const Value& value) {
     return kKinds[static_cast<int>(value.sequence().kind)];
   }
   constexpr const char* kTypes[] = {
-      "Undefined", "NoneType", "bool", "int", "float", "str", "list",
-      "dict", "generator", "function", "LoopContext", "Namespace", "Macro"};
+      "Undefined",
+      "NoneType",
+      "bool",
+      "int",
+      "float",
+      "str",
+      "list",
+      "dict",
+      "generator",
+      "function",
+      "LoopContext",
+      "Namespace",
+      "Macro"};
   return kTypes[static_cast<int>(value.type())];
 }
 

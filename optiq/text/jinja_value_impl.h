@@ -126,9 +126,18 @@ class Value {
 
   Type type() const {
     constexpr Type kTypes[] = {
-        Type::Undefined, Type::None,     Type::Bool,     Type::Int,
-        Type::Float,     Type::String,   Type::Sequence, Type::Dict,
-        Type::Iterator,  Type::Function, Type::Loop,     Type::Namespace,
+        Type::Undefined,
+        Type::None,
+        Type::Bool,
+        Type::Int,
+        Type::Float,
+        Type::String,
+        Type::Sequence,
+        Type::Dict,
+        Type::Iterator,
+        Type::Function,
+        Type::Loop,
+        Type::Namespace,
         Type::Macro};
     return kTypes[data_.index()];
   }
@@ -261,6 +270,11 @@ class Heap {
 
 // The functions below walk values that a template may have nested and shared
 // so that a walk never ends: they count their steps in `budget`, if any.
+
+/** budget->work, if there is a budget. */
+void meter(Budget* budget, std::size_t bytes = 0);
+/** Throws Exhausted past kMaxNesting. */
+void require_nesting(int nesting);
 
 /** The text under which a dict files a key: equal keys, equal text. Throws
  * InvalidInput for unhashable values. */

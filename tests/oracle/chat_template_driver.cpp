@@ -21,8 +21,7 @@ optiq::artifacts::Json answer(const optiq::artifacts::Json& request) {
         request.at("variables"), {.wall = std::chrono::minutes(1)});
     return {{"text", text}};
   } catch (const optiq::Error& error) {
-    return {
-        {"error", error.what()}, {"kind", optiq::name_of(error.kind())}};
+    return {{"error", error.what()}, {"kind", optiq::name_of(error.kind())}};
   }
 }
 
