@@ -12,8 +12,9 @@ namespace {
 void write_escaped(std::string& out, std::int32_t c, bool ensure_ascii) {
   constexpr std::string_view kFrom = "\"\\\n\r\t\f\b";
   constexpr std::string_view kTo = "\"\\nrtfb";
-  const std::size_t known =
-      c < 0x80 ? kFrom.find(static_cast<char>(c)) : std::string_view::npos;
+  const std::size_t known = c < 0x20 || c == '"' || c == '\\'
+      ? kFrom.find(static_cast<char>(c))
+      : std::string_view::npos;
   if (known != std::string_view::npos) {
     out += '\\';
     out += kTo[known];

@@ -139,6 +139,10 @@ CodePoint code_point_at(std::string_view text, std::size_t at) {
 }
 
 void append_utf8(std::string& out, std::int32_t code_point) {
+  if (code_point < 0x80) {
+    out += static_cast<char>(code_point);
+    return;
+  }
   utf8proc_uint8_t bytes[4];
   const auto n = utf8proc_encode_char(code_point, bytes);
   out.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(n));
@@ -169,7 +173,7 @@ bool is_space(std::int32_t c) {
 }
 
 bool is_printable(std::int32_t c) {
-  if (c == ' ') {
+  if (c >= 0x20 && c < 0x7F) {
     return true;
   }
   switch (category(c)) {

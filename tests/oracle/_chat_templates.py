@@ -143,6 +143,23 @@ _TOOLS = [
 ]
 
 
+# No nesting and no unions: some published templates take no others.
+_SIMPLE_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "lookup",
+            "description": "Looks a word up.",
+            "parameters": {
+                "type": "object",
+                "properties": {"word": {"type": "string", "description": "A word"}},
+                "required": ["word"],
+            },
+        },
+    },
+]
+
+
 def _call(name, arguments, index=0):
     return {
         "id": f"call_{index}abcde"[:9],
@@ -227,9 +244,11 @@ def conversations():
 def requests(everything=True):
     """Name -> variables of a rendering: conversations x tools x options."""
     table = {}
-    options = itertools.product([False, True], [None, _TOOLS], [None, True, False])
-    for prompt, tools, thinking in options:
-        if not everything and thinking is None:
+    options = itertools.product(
+        [False, True], [("no", None), ("simple", _SIMPLE_TOOLS), ("rich", _TOOLS)],
+        [None, True, False])
+    for prompt, (kind, tools), thinking in options:
+        if not everything and (thinking is None or kind == "simple"):
             continue
         for name, messages in conversations().items():
             variables = {
@@ -239,9 +258,11 @@ def requests(everything=True):
                 "add_generation_prompt": prompt,
                 "bos_token": "<s>",
                 "eos_token": "</s>",
+                "functions": json.dumps(tools),  # firefunction reads these two
+                "datetime": "2025-01-01",
             }
             if thinking is not None:
                 variables["enable_thinking"] = thinking
-            key = f"{name} / prompt={prompt} tools={tools is not None} thinking={thinking}"
+            key = f"{name} / prompt={prompt} tools={kind} thinking={thinking}"
             table[key] = variables
     return table
