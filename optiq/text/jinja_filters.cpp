@@ -321,7 +321,7 @@ Value filter_tojson(Interpreter& in, const Value& self, Arguments& arguments) {
     fail(ErrorKind::InvalidInput, "tojson: found indent {}", type_name(p[1]));
   }
   if (style.indent) {
-    style.item_separator = ",";
+    style.item_separator.pop_back(); // no spaces at the ends of lines
   }
   if (!p[2].is_none()) {
     const auto pair = iterate(in.heap(), p[2]);
