@@ -4,6 +4,7 @@
 #include <charconv>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "optiq/artifacts/size.h"
 
@@ -25,16 +26,48 @@ void add_share(
   }
 }
 
-/** Puts `part` behind the last column of its block, or at the end. */
-void add_column(std::vector<std::string>& parts, const std::string& part) {
-  if (std::find(parts.begin(), parts.end(), part) != parts.end()) {
-    return;
+// The order in which a layer uses its projections, which is how people read
+// them; files have them in the order of their names.
+constexpr std::string_view kBlocks[] = {"self_attn", "linear_attn", "mlp"};
+constexpr std::string_view kLeaves[] = {
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "in_proj_qkv",
+    "in_proj_z",
+    "in_proj_b",
+    "in_proj_a",
+    "out_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj"};
+
+/** Place of a name in one of the tables; behind all of it when unknown. */
+template <std::size_t N>
+std::size_t rank_of(const std::string_view (&table)[N], std::string_view name) {
+  return std::find(std::begin(table), std::end(table), name) -
+      std::begin(table);
+}
+
+/** Known blocks first, the parts of a block side by side; what the tables do
+ * not know stays in order of its first appearance. */
+void sort_parts(std::vector<std::string>& parts) {
+  std::map<std::string, std::size_t> first_of_block;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    first_of_block.emplace(block_of(parts[i]), i);
   }
-  const auto last =
-      std::find_if(parts.rbegin(), parts.rend(), [&](const std::string& other) {
-        return block_of(other) == block_of(part);
+  const auto key = [&](const std::string& part) {
+    const std::string block = block_of(part);
+    return std::tuple(
+        rank_of(kBlocks, block),
+        first_of_block.at(block),
+        rank_of(kLeaves, part.substr(part.rfind('.') + 1)));
+  };
+  std::stable_sort(
+      parts.begin(), parts.end(), [&](const auto& a, const auto& b) {
+        return key(a) < key(b);
       });
-  parts.insert(last == parts.rend() ? parts.end() : last.base(), part);
 }
 
 } // namespace
@@ -156,9 +189,13 @@ ModuleGrid grid_of(const std::vector<std::string>& names) {
       grid.outside.push_back(static_cast<int>(i));
     } else {
       layers.insert(places[i].layer);
-      add_column(grid.parts, places[i].part);
+      if (std::find(grid.parts.begin(), grid.parts.end(), places[i].part) ==
+          grid.parts.end()) {
+        grid.parts.push_back(places[i].part);
+      }
     }
   }
+  sort_parts(grid.parts);
   grid.layers.assign(layers.begin(), layers.end());
   grid.cells.assign(
       grid.layers.size(), std::vector<int>(grid.parts.size(), -1));

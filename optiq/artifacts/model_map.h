@@ -68,8 +68,8 @@ struct WidthShare {
 };
 std::vector<WidthShare> sizes_by_width(const ModelMap& map);
 
-/** The matrices as a grid: one row a layer, one column a part, in the order of
- * first appearance with a block's parts side by side. */
+/** The matrices as a grid: one row a layer, one column a part, a block's parts
+ * side by side in the order in which a layer uses them (q, k, v, o). */
 struct ModuleGrid {
   std::vector<std::string> parts; // columns
   std::vector<int> layers; // rows

@@ -54,6 +54,7 @@ struct Samples {
 
 struct Result {
   double load_seconds = 0;
+  std::uint64_t peak_rss = 0; // without what the bandwidth probe takes
   Samples prefill;
   Samples decode;
   double read_bandwidth = 0; // bytes per second
@@ -255,7 +256,7 @@ artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
   json["cpu"] = system_info().cpu;
   json["version"] = kVersion;
   json["load_seconds"] = result.load_seconds;
-  json["peak_rss_bytes"] = peak_rss_bytes();
+  json["peak_rss_bytes"] = result.peak_rss;
   return json;
 }
 
@@ -297,7 +298,7 @@ void print_result(const BenchFlags& flags, const Result& result) {
       "{:<16} {:.2f} s to load, {} resident at most\n",
       "memory",
       result.load_seconds,
-      artifacts::format_size(peak_rss_bytes()));
+      artifacts::format_size(result.peak_rss));
 }
 
 void check_lengths(const models::Model& model, const BenchFlags& flags) {
@@ -323,6 +324,7 @@ void run_bench(const BenchFlags& flags) {
   bench.verify();
   result.prefill = bench.measure_prefill();
   result.decode = bench.measure_decode();
+  result.peak_rss = peak_rss_bytes();
   result.read_bandwidth =
       kernels::measure_read_bandwidth(kBandwidthBytes, kBandwidthRepeats);
   result.bytes_per_token = bytes_per_token(*model, flags);

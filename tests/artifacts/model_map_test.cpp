@@ -44,20 +44,29 @@ TEST(ShortLeaf, DropsBlockAndProjection) {
   EXPECT_EQ(block_of("embed_tokens"), "");
 }
 
-TEST(GridOf, KeepsPartsOfABlockTogether) {
+TEST(GridOf, OrdersPartsAsALayerUsesThem) {
   const std::vector<std::string> names{
       "embed_tokens",
-      "layers.0.mlp.up",
-      "layers.0.attn.q",
-      "layers.2.mlp.up",
-      "layers.2.mlp.down",
-      "layers.2.attn.q"};
+      "layers.0.mlp.down_proj",
+      "layers.0.other.b",
+      "layers.0.self_attn.k_proj",
+      "layers.2.mlp.up_proj",
+      "layers.2.other.a",
+      "layers.2.self_attn.k_proj",
+      "layers.2.self_attn.q_proj"};
   const ModuleGrid grid = grid_of(names);
   EXPECT_EQ(
-      grid.parts, (std::vector<std::string>{"mlp.up", "mlp.down", "attn.q"}));
+      grid.parts,
+      (std::vector<std::string>{
+          "self_attn.q_proj",
+          "self_attn.k_proj",
+          "mlp.up_proj",
+          "mlp.down_proj",
+          "other.b",
+          "other.a"}));
   EXPECT_EQ(grid.layers, (std::vector<int>{0, 2}));
-  EXPECT_EQ(grid.cells[0], (std::vector<int>{1, -1, 2}));
-  EXPECT_EQ(grid.cells[1], (std::vector<int>{3, 4, 5}));
+  EXPECT_EQ(grid.cells[0], (std::vector<int>{-1, 3, -1, 1, 2, -1}));
+  EXPECT_EQ(grid.cells[1], (std::vector<int>{7, 6, 4, -1, -1, 5}));
   EXPECT_EQ(grid.outside, (std::vector<int>{0}));
 }
 
