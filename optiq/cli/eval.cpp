@@ -1,0 +1,281 @@
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "optiq/artifacts/eval_result.h"
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+#include "optiq/cli/commands.h"
+#include "optiq/cli/model_option.h"
+#include "optiq/cli/progress.h"
+#include "optiq/eval/dataset.h"
+#include "optiq/eval/exact_match.h"
+#include "optiq/eval/kl.h"
+#include "optiq/eval/perplexity.h"
+#include "optiq/generate/defaults.h"
+
+namespace optiq::cli {
+namespace {
+
+struct EvalFlags {
+  std::string model;
+  std::string task;
+  std::string reference;
+  std::string data;
+  std::string json;
+  std::string progress = "auto";
+  std::size_t limit = 0;
+  int max_tokens = 64;
+  int batch = 16;
+  std::size_t seq_len = 512;
+  kernels::Compute compute = kernels::Compute::Exact;
+};
+
+/** A model with what turns text into its tokens. */
+struct Subject {
+  io::ModelDirectory directory;
+  std::shared_ptr<const text::Tokenizer> tokenizer;
+};
+
+Subject open_subject(const std::string& path) {
+  auto directory = io::ModelDirectory::open(path);
+  auto tokenizer = text::Tokenizer::load(directory.path());
+  return {std::move(directory), std::move(tokenizer)};
+}
+
+/** Measuring wants exact arithmetic; answering questions is running. */
+kernels::Compute default_compute(const std::string& task) {
+  return task == "exact-match" ? kernels::Compute::Fast
+                               : kernels::Compute::Exact;
+}
+
+std::vector<eval::TokenRow> token_rows(
+    const EvalFlags& flags,
+    const eval::Dataset& dataset,
+    const text::ChatTemplate* chat,
+    const text::Tokenizer& tokenizer) {
+  return chat != nullptr
+      ? eval::encode_chats(eval::render_chats(dataset, *chat), tokenizer)
+      : eval::chunk_text(dataset, tokenizer, flags.seq_len, flags.limit);
+}
+
+artifacts::KlScores run_kl(
+    const EvalFlags& flags,
+    const eval::Dataset& dataset,
+    const Subject& subject,
+    const text::ChatTemplate* chat,
+    const ProgressSink& sink) {
+  const Subject reference = open_subject(flags.reference);
+  const auto rows = token_rows(flags, dataset, chat, *subject.tokenizer);
+  if (rows != token_rows(flags, dataset, chat, *reference.tokenizer)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[eval] {}: its tokenizer and that of {} give different tokens for "
+        "{}. KL compares two versions of one model",
+        flags.model,
+        flags.reference,
+        dataset.name);
+  }
+  const auto expected = load_checked(reference.directory);
+  const auto model = load_checked(subject.directory);
+  return eval::measure_kl(
+      *expected, *model, rows, {.compute = flags.compute, .on_progress = sink});
+}
+
+artifacts::PerplexityScores run_perplexity(
+    const EvalFlags& flags,
+    const eval::Dataset& dataset,
+    const Subject& subject,
+    const text::ChatTemplate* chat,
+    const ProgressSink& sink) {
+  const auto rows = token_rows(flags, dataset, chat, *subject.tokenizer);
+  return eval::measure_perplexity(
+      *load_checked(subject.directory),
+      rows,
+      {.compute = flags.compute, .on_progress = sink});
+}
+
+artifacts::ExactMatchScores run_exact_match(
+    const EvalFlags& flags,
+    const eval::Dataset& dataset,
+    const Subject& subject,
+    const text::ChatTemplate* chat,
+    const ProgressSink& sink) {
+  if (chat == nullptr) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[eval] {}: found plain text, expected a .jsonl file with rows of "
+        "question and value or answer",
+        flags.data);
+  }
+  const auto wanted = eval::wanted_numbers(dataset);
+  const auto prompts = eval::encode_chats(
+      eval::render_questions(dataset, *chat), *subject.tokenizer);
+  return eval::measure_exact_match(
+      load_checked(subject.directory),
+      *subject.tokenizer,
+      prompts,
+      wanted,
+      {.compute = flags.compute,
+       .max_tokens = flags.max_tokens,
+       .batch = flags.batch,
+       .stop_ids = generate::stop_ids(subject.directory, *subject.tokenizer),
+       .on_progress = sink});
+}
+
+void print_row(const char* name, double value, std::optional<double> error) {
+  if (error) {
+    fmt::print("{:<16} {:<11.5g} ± {:.2g}\n", name, value, *error);
+  } else {
+    fmt::print("{:<16} {:.5g}\n", name, value);
+  }
+}
+
+void print_scores(const artifacts::KlScores& s) {
+  print_row("mean_kl", s.mean_kl, s.mean_kl_stderr);
+  print_row("mean_row_kl", s.mean_row_kl, s.mean_row_kl_stderr);
+  print_row("median_kl", s.median_kl, {});
+  print_row("p99_kl", s.p99_kl, {});
+  print_row("top1_agreement", s.top1_agreement, s.top1_agreement_stderr);
+  fmt::print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
+}
+
+void print_scores(const artifacts::PerplexityScores& s) {
+  print_row("ppl", s.ppl, s.ppl_stderr);
+  print_row("mean_nll", s.mean_nll, {});
+  fmt::print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
+}
+
+void print_scores(const artifacts::ExactMatchScores& s) {
+  print_row("accuracy", s.accuracy, s.accuracy_stderr);
+  fmt::print("{:<16} {}\n", "count", s.count);
+  fmt::print("{:<16} {}\n", "truncated", s.truncated);
+}
+
+void print_result(const artifacts::EvalResult& result) {
+  fmt::print(
+      "{} of {} on {}, {} arithmetic, {}\n",
+      artifacts::task_of(result),
+      result.model,
+      result.data,
+      result.compute,
+      result.simd);
+  if (!result.reference.empty()) {
+    fmt::print("reference {}, exact arithmetic\n", result.reference);
+  }
+  std::visit([](const auto& scores) { print_scores(scores); }, result.scores);
+}
+
+void check_flags(const EvalFlags& flags) {
+  if (flags.task == "kl" && flags.reference.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[eval] --task kl needs --reference REF, the model to compare with");
+  }
+  if (flags.task != "kl" && !flags.reference.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[eval] --reference is for --task kl, found --task {}",
+        flags.task);
+  }
+}
+
+void run_eval(const EvalFlags& flags) {
+  check_flags(flags);
+  ProgressPrinter printer(parse_progress_mode(flags.progress));
+  const ProgressSink sink = [&](const ProgressEvent& event) {
+    printer.show(event);
+  };
+  const eval::Dataset dataset = eval::load_dataset(flags.data, flags.limit);
+  const Subject subject = open_subject(flags.model);
+  std::optional<text::ChatTemplate> chat;
+  if (!dataset.rows.empty()) {
+    chat = text::ChatTemplate::load(subject.directory.path());
+  }
+  const text::ChatTemplate* const rendering = chat ? &*chat : nullptr;
+  artifacts::EvalResult result{
+      .model = flags.model,
+      .reference = flags.reference,
+      .data = dataset.name,
+      .compute = name_of(flags.compute),
+      .simd = kernels::simd_target(),
+      .limit = flags.limit,
+      .scores = {}};
+  if (flags.task == "kl") {
+    result.scores = run_kl(flags, dataset, subject, rendering, sink);
+  } else if (flags.task == "ppl") {
+    result.scores = run_perplexity(flags, dataset, subject, rendering, sink);
+  } else {
+    result.scores = run_exact_match(flags, dataset, subject, rendering, sink);
+  }
+  printer.finish();
+  print_result(result);
+  if (!flags.json.empty()) {
+    write_file_atomically(
+        flags.json, artifacts::to_json(result).dump(2) + "\n");
+  }
+}
+
+} // namespace
+
+void add_eval_command(CLI::App& app) {
+  auto* command = app.add_subcommand(
+      "eval", "Measure a model: KL to a reference, perplexity, right answers");
+  auto flags = std::make_shared<EvalFlags>();
+  add_model_option(*command, flags->model);
+  command->add_option("--task", flags->task, "What to measure")
+      ->required()
+      ->check(CLI::IsMember({"kl", "ppl", "exact-match"}))
+      ->option_text("kl|ppl|exact-match");
+  command->add_option(
+      "--reference", flags->reference, "Model directory to compare with (kl)");
+  command
+      ->add_option(
+          "--data",
+          flags->data,
+          "*.jsonl with rows {question, value | answer}, or plain text")
+      ->required();
+  command
+      ->add_option("--limit", flags->limit, "Rows (or chunks) at most, 0 = all")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--max-tokens", flags->max_tokens, "Tokens of an answer at most")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--batch", flags->batch, "Questions at a time")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--seq-len", flags->seq_len, "Tokens of a chunk of plain text")
+      ->check(CLI::Range(2, 1 << 24))
+      ->capture_default_str();
+  add_compute_option(*command, flags->compute);
+  add_threads_option(*command);
+  command
+      ->add_option(
+          "--progress", flags->progress, "auto, plain, json or none (stderr)")
+      ->option_text("auto|plain|json|none")
+      ->capture_default_str();
+  command->add_option("--json", flags->json, "Write the result to this file");
+  command->footer(
+      "kl and ppl run in exact arithmetic unless --compute says otherwise; a\n"
+      "reference always does. exact-match answers greedily through the chat\n"
+      "template; an answer is right when its last number is the row's value,\n"
+      "or the number after #### in the row's answer.\n"
+      "Examples:\n"
+      "  optiq eval OUT --task kl --reference SRC --data text.txt\n"
+      "  optiq eval OUT --task exact-match --data questions.jsonl");
+  command->callback([command, flags] {
+    if (command->count("--compute") == 0) {
+      flags->compute = default_compute(flags->task);
+    }
+    run_eval(*flags);
+  });
+}
+
+} // namespace optiq::cli
