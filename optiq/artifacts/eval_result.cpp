@@ -25,6 +25,7 @@ void add_scores(Json& json, const KlScores& scores) {
   json["top1_agreement_stderr"] = scores.top1_agreement_stderr;
   json["tokens"] = scores.tokens;
   json["rows"] = scores.rows;
+  json["row_kl"] = scores.row_kl;
 }
 
 void add_scores(Json& json, const PerplexityScores& scores) {
@@ -54,7 +55,8 @@ KlScores kl_from_json(const Json& json, const std::string& where) {
       .top1_agreement_stderr =
           required<double>(json, "top1_agreement_stderr", where),
       .tokens = required<std::uint64_t>(json, "tokens", where),
-      .rows = required<std::uint64_t>(json, "rows", where)};
+      .rows = required<std::uint64_t>(json, "rows", where),
+      .row_kl = required<std::vector<double>>(json, "row_kl", where)};
 }
 
 PerplexityScores perplexity_from_json(

@@ -23,6 +23,7 @@ struct KlScores {
   double top1_agreement_stderr = 0; // over rows
   std::uint64_t tokens = 0;
   std::uint64_t rows = 0;
+  std::vector<double> row_kl; // mean of each row: for paired comparisons
 };
 
 /** exp of the mean negative log-likelihood of each next token. */

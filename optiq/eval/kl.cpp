@@ -140,7 +140,8 @@ artifacts::KlScores summarize_kl(
       .top1_agreement = agreed.value,
       .top1_agreement_stderr = agreed.standard_error,
       .tokens = all.size(),
-      .rows = kl.size()};
+      .rows = kl.size(),
+      .row_kl = row_means};
 }
 
 } // namespace optiq::eval

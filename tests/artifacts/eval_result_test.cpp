@@ -25,7 +25,17 @@ EvalResult with(decltype(EvalResult::scores) scores) {
 const std::vector<EvalResult>& examples() {
   static const std::vector<EvalResult> results{
       with(KlScores{
-          1.0 / 3, 1e-7 / 3, 2.0 / 3, 0.1, 1e-9 / 7, 0.7, 0.99, 0.01, 9, 2}),
+          1.0 / 3,
+          1e-7 / 3,
+          2.0 / 3,
+          0.1,
+          1e-9 / 7,
+          0.7,
+          0.99,
+          0.01,
+          9,
+          2,
+          {1.0 / 3, 1.0}}),
       with(PerplexityScores{10.0 / 3, 0.1 / 3, 1.0 / 7, 11, 3}),
       with(ExactMatchScores{2.0 / 3, 1.0 / 9, 3, 1})};
   return results;
