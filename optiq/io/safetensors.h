@@ -82,6 +82,12 @@ void write_safetensors(
 /** Bytes of one shard at most (as mlx-lm: 5 GiB). */
 inline constexpr std::uint64_t kMaxShardBytes = 5ull << 30;
 
+/** Summed bytes of the model*.safetensors files that write_model_shards makes of
+ * these tensors. */
+std::uint64_t model_shards_bytes(
+    const std::vector<TensorToWrite>& tensors,
+    std::uint64_t max_shard_bytes = kMaxShardBytes);
+
 /**
  * Writes `model.safetensors` or `model-00001-of-0000N.safetensors` plus
  * model.safetensors.index.json into `directory`. `total_parameters` goes into

@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 using artifacts::Json;
 
 constexpr std::uint64_t kHeaderAlignment = 8;
+const std::map<std::string, std::string> kModelMetadata = {{"format", "mlx"}};
 
 std::uint64_t data_bytes(const TensorToWrite& tensor) {
   std::uint64_t bytes = mx::size_of(tensor.dtype);
@@ -160,23 +161,29 @@ void write_safetensors(
   file.finish();
 }
 
+std::uint64_t model_shards_bytes(
+    const std::vector<TensorToWrite>& tensors,
+    std::uint64_t max_shard_bytes) {
+  std::uint64_t bytes = 0;
+  for (const auto& shard : split_into_shards(tensors, max_shard_bytes)) {
+    bytes += safetensors_bytes(shard, kModelMetadata);
+  }
+  return bytes;
+}
+
 std::uint64_t write_model_shards(
     const fs::path& directory,
     const std::vector<TensorToWrite>& tensors,
     std::uint64_t total_parameters,
     std::uint64_t max_shard_bytes) {
-  const std::map<std::string, std::string> metadata = {{"format", "mlx"}};
   const auto shards = split_into_shards(tensors, max_shard_bytes);
-  std::uint64_t file_bytes = 0;
-  for (const auto& shard : shards) {
-    file_bytes += safetensors_bytes(shard, metadata);
-  }
+  const std::uint64_t file_bytes = model_shards_bytes(tensors, max_shard_bytes);
   require_disk(directory, file_bytes);
 
   std::map<std::string, std::string> weight_map;
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shard_name(i, shards.size());
-    write_safetensors(directory / name, shards[i], metadata);
+    write_safetensors(directory / name, shards[i], kModelMetadata);
     for (const TensorToWrite& tensor : shards[i]) {
       if (!weight_map.emplace(tensor.name, name).second) {
         fail(
