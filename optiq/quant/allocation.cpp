@@ -1,0 +1,331 @@
+#include "optiq/quant/allocation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <optional>
+
+#include "optiq/base/error.h"
+
+namespace optiq::quant {
+
+namespace {
+
+// What is worth choosing of an item: ascending cost, strictly falling error.
+struct Frontier {
+  std::vector<std::size_t> options; // indices into AllocationItem::options
+  std::vector<std::size_t> hull; // positions in `options`, convex
+};
+
+Frontier make_frontier(const AllocationItem& item) {
+  std::vector<std::size_t> order(item.options.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto& o = item.options;
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+    return o[a].cost != o[b].cost ? o[a].cost < o[b].cost
+                                  : o[a].error < o[b].error;
+  });
+  Frontier f;
+  for (const std::size_t i : order) {
+    // The negation also drops an error that is not a number.
+    if (f.options.empty() || o[i].error < o[f.options.back()].error) {
+      f.options.push_back(i);
+    }
+  }
+  for (std::size_t p = 0; p < f.options.size(); ++p) {
+    const auto slope = [&](std::size_t from, std::size_t to) {
+      const WidthOption& a = o[f.options[from]];
+      const WidthOption& b = o[f.options[to]];
+      return (a.error - b.error) / static_cast<double>(b.cost - a.cost);
+    };
+    while (f.hull.size() >= 2 &&
+           slope(f.hull[f.hull.size() - 2], f.hull.back()) <=
+               slope(f.hull.back(), p)) {
+      f.hull.pop_back();
+    }
+    f.hull.push_back(p);
+  }
+  return f;
+}
+
+struct Step {
+  double efficiency = 0; // error reduction per cost
+  std::size_t item = 0;
+  std::size_t from = 0; // positions in Frontier::options
+  std::size_t to = 0;
+};
+
+// All hull steps, best first; within an item they are in order by convexity.
+std::vector<Step> make_steps(
+    std::span<const AllocationItem> items,
+    const std::vector<Frontier>& frontiers) {
+  std::vector<Step> steps;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const Frontier& f = frontiers[i];
+    for (std::size_t h = 1; h < f.hull.size(); ++h) {
+      const WidthOption& a = items[i].options[f.options[f.hull[h - 1]]];
+      const WidthOption& b = items[i].options[f.options[f.hull[h]]];
+      steps.push_back(
+          {(a.error - b.error) / static_cast<double>(b.cost - a.cost),
+           i,
+           f.hull[h - 1],
+           f.hull[h]});
+    }
+  }
+  std::stable_sort(steps.begin(), steps.end(), [](auto& a, auto& b) {
+    return a.efficiency > b.efficiency;
+  });
+  return steps;
+}
+
+// The state of an allocation in frontier positions.
+class Choice {
+ public:
+  Choice(
+      std::span<const AllocationItem> items,
+      const std::vector<Frontier>& frontiers,
+      std::uint64_t budget)
+      : items_(items),
+        frontiers_(frontiers),
+        at_(items.size(), 0),
+        left_(budget - least_cost(items)) {}
+
+  const WidthOption& option(std::size_t item, std::size_t position) const {
+    return items_[item].options[frontiers_[item].options[position]];
+  }
+  const WidthOption& current(std::size_t item) const {
+    return option(item, at_[item]);
+  }
+  std::size_t position(std::size_t item) const {
+    return at_[item];
+  }
+  std::size_t size(std::size_t item) const {
+    return frontiers_[item].options.size();
+  }
+  std::uint64_t left() const {
+    return left_;
+  }
+  void move(std::size_t item, std::size_t position) {
+    left_ = left_ + current(item).cost - option(item, position).cost;
+    at_[item] = position;
+  }
+
+  // The best single upgrade that costs at most `room`, skipping one item.
+  std::optional<Step> best_upgrade(std::uint64_t room, std::size_t skipped_item)
+      const {
+    std::optional<Step> best;
+    double best_gain = 0;
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      if (i == skipped_item) {
+        continue;
+      }
+      for (std::size_t p = at_[i] + 1; p < size(i); ++p) {
+        if (option(i, p).cost - current(i).cost > room) {
+          break;
+        }
+        const double gain = current(i).error - option(i, p).error;
+        if (gain > best_gain) {
+          best_gain = gain;
+          best = Step{gain, i, at_[i], p};
+        }
+      }
+    }
+    return best;
+  }
+
+ private:
+  std::span<const AllocationItem> items_;
+  const std::vector<Frontier>& frontiers_;
+  std::vector<std::size_t> at_;
+  std::uint64_t left_;
+};
+
+constexpr std::size_t kNoItem = std::numeric_limits<std::size_t>::max();
+
+// Takes hull steps while they fit; an item whose step did not fit is closed.
+// Returns the gain of the first step that did not fit, or 0.
+double
+run_greedy(Choice& choice, const std::vector<Step>& steps, std::size_t n) {
+  std::vector<bool> closed(n, false);
+  double first_miss = 0;
+  for (const Step& step : steps) {
+    if (closed[step.item]) {
+      continue;
+    }
+    const WidthOption& from = choice.option(step.item, step.from);
+    const WidthOption& to = choice.option(step.item, step.to);
+    if (to.cost - from.cost <= choice.left()) {
+      choice.move(step.item, step.to);
+    } else {
+      closed[step.item] = true;
+      if (first_miss == 0) {
+        first_miss = from.error - to.error;
+      }
+    }
+  }
+  return first_miss;
+}
+
+void fill(Choice& choice) {
+  while (const auto step = choice.best_upgrade(choice.left(), kNoItem)) {
+    choice.move(step->item, step->to);
+  }
+}
+
+// One downgrade that pays for an upgrade with a net gain; false when none.
+bool exchange(Choice& choice, std::size_t n_items) {
+  double best_gain = 0;
+  Step down;
+  Step up;
+  for (std::size_t i = 0; i < n_items; ++i) {
+    for (std::size_t p = 0; p < choice.position(i); ++p) {
+      const WidthOption& lower = choice.option(i, p);
+      const double loss = lower.error - choice.current(i).error;
+      const auto upgrade = choice.best_upgrade(
+          choice.left() + choice.current(i).cost - lower.cost, i);
+      if (upgrade && upgrade->efficiency - loss > best_gain) {
+        best_gain = upgrade->efficiency - loss;
+        down = Step{loss, i, choice.position(i), p};
+        up = *upgrade;
+      }
+    }
+  }
+  // Guards against cycles of rounding: a gain has to show in the sum.
+  if (best_gain <= 1e-12 * std::abs(up.efficiency)) {
+    return false;
+  }
+  choice.move(down.item, down.to);
+  choice.move(up.item, up.to);
+  return true;
+}
+
+bool contains(const std::string& text, const char* part) {
+  return text.find(part) != std::string::npos;
+}
+
+bool is_embedding_or_head(const std::string& module) {
+  return contains(module, "embed_tokens") || contains(module, "lm_head");
+}
+
+} // namespace
+
+std::uint64_t least_cost(std::span<const AllocationItem> items) {
+  std::uint64_t sum = 0;
+  for (const AllocationItem& item : items) {
+    sum += std::min_element(
+               item.options.begin(),
+               item.options.end(),
+               [](auto& a, auto& b) { return a.cost < b.cost; })
+               ->cost;
+  }
+  return sum;
+}
+
+Allocation allocate(
+    std::span<const AllocationItem> items,
+    std::uint64_t budget) {
+  const std::uint64_t floor = least_cost(items);
+  if (budget < floor) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[allocate] the budget is {}, the narrowest widths already cost {}. "
+        "Raise the target or allow fewer bits.",
+        budget,
+        floor);
+  }
+  std::vector<Frontier> frontiers;
+  for (const AllocationItem& item : items) {
+    frontiers.push_back(make_frontier(item));
+  }
+  Choice choice(items, frontiers, budget);
+  Allocation result;
+  result.gap_bound =
+      run_greedy(choice, make_steps(items, frontiers), items.size());
+  fill(choice);
+  while (exchange(choice, items.size())) {
+    fill(choice);
+  }
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    result.choice.push_back(frontiers[i].options[choice.position(i)]);
+    result.cost += choice.current(i).cost;
+    result.error += choice.current(i).error;
+  }
+  return result;
+}
+
+int block_index(const std::string& module) {
+  const std::string key = "layers.";
+  const std::size_t at = module.find(key);
+  if (at == std::string::npos) {
+    return -1;
+  }
+  const std::size_t first = at + key.size();
+  const std::size_t last = module.find_first_not_of("0123456789", first);
+  const std::string digits = module.substr(first, last - first);
+  return digits.empty() || digits.size() > 6 ? -1 : std::stoi(digits);
+}
+
+double static_priority(const std::string& module, int n_blocks) {
+  if (is_embedding_or_head(module)) {
+    return 1.0;
+  }
+  const int i = block_index(module);
+  double priority = 0.30;
+  if (i >= 0) {
+    const int last = n_blocks - 1;
+    const double edge = std::min(i, last - i) / std::max(n_blocks / 2.0, 1.0);
+    if (i == 0 || i == last) {
+      priority = 0.90;
+    } else if (i <= 1 || i >= n_blocks - 2) {
+      priority = 0.65;
+    } else {
+      priority += 0.15 * (1 - edge);
+    }
+  }
+  if (contains(module, "self_attn") || contains(module, ".attn")) {
+    priority += 0.30;
+  }
+  if (contains(module, "router") || contains(module, ".gate.") ||
+      module.ends_with(".mlp.gate")) {
+    priority += 0.40;
+  }
+  if (contains(module, "experts") || contains(module, "switch")) {
+    priority -= 0.10;
+  }
+  return std::clamp(priority, 0.05, 1.0);
+}
+
+double static_error(double priority, std::uint64_t parameters, int bits) {
+  return priority * static_cast<double>(parameters) *
+      std::ldexp(1.0, -2 * bits);
+}
+
+std::vector<bool> protected_modules(std::span<const std::string> modules) {
+  int last_block = -1;
+  int first_attention = std::numeric_limits<int>::max();
+  int last_attention = -1;
+  for (const std::string& module : modules) {
+    const int block = block_index(module);
+    last_block = std::max(last_block, block);
+    if (block >= 0 && contains(module, ".self_attn.")) {
+      first_attention = std::min(first_attention, block);
+      last_attention = std::max(last_attention, block);
+    }
+  }
+  std::vector<bool> result;
+  for (const std::string& module : modules) {
+    const int block = block_index(module);
+    const bool attention = contains(module, ".self_attn.");
+    const bool mixer = attention || contains(module, ".linear_attn.");
+    result.push_back(
+        is_embedding_or_head(module) ||
+        (block >= 0 &&
+         ((mixer && (block == 0 || block == last_block)) ||
+          (attention &&
+           (block == first_attention || block == last_attention)))));
+  }
+  return result;
+}
+
+} // namespace optiq::quant
