@@ -1,0 +1,245 @@
+#include "optiq/quant/sensitivity_journal.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "optiq/artifacts/json.h"
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+#include "optiq/base/hash.h"
+
+namespace optiq::quant {
+
+namespace mx = mlx::core;
+
+namespace {
+
+using artifacts::Json;
+namespace fs = std::filesystem;
+
+constexpr int kSchema = 1;
+constexpr std::size_t kMaxJournalBytes = std::size_t{1} << 30;
+
+[[noreturn]] void fail_errno(const fs::path& path, const char* what) {
+  const int code = errno;
+  fail(
+      code == EACCES || code == EPERM || code == EROFS ? ErrorKind::Denied
+                                                       : ErrorKind::Io,
+      "[SensitivityJournal] {}: cannot {}: {}. Point OPTIQ_CACHE_DIR to a "
+      "folder with space that you may write.",
+      path.string(),
+      what,
+      std::strerror(code));
+}
+
+// A journal line as parsed, or nothing when it is not a whole record.
+struct Record {
+  std::string module;
+  int bits = 0;
+  int chunk = 0;
+  std::vector<double> kl;
+};
+
+std::optional<Record> parse_record(std::string_view line) {
+  try {
+    const Json json = artifacts::parse_json(line, "journal");
+    Record record{
+        json.at("module").get<std::string>(),
+        json.at("bits").get<int>(),
+        json.at("chunk").get<int>(),
+        json.at("kl").get<std::vector<double>>()};
+    return record;
+  } catch (const Error&) {
+    return std::nullopt;
+  } catch (const Json::exception&) {
+    return std::nullopt;
+  }
+}
+
+const char* name_of_compute(kernels::Compute compute) {
+  return compute == kernels::Compute::Exact ? "exact" : "fast";
+}
+
+} // namespace
+
+SensitivityJournal::SensitivityJournal(
+    const fs::path& path,
+    const std::string& key)
+    : path_(path) {
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  if (error) {
+    errno = error.value();
+    fail_errno(path.parent_path(), "be made");
+  }
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (fd_ < 0) {
+    fail_errno(path, "be opened");
+  }
+  try {
+    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+      fail(
+          ErrorKind::Io,
+          "[SensitivityJournal] {}: another process is measuring the same "
+          "model on the same calibration. Wait for it: the result will be "
+          "shared.",
+          path.string());
+    }
+    read(key);
+  } catch (...) {
+    ::close(fd_);
+    throw;
+  }
+}
+
+SensitivityJournal::~SensitivityJournal() {
+  if (fd_ >= 0) {
+    ::close(fd_);
+  }
+}
+
+void SensitivityJournal::read(const std::string& key) {
+  const std::string text = read_text_file(path_, kMaxJournalBytes);
+  const Json header = {{"schema", kSchema}, {"key", key}};
+  const std::string first = header.dump();
+  std::size_t good = 0; // bytes up to the end of the last whole line
+  while (good < text.size()) {
+    const std::size_t end = text.find('\n', good);
+    if (end == std::string::npos) {
+      break;
+    }
+    const std::string_view line =
+        std::string_view(text).substr(good, end - good);
+    if (good == 0) {
+      if (line != first) {
+        fail(
+            ErrorKind::Corrupt,
+            "[SensitivityJournal] {}: the first line is not {}. Delete the "
+            "file.",
+            path_.string(),
+            first);
+      }
+    } else {
+      const auto record = parse_record(line);
+      if (!record) {
+        break;
+      }
+      for (std::size_t i = 0; i < record->kl.size(); ++i) {
+        entries_[{
+            record->module,
+            record->bits,
+            record->chunk + static_cast<int>(i)}] = record->kl[i];
+      }
+    }
+    good = end + 1;
+  }
+  if (good != text.size() && ::ftruncate(fd_, static_cast<off_t>(good)) != 0) {
+    fail_errno(path_, "be cut");
+  }
+  if (good == 0) {
+    append(first);
+  }
+}
+
+void SensitivityJournal::append(const std::string& line) {
+  const std::string text = line + "\n";
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::write(fd_, text.data() + done, text.size() - done);
+    if (n < 0 && errno != EINTR) {
+      fail_errno(path_, "be written");
+    }
+    done += n < 0 ? 0 : static_cast<std::size_t>(n);
+  }
+  if (::fdatasync(fd_) != 0) {
+    fail_errno(path_, "be flushed");
+  }
+}
+
+bool SensitivityJournal::has(
+    const std::string& module,
+    int bits,
+    int first,
+    int n) const {
+  for (int chunk = first; chunk < first + n; ++chunk) {
+    if (!entries_.contains({module, bits, chunk})) {
+      return false;
+    }
+  }
+  return true;
+}
+
+double SensitivityJournal::at(const std::string& module, int bits, int chunk)
+    const {
+  return entries_.at({module, bits, chunk});
+}
+
+void SensitivityJournal::record(
+    const std::string& module,
+    int bits,
+    int first,
+    std::span<const double> kl) {
+  if (fd_ >= 0) {
+    // The library prints the shortest text that reads back as the same
+    // double, so a resumed measurement equals an uninterrupted one.
+    const Json line = {
+        {"module", module},
+        {"bits", bits},
+        {"chunk", first},
+        {"kl", std::vector<double>(kl.begin(), kl.end())}};
+    append(line.dump());
+  }
+  for (std::size_t i = 0; i < kl.size(); ++i) {
+    entries_[{module, bits, first + static_cast<int>(i)}] = kl[i];
+  }
+}
+
+std::string sensitivity_key(
+    const io::ModelDirectory& directory,
+    const std::string& calibration_hash,
+    int group_size,
+    kernels::Compute compute) {
+  Sha256 hash;
+  hash.update(fmt::format(
+      "schema {} calibration {} group {} compute {} simd {}\n{}\n",
+      kSchema,
+      calibration_hash,
+      group_size,
+      name_of_compute(compute),
+      kernels::simd_target(),
+      directory.config().dump()));
+  for (const io::TensorInfo& tensor : directory.tensors()) {
+    hash.update(fmt::format("{} {}", tensor.name, mx::size_of(tensor.dtype)));
+    for (const auto dim : tensor.shape) {
+      hash.update(fmt::format(" {}", dim));
+    }
+    const mx::array values = directory.load(tensor.name);
+    hash.update(std::span(
+        values.data<std::byte>(), static_cast<std::size_t>(tensor.nbytes)));
+    directory.drop(tensor.name);
+  }
+  return hash.hex_digest();
+}
+
+fs::path sensitivity_journal_path(const std::string& key) {
+  const auto folder = [](const char* variable) -> fs::path {
+    const char* value = std::getenv(variable);
+    return value == nullptr ? "" : value;
+  };
+  fs::path cache = folder("OPTIQ_CACHE_DIR");
+  if (cache.empty() && !folder("XDG_CACHE_HOME").empty()) {
+    cache = folder("XDG_CACHE_HOME") / "optiq";
+  }
+  if (cache.empty() && !folder("HOME").empty()) {
+    cache = folder("HOME") / ".cache" / "optiq";
+  }
+  return cache.empty() ? fs::path() : cache / "sensitivity" / (key + ".jsonl");
+}
+
+} // namespace optiq::quant

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <tuple>
+
+#include "optiq/io/model_directory.h"
+#include "optiq/kernels/kernels.h"
+
+/**
+ * What was measured so far, so that a killed measurement goes on and a finished
+ * one serves every later target. JSON lines, appended and flushed one by one:
+ *   {"schema": 1, "key": "<64 hex digits>"}
+ *   {"module": str, "bits": int, "chunk": int, "kl": [float...]}
+ * kl[i] is the mean KL over the tokens of chunk + i. What follows the first
+ * line that is not whole is cut off when the file is opened.
+ */
+namespace optiq::quant {
+
+class SensitivityJournal {
+ public:
+  /** Keeps everything in memory only. */
+  SensitivityJournal() = default;
+  /** Opens or makes the file and locks it. Throws Corrupt when it holds another
+   * key, Denied or Io when it cannot be written or is in use. */
+  SensitivityJournal(const std::filesystem::path& path, const std::string& key);
+  ~SensitivityJournal();
+  SensitivityJournal(const SensitivityJournal&) = delete;
+  SensitivityJournal& operator=(const SensitivityJournal&) = delete;
+
+  /** Whether all of chunks [first, first + n) are there. */
+  bool has(const std::string& module, int bits, int first, int n) const;
+  /** Mean KL of one chunk, which must be there. */
+  double at(const std::string& module, int bits, int chunk) const;
+  /** Is on the disk when this returns. Throws Io. */
+  void record(
+      const std::string& module,
+      int bits,
+      int first,
+      std::span<const double> kl);
+
+ private:
+  void read(const std::string& key);
+  void append(const std::string& line);
+
+  std::filesystem::path path_;
+  int fd_ = -1;
+  std::map<std::tuple<std::string, int, int>, double> entries_;
+};
+
+/**
+ * SHA-256 over everything that a measured number depends on: the tensors'
+ * names, shapes and bytes, config.json, the calibration's hash, group size,
+ * compute mode and SIMD target. Reads the whole model once.
+ */
+std::string sensitivity_key(
+    const io::ModelDirectory& directory,
+    const std::string& calibration_hash,
+    int group_size,
+    kernels::Compute compute);
+
+/** <cache>/sensitivity/<key>.jsonl, where <cache> is $OPTIQ_CACHE_DIR,
+ * $XDG_CACHE_HOME/optiq or $HOME/.cache/optiq; empty when none is set. */
+std::filesystem::path sensitivity_journal_path(const std::string& key);
+
+} // namespace optiq::quant
