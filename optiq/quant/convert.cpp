@@ -1,0 +1,460 @@
+#include "optiq/quant/convert.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <memory>
+
+#include "optiq/artifacts/size.h"
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+#include "optiq/base/system.h"
+#include "optiq/base/version.h"
+#include "optiq/quant/model_writer.h"
+#include "optiq/quant/sensitivity.h"
+
+namespace optiq::quant {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+// Tokenizer, index, metadata and card beside the weights.
+constexpr std::uint64_t kSideFileBytes = 32u << 20;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+bool is_inside(const fs::path& path, const fs::path& folder) {
+  const auto [end, rest] =
+      std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+  return end == folder.end();
+}
+
+// Nothing of the user's may be lost: neither the source nor a folder that is
+// not a model.
+void check_paths(const ConvertOptions& options) {
+  if (!fs::exists(options.output)) {
+    return;
+  }
+  if (!options.overwrite) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] {}: exists already, expected a new directory. Choose "
+        "another -o, or pass --overwrite to replace it.",
+        options.output.string());
+  }
+  const fs::path output = fs::canonical(options.output);
+  if (is_inside(fs::weakly_canonical(options.source), output)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] {}: is or holds the source model, which --overwrite would "
+        "delete. Choose another -o.",
+        options.output.string());
+  }
+  if (!fs::is_directory(output) ||
+      (!fs::is_empty(output) && !fs::exists(output / "config.json"))) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] {}: --overwrite replaces a model directory only, and this "
+        "is none (no config.json). Choose another -o.",
+        options.output.string());
+  }
+}
+
+std::string base_name(const fs::path& source) {
+  // "dir/" and "." have no file name of their own.
+  const fs::path path = fs::weakly_canonical(source);
+  return path.has_filename() ? path.filename().string()
+                             : path.parent_path().filename().string();
+}
+
+std::string dtype_label(
+    const models::Checkpoint& checkpoint,
+    const Inventory& inventory) {
+  const mx::Dtype dtype =
+      checkpoint.at(inventory.modules.front().name + ".weight").dtype;
+  return dtype == mx::bfloat16 ? "bf16" : dtype == mx::float16 ? "f16" : "f32";
+}
+
+void add_source_notices(
+    const models::Checkpoint& checkpoint,
+    const Inventory& inventory,
+    std::vector<std::string>& notices) {
+  std::size_t n_towers = 0;
+  std::uint64_t tower_bytes = 0;
+  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
+    if (tensor.role == models::TensorRole::Tower) {
+      std::uint64_t bytes = mx::size_of(tensor.dtype);
+      for (const auto dim : tensor.shape) {
+        bytes *= static_cast<std::uint64_t>(dim);
+      }
+      tower_bytes += bytes;
+      ++n_towers;
+    }
+  }
+  if (n_towers > 0) {
+    notices.push_back(fmt::format(
+        "{} vision or audio tensors ({}) are left out: the result is a text "
+        "model",
+        n_towers,
+        artifacts::format_size(tower_bytes)));
+  }
+  if (!inventory.kept_dense.empty()) {
+    std::string names;
+    for (const std::string& name : inventory.kept_dense) {
+      names += (names.empty() ? "" : ", ") + name;
+    }
+    notices.push_back(fmt::format(
+        "{} matrices stay as they are, because their rows do not divide by "
+        "the group size: {}",
+        inventory.kept_dense.size(),
+        names));
+  }
+}
+
+// Largest tensor three times: source pages, MLX's triple, the file buffer.
+std::uint64_t writing_ram(const models::Checkpoint& checkpoint) {
+  std::uint64_t largest = 0;
+  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
+    std::uint64_t bytes = mx::size_of(tensor.dtype);
+    for (const auto dim : tensor.shape) {
+      bytes *= static_cast<std::uint64_t>(dim);
+    }
+    largest = std::max(largest, bytes);
+  }
+  return 3 * largest + (64u << 20);
+}
+
+// One conversion, step by step.
+class Conversion {
+ public:
+  Conversion(ConvertOptions& options, const ProgressSink& progress)
+      : options_(options),
+        progress_(progress),
+        source_(io::ModelDirectory::open(options.source)),
+        checkpoint_(open_source()),
+        inventory_(take_inventory(checkpoint_, options.plan.group_size)) {
+    result_.source_bytes = source_.file_bytes();
+    result_.cost.ram_bytes = writing_ram(checkpoint_);
+    result_.metadata.tool_version = kVersion;
+    result_.metadata.base_model = base_name(options.source);
+    add_source_notices(checkpoint_, inventory_, result_.notices);
+  }
+
+  ConvertResult run() {
+    std::optional<StagedDirectory> staged;
+    if (!options_.load_plan) {
+      require_feasible(checkpoint_, inventory_, options_.plan);
+    }
+    if (!options_.dry_run) {
+      // Made before the long work, so that a folder that cannot be written
+      // is found out now.
+      staged.emplace(options_.output, options_.overwrite);
+    }
+    make_plan_and_metadata();
+    const artifacts::Plan& plan = result_.metadata.plan;
+    result_.mtp_bytes = mtp_bytes(checkpoint_, plan);
+    result_.cost.disk_bytes =
+        plan.file_bytes + result_.mtp_bytes + kSideFileBytes;
+    if (options_.save_plan) {
+      write_file_atomically(
+          *options_.save_plan,
+          artifacts::dump_json(artifacts::to_json(plan), 2));
+    }
+    if (options_.dry_run) {
+      estimate_time();
+      return std::move(result_);
+    }
+    require_ram(writing_ram(checkpoint_), "quantizing and writing the model");
+    require_disk();
+    const ModelToWrite model{
+        source_, checkpoint_, result_.metadata, result_.sensitivity};
+    write_model(model, staged->path(), progress_);
+    verify_model(model, staged->path());
+    staged->publish();
+    return std::move(result_);
+  }
+
+ private:
+  models::Checkpoint open_source() const {
+    for (const char* key : {"quantization", "quantization_config"}) {
+      if (source_.config().contains(key)) {
+        fail(
+            ErrorKind::Unsupported,
+            "[convert] {}: config.json has \"{}\": the source is quantized "
+            "already, expected full-precision weights. Convert the original "
+            "model.",
+            source_.path().string(),
+            key);
+      }
+    }
+    return models::open_checkpoint(source_);
+  }
+
+  void make_plan_and_metadata() {
+    artifacts::Metadata& metadata = result_.metadata;
+    metadata.reference = dtype_label(checkpoint_, inventory_);
+    if (options_.load_plan) {
+      metadata.plan = adopt_plan(
+          checkpoint_,
+          inventory_,
+          artifacts::plan_from_json(
+              artifacts::read_json_file(*options_.load_plan),
+              options_.load_plan->string()));
+      return;
+    }
+    if (options_.plan.method != "optiq") {
+      metadata.plan = make_plan(checkpoint_, inventory_, options_.plan, {});
+      return;
+    }
+    if (options_.dry_run ? !measure_from_cache() : !measure()) {
+      PlanOptions rules = options_.plan;
+      rules.method = "static";
+      metadata.plan = make_plan(checkpoint_, inventory_, rules, {});
+      result_.notices.emplace_back(
+          "nothing is measured yet: the plan shown follows the static rules; "
+          "the real one will have the same size limit");
+      return;
+    }
+    metadata.plan = make_plan(
+        checkpoint_, inventory_, options_.plan, result_.sensitivity->layers);
+  }
+
+  SensitivityOptions sensitivity_options() const {
+    SensitivityOptions options;
+    options.modules = free_modules(inventory_, options_.plan);
+    options.candidate_bits = options_.plan.candidate_bits;
+    options.group_size = options_.plan.group_size;
+    return options;
+  }
+
+  const models::Model& load_model() {
+    if (!model_) {
+      require_ram(
+          source_.file_bytes(), "the weights of " + source_.path().string());
+      model_ = models::load_model(source_);
+    }
+    return *model_;
+  }
+
+  // Token ids to measure on; `self` of a dry run gets ids that only count.
+  Calibration calibrate() {
+    const CalibrationOptions& wanted = options_.calibration;
+    if (wanted.source != "self") {
+      return load_calibration(wanted, make_calibration_encoder(source_));
+    }
+    if (options_.dry_run) {
+      Calibration counted;
+      counted.chunks.assign(
+          static_cast<std::size_t>(wanted.n_chunks),
+          std::vector<std::int32_t>(
+              static_cast<std::size_t>(wanted.chunk_tokens), 0));
+      return counted;
+    }
+    load_model();
+    generate::Engine engine(model_, {.compute = kernels::Compute::Exact});
+    return sample_calibration(
+        wanted, make_calibration_encoder(source_), engine, progress_);
+  }
+
+  // Whatever is not in the journal is measured. Always true.
+  bool measure() {
+    const Calibration calibration = calibrate();
+    const SensitivityOptions options = sensitivity_options();
+    const models::Model& model = load_model();
+    const std::uint64_t bytes = sensitivity_bytes(model, calibration, options);
+    require_ram(
+        source_.file_bytes() + bytes, "the weights and measuring with them");
+    const std::string key = key_of(calibration, options);
+    const auto journal = open_journal(key);
+    set_sensitivity(
+        calibration,
+        key,
+        measure_sensitivity(
+            model, weight_source(), calibration, options, *journal, progress_));
+    return true;
+  }
+
+  // False when something still has to be measured; says what that would take.
+  bool measure_from_cache() {
+    const Calibration calibration = calibrate();
+    const SensitivityOptions options = sensitivity_options();
+    const models::Model& model = load_model();
+    result_.cost.ram_bytes = std::max(
+        result_.cost.ram_bytes,
+        source_.file_bytes() + sensitivity_bytes(model, calibration, options));
+    const std::string key = key_of(calibration, options);
+    const fs::path path = sensitivity_journal_path(key);
+    if (fs::exists(path)) {
+      SensitivityJournal journal(path, key);
+      if (is_complete(journal, calibration, options)) {
+        set_sensitivity(
+            calibration,
+            key,
+            measure_sensitivity(
+                model,
+                weight_source(),
+                calibration,
+                options,
+                journal,
+                progress_));
+        return true;
+      }
+    }
+    measuring_seconds_ = trial_seconds(model, calibration, options);
+    return false;
+  }
+
+  static bool is_complete(
+      const SensitivityJournal& journal,
+      const Calibration& calibration,
+      const SensitivityOptions& options) {
+    const auto n = static_cast<int>(calibration.chunks.size());
+    return std::all_of(
+        options.modules.begin(), options.modules.end(), [&](const auto& name) {
+          return std::all_of(
+              options.candidate_bits.begin(),
+              options.candidate_bits.end(),
+              [&](int bits) { return journal.has(name, bits, 0, n); });
+        });
+  }
+
+  std::string key_of(
+      const Calibration& calibration,
+      const SensitivityOptions& options) const {
+    return sensitivity_key(
+        source_, calibration.hash, options.group_size, options.compute);
+  }
+
+  // A cache that may not be written costs only the resuming.
+  std::unique_ptr<SensitivityJournal> open_journal(const std::string& key) {
+    const fs::path path = sensitivity_journal_path(key);
+    std::string reason = "neither OPTIQ_CACHE_DIR nor HOME is set";
+    if (!path.empty()) {
+      try {
+        return std::make_unique<SensitivityJournal>(path, key);
+      } catch (const Error& e) {
+        if (e.kind() != ErrorKind::Denied) {
+          throw;
+        }
+        reason = e.what();
+      }
+    }
+    result_.notices.push_back(
+        "the measurement is not kept and cannot be resumed: " + reason);
+    return std::make_unique<SensitivityJournal>();
+  }
+
+  WeightSource weight_source() const {
+    return [this](const std::string& module) {
+      return checkpoint_.at(module + ".weight").load();
+    };
+  }
+
+  void set_sensitivity(
+      const Calibration& calibration,
+      const std::string& key,
+      std::vector<artifacts::LayerSensitivity> layers) {
+    result_.notices.insert(
+        result_.notices.end(),
+        calibration.notices.begin(),
+        calibration.notices.end());
+    result_.metadata.calibration = calibration.name;
+    result_.metadata.calibration_hash = calibration.hash;
+    result_.metadata.compute = "exact";
+    result_.sensitivity = artifacts::Sensitivity{
+        .base_model = result_.metadata.base_model,
+        .candidate_bits = options_.plan.candidate_bits,
+        .group_size = options_.plan.group_size,
+        .key = key,
+        .layers = std::move(layers)};
+  }
+
+  // One chunk through the network, scaled to the whole measurement.
+  static double trial_seconds(
+      const models::Model& model,
+      const Calibration& calibration,
+      const SensitivityOptions& options) {
+    const std::vector<std::int32_t>& tokens = calibration.chunks.front();
+    const auto n = static_cast<int>(tokens.size());
+    const auto start = Clock::now();
+    cache::Sequence sequence(
+        std::make_shared<cache::BlockPool>(
+            std::numeric_limits<std::size_t>::max()),
+        model.cache_layout(models::kv_dtype(options.compute)));
+    sequence.reserve(n);
+    const nn::ForwardContext context =
+        nn::make_forward_context({{&sequence, 0, n, 0}}, options.compute);
+    model.logits(
+        models::run_layers(model, 0, model.embed(tokens), context),
+        options.compute);
+    const double units = static_cast<double>(n) * (model.info().n_layers + 1);
+    return seconds_since(start) / units *
+        static_cast<double>(sensitivity_work(model, calibration, options));
+  }
+
+  // The first matrix quantized, scaled to all of them and to all widths.
+  void estimate_time() {
+    const QuantizableModule& first = inventory_.modules.front();
+    const artifacts::LayerBits& layer = result_.metadata.plan.layers.front();
+    const auto start = Clock::now();
+    for (const auto& tensor : quantized_tensors(
+             checkpoint_.at(first.name + ".weight"),
+             layer.bits,
+             layer.group_size)) {
+      tensor.make();
+    }
+    const double quantizing = seconds_since(start) /
+        static_cast<double>(first.parameters) *
+        static_cast<double>(inventory_.parameters);
+    const double n_passes = measuring_seconds_
+        ? 1.0 + static_cast<double>(options_.plan.candidate_bits.size())
+        : 1.0;
+    result_.cost.seconds =
+        quantizing * n_passes + measuring_seconds_.value_or(0);
+  }
+
+  void require_disk() const {
+    const std::uint64_t free = free_disk_bytes(options_.output);
+    if (free < result_.cost.disk_bytes) {
+      fail(
+          ErrorKind::Exhausted,
+          "[convert] {}: {} free on this disk, expected {} for the result. "
+          "Free some space or choose another -o.",
+          options_.output.string(),
+          artifacts::format_size(free),
+          artifacts::format_size(result_.cost.disk_bytes));
+    }
+  }
+
+  ConvertOptions& options_;
+  const ProgressSink& progress_;
+  io::ModelDirectory source_;
+  models::Checkpoint checkpoint_;
+  Inventory inventory_;
+  std::shared_ptr<const models::Model> model_;
+  std::optional<double> measuring_seconds_;
+  ConvertResult result_;
+};
+
+} // namespace
+
+ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
+  validate(options.plan);
+  if (!options.dry_run) {
+    check_paths(options);
+  }
+  if (options.load_plan) {
+    // Its group size decides which matrices can be quantized.
+    options.plan.group_size = artifacts::plan_from_json(
+                                  artifacts::read_json_file(*options.load_plan),
+                                  options.load_plan->string())
+                                  .group_size;
+  }
+  return Conversion(options, progress).run();
+}
+
+} // namespace optiq::quant

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/metadata.h"
+#include "optiq/base/progress.h"
+#include "optiq/quant/calibration.h"
+#include "optiq/quant/plan.h"
+
+namespace optiq::quant {
+
+struct ConvertOptions {
+  std::filesystem::path source;
+  std::filesystem::path output; // the model directory itself
+  PlanOptions plan;
+  CalibrationOptions calibration;
+  bool overwrite = false;
+  bool dry_run = false; // writes nothing but save_plan
+  std::optional<std::filesystem::path> save_plan;
+  std::optional<std::filesystem::path> load_plan; // instead of measuring
+};
+
+/** What a conversion needs beside the files; of a dry run, estimates. */
+struct ConvertCost {
+  std::uint64_t ram_bytes = 0;
+  std::uint64_t disk_bytes = 0;
+  std::optional<double> seconds; // estimated from a short trial (dry run)
+};
+
+struct ConvertResult {
+  artifacts::Metadata metadata;
+  std::optional<artifacts::Sensitivity> sensitivity;
+  std::uint64_t source_bytes = 0;
+  std::uint64_t mtp_bytes = 0; // of optiq/mtp.safetensors, not in the plan
+  ConvertCost cost;
+  std::vector<std::string> notices; // what the user should know
+};
+
+/**
+ * Converts a full-precision directory into a quantized MLX directory that
+ * appears under its name only when it is complete and verified. Measures what
+ * the cache of earlier measurements lacks. Two conversions with equal options
+ * give equal bytes. Throws NotFound, InvalidInput, Unsupported, Corrupt,
+ * Exhausted, Denied, Io, or what progress throws to cancel.
+ */
+ConvertResult convert(ConvertOptions options, const ProgressSink& progress);
+
+} // namespace optiq::quant
