@@ -1,0 +1,305 @@
+#include "optiq/quant/convert.h"
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/size.h"
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+#include "optiq/base/system.h"
+#include "optiq/cli/commands.h"
+#include "optiq/cli/interrupt.h"
+#include "optiq/cli/model_option.h"
+#include "optiq/cli/progress.h"
+
+namespace optiq::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ConvertFlags {
+  std::string source;
+  std::string output;
+  std::string target_size;
+  std::string progress = "auto";
+  std::string json;
+  std::string save_plan;
+  std::string plan;
+  bool protect = true;
+  std::optional<int> bits;
+  quant::ConvertOptions options;
+};
+
+std::string default_output(const std::string& source) {
+  const fs::path path = fs::weakly_canonical(source);
+  const fs::path name =
+      path.has_filename() ? path.filename() : path.parent_path().filename();
+  return (fs::path("optiq_output") / name).string();
+}
+
+quant::ConvertOptions to_options(const ConvertFlags& flags) {
+  quant::ConvertOptions options = flags.options;
+  options.source = flags.source;
+  options.output =
+      flags.output.empty() ? default_output(flags.source) : flags.output;
+  options.plan.protect = flags.protect;
+  if (flags.bits && options.plan.method != "uniform") {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --bits with --method {}: expected --method uniform. The "
+        "widths of the other methods are --candidate-bits.",
+        options.plan.method);
+  }
+  options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
+  if (!flags.target_size.empty()) {
+    options.plan.target_bytes = artifacts::parse_size(flags.target_size);
+  }
+  if (!flags.save_plan.empty()) {
+    options.save_plan = flags.save_plan;
+  }
+  if (!flags.plan.empty()) {
+    options.load_plan = flags.plan;
+  }
+  return options;
+}
+
+// "layers.3.mlp.up_proj" of "language_model.model.layers.3.mlp.up_proj".
+std::string short_name(const std::string& module) {
+  const std::string key = "model.";
+  const std::size_t at = module.rfind(key);
+  return at == std::string::npos ? module : module.substr(at + key.size());
+}
+
+void print_layers(const artifacts::Plan& plan) {
+  std::printf("%-40s %5s %12s %12s\n", "module", "bits", "parameters", "KL");
+  for (const artifacts::LayerBits& layer : plan.layers) {
+    const std::string kl = layer.is_protected ? "protected"
+        : layer.kl                            ? fmt::format("{:.3e}", *layer.kl)
+                                              : "-";
+    std::printf(
+        "%-40s %5d %12llu %12s\n",
+        short_name(layer.name).c_str(),
+        layer.bits,
+        static_cast<unsigned long long>(layer.parameters),
+        kl.c_str());
+  }
+}
+
+void print_totals(
+    const quant::ConvertOptions& options,
+    const quant::ConvertResult& result) {
+  const artifacts::Plan& plan = result.metadata.plan;
+  std::map<int, std::pair<int, std::uint64_t>> widths;
+  for (const artifacts::LayerBits& layer : plan.layers) {
+    ++widths[layer.bits].first;
+    widths[layer.bits].second += layer.parameters;
+  }
+  std::printf("\n");
+  for (const auto& [bits, row] : widths) {
+    std::printf(
+        "%d bits: %d matrices, %llu parameters\n",
+        bits,
+        row.first,
+        static_cast<unsigned long long>(row.second));
+  }
+  std::printf(
+      "code width    %.4f bits per weight (mean%s)\n",
+      plan.achieved_bpw,
+      plan.method == "uniform" ? "" : " outside the protected set");
+  std::printf(
+      "file          %.4f bits per weight, %s of model*.safetensors (%llu "
+      "bytes, source %s)\n",
+      plan.file_bpw,
+      artifacts::format_size(plan.file_bytes).c_str(),
+      static_cast<unsigned long long>(plan.file_bytes),
+      artifacts::format_size(result.source_bytes).c_str());
+  if (result.mtp_bytes > 0) {
+    std::printf(
+        "sidecar       %s in optiq/mtp.safetensors\n",
+        artifacts::format_size(result.mtp_bytes).c_str());
+  }
+  if (result.sensitivity) {
+    std::printf(
+        "KL            %.3e nats per token, summed over matrices\n",
+        plan.predicted_kl);
+  }
+  if (options.dry_run) {
+    std::printf(
+        "needs         %s of RAM, %s of disk, about %s (nothing was written)\n",
+        artifacts::format_size(result.cost.ram_bytes).c_str(),
+        artifacts::format_size(result.cost.disk_bytes).c_str(),
+        format_duration(result.cost.seconds.value_or(0)).c_str());
+  } else {
+    std::printf("written to    %s\n", options.output.string().c_str());
+  }
+}
+
+void write_result_json(
+    const std::string& path,
+    const quant::ConvertOptions& options,
+    const quant::ConvertResult& result,
+    double seconds) {
+  artifacts::Json json = artifacts::to_json(result.metadata);
+  json["output"] = options.output.string();
+  json["dry_run"] = options.dry_run;
+  json["source_bytes"] = result.source_bytes;
+  json["mtp_bytes"] = result.mtp_bytes;
+  json["ram_bytes"] = result.cost.ram_bytes;
+  json["disk_bytes"] = result.cost.disk_bytes;
+  json["estimated_seconds"] = result.cost.seconds
+      ? artifacts::Json(*result.cost.seconds)
+      : artifacts::Json();
+  json["seconds"] = seconds;
+  json["peak_rss_bytes"] = peak_rss_bytes();
+  json["notices"] = result.notices;
+  write_file_atomically(path, artifacts::dump_json(json, 2));
+}
+
+void run_convert(const ConvertFlags& flags) {
+  const quant::ConvertOptions options = to_options(flags);
+  const InterruptGuard interrupt;
+  ProgressPrinter printer(parse_progress_mode(flags.progress));
+  const auto start = std::chrono::steady_clock::now();
+  const quant::ConvertResult result =
+      quant::convert(options, [&](const ProgressEvent& event) {
+        if (interrupt.flag()) {
+          printer.finish();
+          fail(
+              ErrorKind::Cancelled,
+              "[convert] interrupted; nothing was written. What was measured "
+              "is kept: the same command goes on from there.");
+        }
+        printer.show(event);
+      });
+  printer.finish();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+  for (const std::string& notice : result.notices) {
+    std::fprintf(stderr, "note: %s\n", notice.c_str());
+  }
+  print_layers(result.metadata.plan);
+  print_totals(options, result);
+  if (!flags.json.empty()) {
+    write_result_json(flags.json, options, result, seconds);
+  }
+}
+
+void add_plan_options(CLI::App& command, ConvertFlags& flags) {
+  quant::PlanOptions& plan = flags.options.plan;
+  command.add_option(
+      "--target-bpw",
+      plan.target_bpw,
+      "Mean code width outside the protected set, e.g. 4.5 (default 5)");
+  command.add_option(
+      "--target-file-bpw",
+      plan.target_file_bpw,
+      "Bits per parameter of the written weights, everything counted");
+  command.add_option(
+      "--target-size",
+      flags.target_size,
+      "Bytes of the written weights: 600MB, 1.5GiB or plain bytes");
+  command
+      .add_option(
+          "--candidate-bits",
+          plan.candidate_bits,
+          "Widths to choose from, of 2,3,4,5,6,8")
+      ->delimiter(',')
+      ->default_str("4,8");
+  command
+      .add_option(
+          "--group-size", plan.group_size, "Weights per scale: 32, 64 or 128")
+      ->capture_default_str();
+  command
+      .add_option(
+          "--method",
+          plan.method,
+          "optiq: by measured KL; static: by position; uniform: one width")
+      ->option_text("optiq|static|uniform");
+  command.add_option(
+      "--bits", flags.bits, "Width of every matrix, with --method uniform");
+  static const std::map<std::string, bool> kSwitch{
+      {"on", true}, {"off", false}};
+  command
+      .add_option(
+          "--protect",
+          flags.protect,
+          "Keep head, embeddings and outer mixers at the widest candidate")
+      ->transform(CLI::CheckedTransformer(kSwitch))
+      ->option_text("on|off");
+}
+
+void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
+  quant::CalibrationOptions& calibration = flags.options.calibration;
+  command
+      .add_option(
+          "--calibration",
+          calibration.source,
+          "Text to measure on: mix (built in), self (sampled from the model) or "
+          "a FILE of text or JSONL")
+      ->option_text("mix|self|FILE");
+  command
+      .add_option(
+          "--n-calibration", calibration.n_chunks, "Chunks of 512 tokens")
+      ->capture_default_str();
+  command
+      .add_option(
+          "--seed", calibration.seed, "Which chunks (self: which samples)")
+      ->capture_default_str();
+}
+
+void add_output_options(CLI::App& command, ConvertFlags& flags) {
+  command.add_option(
+      "-o,--output",
+      flags.output,
+      "The new model directory (default optiq_output/<name>)");
+  command.add_flag(
+      "--overwrite",
+      flags.options.overwrite,
+      "Replace an existing model directory, once the new one is complete");
+  command.add_flag(
+      "--dry-run",
+      flags.options.dry_run,
+      "Show plan, size, RAM and time; write nothing");
+  command.add_option(
+      "--save-plan", flags.save_plan, "Write the plan to this file");
+  command.add_option(
+      "--plan", flags.plan, "Take the widths from this plan; measure nothing");
+  command
+      .add_option(
+          "--progress",
+          flags.progress,
+          "Progress on stderr; auto: a bar on a "
+          "terminal, else plain lines")
+      ->option_text("auto|plain|json|none");
+  command.add_option("--json", flags.json, "Write the result to this file");
+}
+
+} // namespace
+
+void add_convert_command(CLI::App& app) {
+  auto* command = app.add_subcommand(
+      "convert", "Quantize a model: measure, choose widths, write");
+  auto flags = std::make_shared<ConvertFlags>();
+  add_model_option(*command, flags->source);
+  add_output_options(*command, *flags);
+  add_plan_options(*command, *flags);
+  add_calibration_options(*command, *flags);
+  add_threads_option(*command);
+  command->footer(
+      "Examples:\n"
+      "  optiq convert DIR --target-bpw 4.5 --candidate-bits 4,8 -o OUT\n"
+      "  optiq convert DIR --target-size 600MB --candidate-bits 3,4,6,8\n"
+      "  optiq convert DIR --method uniform --bits 4 -o OUT4\n"
+      "Measurements are kept in $OPTIQ_CACHE_DIR/sensitivity (or "
+      "~/.cache/optiq/sensitivity)\nand serve every later target.");
+  command->callback([flags] { run_convert(*flags); });
+}
+
+} // namespace optiq::cli
