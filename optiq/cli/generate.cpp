@@ -69,15 +69,12 @@ std::vector<std::int32_t> encode_prompt(
     return tokenizer.encode(prompt, true);
   }
   const auto chat = text::ChatTemplate::load(directory.path());
-  auto variables = chat.special_tokens();
   auto messages = artifacts::Json::array();
   if (flags.system) {
     messages.push_back({{"role", "system"}, {"content", *flags.system}});
   }
   messages.push_back({{"role", "user"}, {"content", prompt}});
-  variables["messages"] = std::move(messages);
-  variables["add_generation_prompt"] = true;
-  return tokenizer.encode(chat.render(variables), false);
+  return tokenizer.encode(chat.render_chat(messages, true), false);
 }
 
 generate::SamplerOptions choose_sampler(

@@ -86,15 +86,12 @@ std::string render(
     const DatasetRow& row,
     const text::ChatTemplate& chat,
     bool with_answer) {
-  Json variables = chat.special_tokens();
   Json messages = Json::array();
   messages.push_back({{"role", "user"}, {"content", row.question}});
   if (with_answer) {
     messages.push_back({{"role", "assistant"}, {"content", row.answer}});
   }
-  variables["messages"] = std::move(messages);
-  variables["add_generation_prompt"] = !with_answer;
-  return chat.render(variables);
+  return chat.render_chat(messages, !with_answer);
 }
 
 std::optional<std::string> wanted_number(const DatasetRow& row) {

@@ -82,8 +82,8 @@ void write_safetensors(
 /** Bytes of one shard at most (as mlx-lm: 5 GiB). */
 inline constexpr std::uint64_t kMaxShardBytes = 5ull << 30;
 
-/** Summed bytes of the model*.safetensors files that write_model_shards makes of
- * these tensors. */
+/** Summed bytes of the model*.safetensors files that write_model_shards makes
+ * of these tensors. */
 std::uint64_t model_shards_bytes(
     const std::vector<TensorToWrite>& tensors,
     std::uint64_t max_shard_bytes = kMaxShardBytes);

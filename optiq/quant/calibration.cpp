@@ -84,14 +84,8 @@ class TokenStream {
  private:
   std::string render(const Json& messages, const Json& tools) {
     if (encoder_.chat_template) {
-      Json variables = encoder_.chat_template->special_tokens();
-      variables["messages"] = messages;
-      variables["add_generation_prompt"] = false;
-      if (!tools.is_null()) {
-        variables["tools"] = tools;
-      }
       try {
-        return encoder_.chat_template->render(variables);
+        return encoder_.chat_template->render_chat(messages, false, tools);
       } catch (const Error& e) {
         // A template may refuse a role or an order of roles. The text is
         // still good for calibration; it is counted and reported.

@@ -151,4 +151,15 @@ std::string ChatTemplate::render(
   }
 }
 
+std::string ChatTemplate::render_chat(
+    const artifacts::Json& messages,
+    bool add_generation_prompt,
+    const artifacts::Json& tools) const {
+  artifacts::Json variables = special_tokens_;
+  variables["messages"] = messages;
+  variables["tools"] = tools;
+  variables["add_generation_prompt"] = add_generation_prompt;
+  return render(variables);
+}
+
 } // namespace optiq::text

@@ -44,6 +44,13 @@ class ChatTemplate {
       const artifacts::Json& variables,
       const RenderBudget& budget = {}) const;
 
+  /** Renders a conversation as transformers' apply_chat_template does: the
+   * special tokens, `tools` (null without any) and the rest as variables. */
+  std::string render_chat(
+      const artifacts::Json& messages,
+      bool add_generation_prompt,
+      const artifacts::Json& tools = nullptr) const;
+
   /** bos_token, eos_token and the like of tokenizer_config.json, as template
    * variables; filled by `load`. */
   const artifacts::Json& special_tokens() const {
