@@ -1,37 +1,9 @@
 """Small templates over DATA. Each is rendered by jinja2 and here; a case on
 which jinja2 fails must fail here too."""
 
+from _chat_template_data import DATA
 from _chat_template_statements import TEMPLATES
 
-DATA = {
-    "n": 7,
-    "neg": -7,
-    "big": 9007199254740993,
-    "x": 2.5,
-    "tiny": 1e-7,
-    "huge": 1e22,
-    "yes": True,
-    "no": False,
-    "nil": None,
-    "s": "Hello, World",
-    "u": "naïve Straße ΑΣ 😀x",
-    "pad": "  \t two words \n",
-    "lines": "one\ntwo\n\nthree",
-    "html": "<b>&\"'</b>",
-    "empty": "",
-    "items": [3, 1, 2],
-    "words": ["b", "A", "c", "a"],
-    "nested": [[1, [2, "a'b"]], (None), True, 1.0],
-    "none_list": [],
-    "d": {"b": 1, "A": 2, "c": None, "items": "shadowed", "key with space": 5},
-    "deep": {"a": {"b": {"c": [10, 20, {"d": "found"}]}}},
-    "rows": [
-        {"name": "Ann", "age": 30, "tags": ["x"], "boss": True},
-        {"name": "bob", "age": 25, "tags": [], "boss": False},
-        {"name": "Cy", "age": 30, "tags": ["x", "y"]},
-    ],
-    "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}],
-}
 
 # Each of these stands between {{ and }}.
 EXPRESSIONS = r"""
