@@ -96,9 +96,11 @@ void print_totals(
     const quant::ConvertResult& result) {
   const artifacts::Plan& plan = result.metadata.plan;
   std::map<int, std::pair<int, std::uint64_t>> widths;
+  bool has_protected = false;
   for (const artifacts::LayerBits& layer : plan.layers) {
     ++widths[layer.bits].first;
     widths[layer.bits].second += layer.parameters;
+    has_protected = has_protected || layer.is_protected;
   }
   std::printf("\n");
   for (const auto& [bits, row] : widths) {
@@ -111,7 +113,7 @@ void print_totals(
   std::printf(
       "code width    %.4f bits per weight (mean%s)\n",
       plan.achieved_bpw,
-      plan.method == "uniform" ? "" : " outside the protected set");
+      has_protected ? " outside the protected set" : "");
   std::printf(
       "file          %.4f bits per weight, %s of model*.safetensors (%llu "
       "bytes, source %s)\n",

@@ -17,6 +17,8 @@ namespace {
 // Packed candidates of one module that are held at the same time.
 constexpr std::uint64_t kMaxCandidateBytes = 128u << 20;
 constexpr int kMaxBatchRows = 2048;
+// Libraries, tokenizer and heap of the process.
+constexpr std::uint64_t kProcessBytes = 64u << 20;
 
 // A module to measure and where its influence begins.
 struct Target {
@@ -66,11 +68,9 @@ std::size_t count_tokens(const Calibration& calibration) {
   return n;
 }
 
-// Rows of one forward: as many as the widest activations allow, at least one
-// chunk. About four arrays of the widest matrix live at the same time.
-std::size_t batch_rows(
-    const models::Model& model,
-    const SensitivityOptions& options) {
+// Bytes that one row of a forward holds: about four arrays of the width of the
+// widest matrix live at the same time.
+std::size_t activation_row_bytes(const models::Model& model) {
   std::size_t width = 1;
   for (const models::Module& module : model.modules()) {
     if (module.layer >= 0) {
@@ -80,8 +80,15 @@ std::size_t batch_rows(
            static_cast<std::size_t>(module.matrix.in_features())});
     }
   }
+  return 4 * sizeof(float) * width;
+}
+
+// Rows of one forward: as many as the bound allows, at least one chunk.
+std::size_t batch_rows(
+    const models::Model& model,
+    const SensitivityOptions& options) {
   return std::clamp<std::size_t>(
-      options.max_activation_bytes / (4 * sizeof(float) * width),
+      options.max_activation_bytes / activation_row_bytes(model),
       1,
       kMaxBatchRows);
 }
@@ -502,13 +509,20 @@ std::uint64_t sensitivity_bytes(
   for (const Target& target : find_targets(model, options.modules)) {
     largest = std::max(largest, target.parameters);
   }
+  const std::uint64_t rows =
+      std::min<std::uint64_t>(tokens, batch_rows(model, options));
   // A candidate exists twice for a moment: as MLX stores it, and packed.
+  const std::uint64_t candidates = std::max(
+      largest,
+      std::min(kMaxCandidateBytes, largest * options.candidate_bits.size()));
   return std::min<std::uint64_t>(
              options.max_state_bytes, tokens * 2 * sizeof(float) * hidden) +
       std::min<std::uint64_t>(
              options.max_logit_bytes, tokens * sizeof(float) * vocab) +
-      options.max_activation_bytes + options.max_logit_bytes / 2 +
-      2 * std::max(largest, kMaxCandidateBytes);
+      rows * activation_row_bytes(model) +
+      std::min<std::uint64_t>(
+             options.max_logit_bytes / 2, 2 * rows * sizeof(float) * vocab) +
+      2 * candidates + kProcessBytes;
 }
 
 } // namespace optiq::quant
