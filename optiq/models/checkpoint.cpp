@@ -54,8 +54,12 @@ Quantization infer_from_shapes(
   }
   if (entry != nullptr && entry->is_object()) {
     for (const Quantization& fit : fits) {
-      if (entry->value("bits", fit.bits) == fit.bits &&
-          entry->value("group_size", fit.group_size) == fit.group_size) {
+      // mlx-lm's recipes write "group_size": null.
+      if (artifacts::optional_or<int>(*entry, "bits", weight.name, fit.bits) ==
+              fit.bits &&
+          artifacts::optional_or<int>(
+              *entry, "group_size", weight.name, fit.group_size) ==
+              fit.group_size) {
         return fit;
       }
     }
@@ -134,7 +138,8 @@ std::optional<Quantization> quantization_of(
   const CheckpointTensor& scales = checkpoint.at(scales_name);
   const CheckpointTensor& biases = checkpoint.at(module + ".biases");
   if (entry != nullptr && entry->is_object() &&
-      entry->value("mode", std::string("affine")) != "affine") {
+      artifacts::optional_or<std::string>(
+          *entry, "mode", weight.name, "affine") != "affine") {
     fail(
         ErrorKind::Unsupported,
         "[quantization_of] {}: mode {} is not supported, only affine",

@@ -56,6 +56,16 @@ TEST(QuantizationOf, TellsEqualShapesApartByTheEntry) {
   EXPECT_EQ(q->group_size, 32);
 }
 
+TEST(QuantizationOf, TakesNullAsAbsent) {
+  const auto q = quantization_of(
+      config(R"({"m":{"bits":3,"group_size":null,"mode":null}})"),
+      triple(12, 2),
+      "m");
+  ASSERT_TRUE(q.has_value());
+  EXPECT_EQ(q->bits, 3);
+  EXPECT_EQ(q->group_size, 64);
+}
+
 TEST(QuantizationOf, LeavesDenseModulesAlone) {
   EXPECT_FALSE(quantization_of(config("{}"), triple(16, 2), "dense"));
   EXPECT_FALSE(
@@ -83,6 +93,9 @@ TEST(QuantizationOf, RefusesContradictions) {
       Error);
   EXPECT_THROW(
       quantization_of(artifacts::Json::object(), triple(14, 2), "m"), Error);
+  EXPECT_THROW(
+      quantization_of(config(R"({"m":{"bits":"four"}})"), triple(16, 2), "m"),
+      Error);
   auto broken = triple(16, 2);
   broken.tensors[2].shape = {8, 3};
   EXPECT_THROW(quantization_of(artifacts::Json::object(), broken, "m"), Error);
