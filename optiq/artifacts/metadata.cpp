@@ -5,6 +5,7 @@
 //     "base_model": string, "reference": string,
 //     "target_bpw": number?, "target_bytes": int?, "achieved_bpw": number,
 //     "file_bpw": number, "file_bytes": int, "predicted_kl": number,
+//     "prior_weight": number?, "measured_kl": number?,
 //     "n_high_bits": int, "n_low_bits": int, "threshold": 0.0,
 //     "candidate_bits": [int, ...], "group_size": int,
 //     "calibration": string, "calibration_hash": string, "compute": string,
@@ -25,7 +26,8 @@
 //     "group_size": int, "metric": "kl_divergence_vs_reference",
 //     "key": string?,
 //     "layers": [ { "layer_name": string, "sensitivities": {bits: number, ...},
-//                   "stderr": {bits: number, ...}?, "param_count": int,
+//                   "stderr": {bits: number, ...}?,
+//                   "relative": {bits: number, ...}?, "param_count": int,
 //                   "metadata": {} }, ... ] }
 #include "optiq/artifacts/metadata.h"
 
@@ -253,6 +255,8 @@ Plan read_plan_members(const Json& json, const std::string& where) {
   plan.file_bytes = optional_or<std::uint64_t>(json, "file_bytes", where, 0);
   plan.file_bpw = optional_or(json, "file_bpw", where, 0.0);
   plan.predicted_kl = optional_or(json, "predicted_kl", where, 0.0);
+  plan.prior_weight = optional_value<double>(json, "prior_weight", where);
+  plan.measured_kl = optional_value<double>(json, "measured_kl", where);
   return plan;
 }
 
@@ -301,6 +305,10 @@ LayerSensitivity layer_sensitivity(
   const std::string at = fmt::format("{}: layer '{}'", where, layer.name);
   layer.parameters = optional_or<std::uint64_t>(entry, "param_count", at, 0);
   layer.kl = widths_from_json(required_object(entry, "sensitivities", at), at);
+  if (entry.contains("relative")) {
+    layer.relative_kl =
+        widths_from_json(required_object(entry, "relative", at), at);
+  }
   if (entry.contains("stderr")) {
     layer.kl_stderr =
         widths_from_json(required_object(entry, "stderr", at), at);
@@ -353,6 +361,8 @@ Json to_json(const Plan& plan) {
       {"file_bytes", plan.file_bytes},
       {"file_bpw", finite(plan.file_bpw, "file_bpw")},
       {"predicted_kl", finite(plan.predicted_kl, "predicted_kl")},
+      {"prior_weight", or_null(plan.prior_weight)},
+      {"measured_kl", or_null(plan.measured_kl)},
       {"per_layer", layers_to_json(plan.layers)}};
 }
 
@@ -370,6 +380,8 @@ Json to_json(const Metadata& metadata) {
       {"file_bpw", finite(plan.file_bpw, "file_bpw")},
       {"file_bytes", plan.file_bytes},
       {"predicted_kl", finite(plan.predicted_kl, "predicted_kl")},
+      {"prior_weight", or_null(plan.prior_weight)},
+      {"measured_kl", or_null(plan.measured_kl)},
       {"n_high_bits", count_high_bits(plan)},
       {"n_low_bits", count_low_bits(plan)},
       {"threshold", 0.0}, // the original's constant; its readers expect it
@@ -388,6 +400,7 @@ Json to_json(const Sensitivity& sensitivity) {
         {{"layer_name", layer.name},
          {"sensitivities", widths_to_json(layer.kl, "sensitivities")},
          {"stderr", widths_to_json(layer.kl_stderr, "stderr")},
+         {"relative", widths_to_json(layer.relative_kl, "relative")},
          {"param_count", layer.parameters},
          {"metadata", Json::object()}});
   }

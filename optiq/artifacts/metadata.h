@@ -40,6 +40,11 @@ struct Plan {
   std::uint64_t file_bytes = 0; // predicted, headers included
   double file_bpw = 0;
   double predicted_kl = 0; // sum of the layers' kl, nats
+  /** Method optiq: weight of the size prior in the errors that the allocation
+   * minimized, and the KL of the whole quantized model on the calibration
+   * text, by which it was chosen. */
+  std::optional<double> prior_weight;
+  std::optional<double> measured_kl;
 };
 
 /** optiq/metadata.json (format: docs/formats.md; reads the original's too). */
@@ -68,6 +73,10 @@ struct LayerSensitivity {
   std::uint64_t parameters = 0;
   std::map<int, double> kl; // bits -> mean KL(reference || quantized)
   std::map<int, double> kl_stderr; // bits -> standard error over chunks
+  /** bits -> mean over chunks of the chunk's KL / the chunk's scale (its mean
+   * KL over all modules at the narrowest width). Text that the model is sure
+   * of counts as much as text that it is not; what the allocation minimizes. */
+  std::map<int, double> relative_kl;
 };
 
 /** optiq/sensitivity.json. */

@@ -131,6 +131,13 @@ void print_totals(
         "KL            %.3e nats per token, summed over matrices\n",
         plan.predicted_kl);
   }
+  if (plan.measured_kl) {
+    std::printf(
+        "whole model   %.3e nats per token on the calibration text (weight of "
+        "the size prior: %g)\n",
+        *plan.measured_kl,
+        plan.prior_weight.value_or(0));
+  }
   if (options.dry_run) {
     std::printf(
         "needs         %s of RAM, %s of disk, about %s (nothing was written)\n",

@@ -36,13 +36,12 @@ struct Positions {
   std::vector<double> agreement;
 };
 
-Positions compare(
+Positions compare_states(
     const models::Model& reference,
+    const mx::array& expected,
     const models::Model& model,
-    std::span<const TokenRow> rows,
+    const mx::array& found,
     Compute compute) {
-  const mx::array expected = run_rows(reference, rows, Compute::Exact);
-  const mx::array found = run_rows(model, rows, compute);
   const int n = expected.shape(0);
   const int block = rows_per_block(model);
   Positions positions;
@@ -69,30 +68,57 @@ double sum_of(const std::vector<double>& values) {
 
 } // namespace
 
-artifacts::KlScores measure_kl(
+struct KlReference::State {
+  const models::Model& reference;
+  std::span<const TokenRow> rows;
+  KlOptions options;
+  std::vector<RowBatch> batches;
+  std::vector<mx::array> kept; // per batch [tokens, hidden_size], or none
+
+  mx::array run(std::size_t batch) const {
+    return run_rows(
+        reference,
+        rows.subspan(batches[batch].first, batches[batch].count),
+        Compute::Exact);
+  }
+};
+
+KlReference::KlReference(
     const models::Model& reference,
-    const models::Model& model,
     std::span<const TokenRow> rows,
-    const KlOptions& options) {
-  check_vocabularies(reference, model);
+    KlOptions options,
+    bool keep_states) {
   check_rows(rows, reference);
-  check_rows(rows, model);
+  auto batches = pack_rows(
+      rows, reference, Compute::Exact, options.batch_tokens, kMaxCacheBytes);
+  state_ = std::make_unique<State>(
+      State{reference, rows, std::move(options), std::move(batches), {}});
+  for (std::size_t i = 0; keep_states && i < state_->batches.size(); ++i) {
+    state_->kept.push_back(state_->run(i));
+  }
+}
+
+KlReference::~KlReference() = default;
+
+artifacts::KlScores KlReference::compare(const models::Model& model) const {
+  const State& s = *state_;
+  check_vocabularies(s.reference, model);
+  check_rows(s.rows, model);
   std::uint64_t total = 0;
-  for (const TokenRow& row : rows) {
+  for (const TokenRow& row : s.rows) {
     total += row.size();
   }
   std::vector<std::vector<double>> kl;
   std::vector<std::vector<double>> agreement;
   std::uint64_t done = 0;
-  for (const RowBatch& batch : pack_rows(
-           rows,
-           reference,
-           Compute::Exact,
-           options.batch_tokens,
-           kMaxCacheBytes)) {
-    const auto part = rows.subspan(batch.first, batch.count);
-    const Positions positions =
-        compare(reference, model, part, options.compute);
+  for (std::size_t i = 0; i < s.batches.size(); ++i) {
+    const auto part = s.rows.subspan(s.batches[i].first, s.batches[i].count);
+    const Positions positions = compare_states(
+        s.reference,
+        s.kept.empty() ? s.run(i) : s.kept[i],
+        model,
+        run_rows(model, part, s.options.compute),
+        s.options.compute);
     std::size_t at = 0;
     for (const TokenRow& row : part) {
       const auto slice = [&](const std::vector<double>& values) {
@@ -103,12 +129,20 @@ artifacts::KlScores measure_kl(
       agreement.push_back(slice(positions.agreement));
       at += row.size();
     }
-    done += batch.tokens;
-    if (options.on_progress) {
-      options.on_progress({"kl", done, total, ""});
+    done += s.batches[i].tokens;
+    if (s.options.on_progress) {
+      s.options.on_progress({"kl", done, total, ""});
     }
   }
   return summarize_kl(kl, agreement);
+}
+
+artifacts::KlScores measure_kl(
+    const models::Model& reference,
+    const models::Model& model,
+    std::span<const TokenRow> rows,
+    const KlOptions& options) {
+  return KlReference(reference, rows, options, false).compare(model);
 }
 
 artifacts::KlScores summarize_kl(

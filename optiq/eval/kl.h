@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <span>
 
 #include "optiq/artifacts/eval_result.h"
@@ -14,6 +15,30 @@ struct KlOptions {
   kernels::Compute compute = kernels::Compute::Exact;
   int batch_tokens = 2048; // per forward
   ProgressSink on_progress; // stage "kl", in tokens; may be empty
+};
+
+/**
+ * One side of several comparisons. With `keep_states` the reference runs once,
+ * when constructed; its final hidden states are kept, [tokens, hidden_size]
+ * floats, and only its head runs again.
+ */
+class KlReference {
+ public:
+  /** `reference` and `rows` outlive the object. Throws as measure_kl. */
+  KlReference(
+      const models::Model& reference,
+      std::span<const TokenRow> rows,
+      KlOptions options,
+      bool keep_states);
+  ~KlReference();
+  KlReference(const KlReference&) = delete;
+  KlReference& operator=(const KlReference&) = delete;
+
+  artifacts::KlScores compare(const models::Model& model) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 /**

@@ -78,10 +78,12 @@ class BatchRun {
  private:
   void admit() {
     while (running_.size() < batch_ && next_ < prompts_.size()) {
+      SamplerOptions sampler = options_.sampler;
+      sampler.seed += next_;
       running_.push_back(
           {.prompt = next_,
            .sequence = engine_.new_sequence(),
-           .sampler = Sampler(options_.sampler),
+           .sampler = Sampler(sampler),
            .completion = {}});
       ++next_;
     }

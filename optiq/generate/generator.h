@@ -91,8 +91,8 @@ Completion generate(
 /**
  * Completes many prompts, at most `batch` at a time: prompts are prefilled in
  * chunks in the same forwards in which others decode, and a finished one makes
- * room for the next. Results in the order of the prompts, equal to those of
- * `generate` (every prompt samples with its own generator, same seed).
+ * room for the next. Results in the order of the prompts; that of prompt i
+ * equals `generate` with seed + i, whatever the batch.
  */
 std::vector<Completion> generate_batch(
     Engine& engine,

@@ -349,6 +349,37 @@ constexpr std::array<const char*, 24> kSeeds = {
     "1. ",           "The following", "When he",    "If",
 };
 
+// What the chat template puts before a user's words. Given only that, a chat
+// model writes the user's turn too, as those it was trained on
+// (arXiv 2406.08464). Nothing for a model without chats.
+std::optional<std::string> opening_of_a_chat(
+    const CalibrationEncoder& encoder) {
+  if (!encoder.chat_template) {
+    return std::nullopt;
+  }
+  const std::string mark = "0123456789";
+  try {
+    const std::string text = encoder.chat_template->render_chat(
+        {{{"role", "user"}, {"content", mark}}}, false);
+    const std::size_t at = text.find(mark);
+    return at == std::string::npos || at == 0
+        ? std::nullopt
+        : std::optional(text.substr(0, at));
+  } catch (const Error&) {
+    return std::nullopt; // the template wants more than a user's turn
+  }
+}
+
+// The beginning of sample i: chats and prose in turn.
+std::vector<std::int32_t> beginning(
+    const CalibrationEncoder& encoder,
+    const std::optional<std::string>& chat,
+    std::size_t i) {
+  return encoder.tokenizer->encode(
+      chat && i % 2 == 0 ? *chat : kSeeds[i / (chat ? 2 : 1) % kSeeds.size()],
+      false);
+}
+
 } // namespace
 
 CalibrationEncoder make_calibration_encoder(
@@ -421,37 +452,30 @@ Calibration sample_calibration(
   constexpr int kBatch = 8;
   Calibration result{.name = "self", .chunks = {}, .hash = {}, .notices = {}};
   const auto wanted = static_cast<std::size_t>(options.n_chunks);
-  while (result.chunks.size() < wanted) {
-    // Prompts sample with one seed each round, so a round uses a text once.
-    const std::size_t round = result.chunks.size() / kSeeds.size();
-    const std::size_t n =
-        std::min(kSeeds.size(), wanted - result.chunks.size());
-    std::vector<std::vector<std::int32_t>> prompts;
-    std::size_t longest = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      prompts.push_back(encoder.tokenizer->encode(kSeeds[i], false));
-      longest = std::max(longest, prompts.back().size());
-    }
-    generate::GenerateOptions generation;
-    // No stop ids: after the end of a text the model starts another one.
-    generation.max_tokens = options.chunk_tokens - static_cast<int>(longest);
-    generation.sampler.temperature = 1.f;
-    generation.sampler.seed = SplitMix64(options.seed + round).next();
-    std::size_t done = result.chunks.size();
-    const auto completions = generate::generate_batch(
-        engine, prompts, generation, kBatch, [&](std::size_t, const auto&) {
-          if (progress) {
-            progress({"calibration", ++done, wanted, "sampling"});
-          }
-        });
-    for (std::size_t i = 0; i < n; ++i) {
-      result.chunks.push_back(prompts[i]);
-      auto& chunk = result.chunks.back();
-      chunk.insert(
-          chunk.end(),
-          completions[i].tokens.begin(),
-          completions[i].tokens.end());
-    }
+  const auto chat = opening_of_a_chat(encoder);
+  std::vector<std::vector<std::int32_t>> prompts;
+  std::size_t longest = 0;
+  for (std::size_t i = 0; i < wanted; ++i) {
+    prompts.push_back(beginning(encoder, chat, i));
+    longest = std::max(longest, prompts.back().size());
+  }
+  generate::GenerateOptions generation;
+  // No stop ids: after the end of a text the model starts another one.
+  generation.max_tokens = options.chunk_tokens - static_cast<int>(longest);
+  generation.sampler.temperature = 1.f;
+  generation.sampler.seed = SplitMix64(options.seed).next();
+  std::size_t done = 0;
+  const auto completions = generate::generate_batch(
+      engine, prompts, generation, kBatch, [&](std::size_t, const auto&) {
+        if (progress) {
+          progress({"calibration", ++done, wanted, "sampling"});
+        }
+      });
+  for (std::size_t i = 0; i < wanted; ++i) {
+    std::vector<std::int32_t> chunk = prompts[i];
+    const auto& tokens = completions[i].tokens;
+    chunk.insert(chunk.end(), tokens.begin(), tokens.end());
+    result.chunks.push_back(std::move(chunk));
   }
   result.hash = hash_of(result.chunks);
   return result;

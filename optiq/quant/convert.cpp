@@ -11,6 +11,7 @@
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
 #include "optiq/quant/model_writer.h"
+#include "optiq/quant/plan_selection.h"
 #include "optiq/quant/sensitivity.h"
 
 namespace optiq::quant {
@@ -219,8 +220,28 @@ class Conversion {
           "the real one will have the same size limit");
       return;
     }
-    metadata.plan = make_plan(
-        checkpoint_, inventory_, options_.plan, result_.sensitivity->layers);
+    metadata.plan = choose_plan();
+  }
+
+  // Plans for several weights of the prior; the one that is best as a whole.
+  artifacts::Plan choose_plan() {
+    std::vector<artifacts::Plan> plans;
+    for (const double weight : kPriorWeights) {
+      PlanOptions options = options_.plan;
+      options.prior_weight = weight;
+      plans.push_back(make_plan(
+          checkpoint_, inventory_, options, result_.sensitivity->layers));
+    }
+    return select_plan(
+        load_model(),
+        weight_source(),
+        [this](const std::string& module) {
+          checkpoint_.at(module + ".weight").drop();
+        },
+        *calibration_,
+        std::move(plans),
+        kernels::Compute::Exact,
+        progress_);
   }
 
   SensitivityOptions sensitivity_options() const {
@@ -240,8 +261,13 @@ class Conversion {
     return *model_;
   }
 
+  const Calibration& calibrate() {
+    calibration_ = make_calibration();
+    return *calibration_;
+  }
+
   // Token ids to measure on; `self` of a dry run gets ids that only count.
-  Calibration calibrate() {
+  Calibration make_calibration() {
     const CalibrationOptions& wanted = options_.calibration;
     if (wanted.source != "self") {
       return load_calibration(wanted, make_calibration_encoder(source_));
@@ -262,7 +288,7 @@ class Conversion {
 
   // Whatever is not in the journal is measured. Always true.
   bool measure() {
-    const Calibration calibration = calibrate();
+    const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
     const models::Model& model = load_model();
     const std::uint64_t bytes = sensitivity_bytes(model, calibration, options);
@@ -280,7 +306,7 @@ class Conversion {
 
   // False when something still has to be measured; says what that would take.
   bool measure_from_cache() {
-    const Calibration calibration = calibrate();
+    const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
     const models::Model& model = load_model();
     result_.cost.ram_bytes = std::max(
@@ -436,6 +462,7 @@ class Conversion {
   models::Checkpoint checkpoint_;
   Inventory inventory_;
   std::shared_ptr<const models::Model> model_;
+  std::optional<Calibration> calibration_; // once it is needed
   std::optional<double> measuring_seconds_;
   ConvertResult result_;
 };

@@ -149,24 +149,36 @@ std::uint64_t option_cost(
   return bytes;
 }
 
+// kl^(1 - w) * (parameters * 4^-bits)^w; a KL of 0 or below stays what it is.
+double shrunk_error(double kl, double prior, double prior_weight) {
+  return prior_weight == 0 || !(kl > 0)
+      ? kl
+      : std::exp(
+            (1 - prior_weight) * std::log(kl) + prior_weight * std::log(prior));
+}
+
 double option_error(
     const LayerBits& layer,
     int bits,
     int n_blocks,
+    double prior_weight,
     const std::map<std::string, const artifacts::LayerSensitivity*>* measured) {
   if (measured == nullptr) {
     return static_error(
         static_priority(layer.name, n_blocks), layer.parameters, bits);
   }
   const auto it = measured->find(layer.name);
-  if (it == measured->end() || !it->second->kl.contains(bits)) {
+  if (it == measured->end() || !it->second->relative_kl.contains(bits)) {
     fail(
         ErrorKind::Internal,
         "[make_plan] {}: no measurement at {} bits",
         layer.name,
         bits);
   }
-  return it->second->kl.at(bits);
+  return shrunk_error(
+      it->second->relative_kl.at(bits),
+      static_error(1.0, layer.parameters, bits),
+      prior_weight);
 }
 
 // Widths within a byte target. Headers change with the widths by a few bytes,
@@ -238,7 +250,12 @@ Knapsack make_knapsack(
       item.options.push_back(
           {bits,
            option_cost(checkpoint, layers[i], bits, cost),
-           option_error(layers[i], bits, inventory.n_blocks, errors)});
+           option_error(
+               layers[i],
+               bits,
+               inventory.n_blocks,
+               options.prior_weight,
+               errors)});
     }
     knapsack.items.push_back(std::move(item));
     knapsack.layer.push_back(i);
@@ -246,7 +263,7 @@ Knapsack make_knapsack(
   return knapsack;
 }
 
-void set_measured_kl(
+void set_layer_kl(
     std::span<const artifacts::LayerSensitivity> measured,
     std::vector<LayerBits>& layers) {
   std::map<std::string, LayerBits*> by_name;
@@ -453,7 +470,8 @@ Plan make_plan(
     }
   }
   if (options.method == "optiq") {
-    set_measured_kl(measured, plan.layers);
+    plan.prior_weight = options.prior_weight;
+    set_layer_kl(measured, plan.layers);
   }
   set_totals(checkpoint, inventory, plan);
   return plan;

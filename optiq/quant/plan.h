@@ -40,6 +40,11 @@ struct PlanOptions {
   int uniform_bits = 4;
   int group_size = 64;
   bool protect = true; // the rule of protected_modules; not for uniform
+  /** Method optiq: error = relative_kl^(1 - w) * (parameters * 4^-bits)^w. The
+   * KL of one matrix alone is noisy and the sum over matrices is not the KL of
+   * them together; the prior, which by itself gives equal widths, holds against
+   * both. select_plan chooses w by the KL of whole models. */
+  double prior_weight = 0;
   /** Mean code width over the modules that are not protected. */
   std::optional<double> target_bpw;
   /** 8 x bytes of model*.safetensors / parameters. */

@@ -459,6 +459,37 @@ void set_statistics(
   layer.kl_stderr[bits] = std::sqrt(squares * n / (n - 1.0)) / weight;
 }
 
+// Mean KL of each chunk over the modules at one width, which says how fragile
+// the chunk's text is.
+std::vector<double> chunk_scales(
+    const Calibration& calibration,
+    const SensitivityJournal& journal,
+    const std::vector<Target>& targets,
+    int bits) {
+  std::vector<double> scales(calibration.chunks.size(), 0.0);
+  for (const Target& target : targets) {
+    for (std::size_t c = 0; c < scales.size(); ++c) {
+      scales[c] += journal.at(target.name, bits, static_cast<int>(c)) /
+          static_cast<double>(targets.size());
+    }
+  }
+  return scales;
+}
+
+double mean_relative_kl(
+    const SensitivityJournal& journal,
+    const std::string& module,
+    int bits,
+    const std::vector<double>& scales) {
+  double sum = 0;
+  for (std::size_t c = 0; c < scales.size(); ++c) {
+    if (scales[c] > 0) {
+      sum += journal.at(module, bits, static_cast<int>(c)) / scales[c];
+    }
+  }
+  return sum / static_cast<double>(scales.size());
+}
+
 } // namespace
 
 std::vector<artifacts::LayerSensitivity> measure_sensitivity(
@@ -473,6 +504,12 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
   for (const Wave& wave : make_waves(model, calibration, options)) {
     WavePass(model, weight_of, wave, options, journal, reporter).run(targets);
   }
+  const std::vector<double> scales = chunk_scales(
+      calibration,
+      journal,
+      targets,
+      *std::min_element(
+          options.candidate_bits.begin(), options.candidate_bits.end()));
   std::vector<artifacts::LayerSensitivity> result;
   for (const Target& target : targets) {
     artifacts::LayerSensitivity layer;
@@ -480,6 +517,8 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     layer.parameters = target.parameters;
     for (const int bits : options.candidate_bits) {
       set_statistics(calibration, journal, bits, layer);
+      layer.relative_kl[bits] =
+          mean_relative_kl(journal, target.name, bits, scales);
     }
     result.push_back(std::move(layer));
   }

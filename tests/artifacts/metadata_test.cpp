@@ -35,7 +35,9 @@ Plan example_plan() {
       .achieved_bpw = 4.4999999999999991,
       .file_bytes = 18'446'744'073'709'551'615ull,
       .file_bpw = 4.7,
-      .predicted_kl = 0.1 + 1.0 / 3};
+      .predicted_kl = 0.1 + 1.0 / 3,
+      .prior_weight = 0.1,
+      .measured_kl = 1.0 / 7};
 }
 
 Metadata example_metadata() {
@@ -59,7 +61,8 @@ Sensitivity example_sensitivity() {
           {.name = "z",
            .parameters = 7,
            .kl = {{4, 0.1}, {8, 6.36e-05}},
-           .kl_stderr = {{4, 1e-3}, {8, 0.0}}},
+           .kl_stderr = {{4, 1e-3}, {8, 0.0}},
+           .relative_kl = {{4, 1.0 / 3}, {8, 0.1}}},
           {.name = "a", .parameters = 8, .kl = {{4, 1.0 / 3}}}}};
 }
 
@@ -232,7 +235,7 @@ TEST(Sensitivity, RoundTripsInTheFormOfTheReference) {
   EXPECT_EQ(
       json.at("layers")[0].dump(),
       R"({"layer_name":"z","sensitivities":{"4":0.1,"8":6.36e-05},)"
-      R"("stderr":{"4":0.001,"8":0.0},"param_count":7,"metadata":{}})");
+      R"("stderr":{"4":0.001,"8":0.0},"relative":{"4":0.3333333333333333,"8":0.1},"param_count":7,"metadata":{}})");
 }
 
 TEST(Sensitivity, ReadsTheOriginals) {

@@ -69,6 +69,7 @@ std::vector<artifacts::LayerSensitivity> make_measured(
     const double error = scale(random);
     for (const int b : bits) {
       layer.kl[b] = error * std::exp2(-2.0 * b);
+      layer.relative_kl[b] = layer.kl[b];
     }
     measured.push_back(layer);
   }

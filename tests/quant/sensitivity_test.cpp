@@ -198,6 +198,13 @@ TEST(MeasureSensitivity, EqualsFullForwardsInDoublePrecision) {
     EXPECT_GT(found[m].kl.at(3), 2 * found[m].kl.at(4));
     EXPECT_GT(found[m].kl.at(4), found[m].kl.at(8));
   }
+  // Scales are the means over modules at 3 bits, so these average to 1.
+  double relative = 0;
+  for (const auto& layer : found) {
+    relative += layer.relative_kl.at(3) / static_cast<double>(found.size());
+    EXPECT_GT(layer.relative_kl.at(3), layer.relative_kl.at(8));
+  }
+  EXPECT_NEAR(relative, 1, 1e-12);
 }
 
 TEST(MeasureSensitivity, BoundsOnMemoryDoNotChangeABit) {

@@ -1,0 +1,116 @@
+#include "optiq/quant/plan_selection.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "optiq/base/error.h"
+#include "optiq/eval/kl.h"
+
+namespace optiq::quant {
+namespace {
+
+bool has_equal_widths(const artifacts::Plan& a, const artifacts::Plan& b) {
+  return std::equal(
+      a.layers.begin(),
+      a.layers.end(),
+      b.layers.begin(),
+      b.layers.end(),
+      [](const auto& x, const auto& y) { return x.bits == y.bits; });
+}
+
+void keep_first_of_equals(std::vector<artifacts::Plan>& plans) {
+  std::vector<artifacts::Plan> kept;
+  for (artifacts::Plan& plan : plans) {
+    if (std::none_of(kept.begin(), kept.end(), [&](const auto& other) {
+          return has_equal_widths(plan, other);
+        })) {
+      kept.push_back(std::move(plan));
+    }
+  }
+  plans = std::move(kept);
+}
+
+// The model with every module of a plan quantized at its width.
+std::unique_ptr<models::Model> quantize_model(
+    const models::Model& model,
+    const WeightSource& weight_of,
+    const WeightRelease& release,
+    std::span<const artifacts::LayerBits> layers) {
+  std::unique_ptr<models::Model> result;
+  for (const artifacts::LayerBits& layer : layers) {
+    const kernels::AffineWeights q = kernels::quantize_affine(
+        weight_of(layer.name), layer.bits, layer.group_size);
+    const auto matrix = kernels::Matrix::quantized(
+        q.weight, q.scales, q.biases, layer.bits, layer.group_size);
+    result = (result ? *result : model).with_matrix(layer.name, matrix);
+    release(layer.name);
+  }
+  return result;
+}
+
+// Mean over chunks of log(KL / KL of the other plan): every chunk counts the
+// same, however fragile its text is.
+double mean_log_ratio(
+    const std::vector<double>& kl,
+    const std::vector<double>& other) {
+  double sum = 0;
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < kl.size(); ++i) {
+    if (kl[i] > 0 && other[i] > 0) {
+      sum += std::log(kl[i] / other[i]);
+      ++n;
+    }
+  }
+  return n == 0 ? 0 : sum / static_cast<double>(n);
+}
+
+} // namespace
+
+artifacts::Plan select_plan(
+    const models::Model& reference,
+    const WeightSource& weight_of,
+    const WeightRelease& release,
+    const Calibration& calibration,
+    std::vector<artifacts::Plan> plans,
+    kernels::Compute compute,
+    const ProgressSink& progress) {
+  keep_first_of_equals(plans);
+  std::uint64_t done = 0;
+  const auto report = [&](const std::string& detail) {
+    if (progress) {
+      progress({"selection", done, plans.size(), detail});
+    }
+  };
+  const eval::KlReference judge(
+      reference, calibration.chunks, {.compute = compute}, true);
+  std::vector<std::vector<double>> chunk_kl;
+  for (artifacts::Plan& plan : plans) {
+    report("whole model");
+    const auto model =
+        quantize_model(reference, weight_of, release, plan.layers);
+    const artifacts::KlScores scores = judge.compare(*model);
+    plan.measured_kl = scores.mean_kl;
+    if (!std::isfinite(scores.mean_kl)) {
+      fail(
+          ErrorKind::Corrupt,
+          "[select_plan] the KL of the quantized model is {}, expected a "
+          "number. Does the model hold NaN or infinite weights?",
+          scores.mean_kl);
+    }
+    chunk_kl.push_back(scores.row_kl);
+    ++done;
+  }
+  report("");
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < plans.size(); ++i) {
+    if (mean_log_ratio(chunk_kl[i], chunk_kl[best]) < 0) {
+      best = i;
+    }
+  }
+  return plans[best];
+}
+
+} // namespace optiq::quant

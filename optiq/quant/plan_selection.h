@@ -1,0 +1,39 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/metadata.h"
+#include "optiq/base/progress.h"
+#include "optiq/models/model.h"
+#include "optiq/quant/calibration.h"
+#include "optiq/quant/sensitivity.h"
+
+namespace optiq::quant {
+
+/** Weights of the size prior (PlanOptions::prior_weight) that are tried. */
+inline constexpr double kPriorWeights[] =
+    {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0};
+
+/** Tells that a module's weight will not be read for a while. */
+using WeightRelease = std::function<void(const std::string& module)>;
+
+/**
+ * The plan whose whole quantized model has the least KL(reference ||
+ * quantized) on the calibration text, as the geometric mean over chunks; with
+ * its mean KL over tokens as measured_kl. Plans of equal widths are measured
+ * once; ties go to the earlier plan. Throws
+ * Corrupt when a KL is not a number. Reports stage "selection". One quantized
+ * model at a time is in memory, and the reference's head.
+ */
+artifacts::Plan select_plan(
+    const models::Model& reference,
+    const WeightSource& weight_of,
+    const WeightRelease& release,
+    const Calibration& calibration,
+    std::vector<artifacts::Plan> plans,
+    kernels::Compute compute,
+    const ProgressSink& progress);
+
+} // namespace optiq::quant
