@@ -5,6 +5,7 @@
 #include <string>
 
 #include <CLI/CLI.hpp>
+#include <unistd.h>
 
 #include "optiq/base/error.h"
 #include "optiq/base/version.h"
@@ -54,10 +55,7 @@ int run(int argc, char** argv) {
   return 0;
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
-  std::signal(SIGPIPE, SIG_IGN);
+int run_and_report(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const optiq::Error& e) {
@@ -67,4 +65,15 @@ int main(int argc, char** argv) {
   } catch (const std::exception& e) {
     return report(optiq::ErrorKind::Internal, e.what());
   }
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  const int code = run_and_report(argc, argv);
+  // Without exit handlers: OpenBLAS's waits for its threads, and those never
+  // end where the address space is short (they retry a 128 MB allocation).
+  std::fflush(nullptr);
+  _exit(code);
 }
