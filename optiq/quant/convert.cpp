@@ -80,6 +80,14 @@ std::string dtype_label(
   return dtype == mx::bfloat16 ? "bf16" : dtype == mx::float16 ? "f16" : "f32";
 }
 
+std::uint64_t bytes_of(const models::CheckpointTensor& tensor) {
+  std::uint64_t bytes = mx::size_of(tensor.dtype);
+  for (const auto dim : tensor.shape) {
+    bytes *= static_cast<std::uint64_t>(dim);
+  }
+  return bytes;
+}
+
 void add_source_notices(
     const models::Checkpoint& checkpoint,
     const Inventory& inventory,
@@ -88,11 +96,7 @@ void add_source_notices(
   std::uint64_t tower_bytes = 0;
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
     if (tensor.role == models::TensorRole::Tower) {
-      std::uint64_t bytes = mx::size_of(tensor.dtype);
-      for (const auto dim : tensor.shape) {
-        bytes *= static_cast<std::uint64_t>(dim);
-      }
-      tower_bytes += bytes;
+      tower_bytes += bytes_of(tensor);
       ++n_towers;
     }
   }
@@ -120,11 +124,7 @@ void add_source_notices(
 std::uint64_t writing_ram(const models::Checkpoint& checkpoint) {
   std::uint64_t largest = 0;
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
-    std::uint64_t bytes = mx::size_of(tensor.dtype);
-    for (const auto dim : tensor.shape) {
-      bytes *= static_cast<std::uint64_t>(dim);
-    }
-    largest = std::max(largest, bytes);
+    largest = std::max(largest, bytes_of(tensor));
   }
   return 3 * largest + (64u << 20);
 }

@@ -41,11 +41,12 @@ std::unique_ptr<models::Model> quantize_model(
     std::span<const artifacts::LayerBits> layers) {
   std::unique_ptr<models::Model> result;
   for (const artifacts::LayerBits& layer : layers) {
-    const kernels::AffineWeights q = kernels::quantize_affine(
-        weight_of(layer.name), layer.bits, layer.group_size);
-    const auto matrix = kernels::Matrix::quantized(
-        q.weight, q.scales, q.biases, layer.bits, layer.group_size);
-    result = (result ? *result : model).with_matrix(layer.name, matrix);
+    result = with_quantized(
+        result ? *result : model,
+        weight_of,
+        layer.name,
+        layer.bits,
+        layer.group_size);
     release(layer.name);
   }
   return result;

@@ -308,20 +308,14 @@ class WavePass {
         candidates.clear();
         bytes = 0;
       }
-      candidates.push_back({b, quantized_model(target, b), {}});
+      candidates.push_back(
+          {b,
+           with_quantized(
+               model_, weight_of_, target.name, b, options_.group_size),
+           {}});
       bytes += size;
     }
     measure_together(target, candidates);
-  }
-
-  std::unique_ptr<models::Model> quantized_model(const Target& target, int bits)
-      const {
-    const kernels::AffineWeights q = kernels::quantize_affine(
-        weight_of_(target.name), bits, options_.group_size);
-    return model_.with_matrix(
-        target.name,
-        kernels::Matrix::quantized(
-            q.weight, q.scales, q.biases, bits, options_.group_size));
   }
 
   void measure_together(
@@ -491,6 +485,20 @@ double mean_relative_kl(
 }
 
 } // namespace
+
+std::unique_ptr<models::Model> with_quantized(
+    const models::Model& model,
+    const WeightSource& weight_of,
+    const std::string& module,
+    int bits,
+    int group_size) {
+  const kernels::AffineWeights q =
+      kernels::quantize_affine(weight_of(module), bits, group_size);
+  return model.with_matrix(
+      module,
+      kernels::Matrix::quantized(
+          q.weight, q.scales, q.biases, bits, group_size));
+}
 
 std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     const models::Model& model,

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,14 @@ namespace mx = mlx::core;
 
 /** The weight of a module as convert will quantize it, [out, in]. */
 using WeightSource = std::function<mx::array(const std::string& module)>;
+
+/** The model with one module quantized as convert will write it. */
+std::unique_ptr<models::Model> with_quantized(
+    const models::Model& model,
+    const WeightSource& weight_of,
+    const std::string& module,
+    int bits,
+    int group_size);
 
 struct SensitivityOptions {
   std::vector<std::string> modules; // to measure; names of model.modules()
