@@ -317,7 +317,7 @@ void run_bench(const BenchFlags& flags) {
   Result result;
   std::shared_ptr<const models::Model> model;
   result.load_seconds = seconds_of(
-      [&] { model = load_checked(io::ModelDirectory::open(flags.model)); });
+      [&] { model = load_checked(open_model(flags.model)); });
   check_lengths(*model, flags);
   require_ram(2 * cache_bytes(*model, flags), "the KV cache of the benchmark");
   Bench bench(model, flags);

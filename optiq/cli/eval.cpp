@@ -41,7 +41,7 @@ struct Subject {
 };
 
 Subject open_subject(const std::string& path) {
-  auto directory = io::ModelDirectory::open(path);
+  auto directory = open_model(path);
   auto tokenizer = text::Tokenizer::load(directory.path());
   return {std::move(directory), std::move(tokenizer)};
 }

@@ -168,7 +168,7 @@ std::size_t cache_bytes(
 }
 
 void run_generate(const GenerateFlags& flags) {
-  const auto directory = io::ModelDirectory::open(flags.model);
+  const auto directory = open_model(flags.model);
   const auto tokenizer = text::Tokenizer::load(directory.path());
   const auto sampler = choose_sampler(flags, directory);
   const auto prompt = encode_prompt(flags, directory, *tokenizer);

@@ -160,7 +160,7 @@ void print_head(
 }
 
 void run_inspect(const InspectFlags& flags) {
-  const auto directory = io::ModelDirectory::open(flags.model);
+  const auto directory = open_model(flags.model);
   const artifacts::ModelMap map = map_model(directory);
   const auto metadata = artifacts::read_metadata(directory.path());
   const double nominal =

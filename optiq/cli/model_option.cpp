@@ -53,6 +53,10 @@ const char* name_of(kernels::Compute compute) {
   return compute == kernels::Compute::Fast ? "fast" : "exact";
 }
 
+io::ModelDirectory open_model(const std::string& model) {
+  return io::ModelDirectory::open(model);
+}
+
 std::shared_ptr<const models::Model> load_checked(
     const io::ModelDirectory& directory) {
   require_ram(

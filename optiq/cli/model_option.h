@@ -22,6 +22,9 @@ void add_threads_option(CLI::App& command);
 
 const char* name_of(kernels::Compute compute);
 
+/** Opens what the user named as MODEL. */
+io::ModelDirectory open_model(const std::string& model);
+
 /** Opens a model directory and loads its weights; refuses one that does not
  * fit into the RAM, with numbers, before reading it. */
 std::shared_ptr<const models::Model> load_checked(

@@ -19,7 +19,7 @@ struct ReportFlags {
 };
 
 void run_report(const ReportFlags& flags) {
-  const auto directory = io::ModelDirectory::open(flags.model);
+  const auto directory = open_model(flags.model);
   const report::ReportInput input{
       .map = map_model(directory),
       .metadata = artifacts::read_metadata(directory.path()),
