@@ -1,0 +1,3 @@
+"""Stands in for llama-cpp-python's build backend."""
+
+from metadata_only import prepare_metadata_for_build_wheel  # noqa: F401
