@@ -1,0 +1,245 @@
+#include "optiq/artifacts/kv_config.h"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+#include "optiq/base/error.h"
+
+namespace optiq::artifacts {
+namespace {
+
+constexpr std::string_view kKeys[] = {
+    "layer_idx",
+    "bits",
+    "value_bits",
+    "group_size",
+    "method",
+    "rotation",
+    "seed"};
+
+/** 3 as 3, 2.5 as 2.5. */
+Json number(double value) {
+  const auto whole = static_cast<std::int64_t>(value);
+  return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+}
+
+void require_known_keys(const Json& entry, const std::string& where) {
+  for (const auto& [key, value] : entry.items()) {
+    if (std::find(std::begin(kKeys), std::end(kKeys), key) == std::end(kKeys)) {
+      fail(
+          ErrorKind::Corrupt,
+          "[kv_config] {}: found the key '{}', expected layer_idx, bits, "
+          "value_bits, group_size, method, rotation or seed",
+          where,
+          key);
+    }
+  }
+}
+
+/** Names are flags on the command line (InvalidInput) and content in a file. */
+template <typename T>
+T name_in_file(
+    const Json& entry,
+    const char* key,
+    const std::string& where,
+    T (*parse)(const std::string&),
+    T fallback) {
+  const auto name =
+      optional_or<std::string>(entry, key, where, name_of(fallback));
+  try {
+    return parse(name);
+  } catch (const Error& error) {
+    fail(ErrorKind::Corrupt, "[kv_config] {}: {}", where, error.what());
+  }
+}
+
+KvLayer layer_from_json(const Json& entry, const std::string& where) {
+  if (!entry.is_object()) {
+    fail(
+        ErrorKind::Corrupt,
+        "[kv_config] {}: found {}, expected an object with layer_idx, bits "
+        "and group_size",
+        where,
+        describe(entry));
+  }
+  require_known_keys(entry, where);
+  KvLayer layer;
+  layer.layer_idx = required<int>(entry, "layer_idx", where);
+  layer.key_bits = required<double>(entry, "bits", where);
+  layer.value_bits =
+      optional_or<double>(entry, "value_bits", where, layer.key_bits);
+  layer.group_size =
+      optional_or<int>(entry, "group_size", where, layer.group_size);
+  layer.method =
+      name_in_file(entry, "method", where, kv_method_of, layer.method);
+  layer.rotation =
+      name_in_file(entry, "rotation", where, kv_rotation_of, layer.rotation);
+  layer.seed = optional_or<std::uint64_t>(entry, "seed", where, layer.seed);
+  return layer;
+}
+
+const Json& require_list(const Json& json, const std::string& where) {
+  if (!json.is_array()) {
+    fail(
+        ErrorKind::Corrupt,
+        "[kv_config] {}: found {}, expected a list with one object per layer",
+        where,
+        describe(json));
+  }
+  return json;
+}
+
+} // namespace
+
+const char* name_of(KvMethod method) {
+  return method == KvMethod::Affine ? "affine" : "turbo";
+}
+
+const char* name_of(KvRotation rotation) {
+  return rotation == KvRotation::Hadamard ? "hadamard" : "orthogonal";
+}
+
+KvMethod kv_method_of(const std::string& name) {
+  for (const KvMethod method : {KvMethod::Affine, KvMethod::Turbo}) {
+    if (name == name_of(method)) {
+      return method;
+    }
+  }
+  fail(
+      ErrorKind::InvalidInput,
+      "[kv_method] found '{}', expected affine or turbo",
+      name);
+}
+
+KvRotation kv_rotation_of(const std::string& name) {
+  for (const KvRotation rotation :
+       {KvRotation::Hadamard, KvRotation::Orthogonal}) {
+    if (name == name_of(rotation)) {
+      return rotation;
+    }
+  }
+  fail(
+      ErrorKind::InvalidInput,
+      "[kv_rotation] found '{}', expected hadamard or orthogonal",
+      name);
+}
+
+Json to_json(const KvConfig& config) {
+  Json list = Json::array();
+  for (const KvLayer& layer : config.layers) {
+    Json entry;
+    entry["layer_idx"] = layer.layer_idx;
+    entry["bits"] = number(layer.key_bits);
+    if (layer.value_bits != layer.key_bits) {
+      entry["value_bits"] = number(layer.value_bits);
+    }
+    entry["group_size"] = layer.group_size;
+    if (layer.method == KvMethod::Turbo) {
+      entry["method"] = name_of(layer.method);
+      if (layer.rotation != KvRotation::Hadamard) {
+        entry["rotation"] = name_of(layer.rotation);
+      }
+      if (layer.seed != kDefaultKvSeed) {
+        entry["seed"] = layer.seed;
+      }
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+KvConfig kv_config_from_json(const Json& json, const std::string& where) {
+  KvConfig config;
+  std::set<int> seen;
+  for (const Json& entry : require_list(json, where)) {
+    const std::string place =
+        where + ", entry " + std::to_string(config.layers.size());
+    const KvLayer layer = layer_from_json(entry, place);
+    if (layer.layer_idx < 0 || !seen.insert(layer.layer_idx).second) {
+      fail(
+          ErrorKind::Corrupt,
+          "[kv_config] {}: found layer_idx {} {}, expected each layer once",
+          place,
+          layer.layer_idx,
+          layer.layer_idx < 0 ? "below zero" : "again");
+    }
+    config.layers.push_back(layer);
+  }
+  std::sort(
+      config.layers.begin(),
+      config.layers.end(),
+      [](const KvLayer& a, const KvLayer& b) {
+        return a.layer_idx < b.layer_idx;
+      });
+  return config;
+}
+
+KvConfig read_kv_config(const std::filesystem::path& file) {
+  return kv_config_from_json(read_json_file(file), file.string());
+}
+
+Json to_json(const std::vector<KvLayerSensitivity>& layers) {
+  Json list = Json::array();
+  for (const KvLayerSensitivity& layer : layers) {
+    Json entry;
+    entry["layer_idx"] = layer.layer_idx;
+    entry["layer_name"] = layer.layer_name;
+    // The original's key: affine with equal widths on both sides.
+    Json uniform = Json::object();
+    Json candidates = Json::array();
+    for (const KvCandidate& c : layer.candidates) {
+      if (c.method == KvMethod::Affine && c.key_bits == c.value_bits) {
+        uniform[number(c.key_bits).dump()] = c.kl;
+      }
+      candidates.push_back(
+          {{"method", name_of(c.method)},
+           {"key_bits", number(c.key_bits)},
+           {"value_bits", number(c.value_bits)},
+           {"kl", c.kl},
+           {"bytes_per_token", number(c.bytes_per_token)}});
+    }
+    entry["sensitivities"] = std::move(uniform);
+    entry["candidates"] = std::move(candidates);
+    entry["n_kv_heads"] = layer.n_kv_heads;
+    entry["head_dim"] = layer.head_dim;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+std::vector<KvLayerSensitivity> kv_sensitivity_from_json(
+    const Json& json,
+    const std::string& where) {
+  std::vector<KvLayerSensitivity> layers;
+  for (const Json& entry : require_list(json, where)) {
+    const std::string place =
+        where + ", entry " + std::to_string(layers.size());
+    KvLayerSensitivity layer{
+        .layer_idx = required<int>(entry, "layer_idx", place),
+        .layer_name = required<std::string>(entry, "layer_name", place),
+        .n_kv_heads = required<int>(entry, "n_kv_heads", place),
+        .head_dim = required<int>(entry, "head_dim", place),
+        .candidates = {}};
+    const auto found = entry.find("candidates");
+    if (found == entry.end() || !found->is_array()) {
+      fail(
+          ErrorKind::Corrupt,
+          "[kv_sensitivity] {}: expected a list 'candidates'",
+          place);
+    }
+    for (const Json& c : *found) {
+      layer.candidates.push_back(
+          {.method =
+               name_in_file(c, "method", place, kv_method_of, KvMethod::Affine),
+           .key_bits = required<double>(c, "key_bits", place),
+           .value_bits = required<double>(c, "value_bits", place),
+           .kl = required<double>(c, "kl", place),
+           .bytes_per_token = required<double>(c, "bytes_per_token", place)});
+    }
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+} // namespace optiq::artifacts

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/json.h"
+
+namespace optiq::artifacts {
+
+/** How cached keys and values are coded. */
+enum class KvMethod {
+  Affine, // MLX's affine groups along head_dim
+  Turbo, // arXiv 2504.19874: a norm and Lloyd-Max codes of the rotated vector
+};
+
+/** What turbo rotates vectors with. */
+enum class KvRotation {
+  Hadamard, // random signs, then a Walsh-Hadamard transform
+  Orthogonal, // a random orthogonal matrix
+};
+
+const char* name_of(KvMethod method); // "affine", "turbo"
+const char* name_of(KvRotation rotation); // "hadamard", "orthogonal"
+/** Throw InvalidInput with the known names. */
+KvMethod kv_method_of(const std::string& name);
+KvRotation kv_rotation_of(const std::string& name);
+
+/** Seeds of rotations: of layer i it is `seed` + i. */
+inline constexpr std::uint64_t kDefaultKvSeed = 42;
+
+/** The cache of one attention layer. */
+struct KvLayer {
+  int layer_idx = 0; // in the model's list of layers, not of caches
+  KvMethod method = KvMethod::Affine;
+  double key_bits = 8;
+  double value_bits = 8;
+  int group_size = 64; // affine
+  KvRotation rotation = KvRotation::Hadamard; // turbo
+  std::uint64_t seed = kDefaultKvSeed; // turbo
+
+  bool operator==(const KvLayer&) const = default;
+};
+
+/**
+ * kv_config.json: a list of {layer_idx, bits, group_size}. Layers that are not
+ * in it keep full precision. Keys beyond these three stand only where they say
+ * something: value_bits where it differs from bits (which are the key's then),
+ * method, rotation and seed where they are not affine, hadamard and 42.
+ */
+struct KvConfig {
+  std::vector<KvLayer> layers; // by layer_idx, each once
+};
+
+Json to_json(const KvConfig& config);
+/** Throws Corrupt naming `where`, the entry and the key; for an unknown key
+ * too, since ignoring it would run another cache than the file describes. */
+KvConfig kv_config_from_json(const Json& json, const std::string& where);
+
+KvConfig read_kv_config(const std::filesystem::path& file);
+
+/** KL that one layer's cache alone costs, per candidate (nats, mean over
+ * positions), as kv_sensitivity.json lists it. */
+struct KvCandidate {
+  KvMethod method = KvMethod::Affine;
+  double key_bits = 0; // 0: the side stays in full precision
+  double value_bits = 0;
+  double kl = 0;
+  double bytes_per_token = 0; // of the quantized sides
+};
+
+struct KvLayerSensitivity {
+  int layer_idx = 0;
+  std::string layer_name; // "model.layers.3"
+  int n_kv_heads = 0;
+  int head_dim = 0;
+  std::vector<KvCandidate> candidates;
+};
+
+Json to_json(const std::vector<KvLayerSensitivity>& layers);
+std::vector<KvLayerSensitivity> kv_sensitivity_from_json(
+    const Json& json,
+    const std::string& where);
+
+} // namespace optiq::artifacts
