@@ -58,3 +58,18 @@ function(optiq_add_room_lint)
     set_tests_properties(lint/room_${room} PROPERTIES LABELS lint)
   endforeach()
 endfunction()
+
+# optiq_embed_file(target file header function): compiles a source into `target`
+# that defines `std::string_view function()`, the bytes of `file`.
+function(optiq_embed_file target file header function)
+  get_filename_component(stem ${file} NAME_WE)
+  set(embedded ${CMAKE_CURRENT_BINARY_DIR}/embedded_${stem}.cpp)
+  add_custom_command(
+    OUTPUT ${embedded}
+    COMMAND
+      ${CMAKE_COMMAND} -DINPUT=${file} -DOUTPUT=${embedded} -DHEADER=${header}
+      -DFUNCTION=${function} -P ${PROJECT_SOURCE_DIR}/cmake/EmbedFile.cmake
+    DEPENDS ${file} ${PROJECT_SOURCE_DIR}/cmake/EmbedFile.cmake
+    VERBATIM)
+  target_sources(${target} PRIVATE ${embedded})
+endfunction()

@@ -1,5 +1,5 @@
 """Writes models/tiny-qwen3.5/eval_recall.jsonl: 300 questions, 8 facts among 8
-sentences of tools/recall_filler.txt, which was written for this project.
+sentences of data/needle/filler.txt, which was written for this project.
 
 make_recall_sets.py OUT.jsonl
 """
@@ -20,7 +20,7 @@ SENTENCES = 8
 
 def make_rows():
     rng = random.Random(SEED)
-    prose = (TOOLS / "recall_filler.txt").read_text(encoding="utf-8").splitlines()
+    prose = (TOOLS.parent / "data" / "needle" / "filler.txt").read_text(encoding="utf-8").splitlines()
 
     def filler(count):
         first = rng.randrange(0, len(prose) - count + 1)

@@ -43,6 +43,16 @@ void add_scores(Json& json, const ExactMatchScores& scores) {
   json["truncated"] = scores.truncated;
 }
 
+void add_scores(Json& json, const NeedleScores& scores) {
+  json["accuracy"] = scores.accuracy;
+  json["stderr"] = scores.accuracy_stderr;
+  json["lengths"] = scores.lengths;
+  json["depths"] = scores.depths;
+  json["trials"] = scores.trials;
+  json["facts"] = scores.facts;
+  json["right"] = scores.right;
+}
+
 KlScores kl_from_json(const Json& json, const std::string& where) {
   return {
       .mean_kl = required<double>(json, "mean_kl", where),
@@ -80,6 +90,31 @@ ExactMatchScores exact_match_from_json(
       .truncated = required<std::uint64_t>(json, "truncated", where)};
 }
 
+NeedleScores needle_from_json(const Json& json, const std::string& where) {
+  NeedleScores scores{
+      .accuracy = required<double>(json, "accuracy", where),
+      .accuracy_stderr = required<double>(json, "stderr", where),
+      .lengths = required<std::vector<int>>(json, "lengths", where),
+      .depths = required<std::vector<double>>(json, "depths", where),
+      .trials = required<int>(json, "trials", where),
+      .facts = required<int>(json, "facts", where),
+      .right = required<std::vector<std::vector<int>>>(json, "right", where)};
+  bool fits = scores.right.size() == scores.lengths.size();
+  for (const std::vector<int>& row : scores.right) {
+    fits = fits && row.size() == scores.depths.size();
+  }
+  if (!fits) {
+    fail(
+        ErrorKind::Corrupt,
+        "[eval_result_from_json] {}: 'right' is not a table of {} lengths by "
+        "{} depths",
+        where,
+        scores.lengths.size(),
+        scores.depths.size());
+  }
+  return scores;
+}
+
 } // namespace
 
 std::string task_of(const EvalResult& result) {
@@ -87,7 +122,8 @@ std::string task_of(const EvalResult& result) {
       Overloaded{
           [](const KlScores&) { return "kl"; },
           [](const PerplexityScores&) { return "ppl"; },
-          [](const ExactMatchScores&) { return "exact-match"; }},
+          [](const ExactMatchScores&) { return "exact-match"; },
+          [](const NeedleScores&) { return "needle"; }},
       result.scores);
 }
 
@@ -124,11 +160,13 @@ EvalResult eval_result_from_json(const Json& json, const std::string& where) {
     result.scores = perplexity_from_json(json, where);
   } else if (task == "exact-match") {
     result.scores = exact_match_from_json(json, where);
+  } else if (task == "needle") {
+    result.scores = needle_from_json(json, where);
   } else {
     fail(
         ErrorKind::Corrupt,
-        "[eval_result_from_json] {}: found task '{}', expected 'kl', 'ppl' or "
-        "'exact-match'. Was it written by another version?",
+        "[eval_result_from_json] {}: found task '{}', expected 'kl', 'ppl', "
+        "'exact-match' or 'needle'. Was it written by another version?",
         where,
         task);
   }

@@ -43,18 +43,31 @@ struct ExactMatchScores {
   std::uint64_t truncated = 0; // answers cut by the token limit
 };
 
+/** Numbers found again in texts, by the text's length and the number's depth.
+ */
+struct NeedleScores {
+  double accuracy = 0; // over all prompts
+  double accuracy_stderr = 0;
+  std::vector<int> lengths; // tokens of a prompt
+  std::vector<double> depths; // 0 = start of the text, 1 = its end
+  int trials = 0; // of each length and depth
+  int facts = 0; // of the asked form in a text, the asked one included
+  std::vector<std::vector<int>> right; // of the trials, [length][depth]
+};
+
 /** What `optiq eval` found, and under which conditions. */
 struct EvalResult {
   std::string model;
   std::string reference; // KL only, else ""
-  std::string data; // name of the file
+  std::string data; // name of the file; needle: ""
   std::string compute; // of `model`: "exact" or "fast"
   std::string simd; // name of the SIMD target
   std::uint64_t limit = 0; // rows at most; 0 = all
-  std::variant<KlScores, PerplexityScores, ExactMatchScores> scores;
+  std::variant<KlScores, PerplexityScores, ExactMatchScores, NeedleScores>
+      scores;
 };
 
-/** "kl", "ppl" or "exact-match". */
+/** "kl", "ppl", "exact-match" or "needle". */
 std::string task_of(const EvalResult& result);
 
 /** One flat object (format: docs/formats.md). The standard error of a task's

@@ -14,6 +14,7 @@
 #include "optiq/eval/dataset.h"
 #include "optiq/eval/exact_match.h"
 #include "optiq/eval/kl.h"
+#include "optiq/eval/needle.h"
 #include "optiq/eval/perplexity.h"
 #include "optiq/generate/defaults.h"
 
@@ -28,9 +29,11 @@ struct EvalFlags {
   std::string json;
   std::string progress = "auto";
   std::size_t limit = 0;
+  bool raw = false;
   int max_tokens = 64;
   int batch = 16;
   std::size_t seq_len = 512;
+  eval::NeedleOptions needle;
   kernels::Compute compute = kernels::Compute::Exact;
 };
 
@@ -48,8 +51,20 @@ Subject open_subject(const std::string& path) {
 
 /** Measuring wants exact arithmetic; answering questions is running. */
 kernels::Compute default_compute(const std::string& task) {
-  return task == "exact-match" ? kernels::Compute::Fast
-                               : kernels::Compute::Exact;
+  return task == "kl" || task == "ppl" ? kernels::Compute::Exact
+                                       : kernels::Compute::Fast;
+}
+
+eval::ExactMatchOptions answering_options(
+    const EvalFlags& flags,
+    const Subject& subject,
+    const ProgressSink& sink) {
+  return {
+      .compute = flags.compute,
+      .max_tokens = flags.max_tokens,
+      .batch = flags.batch,
+      .stop_ids = generate::stop_ids(subject.directory, *subject.tokenizer),
+      .on_progress = sink};
 }
 
 std::vector<eval::TokenRow> token_rows(
@@ -119,11 +134,22 @@ artifacts::ExactMatchScores run_exact_match(
       *subject.tokenizer,
       prompts,
       wanted,
-      {.compute = flags.compute,
-       .max_tokens = flags.max_tokens,
-       .batch = flags.batch,
-       .stop_ids = generate::stop_ids(subject.directory, *subject.tokenizer),
-       .on_progress = sink});
+      answering_options(flags, subject, sink));
+}
+
+artifacts::NeedleScores run_needle(
+    const EvalFlags& flags,
+    const Subject& subject,
+    const text::ChatTemplate* chat,
+    const ProgressSink& sink) {
+  const auto prompts =
+      eval::make_needle_prompts(*subject.tokenizer, chat, flags.needle);
+  return eval::measure_needle(
+      load_checked(subject.directory),
+      *subject.tokenizer,
+      prompts,
+      flags.needle,
+      answering_options(flags, subject, sink));
 }
 
 void print_row(const char* name, double value, std::optional<double> error) {
@@ -155,12 +181,27 @@ void print_scores(const artifacts::ExactMatchScores& s) {
   fmt::print("{:<16} {}\n", "truncated", s.truncated);
 }
 
+void print_scores(const artifacts::NeedleScores& s) {
+  print_row("accuracy", s.accuracy, s.accuracy_stderr);
+  fmt::print("{:<16}", "tokens \\ depth");
+  for (const double depth : s.depths) {
+    fmt::print(" {:>6.2f}", depth);
+  }
+  for (std::size_t i = 0; i < s.lengths.size(); ++i) {
+    fmt::print("\n{:<16}", s.lengths[i]);
+    for (const int right : s.right[i]) {
+      fmt::print(" {:>6.2f}", static_cast<double>(right) / s.trials);
+    }
+  }
+  fmt::print("\n");
+}
+
 void print_result(const artifacts::EvalResult& result) {
   fmt::print(
-      "{} of {} on {}, {} arithmetic, {}\n",
+      "{} of {}{}, {} arithmetic, {}\n",
       artifacts::task_of(result),
       result.model,
-      result.data,
+      result.data.empty() ? "" : " on " + result.data,
       result.compute,
       result.simd);
   if (!result.reference.empty()) {
@@ -181,6 +222,13 @@ void check_flags(const EvalFlags& flags) {
         "[eval] --reference is for --task kl, found --task {}",
         flags.task);
   }
+  if (flags.data.empty() != (flags.task == "needle")) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[eval] --task {} {} --data FILE",
+        flags.task,
+        flags.data.empty() ? "needs" : "makes its own texts and takes no");
+  }
 }
 
 void run_eval(const EvalFlags& flags) {
@@ -189,10 +237,12 @@ void run_eval(const EvalFlags& flags) {
   const ProgressSink sink = [&](const ProgressEvent& event) {
     printer.show(event);
   };
-  const eval::Dataset dataset = eval::load_dataset(flags.data, flags.limit);
+  const bool is_needle = flags.task == "needle";
+  const eval::Dataset dataset =
+      is_needle ? eval::Dataset{} : eval::load_dataset(flags.data, flags.limit);
   const Subject subject = open_subject(flags.model);
   std::optional<text::ChatTemplate> chat;
-  if (!dataset.rows.empty()) {
+  if (!dataset.rows.empty() || (is_needle && !flags.raw)) {
     chat = text::ChatTemplate::load(subject.directory.path());
   }
   const text::ChatTemplate* const rendering = chat ? &*chat : nullptr;
@@ -208,6 +258,8 @@ void run_eval(const EvalFlags& flags) {
     result.scores = run_kl(flags, dataset, subject, rendering, sink);
   } else if (flags.task == "ppl") {
     result.scores = run_perplexity(flags, dataset, subject, rendering, sink);
+  } else if (is_needle) {
+    result.scores = run_needle(flags, subject, rendering, sink);
   } else {
     result.scores = run_exact_match(flags, dataset, subject, rendering, sink);
   }
@@ -219,25 +271,56 @@ void run_eval(const EvalFlags& flags) {
   }
 }
 
+void add_needle_options(CLI::App& command, EvalFlags& flags) {
+  eval::NeedleOptions& needle = flags.needle;
+  command
+      .add_option(
+          "--lengths", needle.lengths, "needle: tokens of a prompt, each one")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 24))
+      ->option_text("N,N,... [256,512,1024,2048,4096]");
+  command
+      .add_option(
+          "--depths", needle.depths, "needle: place of the number, 0 to 1")
+      ->delimiter(',')
+      ->check(CLI::Range(0.0, 1.0))
+      ->option_text("D,D,... [0,0.25,0.5,0.75,1]");
+  command
+      .add_option(
+          "--trials", needle.trials, "needle: prompts of a length and depth")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  command
+      .add_option(
+          "--facts",
+          needle.facts,
+          "needle: numbers in a text, the one asked for included")
+      ->check(CLI::Range(1, 400))
+      ->capture_default_str();
+  command.add_option("--seed", needle.seed, "needle: of the texts")
+      ->capture_default_str();
+  command.add_flag(
+      "--raw", flags.raw, "needle: plain text instead of the chat template");
+}
+
 } // namespace
 
 void add_eval_command(CLI::App& app) {
   auto* command = app.add_subcommand(
-      "eval", "Measure a model: KL to a reference, perplexity, right answers");
+      "eval",
+      "Measure a model: KL to a reference, perplexity, right answers, needles");
   auto flags = std::make_shared<EvalFlags>();
   add_model_option(*command, flags->model);
   command->add_option("--task", flags->task, "What to measure")
       ->required()
-      ->check(CLI::IsMember({"kl", "ppl", "exact-match"}))
-      ->option_text("kl|ppl|exact-match");
+      ->check(CLI::IsMember({"kl", "ppl", "exact-match", "needle"}))
+      ->option_text("kl|ppl|exact-match|needle");
   command->add_option(
       "--reference", flags->reference, "Model directory to compare with (kl)");
-  command
-      ->add_option(
-          "--data",
-          flags->data,
-          "*.jsonl with rows {question, value | answer}, or plain text")
-      ->required();
+  command->add_option(
+      "--data",
+      flags->data,
+      "*.jsonl with rows {question, value | answer}, or plain text");
   command
       ->add_option("--limit", flags->limit, "Rows (or chunks) at most, 0 = all")
       ->capture_default_str();
@@ -254,6 +337,7 @@ void add_eval_command(CLI::App& app) {
           "--seq-len", flags->seq_len, "Tokens of a chunk of plain text")
       ->check(CLI::Range(2, 1 << 24))
       ->capture_default_str();
+  add_needle_options(*command, *flags);
   add_compute_option(*command, flags->compute);
   add_threads_option(*command);
   command
@@ -266,10 +350,12 @@ void add_eval_command(CLI::App& app) {
       "kl and ppl run in exact arithmetic unless --compute says otherwise; a\n"
       "reference always does. exact-match answers greedily through the chat\n"
       "template; an answer is right when its last number is the row's value,\n"
-      "or the number after #### in the row's answer.\n"
+      "or the number after #### in the row's answer. needle hides a number in\n"
+      "prose and asks for it.\n"
       "Examples:\n"
       "  optiq eval OUT --task kl --reference SRC --data text.txt\n"
-      "  optiq eval OUT --task exact-match --data questions.jsonl");
+      "  optiq eval OUT --task exact-match --data questions.jsonl\n"
+      "  optiq eval OUT --task needle --lengths 1024,4096 --trials 8");
   command->callback([command, flags] {
     if (command->count("--compute") == 0) {
       flags->compute = default_compute(flags->task);

@@ -30,7 +30,7 @@ std::size_t batch_bytes(
 
 } // namespace
 
-artifacts::ExactMatchScores measure_exact_match(
+Answers answer_questions(
     const std::shared_ptr<const models::Model>& model,
     const text::Tokenizer& tokenizer,
     const std::vector<TokenRow>& prompts,
@@ -40,7 +40,7 @@ artifacts::ExactMatchScores measure_exact_match(
   if (options.max_tokens < 1 || options.batch < 1) {
     fail(
         ErrorKind::InvalidInput,
-        "[measure_exact_match] found max_tokens {} and batch {}, expected at "
+        "[answer_questions] found max_tokens {} and batch {}, expected at "
         "least 1 for both",
         options.max_tokens,
         options.batch);
@@ -50,8 +50,7 @@ artifacts::ExactMatchScores measure_exact_match(
   require_ram(bytes, "the K/V cache and state of the questions at work");
   generate::Engine engine(
       model, {.compute = options.compute, .max_cache_bytes = bytes});
-  artifacts::ExactMatchScores scores{.count = prompts.size()};
-  std::size_t right = 0;
+  Answers answers{.right = std::vector<bool>(prompts.size())};
   std::uint64_t done = 0;
   generate::generate_batch(
       engine,
@@ -61,18 +60,33 @@ artifacts::ExactMatchScores measure_exact_match(
       [&](std::size_t prompt, const generate::Completion& completion) {
         const auto number =
             last_number(tokenizer.decode(completion.tokens, true));
-        right += number == wanted[prompt] ? 1 : 0;
-        scores.truncated +=
+        answers.right[prompt] = number == wanted[prompt];
+        answers.truncated +=
             completion.reason == generate::FinishReason::Length ? 1 : 0;
         ++done;
         if (options.on_progress) {
           options.on_progress({"exact-match", done, prompts.size(), ""});
         }
       });
-  const Estimate accuracy = proportion(right, prompts.size());
-  scores.accuracy = accuracy.value;
-  scores.accuracy_stderr = accuracy.standard_error;
-  return scores;
+  return answers;
+}
+
+artifacts::ExactMatchScores measure_exact_match(
+    const std::shared_ptr<const models::Model>& model,
+    const text::Tokenizer& tokenizer,
+    const std::vector<TokenRow>& prompts,
+    const std::vector<std::string>& wanted,
+    const ExactMatchOptions& options) {
+  const Answers answers =
+      answer_questions(model, tokenizer, prompts, wanted, options);
+  const auto n_right = static_cast<std::size_t>(
+      std::count(answers.right.begin(), answers.right.end(), true));
+  const Estimate accuracy = proportion(n_right, prompts.size());
+  return {
+      .accuracy = accuracy.value,
+      .accuracy_stderr = accuracy.standard_error,
+      .count = prompts.size(),
+      .truncated = answers.truncated};
 }
 
 } // namespace optiq::eval

@@ -20,11 +20,25 @@ struct ExactMatchOptions {
   ProgressSink on_progress; // stage "exact-match", in questions; may be empty
 };
 
+/** Whether each prompt's answer was right, and how many were cut. */
+struct Answers {
+  std::vector<bool> right;
+  std::uint64_t truncated = 0;
+};
+
 /**
  * Answers each prompt greedily and compares the last number of the answer with
  * wanted (canonical form of numbers.h; one a prompt). Throws InvalidInput for
  * a prompt that, with its answer, exceeds the model's positions.
  */
+Answers answer_questions(
+    const std::shared_ptr<const models::Model>& model,
+    const text::Tokenizer& tokenizer,
+    const std::vector<TokenRow>& prompts,
+    const std::vector<std::string>& wanted,
+    const ExactMatchOptions& options);
+
+/** The share of right answers of answer_questions. */
 artifacts::ExactMatchScores measure_exact_match(
     const std::shared_ptr<const models::Model>& model,
     const text::Tokenizer& tokenizer,

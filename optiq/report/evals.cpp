@@ -38,6 +38,37 @@ std::vector<Figure> figures(const artifacts::ExactMatchScores& s) {
       {"questions", std::to_string(s.count)}};
 }
 
+std::vector<Figure> figures(const artifacts::NeedleScores& s) {
+  return {
+      {"accuracy", with_error(s.accuracy, s.accuracy_stderr)},
+      {"prompts",
+       std::to_string(s.trials * s.lengths.size() * s.depths.size())}};
+}
+
+/** Depths down, lengths across; a cell's shade is its accuracy, which it also
+ * says. */
+void write_heat_map(Markup& page, const artifacts::NeedleScores& s) {
+  page.open("table", {{"class", "heat"}}).open("tr");
+  page.element("th", {}, "depth \\ tokens");
+  for (const int length : s.lengths) {
+    page.element("th", {}, std::to_string(length));
+  }
+  page.close();
+  for (std::size_t depth = 0; depth < s.depths.size(); ++depth) {
+    page.open("tr").element("th", {}, fmt::format("{:.2f}", s.depths[depth]));
+    for (std::size_t length = 0; length < s.lengths.size(); ++length) {
+      const double accuracy =
+          static_cast<double>(s.right[length][depth]) / s.trials;
+      page.element(
+          "td",
+          {{"style", fmt::format("--heat: {:.0f}%", 100 * accuracy)}},
+          fmt::format("{:.2f}", accuracy));
+    }
+    page.close();
+  }
+  page.close();
+}
+
 } // namespace
 
 void write_evals(Markup& page, const ReportInput& input) {
@@ -53,9 +84,9 @@ void write_evals(Markup& page, const ReportInput& input) {
             "th",
             {{"colspan", "2"}},
             fmt::format(
-                "{} on {}, {} arithmetic",
+                "{}{}, {} arithmetic",
                 artifacts::task_of(result),
-                result.data,
+                result.data.empty() ? "" : " on " + result.data,
                 result.compute));
     page.close();
     const auto rows = std::visit(
@@ -67,7 +98,21 @@ void write_evals(Markup& page, const ReportInput& input) {
           .close();
     }
   }
-  page.close().close().close();
+  page.close().close();
+  for (const artifacts::EvalResult& result : input.evals) {
+    if (const auto* needle =
+            std::get_if<artifacts::NeedleScores>(&result.scores)) {
+      page.element(
+          "h3",
+          {},
+          fmt::format(
+              "Needles among {} facts, by length and depth", needle->facts));
+      page.open("div", {{"class", "scroll"}});
+      write_heat_map(page, *needle);
+      page.close();
+    }
+  }
+  page.close();
 }
 
 } // namespace optiq::report

@@ -92,6 +92,9 @@ tr + tr.group th { padding-top: 16px; }
 .tables + p.note { margin: 12px 0 0; }
 tr:last-child td { border-bottom: 0; }
 td svg { display: inline-block; margin-right: 8px; vertical-align: -1px; }
+.heat { margin-bottom: 14px; }
+.heat td { text-align: center; padding: 6px 12px;
+  background: color-mix(in srgb, var(--k0) var(--heat), var(--card)); }
 .grid { stroke: var(--grid); stroke-width: 1px; }
 .axis { stroke: var(--line); stroke-width: 1px; }
 .empty { fill: var(--empty); }

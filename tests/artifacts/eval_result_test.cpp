@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "optiq/base/error.h"
+#include "support/expect_error.h"
 
 namespace optiq::artifacts {
 namespace {
@@ -37,7 +38,15 @@ const std::vector<EvalResult>& examples() {
           2,
           {1.0 / 3, 1.0}}),
       with(PerplexityScores{10.0 / 3, 0.1 / 3, 1.0 / 7, 11, 3}),
-      with(ExactMatchScores{2.0 / 3, 1.0 / 9, 3, 1})};
+      with(ExactMatchScores{2.0 / 3, 1.0 / 9, 3, 1}),
+      with(NeedleScores{
+          2.0 / 3,
+          1.0 / 9,
+          {64, 128},
+          {0, 1.0 / 3, 1},
+          4,
+          8,
+          {{4, 3, 0}, {1, 2, 4}}})};
   return results;
 }
 
@@ -62,7 +71,8 @@ TEST(EvalResult, HasTheKeysThatScriptsRead) {
        "tokens",
        "stderr"},
       {"ppl", "stderr"},
-      {"accuracy", "stderr", "count"}};
+      {"accuracy", "stderr", "count"},
+      {"accuracy", "stderr", "lengths", "depths", "right"}};
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const Json json = to_json(examples()[i]);
     for (const char* key : keys[i]) {
@@ -71,6 +81,14 @@ TEST(EvalResult, HasTheKeysThatScriptsRead) {
   }
   EXPECT_EQ(to_json(examples()[2])["task"], "exact-match");
   EXPECT_EQ(to_json(examples()[2])["count"], 3);
+}
+
+TEST(EvalResult, RefusesATableThatDoesNotFitItsSides) {
+  Json json = to_json(examples()[3]);
+  json["right"][1].erase(0);
+  test::expect_error(ErrorKind::Corrupt, {"file.json", "'right'"}, [&] {
+    eval_result_from_json(json, "file.json");
+  });
 }
 
 TEST(EvalResult, RefusesAnUnknownTaskAndAMissingKey) {

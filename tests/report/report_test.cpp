@@ -178,5 +178,17 @@ TEST(Report, ResultsShowValueErrorAndConditions) {
   EXPECT_TRUE(contains(page, "0.976 ± 0.007"));
 }
 
+TEST(Report, NeedlesBecomeAHeatMap) {
+  ReportInput input = small_input();
+  artifacts::EvalResult result;
+  result.compute = "fast";
+  result.scores = artifacts::NeedleScores{
+      0.5, 0.1, {256, 512}, {0, 1}, 4, 8, {{4, 3}, {1, 0}}};
+  input.evals = {result};
+  const std::string page = render_report(input);
+  EXPECT_TRUE(contains(page, "needle, fast arithmetic"));
+  EXPECT_TRUE(contains(page, "--heat: 75%\">0.75</td>"));
+}
+
 } // namespace
 } // namespace optiq::report
