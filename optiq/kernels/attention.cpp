@@ -41,17 +41,28 @@ check_format(const mx::array& q, const KvFormat& format, float scale) {
         format.n_kv_heads,
         format.head_dim);
   }
+  if (format.window < 0) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[append_and_attend] format: found a window of {} tokens, expected 0 "
+        "for all or at least 1. Pass how many tokens a query sees.",
+        format.window);
+  }
   return {
       .n_heads = static_cast<std::size_t>(n_heads),
       .n_kv_heads = static_cast<std::size_t>(format.n_kv_heads),
       .head_dim = static_cast<std::size_t>(format.head_dim),
       .type = format.dtype == mx::float32 ? cpu::KvType::Float32
                                           : cpu::KvType::BFloat16,
-      .scale = scale};
+      .scale = scale,
+      .window = static_cast<std::size_t>(format.window)};
 }
 
 /** The segments follow each other without gaps and their blocks are there. */
-void check_segments(std::span<const AttentionSegment> segments, int rows) {
+void check_segments(
+    std::span<const AttentionSegment> segments,
+    int rows,
+    const cpu::AttentionShape& shape) {
   int next = 0;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const AttentionSegment& s = segments[i];
@@ -78,6 +89,22 @@ void check_segments(std::span<const AttentionSegment> segments, int rows) {
           i,
           s.blocks.size(),
           kKvBlockTokens,
+          tokens);
+    }
+    const std::size_t end = (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+    std::size_t block = shape.first_seen(s.start) / kKvBlockTokens;
+    while (block < end && s.blocks[block] != nullptr) {
+      ++block;
+    }
+    if (s.rows > 0 && block < end) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[append_and_attend] segment {}: found no block for position {}, "
+          "expected one wherever a row of {} to {} sees. Reserve the sequence "
+          "first, and keep the blocks inside the window.",
+          i,
+          block * kKvBlockTokens,
+          s.start,
           tokens);
     }
     next += s.rows;
@@ -139,7 +166,7 @@ mx::array append_and_attend(
   const mx::array keys = require_floats("append_and_attend", "k", k, kv_shape);
   const mx::array values =
       require_floats("append_and_attend", "v", v, kv_shape);
-  check_segments(segments, q.shape(0));
+  check_segments(segments, q.shape(0), shape);
 
   const float* kp = io::floats(keys).data();
   const float* vp = io::floats(values).data();
@@ -167,8 +194,9 @@ mx::array append_and_attend(
       shape.n_kv_heads,
       cpu::attention_tile_rows(shape),
       [&](const cpu::AttentionTile& tile) {
-        return tile.rows * (tile.start + tile.rows) * shape.group() *
-            shape.head_dim;
+        const std::size_t tokens =
+            tile.start + tile.rows - shape.first_seen(tile.start);
+        return tile.rows * tokens * shape.group() * shape.head_dim;
       });
   const std::size_t per_rank = cpu::attention_scratch_floats(shape);
   const auto scratch =

@@ -113,6 +113,7 @@ struct KvFormat {
   mx::Dtype dtype = mx::bfloat16;
   int n_kv_heads = 0;
   int head_dim = 0;
+  int window = 0; // tokens a query sees, its own included; 0 = all before it
 
   std::size_t block_bytes() const {
     return std::size_t{2} * n_kv_heads * head_dim * kKvBlockTokens *
@@ -125,15 +126,17 @@ struct AttentionSegment {
   int first_row = 0; // in the flat batch
   int rows = 0;
   int start = 0; // absolute position of the first row
-  std::span<std::byte* const> blocks; // cover start + rows tokens
+  /** By absolute position / 64, up to start + rows tokens. May be null where
+   * the window hides a whole block from every row. */
+  std::span<std::byte* const> blocks;
 };
 
 /**
  * Writes k, v [T, n_kv_heads, head_dim] into the blocks at the rows' absolute
- * positions, then attends causally: q [T, n_heads, head_dim] -> [T, n_heads,
- * head_dim]. Scores are q.k * scale; softmax and sums in float32; partial sums
- * run block by block in order (absolute multiples of 64 tokens).
- * Query head h reads kv head h / (n_heads / n_kv_heads).
+ * positions, then attends causally, within the format's window: q [T, n_heads,
+ * head_dim] -> [T, n_heads, head_dim]. Scores are q.k * scale; softmax and sums
+ * in float32; partial sums run block by block in order (absolute multiples of
+ * 64 tokens). Query head h reads kv head h / (n_heads / n_kv_heads).
  */
 mx::array append_and_attend(
     const mx::array& q,

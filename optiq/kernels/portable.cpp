@@ -88,13 +88,23 @@ mx::array attend(
     const mx::array& q,
     const mx::array& keys,
     const mx::array& values,
-    float scale) {
+    float scale,
+    int window) {
   // [L, heads, D] -> [1, heads, L, D]
   const auto by_head = [](const mx::array& x) {
     return mx::expand_dims(mx::transpose(x, {1, 0, 2}), 0);
   };
+  const int rows = q.shape(0);
+  const int tokens = keys.shape(0);
+  const mx::array at = mx::expand_dims(mx::arange(tokens - rows, tokens), 1);
+  const mx::array token = mx::expand_dims(mx::arange(tokens), 0);
+  mx::array seen = mx::less_equal(token, at);
+  if (window > 0) {
+    seen = mx::logical_and(
+        seen, mx::greater(token, mx::subtract(at, mx::array(window))));
+  }
   const mx::array out = mx::fast::scaled_dot_product_attention(
-      by_head(q), by_head(keys), by_head(values), scale, "causal");
+      by_head(q), by_head(keys), by_head(values), scale, "array", seen);
   return mx::transpose(mx::squeeze(out, 0), {1, 0, 2});
 }
 

@@ -29,12 +29,14 @@ mx::array rope(
     const mx::array& inverse_frequencies);
 
 /** Causal attention of one sequence: q [T, H, D], keys and values [S, Hkv, D];
- * row t sees the first S - T + t + 1 keys. */
+ * row t sees the first S - T + t + 1 keys, and of those the last `window` when
+ * it is not 0. */
 mx::array attend(
     const mx::array& q,
     const mx::array& keys,
     const mx::array& values,
-    float scale);
+    float scale,
+    int window = 0);
 
 /** One sequence; state [Hv, Dk, Dv] and conv state [conv_kernel - 1, qkv_dim]
  * in, {y, conv state, state} out. */

@@ -28,12 +28,20 @@ struct Case {
   int n_kv_heads;
   int head_dim;
   mx::Dtype dtype;
+  int window = 0;
 
   float scale() const {
     return 1.0f / std::sqrt(static_cast<float>(head_dim));
   }
   KvFormat format() const {
-    return {.dtype = dtype, .n_kv_heads = n_kv_heads, .head_dim = head_dim};
+    return {
+        .dtype = dtype,
+        .n_kv_heads = n_kv_heads,
+        .head_dim = head_dim,
+        .window = window};
+  }
+  int first_seen(int position) const {
+    return window == 0 ? 0 : std::max(0, position - window + 1);
   }
 };
 
@@ -51,6 +59,10 @@ class Blocks {
   }
   std::span<std::byte* const> span() const {
     return pointers_;
+  }
+  /** Drops the blocks that only hold tokens before `position`. */
+  void drop_before(int position) {
+    std::fill_n(pointers_.begin(), position / kKvBlockTokens, nullptr);
   }
 
  private:
@@ -86,13 +98,15 @@ mx::array append(
       c.scale());
 }
 
-/** Outputs of all tokens when they arrive in chunks of these sizes. */
+/** Outputs of all tokens when they arrive in chunks of these sizes; a window's
+ * blocks go as soon as no later row sees them. */
 std::vector<float>
 run_chunks(const Case& c, const Inputs& in, const std::vector<int>& chunks) {
-  const Blocks blocks(c, in.q.shape(0));
+  Blocks blocks(c, in.q.shape(0));
   std::vector<float> out;
   int start = 0;
   for (const int rows : chunks) {
+    blocks.drop_before(c.first_seen(start));
     const mx::array y = append(c, in, blocks, start, rows);
     out.insert(out.end(), io::floats(y).begin(), io::floats(y).end());
     start += rows;
@@ -131,7 +145,8 @@ Oracle attend_in_double(const Case& c, const Inputs& in) {
       const float* qh = q.data() + (t * c.n_heads + h) * dim;
       std::vector<double> p(t + 1);
       double worst_score = 0.0;
-      for (int s = 0; s <= t; ++s) {
+      const int first = c.first_seen(t);
+      for (int s = first; s <= t; ++s) {
         double size = 0.0;
         for (int i = 0; i < dim; ++i) {
           const double product =
@@ -141,18 +156,18 @@ Oracle attend_in_double(const Case& c, const Inputs& in) {
         }
         worst_score = std::max(worst_score, (dim + 2) * kUnit * size);
       }
-      const double largest = *std::max_element(p.begin(), p.end());
+      const double largest = *std::max_element(p.begin() + first, p.end());
       double sum = 0.0;
-      for (double& score : p) {
-        score = std::exp(score - largest);
-        sum += score;
+      for (int s = first; s <= t; ++s) {
+        p[s] = std::exp(p[s] - largest);
+        sum += p[s];
       }
       const double relative =
           2 * worst_score + (t + 1 + 3 * (t / 64 + 1) + 16) * kUnit;
       for (int i = 0; i < dim; ++i) {
         double y = 0.0;
         double size = 0.0;
-        for (int s = 0; s <= t; ++s) {
+        for (int s = first; s <= t; ++s) {
           const double term = p[s] / sum * v[(s * c.n_kv_heads + kv) * dim + i];
           y += term;
           size += std::abs(term);
@@ -229,16 +244,70 @@ TEST(Attention, MatchesDoubleAroundBlockBorders) {
 }
 
 TEST(Attention, MatchesPortable) {
-  const Case c{6, 2, 64, mx::float32};
-  const Inputs in(c, 150, 3);
-  mx::array y = mx::contiguous(
-      portable::attend(rows_of(in.q, 60, 90), in.k, in.v, c.scale()));
-  mx::eval(y);
-  Oracle oracle = attend_in_double(c, in);
-  const std::size_t skip = std::size_t{60} * c.n_heads * c.head_dim;
-  oracle.y.erase(oracle.y.begin(), oracle.y.begin() + skip);
-  oracle.bound.erase(oracle.bound.begin(), oracle.bound.begin() + skip);
-  expect_close(io::floats(y), oracle);
+  for (const int window : {0, 1, 64, 100, 512}) {
+    SCOPED_TRACE(window);
+    const Case c{6, 2, 64, mx::float32, window};
+    const Inputs in(c, 150, 3);
+    mx::array y = mx::contiguous(
+        portable::attend(rows_of(in.q, 60, 90), in.k, in.v, c.scale(), window));
+    mx::eval(y);
+    Oracle oracle = attend_in_double(c, in);
+    const std::size_t skip = std::size_t{60} * c.n_heads * c.head_dim;
+    oracle.y.erase(oracle.y.begin(), oracle.y.begin() + skip);
+    oracle.bound.erase(oracle.bound.begin(), oracle.bound.begin() + skip);
+    expect_close(io::floats(y), oracle);
+  }
+}
+
+const std::vector<int> kWindows{1, 63, 64, 65, 128, 512};
+
+TEST(Attention, AWindowHidesOlderTokens) {
+  for (const int window : kWindows) {
+    SCOPED_TRACE(window);
+    const Case c{3, 1, 16, mx::bfloat16, window};
+    const Inputs in(c, 600, 13);
+    const Oracle oracle = attend_in_double(c, in);
+    testing::for_each_target([&] {
+      expect_close(run_chunks(c, in, {130, 1, 400, 69}), oracle);
+    });
+  }
+}
+
+TEST(Attention, ChunksOfAWindowDoNotChangeABit) {
+  for (const int window : kWindows) {
+    SCOPED_TRACE(window);
+    const Case c{6, 2, 64, mx::bfloat16, window};
+    const Inputs in(c, 600, 17);
+    testing::for_each_target([&] {
+      const std::vector<float> whole = run_chunks(c, in, {600});
+      EXPECT_TRUE(same_bits(whole, run_chunks(c, in, {63, 130, 1, 300, 106})));
+      EXPECT_TRUE(
+          same_bits(whole, run_chunks(c, in, std::vector<int>(600, 1))));
+    });
+  }
+}
+
+TEST(Attention, WhatAWindowHidesDoesNotSpread) {
+  const Case c{3, 1, 64, mx::float32, 65};
+  Inputs in(c, 200, 19);
+  const std::vector<float> before = run_chunks(c, in, {200});
+  for (mx::array* x : {&in.k, &in.v}) {
+    std::fill_n(
+        io::mutable_floats(*x).begin() + 70 * c.head_dim,
+        c.head_dim,
+        std::numeric_limits<float>::quiet_NaN());
+  }
+  const std::vector<float> after = run_chunks(c, in, {200});
+  const std::size_t row = std::size_t{3} * c.head_dim;
+  for (int t = 0; t < 200; ++t) {
+    const bool sees = t >= 70 && t < 70 + 65;
+    EXPECT_EQ(
+        same_bits(
+            std::span(before).subspan(t * row, row),
+            std::span(after).subspan(t * row, row)),
+        !sees)
+        << t;
+  }
 }
 
 TEST(Attention, ChunksDoNotChangeABit) {
@@ -389,6 +458,13 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   const AttentionSegment whole{
       .first_row = 0, .rows = 70, .start = 0, .blocks = blocks.span()};
   refused({whole}, c.format(), "1 blocks of 64 tokens");
+  const std::vector<std::byte*> holes{nullptr, blocks.span()[0]};
+  AttentionSegment late_rows = whole;
+  late_rows.blocks = holes;
+  refused({late_rows}, c.format(), "no block for position 0");
+  KvFormat backwards = c.format();
+  backwards.window = -1;
+  refused({whole}, backwards, "window of -1");
   AttentionSegment late = whole;
   late.first_row = 1;
   refused({late}, c.format(), "segment 0");

@@ -115,38 +115,73 @@ HWY_INLINE void Multiply(
   }
 }
 
-/** Largest of the first `visible` scores and `old`. */
-HWY_INLINE float
-MaxScore(F32 d, const float* scores, std::size_t visible, float old) {
+/** Tokens [begin, end) of a block. */
+struct Tokens {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+
+/** The lanes of [i, i + lanes) that lie in `seen`. */
+HWY_INLINE hn::Mask<F32> Seen(F32 d, std::size_t i, Tokens seen) {
+  const std::size_t lanes = hn::Lanes(d);
+  const auto before = hn::FirstN(d, std::max(seen.begin, i) - i);
+  return hn::AndNot(before, hn::FirstN(d, std::min(lanes, seen.end - i)));
+}
+
+/** Largest of the scores seen and `old`. */
+HWY_INLINE float MaxScore(F32 d, const float* scores, Tokens seen, float old) {
   const std::size_t lanes = hn::Lanes(d);
   VF32 largest = hn::Set(d, old);
-  for (std::size_t i = 0; i < visible; i += lanes) {
-    const std::size_t n = std::min(lanes, visible - i);
-    largest = hn::Max(largest, hn::LoadNOr(hn::Set(d, old), d, scores + i, n));
+  for (std::size_t i = seen.begin / lanes * lanes; i < seen.end; i += lanes) {
+    largest = hn::Max(
+        largest,
+        hn::IfThenElse(
+            Seen(d, i, seen), hn::LoadU(d, scores + i), hn::Set(d, old)));
   }
   return hn::ReduceMax(d, largest);
 }
 
-/** scores -> exp(scores - maximum), zero from `visible` on; adds them to the
+/** scores -> exp(scores - maximum), zero where not seen; adds them to the
  * denominator's lanes after scaling those by `factor`. */
 HWY_INLINE void ExpScores(
     F32 d,
     float* scores,
-    std::size_t visible,
+    Tokens seen,
     float maximum,
     float factor,
     float* denominator) {
   const std::size_t lanes = hn::Lanes(d);
   const VF32 m = hn::Set(d, maximum);
   VF32 sum = hn::Mul(hn::LoadU(d, denominator), hn::Set(d, factor));
-  for (std::size_t i = 0; i < visible; i += lanes) {
-    const std::size_t n = std::min(lanes, visible - i);
+  for (std::size_t i = seen.begin / lanes * lanes; i < seen.end; i += lanes) {
     const VF32 e = ExpNonPositive(d, hn::Sub(hn::LoadU(d, scores + i), m));
-    const VF32 p = hn::IfThenElseZero(hn::FirstN(d, n), e);
+    const VF32 p = hn::IfThenElseZero(Seen(d, i, seen), e);
     hn::StoreU(p, d, scores + i);
     sum = hn::Add(sum, p);
   }
   hn::StoreU(sum, d, denominator);
+}
+
+/** out[r] += sum over `tokens` of p[r][t] values[t], for one query. */
+template <class Kv>
+HWY_INLINE void AddValues(
+    float* out,
+    const float* p,
+    Tokens tokens,
+    const Kv* values,
+    std::size_t head_dim) {
+  if (tokens.begin < tokens.end) {
+    Rows one;
+    one.left[0] = p + tokens.begin;
+    one.out[0] = out;
+    one.factor[0] = 1.0f;
+    Multiply<1>(
+        one,
+        head_dim,
+        tokens.end - tokens.begin,
+        values + tokens.begin * head_dim,
+        head_dim);
+  }
 }
 
 /** The queries [first, first + R) of a tile against one block. */
@@ -154,14 +189,20 @@ template <std::size_t R, class Kv>
 HWY_NOINLINE void AttendQueries(
     const AttentionScratch& scratch,
     std::size_t first,
-    const std::size_t* visible, // tokens of the block that each query sees
+    const Tokens* seen, // of the block, by each query
     const Kv* keys,
     const Kv* values,
     std::size_t head_dim) {
   const F32 d;
   const std::size_t lanes = hn::Lanes(d);
-  const std::size_t most = *std::max_element(visible, visible + R);
-  const std::size_t least = *std::min_element(visible, visible + R);
+  std::size_t most = 0;
+  Tokens common{0, kBlockTokens}; // seen by all
+  for (std::size_t r = 0; r < R; ++r) {
+    most = std::max(most, seen[r].end);
+    common.begin = std::max(common.begin, seen[r].begin);
+    common.end = std::min(common.end, seen[r].end);
+  }
+  common.end = std::max(common.begin, common.end);
 
   Rows rows;
   for (std::size_t r = 0; r < R; ++r) {
@@ -177,7 +218,7 @@ HWY_NOINLINE void AttendQueries(
   float* maximum = scratch.maximum + first;
   for (std::size_t r = 0; r < R; ++r) {
     const float old = maximum[r];
-    maximum[r] = MaxScore(d, rows.out[r], visible[r], old);
+    maximum[r] = MaxScore(d, rows.out[r], seen[r], old);
     // Equal also when both are infinite: a query that saw nothing new.
     factor[r] = old == maximum[r] ? 0.0f : old - maximum[r];
   }
@@ -188,33 +229,38 @@ HWY_NOINLINE void AttendQueries(
     ExpScores(
         d,
         rows.out[r],
-        visible[r],
+        seen[r],
         maximum[r],
         factor[r],
         scratch.denominator + (first + r) * kSumLanes);
   }
 
+  // Tokens that some of the queries do not see are added per query: 0 * v would
+  // still spread a non-finite v to those.
+  const float* p[R];
   for (std::size_t r = 0; r < R; ++r) {
-    rows.left[r] = rows.out[r];
+    p[r] = rows.out[r];
+    rows.left[r] = p[r] + common.begin;
     rows.out[r] = scratch.sum + (first + r) * scratch.stride;
     rows.factor[r] = factor[r];
-  }
-  Multiply<R>(rows, head_dim, least, values, head_dim);
-  // Tokens that some of the queries do not see: 0 * v would still spread a
-  // non-finite v backwards in time.
-  for (std::size_t r = 0; r < R; ++r) {
-    if (visible[r] > least) {
-      Rows one;
-      one.left[0] = rows.left[r] + least;
-      one.out[0] = rows.out[r];
-      one.factor[0] = 1.0f;
-      Multiply<1>(
-          one,
-          head_dim,
-          visible[r] - least,
-          values + least * head_dim,
-          head_dim);
+    if (seen[r].begin < common.begin) {
+      for (std::size_t i = 0; i < scratch.stride; ++i) {
+        rows.out[r][i] *= factor[r];
+      }
+      rows.factor[r] = 1.0f;
+      const Tokens early{seen[r].begin, std::min(seen[r].end, common.begin)};
+      AddValues(rows.out[r], p[r], early, values, head_dim);
     }
+  }
+  Multiply<R>(
+      rows,
+      head_dim,
+      common.end - common.begin,
+      values + common.begin * head_dim,
+      head_dim);
+  for (std::size_t r = 0; r < R; ++r) {
+    const Tokens late{std::max(seen[r].begin, common.end), seen[r].end};
+    AddValues(rows.out[r], p[r], late, values, head_dim);
   }
 }
 
@@ -223,13 +269,13 @@ HWY_INLINE void AttendQueriesOf(
     std::size_t n,
     const AttentionScratch& scratch,
     std::size_t first,
-    const std::size_t* visible,
+    const Tokens* seen,
     const Kv* keys,
     const Kv* values,
     std::size_t head_dim) {
   const auto call = [&](auto count) HWY_ATTR {
     if constexpr (count() <= kMaxQueries) {
-      AttendQueries<count()>(scratch, first, visible, keys, values, head_dim);
+      AttendQueries<count()>(scratch, first, seen, keys, values, head_dim);
     }
   };
   switch (n) {
@@ -263,15 +309,22 @@ HWY_INLINE void AttendBlock(
   for (std::size_t i = 0; i < n_groups; ++i) {
     const std::size_t begin = queries * i / n_groups;
     const std::size_t end = queries * (i + 1) / n_groups;
-    std::size_t visible[kMaxQueries];
+    Tokens seen[kMaxQueries];
+    bool any = false;
+    const auto in_block = [=](std::size_t position) {
+      return std::clamp(position, block_start, block_start + kBlockTokens) -
+          block_start;
+    };
     for (std::size_t query = begin; query < end; ++query) {
-      const std::size_t seen = tile.start + query / group + 1;
-      visible[query - begin] =
-          seen <= block_start ? 0 : std::min(kBlockTokens, seen - block_start);
+      const std::size_t position = tile.start + query / group;
+      const Tokens mine{
+          in_block(shape.first_seen(position)), in_block(position + 1)};
+      any = any || mine.begin < mine.end;
+      seen[query - begin] = mine.begin < mine.end ? mine : Tokens{};
     }
-    if (visible[end - begin - 1] > 0) {
+    if (any) {
       AttendQueriesOf(
-          end - begin, scratch, begin, visible, keys, values, shape.head_dim);
+          end - begin, scratch, begin, seen, keys, values, shape.head_dim);
     }
   }
 }
@@ -312,7 +365,8 @@ void AttendAs(
 
   const std::size_t per_head = kBlockTokens * dim;
   const std::size_t end = tile.start + tile.rows;
-  for (std::size_t b = 0; b * kBlockTokens < end; ++b) {
+  const std::size_t first = shape.first_seen(tile.start) / kBlockTokens;
+  for (std::size_t b = first; b * kBlockTokens < end; ++b) {
     const Kv* keys = reinterpret_cast<const Kv*>(tile.blocks[b]) +
         2 * tile.kv_head * per_head;
     const Kv* values = keys + per_head;

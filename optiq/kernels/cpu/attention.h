@@ -12,7 +12,7 @@
  * V [64][head_dim], float32 or bfloat16. The softmax is online: for every
  * block in order, a row's running maximum, sum and weighted values are
  * rescaled, then the block's are added. A row's arithmetic is the same however
- * rows are tiled; tokens behind a row are never read into it.
+ * rows are tiled; tokens it does not see are never read into it.
  */
 namespace optiq::kernels::cpu {
 
@@ -26,9 +26,14 @@ struct AttentionShape {
   std::size_t head_dim = 0;
   KvType type = KvType::Float32;
   float scale = 1.0f;
+  std::size_t window = 0; // 0: everything before
 
   std::size_t group() const {
     return n_heads / n_kv_heads;
+  }
+  /** First token that the row at `position` sees. */
+  std::size_t first_seen(std::size_t position) const {
+    return window == 0 || position < window ? 0 : position - window + 1;
   }
 };
 
