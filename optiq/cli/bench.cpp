@@ -3,6 +3,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -17,10 +18,13 @@
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/base/version.h"
+#include "optiq/cli/bench_profile.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/eval/kl.h"
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
+#include "optiq/quant/calibration.h"
 
 namespace optiq::cli {
 namespace {
@@ -34,6 +38,7 @@ using Sequences = std::vector<std::unique_ptr<cache::Sequence>>;
 constexpr std::size_t kBandwidthBytes = std::size_t{256} << 20;
 constexpr int kBandwidthRepeats = 5;
 constexpr std::uint64_t kSeed = 1; // of the token ids
+constexpr int kKlTokens = 256;
 
 struct BenchFlags {
   std::string model;
@@ -43,13 +48,19 @@ struct BenchFlags {
   int context = 0;
   int repeats = 5;
   kernels::Compute compute = kernels::Compute::Fast;
+  bool profile = false;
   std::string json;
 };
 
-/** Tokens per second of each repeat, and what disturbed them. */
+/**
+ * Tokens per second of the runs that count. A run during which the process
+ * lost a core to another one is disturbed: it is repeated, up to as many times
+ * as there are repeats, and counts only when no run was undisturbed.
+ */
 struct Samples {
   std::vector<double> tokens_per_second;
-  long involuntary_switches = 0;
+  bool disturbed = false; // every run was
+  int runs = 0; // in all
 };
 
 struct Result {
@@ -57,6 +68,9 @@ struct Result {
   std::uint64_t peak_rss = 0; // without what the bandwidth probe takes
   Samples prefill;
   Samples decode;
+  std::optional<double> fast_kl; // mean nats, fast against exact arithmetic
+  std::optional<WorkProfile> prefill_profile;
+  std::optional<WorkProfile> decode_profile;
   double read_bandwidth = 0; // bytes per second
   double bytes_per_token = 0;
 };
@@ -148,30 +162,38 @@ class Bench {
   }
 
   Samples measure_prefill() {
-    return measure(1.0 * flags_.prompt * flags_.batch, [&] {
-      const Sequences sequences = new_sequences();
-      const Tokens tokens = random_tokens(flags_.prompt);
-      return seconds_of([&] {
-        for (const auto& sequence : sequences) {
-          engine_.extend(*sequence, tokens, 1);
-        }
-      });
-    });
+    return measure(
+        1.0 * flags_.prompt * flags_.batch, [&] { return prefill_once(); });
   }
 
   Samples measure_decode() {
-    return measure(1.0 * flags_.gen * flags_.batch, [&] {
-      const Sequences sequences = new_sequences();
-      if (flags_.context > 0) {
-        const Tokens tokens = random_tokens(flags_.context);
-        for (const auto& sequence : sequences) {
-          engine_.extend(*sequence, tokens, 1);
-        }
+    return measure(
+        1.0 * flags_.gen * flags_.batch, [&] { return decode_once(); });
+  }
+
+  /** Seconds of one prefill of each sequence. */
+  double prefill_once() {
+    const Sequences sequences = new_sequences();
+    const Tokens tokens = random_tokens(flags_.prompt);
+    return seconds_of([&] {
+      for (const auto& sequence : sequences) {
+        engine_.extend(*sequence, tokens, 1);
       }
-      const Tokens next = random_tokens(
-          static_cast<std::size_t>(flags_.gen) * sequences.size());
-      return seconds_of([&] { decode(sequences, next); });
     });
+  }
+
+  /** Seconds of the steps; the context that comes before them is not in. */
+  double decode_once() {
+    const Sequences sequences = new_sequences();
+    if (flags_.context > 0) {
+      const Tokens tokens = random_tokens(flags_.context);
+      for (const auto& sequence : sequences) {
+        engine_.extend(*sequence, tokens, 1);
+      }
+    }
+    const Tokens next =
+        random_tokens(static_cast<std::size_t>(flags_.gen) * sequences.size());
+    return seconds_of([&] { decode(sequences, next); });
   }
 
  private:
@@ -190,11 +212,20 @@ class Bench {
   Samples measure(double tokens, const std::function<double()>& run) {
     run();
     Samples samples;
-    const long before = involuntary_switches();
-    for (int i = 0; i < flags_.repeats; ++i) {
-      samples.tokens_per_second.push_back(tokens / run());
+    std::vector<double> disturbed;
+    const auto repeats = static_cast<std::size_t>(flags_.repeats);
+    while (samples.tokens_per_second.size() < repeats &&
+           samples.runs < 2 * flags_.repeats) {
+      const long before = involuntary_switches();
+      const double speed = tokens / run();
+      const bool clean = involuntary_switches() == before;
+      (clean ? samples.tokens_per_second : disturbed).push_back(speed);
+      ++samples.runs;
     }
-    samples.involuntary_switches = involuntary_switches() - before;
+    if (samples.tokens_per_second.empty()) {
+      samples.tokens_per_second = std::move(disturbed);
+      samples.disturbed = true;
+    }
     return samples;
   }
 
@@ -234,7 +265,9 @@ void add_samples(
       samples.tokens_per_second.begin(), samples.tokens_per_second.end());
   json[name + "_tokens_per_second"] = median(samples.tokens_per_second);
   json[name + "_spread"] = {*low, *high};
-  json[name + "_involuntary_switches"] = samples.involuntary_switches;
+  json[name + "_runs"] = samples.runs;
+  json[name + "_runs_counted"] = samples.tokens_per_second.size();
+  json[name + "_disturbed"] = samples.disturbed;
 }
 
 artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
@@ -245,6 +278,13 @@ artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
   json["bytes_per_token"] = result.bytes_per_token;
   json["read_bandwidth"] = result.read_bandwidth;
   json["bandwidth_fraction"] = bandwidth_fraction(result);
+  if (result.fast_kl) {
+    json["fast_kl"] = *result.fast_kl;
+  }
+  if (result.prefill_profile) {
+    json["prefill_profile"] = to_json(*result.prefill_profile);
+    json["decode_profile"] = to_json(*result.decode_profile);
+  }
   json["prompt"] = flags.prompt;
   json["gen"] = flags.gen;
   json["batch"] = flags.batch;
@@ -264,13 +304,14 @@ void print_samples(const char* name, const Samples& samples) {
   const auto [low, high] = std::minmax_element(
       samples.tokens_per_second.begin(), samples.tokens_per_second.end());
   fmt::print(
-      "{:<16} {:.1f} tokens/s ({:.1f} to {:.1f}; the process lost its core {} "
-      "times)\n",
+      "{:<16} {:.1f} tokens/s ({:.1f} to {:.1f}; {} of {} runs count{})\n",
       name,
       median(samples.tokens_per_second),
       *low,
       *high,
-      samples.involuntary_switches);
+      samples.tokens_per_second.size(),
+      samples.runs,
+      samples.disturbed ? ", all DISTURBED by other processes" : "");
 }
 
 void print_result(const BenchFlags& flags, const Result& result) {
@@ -299,6 +340,22 @@ void print_result(const BenchFlags& flags, const Result& result) {
       "memory",
       result.load_seconds,
       artifacts::format_size(result.peak_rss));
+  if (result.fast_kl) {
+    fmt::print(
+        "{:<16} {:.2e} nats, mean KL of fast against exact arithmetic over {} "
+        "tokens of text\n",
+        "fast",
+        *result.fast_kl,
+        kKlTokens);
+  } else if (flags.compute == kernels::Compute::Fast) {
+    fmt::print("{:<16} KL not measured: the model has no tokenizer\n", "fast");
+  }
+  if (result.prefill_profile) {
+    print_profile("one prefill", *result.prefill_profile);
+    print_profile(
+        fmt::format("{} decode steps", flags.gen).c_str(),
+        *result.decode_profile);
+  }
 }
 
 void check_lengths(const models::Model& model, const BenchFlags& flags) {
@@ -313,11 +370,37 @@ void check_lengths(const models::Model& model, const BenchFlags& flags) {
   }
 }
 
+/** Mean KL of fast against exact arithmetic on text (on random ids a model is
+ * sure of nothing); nothing without a tokenizer. */
+std::optional<double> measure_fast_kl(
+    const io::ModelDirectory& directory,
+    const models::Model& model) {
+  std::optional<quant::CalibrationEncoder> encoder;
+  try {
+    encoder = quant::make_calibration_encoder(directory);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::NotFound) {
+      throw;
+    }
+    return std::nullopt;
+  }
+  const quant::Calibration text = quant::load_calibration(
+      {.n_chunks = 1,
+       .chunk_tokens = std::min(kKlTokens, model.info().max_positions)},
+      *encoder);
+  return eval::measure_kl(
+             model, model, text.chunks, {.compute = kernels::Compute::Fast})
+      .mean_kl;
+}
+
 void run_bench(const BenchFlags& flags) {
   Result result;
   std::shared_ptr<const models::Model> model;
-  result.load_seconds = seconds_of(
-      [&] { model = load_checked(open_model(flags.model)); });
+  std::optional<io::ModelDirectory> directory;
+  result.load_seconds = seconds_of([&] {
+    directory = open_model(flags.model);
+    model = load_checked(*directory);
+  });
   check_lengths(*model, flags);
   require_ram(2 * cache_bytes(*model, flags), "the KV cache of the benchmark");
   Bench bench(model, flags);
@@ -328,6 +411,13 @@ void run_bench(const BenchFlags& flags) {
   result.read_bandwidth =
       kernels::measure_read_bandwidth(kBandwidthBytes, kBandwidthRepeats);
   result.bytes_per_token = bytes_per_token(*model, flags);
+  if (flags.compute == kernels::Compute::Fast) {
+    result.fast_kl = measure_fast_kl(*directory, *model);
+  }
+  if (flags.profile) {
+    result.prefill_profile = profile_work([&] { return bench.prefill_once(); });
+    result.decode_profile = profile_work([&] { return bench.decode_once(); });
+  }
   print_result(flags, result);
   if (!flags.json.empty()) {
     write_file_atomically(flags.json, to_json(flags, result).dump(2) + "\n");
@@ -361,6 +451,10 @@ void add_bench_command(CLI::App& app) {
       ->capture_default_str();
   add_compute_option(*command, flags->compute);
   add_threads_option(*command);
+  command->add_flag(
+      "--profile",
+      flags->profile,
+      "Also show the time per operation, of runs apart from the timed ones");
   command->add_option("--json", flags->json, "Write the result to this file");
   command->footer(
       "Feeds random tokens. A model that fits into the processor's caches can "

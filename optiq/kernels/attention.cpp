@@ -9,6 +9,7 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/cpu/parallel_by_cost.h"
 #include "optiq/kernels/kernels.h"
+#include "optiq/kernels/profile.h"
 #include "optiq/kernels/sequence_checks_impl.h"
 
 namespace optiq::kernels {
@@ -160,6 +161,7 @@ mx::array append_and_attend(
     std::span<const AttentionSegment> segments,
     const KvFormat& format,
     float scale) {
+  const OpTimer timer("append_and_attend");
   const cpu::AttentionShape shape = check_format(q, format, scale);
   const mx::Shape kv_shape{q.shape(0), format.n_kv_heads, format.head_dim};
   const mx::array queries = io::materialize(q);

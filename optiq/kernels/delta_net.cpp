@@ -7,6 +7,7 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/cpu/parallel_by_cost.h"
 #include "optiq/kernels/kernels.h"
+#include "optiq/kernels/profile.h"
 #include "optiq/kernels/sequence_checks_impl.h"
 
 namespace optiq::kernels {
@@ -169,6 +170,7 @@ mx::array gated_delta_net(
     const DeltaNetShape& shape,
     std::span<const DeltaNetSegment> segments) {
   const char* name = "gated_delta_net";
+  const OpTimer timer(name);
   const cpu::DeltaNetDims dims = check_shape(shape);
   require_rank(name, "qkv", qkv, 2);
   const int T = qkv.shape(0);

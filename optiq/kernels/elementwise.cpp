@@ -5,6 +5,7 @@
 
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/kernels.h"
+#include "optiq/kernels/profile.h"
 #include "optiq/kernels/sequence_checks_impl.h"
 
 namespace optiq::kernels {
@@ -18,6 +19,7 @@ using Zip = void (*)(const float*, const float*, std::size_t, float*);
 
 mx::array
 zip(const char* name, const mx::array& a, const mx::array& b, Zip kernel) {
+  const OpTimer timer(name);
   const mx::array left = require_floats(name, "first argument", a, a.shape());
   const mx::array right = require_floats(name, "second argument", b, a.shape());
   mx::array out = io::make_array(a.shape(), mx::float32);
@@ -33,6 +35,7 @@ zip(const char* name, const mx::array& a, const mx::array& b, Zip kernel) {
 } // namespace
 
 mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
+  const OpTimer timer("rms_norm");
   if (x.ndim() == 0 || x.shape(-1) == 0) {
     fail(
         ErrorKind::InvalidInput,
@@ -79,6 +82,7 @@ mx::array rope(
     const mx::array& x,
     std::span<const std::int32_t> positions,
     std::span<const float> inverse_frequencies) {
+  const OpTimer timer("rope");
   require_rank("rope", "x", x, 3);
   const std::size_t rows = x.shape(0);
   const cpu::RopeShape shape{

@@ -6,6 +6,7 @@
 #include "optiq/io/array.h"
 #include "optiq/kernels/cpu/panel_matmul.h"
 #include "optiq/kernels/matrix_impl.h"
+#include "optiq/kernels/profile.h"
 
 namespace optiq::kernels {
 namespace {
@@ -182,6 +183,17 @@ void add_scratch(Call& call) {
   }
 }
 
+OpTimer::Described describe(std::span<const Matrix* const> weights) {
+  OpTimer::Described what{{.name = "matmul"}, 0};
+  for (const Matrix* weight : weights) {
+    what.key.in = weight->in_features();
+    what.key.out += weight->out_features();
+    what.bytes += weight->nbytes();
+  }
+  what.key.bits = weights.empty() ? 0 : weights.front()->bits();
+  return what;
+}
+
 void check_input(const mx::array& x, const Matrix& weight) {
   if (x.ndim() != 2 || x.dtype() != mx::float32 ||
       x.shape(1) != weight.in_features()) {
@@ -203,6 +215,7 @@ std::vector<mx::array> matmul(
     const mx::array& x,
     std::span<const Matrix* const> weights,
     Compute compute) {
+  const OpTimer timer([&] { return describe(weights); });
   for (const Matrix* weight : weights) {
     assert(weight != nullptr);
     check_input(x, *weight);
@@ -238,6 +251,7 @@ mx::array matmul(const mx::array& x, const Matrix& weight, Compute compute) {
 }
 
 mx::array embed(std::span<const std::int32_t> ids, const Matrix& weight) {
+  const OpTimer timer("embed");
   const Matrix::Storage& w = weight.storage();
   const auto cols = static_cast<std::size_t>(w.shape.cols);
   mx::array result =

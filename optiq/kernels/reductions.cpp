@@ -6,6 +6,7 @@
 
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/kernels.h"
+#include "optiq/kernels/profile.h"
 #include "optiq/kernels/sequence_checks_impl.h"
 
 namespace optiq::kernels {
@@ -48,6 +49,7 @@ std::vector<Result> per_row(const mx::array& x, const F& f) {
 } // namespace
 
 std::vector<double> log_sum_exp(const mx::array& logits) {
+  const OpTimer timer("log_sum_exp");
   require_logits("log_sum_exp", "logits", logits);
   const mx::array in = io::materialize(logits);
   const float* x = io::floats(in).data();
@@ -57,6 +59,7 @@ std::vector<double> log_sum_exp(const mx::array& logits) {
 }
 
 std::vector<std::int32_t> argmax(const mx::array& logits) {
+  const OpTimer timer("argmax");
   require_logits("argmax", "logits", logits);
   const mx::array in = io::materialize(logits);
   const float* x = io::floats(in).data();
@@ -68,6 +71,7 @@ std::vector<std::int32_t> argmax(const mx::array& logits) {
 std::vector<double> kl_divergence(
     const mx::array& reference,
     const mx::array& logits) {
+  const OpTimer timer("kl_divergence");
   require_logits("kl_divergence", "reference", reference);
   const mx::array p = io::materialize(reference);
   const mx::array q =

@@ -99,9 +99,23 @@ def check_bench(folder):
                 "peak_rss_bytes", "load_seconds"):  # fmt: skip
         assert found[key] > 0, key
     assert found["threads"] == 1 and found["batch"] == 2
+    assert 0 < found["fast_kl"] < 1e-3 and "mean KL of fast" in out, found["fast_kl"]
+    assert found["decode_runs_counted"] <= found["decode_runs"] <= 4
+    assert "decode_profile" not in found and "between operations" not in out
     low, high = found["decode_spread"]
     assert low <= found["decode_tokens_per_second"] <= high
     assert "tokens/s" in out and "GB/s" in out
+    out, _ = optiq(
+        "bench", MODEL, "--prompt", "70", "--gen", "8", "--repeats", "1",
+        "--compute", "exact", "--profile", "--json", result,
+    )  # fmt: skip
+    found = json.loads(result.read_text())
+    assert "fast_kl" not in found and "between operations" in out
+    for name, steps in (("prefill", 1), ("decode", 8)):
+        ops = {entry["op"]: entry for entry in found[name + "_profile"]}
+        assert ops["embed"]["calls"] == steps, ops
+        assert ops["append_and_attend"]["calls"] == 2 * steps, ops
+        assert all(entry["seconds"] > 0 for entry in ops.values()), ops
     _, error = optiq("bench", MODEL, "--prompt", "5000", expect=2)
     assert "4096 positions" in error, error
     optiq("bench", MODEL, "--gen", "0", expect=2)
