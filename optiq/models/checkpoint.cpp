@@ -1,6 +1,7 @@
 #include "optiq/models/checkpoint.h"
 
 #include <algorithm>
+#include <memory>
 #include <string_view>
 
 #include "optiq/base/error.h"
@@ -98,6 +99,22 @@ const CheckpointTensor& Checkpoint::at(const std::string& name) const {
         tensors.size());
   }
   return tensors[found->second];
+}
+
+std::vector<CheckpointTensor> list_tensors(
+    const io::ModelDirectory& directory) {
+  const auto shared = std::make_shared<io::ModelDirectory>(directory);
+  std::vector<CheckpointTensor> tensors;
+  for (const io::TensorInfo& info : directory.tensors()) {
+    tensors.push_back(
+        {.name = info.name,
+         .source = info.name,
+         .dtype = info.dtype,
+         .shape = info.shape,
+         .load = [shared, name = info.name] { return shared->load(name); },
+         .drop = [shared, name = info.name] { shared->drop(name); }});
+  }
+  return tensors;
 }
 
 Checkpoint open_checkpoint(const io::ModelDirectory& directory) {

@@ -18,6 +18,9 @@ struct Family {
 
 extern const Family kQwen35; // qwen3_5.cpp
 
+/** The directory's tensors as they are. */
+std::vector<CheckpointTensor> list_tensors(const io::ModelDirectory& directory);
+
 /** The family of config.json's model_type. Throws Unsupported. */
 const Family& find_family(const io::ModelDirectory& directory);
 

@@ -1,14 +1,10 @@
 #pragma once
 
 #include <string>
-#include <variant>
 #include <vector>
 
+#include "optiq/kernels/kernels.h"
 #include "optiq/models/checkpoint.h"
-#include "optiq/models/model.h"
-#include "optiq/nn/gated_attention.h"
-#include "optiq/nn/gated_delta_net.h"
-#include "optiq/nn/mlp.h"
 
 namespace optiq::models {
 

@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <memory>
 #include <string_view>
 
 #include <mlx/ops.h>
 
 #include "optiq/io/array.h"
+#include "optiq/models/families_impl.h"
 #include "optiq/models/qwen3_5_impl.h"
 
 namespace optiq::models {
@@ -82,24 +82,16 @@ void shift_norm(CheckpointTensor& tensor) {
 
 std::vector<CheckpointTensor> sanitize_qwen3_5(
     const io::ModelDirectory& directory) {
-  const auto shared = std::make_shared<io::ModelDirectory>(directory);
   const bool unconverted = is_unconverted(directory);
   const bool tied =
       parse_qwen3_5_config(
           directory.config(), (directory.path() / "config.json").string())
           .tied_head;
   std::vector<CheckpointTensor> tensors;
-  for (const io::TensorInfo& info : directory.tensors()) {
-    CheckpointTensor tensor{
-        .name = info.name,
-        .source = info.name,
-        .role = role_of(info.name),
-        .dtype = info.dtype,
-        .shape = info.shape,
-        .load = [shared, name = info.name] { return shared->load(name); },
-        .drop = [shared, name = info.name] { shared->drop(name); }};
+  for (CheckpointTensor& tensor : list_tensors(directory)) {
+    tensor.role = role_of(tensor.source);
     if (tensor.role == TensorRole::Weight) {
-      tensor.name = mlx_name(info.name);
+      tensor.name = mlx_name(tensor.source);
       if (tied && tensor.name.starts_with("language_model.lm_head.")) {
         continue; // a tied checkpoint that ships its head: the same weights
       }

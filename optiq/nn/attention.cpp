@@ -1,7 +1,7 @@
-#include "optiq/nn/gated_attention.h"
+#include "optiq/nn/attention.h"
 
 #include <algorithm>
-#include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "optiq/base/thread_pool.h"
@@ -34,17 +34,34 @@ split_query_and_gate(const mx::array& x, int n_heads, int head_dim) {
   return {q, gate};
 }
 
+/** Norm, where there is one, then RoPE: x [T, heads * head_dim] -> [T, heads,
+ * head_dim]. */
+mx::array place_heads(
+    const Attention& attention,
+    const mx::array& x,
+    int n_heads,
+    const std::optional<mx::array>& norm,
+    const ForwardContext& context) {
+  const mx::array heads =
+      io::reshaped(x, {x.shape(0), n_heads, attention.head_dim});
+  return kernels::rope(
+      norm ? kernels::rms_norm(heads, *norm, attention.norm_eps) : heads,
+      context.positions,
+      attention.inverse_frequencies);
+}
+
 } // namespace
 
-kernels::KvFormat kv_format(const GatedAttention& attention, mx::Dtype dtype) {
+kernels::KvFormat kv_format(const Attention& attention, mx::Dtype dtype) {
   return {
       .dtype = dtype,
       .n_kv_heads = attention.n_kv_heads,
-      .head_dim = attention.head_dim};
+      .head_dim = attention.head_dim,
+      .window = attention.window};
 }
 
-mx::array run_gated_attention(
-    const GatedAttention& attention,
+mx::array run_attention(
+    const Attention& attention,
     int layer,
     const mx::array& x,
     const ForwardContext& context) {
@@ -53,20 +70,12 @@ mx::array run_gated_attention(
       x,
       {&attention.q_proj, &attention.k_proj, &attention.v_proj},
       context.compute);
-  auto [q, gate] =
-      split_query_and_gate(projected[0], attention.n_heads, attention.head_dim);
-  const mx::Shape kv_shape{rows, attention.n_kv_heads, attention.head_dim};
-  mx::array k = io::reshaped(projected[1], kv_shape);
-  const mx::array v = io::reshaped(projected[2], kv_shape);
-  q = kernels::rope(
-      kernels::rms_norm(q, attention.q_norm, attention.norm_eps),
-      context.positions,
-      attention.inverse_frequencies);
-  k = kernels::rope(
-      kernels::rms_norm(k, attention.k_norm, attention.norm_eps),
-      context.positions,
-      attention.inverse_frequencies);
-
+  mx::array q = projected[0];
+  std::optional<mx::array> gate;
+  if (attention.has_output_gate) {
+    std::tie(q, gate) =
+        split_query_and_gate(q, attention.n_heads, attention.head_dim);
+  }
   std::vector<kernels::AttentionSegment> segments;
   for (const Segment& segment : context.segments) {
     segments.push_back(
@@ -75,18 +84,25 @@ mx::array run_gated_attention(
          .start = segment.start,
          .blocks = segment.sequence->blocks(layer)});
   }
-  const float scale = 1.f / std::sqrt(static_cast<float>(attention.head_dim));
-  const mx::array attended = kernels::append_and_attend(
-      q,
-      k,
-      v,
+  mx::array attended = kernels::append_and_attend(
+      place_heads(attention, q, attention.n_heads, attention.q_norm, context),
+      place_heads(
+          attention,
+          projected[1],
+          attention.n_kv_heads,
+          attention.k_norm,
+          context),
+      io::reshaped(
+          projected[2], {rows, attention.n_kv_heads, attention.head_dim}),
       segments,
       std::get<kernels::KvFormat>(
           context.segments.front().sequence->format(layer)),
-      scale);
-  const mx::array gated = kernels::sigmoid_gate(attended, gate);
+      attention.scale);
+  if (gate) {
+    attended = kernels::sigmoid_gate(attended, *gate);
+  }
   return kernels::matmul(
-      io::reshaped(gated, {rows, attention.n_heads * attention.head_dim}),
+      io::reshaped(attended, {rows, attention.n_heads * attention.head_dim}),
       attention.o_proj.weight,
       context.compute);
 }

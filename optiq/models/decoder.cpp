@@ -1,0 +1,172 @@
+#include <utility>
+
+#include "optiq/base/error.h"
+#include "optiq/models/decoder_impl.h"
+
+namespace optiq::models {
+namespace {
+
+class Decoder final : public Model {
+ public:
+  explicit Decoder(DecoderParts parts) : parts_(std::move(parts)) {}
+
+  const ModelInfo& info() const override {
+    return parts_.info;
+  }
+
+  std::vector<cache::LayerFormat> cache_layout(
+      mx::Dtype kv_dtype) const override {
+    std::vector<cache::LayerFormat> formats;
+    for (const DecoderLayer& layer : parts_.layers) {
+      if (const auto* net = std::get_if<nn::GatedDeltaNet>(&layer.mixer)) {
+        formats.emplace_back(nn::recurrent_format(*net));
+      } else {
+        formats.emplace_back(
+            nn::kv_format(std::get<nn::Attention>(layer.mixer), kv_dtype));
+      }
+    }
+    return formats;
+  }
+
+  mx::array embed(std::span<const std::int32_t> tokens) const override {
+    for (const std::int32_t token : tokens) {
+      if (token < 0 || token >= parts_.info.vocab_size) {
+        fail(
+            ErrorKind::InvalidInput,
+            "[embed] token id {} is outside the vocabulary of {}",
+            token,
+            parts_.info.vocab_size);
+      }
+    }
+    return kernels::embed(tokens, parts_.embeddings.weight);
+  }
+
+  mx::array run_layer(
+      int index,
+      const mx::array& x,
+      const nn::ForwardContext& context) const override {
+    const DecoderLayer& layer = parts_.layers[index];
+    const mx::array h =
+        kernels::add(x, run_mixer(index, norm(x, layer.mixer_norm), context));
+    return kernels::add(
+        h, nn::run_mlp(layer.mlp, norm(h, layer.mlp_norm), context.compute));
+  }
+
+  mx::array logits(const mx::array& x, kernels::Compute compute)
+      const override {
+    const nn::Linear& head = parts_.head ? *parts_.head : parts_.embeddings;
+    return kernels::matmul(norm(x, parts_.final_norm), head.weight, compute);
+  }
+
+  std::vector<Module> modules() const override {
+    std::vector<Module> modules;
+    auto copy = *this; // for_each_linear is one, for reading and for writing
+    copy.for_each_linear([&](int layer, nn::Linear& linear) {
+      modules.push_back({linear.name, layer, linear.weight});
+    });
+    return modules;
+  }
+
+  std::unique_ptr<Model> with_matrix(
+      const std::string& module,
+      const kernels::Matrix& matrix) const override;
+
+ private:
+  mx::array norm(const mx::array& x, const mx::array& weight) const {
+    return kernels::rms_norm(x, weight, parts_.norm_eps);
+  }
+
+  mx::array run_mixer(
+      int index,
+      const mx::array& x,
+      const nn::ForwardContext& context) const {
+    const auto& mixer = parts_.layers[index].mixer;
+    if (const auto* net = std::get_if<nn::GatedDeltaNet>(&mixer)) {
+      return nn::run_gated_delta_net(*net, index, x, context);
+    }
+    return nn::run_attention(std::get<nn::Attention>(mixer), index, x, context);
+  }
+
+  template <typename F>
+  void for_each_linear(F&& f) {
+    f(-1, parts_.embeddings);
+    for (int i = 0; i < static_cast<int>(parts_.layers.size()); ++i) {
+      DecoderLayer& layer = parts_.layers[i];
+      if (auto* net = std::get_if<nn::GatedDeltaNet>(&layer.mixer)) {
+        for (nn::Linear* linear :
+             {&net->in_proj_qkv,
+              &net->in_proj_z,
+              &net->in_proj_b,
+              &net->in_proj_a,
+              &net->out_proj}) {
+          f(i, *linear);
+        }
+      } else {
+        auto& attention = std::get<nn::Attention>(layer.mixer);
+        for (nn::Linear* linear :
+             {&attention.q_proj,
+              &attention.k_proj,
+              &attention.v_proj,
+              &attention.o_proj}) {
+          f(i, *linear);
+        }
+      }
+      f(i, layer.mlp.gate_proj);
+      f(i, layer.mlp.up_proj);
+      f(i, layer.mlp.down_proj);
+    }
+    if (parts_.head) {
+      f(-1, *parts_.head);
+    }
+  }
+
+  DecoderParts parts_;
+};
+
+std::unique_ptr<Model> Decoder::with_matrix(
+    const std::string& module,
+    const kernels::Matrix& matrix) const {
+  auto changed = std::make_unique<Decoder>(*this);
+  bool found = false;
+  changed->for_each_linear([&](int, nn::Linear& linear) {
+    if (linear.name != module) {
+      return;
+    }
+    if (matrix.out_features() != linear.weight.out_features() ||
+        matrix.in_features() != linear.weight.in_features()) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[with_matrix] {} is [{}, {}], the new matrix [{}, {}]",
+          module,
+          linear.weight.out_features(),
+          linear.weight.in_features(),
+          matrix.out_features(),
+          matrix.in_features());
+    }
+    linear.weight = matrix;
+    found = true;
+  });
+  if (!found) {
+    fail(ErrorKind::NotFound, "[with_matrix] no module '{}'", module);
+  }
+  return changed;
+}
+
+} // namespace
+
+std::unique_ptr<Model> make_decoder(DecoderParts parts) {
+  return std::make_unique<Decoder>(std::move(parts));
+}
+
+nn::Mlp load_mlp(
+    WeightLoader& weights,
+    const std::string& prefix,
+    int hidden,
+    int intermediate) {
+  return {
+      .gate_proj = weights.linear(prefix + "gate_proj", intermediate, hidden),
+      .up_proj = weights.linear(prefix + "up_proj", intermediate, hidden),
+      .down_proj = weights.linear(prefix + "down_proj", hidden, intermediate)};
+}
+
+} // namespace optiq::models
