@@ -19,15 +19,12 @@ bool contains(const int (&values)[N], int value) {
       std::end(values);
 }
 
-/** The entry of `module` in config.json's quantization block, if any. */
-const artifacts::Json* find_quantization_entry(
-    const artifacts::Json& config,
-    const std::string& module) {
+/** config.json's quantization block, or nullptr. */
+const artifacts::Json* find_quantization_block(const artifacts::Json& config) {
   for (const char* key : {"quantization", "quantization_config"}) {
     const auto block = config.find(key);
     if (block != config.end() && block->is_object()) {
-      const auto entry = block->find(module);
-      return entry == block->end() ? nullptr : &*entry;
+      return &*block;
     }
   }
   return nullptr;
@@ -38,11 +35,11 @@ const artifacts::Json* find_quantization_entry(
 Quantization infer_from_shapes(
     const CheckpointTensor& weight,
     const CheckpointTensor& scales,
-    const artifacts::Json* entry) {
+    const artifacts::Json* stated) {
   const std::int64_t packed_bits = std::int64_t{32} * weight.shape[1];
   const std::int64_t groups = scales.shape[1];
   // bits * group = packed bits / groups: the pair is unique for valid widths
-  // only when one of both is given; prefer the entry, then the group 64.
+  // only when one of both is given; prefer what is stated, then group 64.
   std::vector<Quantization> fits;
   for (int group : {64, 32, 128}) {
     const std::int64_t in_features = groups * group;
@@ -53,23 +50,24 @@ Quantization infer_from_shapes(
       }
     }
   }
-  if (entry != nullptr && entry->is_object()) {
+  if (stated != nullptr) {
     for (const Quantization& fit : fits) {
       // mlx-lm's recipes write "group_size": null.
-      if (artifacts::optional_or<int>(*entry, "bits", weight.name, fit.bits) ==
+      if (artifacts::optional_or<int>(*stated, "bits", weight.name, fit.bits) ==
               fit.bits &&
           artifacts::optional_or<int>(
-              *entry, "group_size", weight.name, fit.group_size) ==
+              *stated, "group_size", weight.name, fit.group_size) ==
               fit.group_size) {
         return fit;
       }
     }
     fail(
         ErrorKind::Corrupt,
-        "[quantization_of] {}: config.json says {}, the tensors' shapes are "
+        "[quantization_of] {}: config.json says {} bits in groups of {}, the tensors' shapes are "
         "{} x {} words and {} groups. Is config.json of another model?",
         weight.name,
-        entry->dump(),
+        stated->value("bits", artifacts::Json()).dump(),
+        stated->value("group_size", artifacts::Json()).dump(),
         weight.shape[0],
         weight.shape[1],
         groups);
@@ -140,7 +138,11 @@ std::optional<Quantization> quantization_of(
     const std::string& module) {
   const std::string weight_name = module + ".weight";
   const std::string scales_name = module + ".scales";
-  const artifacts::Json* entry = find_quantization_entry(config, module);
+  const artifacts::Json* block = find_quantization_block(config);
+  const artifacts::Json* entry = nullptr;
+  if (block != nullptr && block->contains(module)) {
+    entry = &block->at(module);
+  }
   if (!checkpoint.has(scales_name)) {
     if (entry != nullptr && entry->is_object()) {
       fail(
@@ -154,14 +156,17 @@ std::optional<Quantization> quantization_of(
   const CheckpointTensor& weight = checkpoint.at(weight_name);
   const CheckpointTensor& scales = checkpoint.at(scales_name);
   const CheckpointTensor& biases = checkpoint.at(module + ".biases");
-  if (entry != nullptr && entry->is_object() &&
+  // A module without an entry of its own has the block's bits and group_size.
+  const artifacts::Json* stated =
+      entry != nullptr && entry->is_object() ? entry : block;
+  if (stated != nullptr &&
       artifacts::optional_or<std::string>(
-          *entry, "mode", weight.name, "affine") != "affine") {
+          *stated, "mode", weight.name, "affine") != "affine") {
     fail(
         ErrorKind::Unsupported,
         "[quantization_of] {}: mode {} is not supported, only affine",
         module,
-        entry->at("mode").dump());
+        stated->at("mode").dump());
   }
   if (weight.dtype != mx::uint32 || weight.shape.size() != 2 ||
       scales.shape.size() != 2 || biases.shape != scales.shape ||
@@ -173,7 +178,7 @@ std::optional<Quantization> quantization_of(
         "affine triple (u32 [out, words], float [out, groups] twice)",
         module);
   }
-  const Quantization found = infer_from_shapes(weight, scales, entry);
+  const Quantization found = infer_from_shapes(weight, scales, stated);
   if (!contains(kGroupSizes, found.group_size)) {
     fail(
         ErrorKind::Unsupported,

@@ -56,6 +56,15 @@ TEST(QuantizationOf, TellsEqualShapesApartByTheEntry) {
   EXPECT_EQ(q->group_size, 32);
 }
 
+TEST(QuantizationOf, TakesTheBlocksWidthWithoutAnEntry) {
+  const auto q = quantization_of(
+      config(R"({"bits":8,"group_size":32,"other":{"bits":2}})"),
+      triple(16, 2),
+      "m");
+  EXPECT_EQ(q->bits, 8);
+  EXPECT_EQ(q->group_size, 32);
+}
+
 TEST(QuantizationOf, TakesNullAsAbsent) {
   const auto q = quantization_of(
       config(R"({"m":{"bits":3,"group_size":null,"mode":null}})"),
