@@ -16,6 +16,8 @@ struct Family {
   std::unique_ptr<Model> (*load)(const io::ModelDirectory&);
 };
 
+extern const Family kLlama; // llama.cpp
+extern const Family kMistral; // llama.cpp
 extern const Family kQwen35; // qwen3_5.cpp
 
 /** The directory's tensors as they are. */

@@ -7,7 +7,7 @@
 namespace optiq::models {
 namespace {
 
-const Family* const kFamilies[] = {&kQwen35};
+const Family* const kFamilies[] = {&kLlama, &kMistral, &kQwen35};
 
 } // namespace
 

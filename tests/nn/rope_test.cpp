@@ -1,6 +1,7 @@
 #include "optiq/nn/rope.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include <gtest/gtest.h>
@@ -40,6 +41,50 @@ TEST(Rope, RotatesAsMlxDoes) {
       // Six printed decimals of values below 8.
       EXPECT_NEAR(io::floats(y)[i], c.expected[i], 2e-6f) << i;
     }
+  }
+}
+
+// The rule of Llama 3.1 in the wavelengths it is stated in, in double.
+TEST(Rope, StretchesLongWavelengthsAsLlama3Does) {
+  constexpr double kTheta = 5e5;
+  constexpr int kDim = 64;
+  const RopeScaling scaling{
+      .kind = RopeScaling::Kind::Llama3,
+      .factor = 8,
+      .low_freq_factor = 1,
+      .high_freq_factor = 4,
+      .original_positions = 8192};
+  const auto scaled = rope_inverse_frequencies(kTheta, kDim, scaling);
+  int kept = 0;
+  int stretched = 0;
+  for (int i = 0; i < kDim / 2; ++i) {
+    const double period = std::pow(kTheta, 2.0 * i / kDim);
+    const double wavelength = 2 * std::acos(-1.0) * period;
+    double expected = 0;
+    if (wavelength < 8192.0 / 4) {
+      expected = 1 / period;
+      ++kept;
+    } else if (wavelength > 8192.0) {
+      expected = 1 / period / 8;
+      ++stretched;
+    } else {
+      const double smooth = (8192.0 / wavelength - 1) / (4 - 1);
+      expected = (1 - smooth) / period / 8 + smooth / period;
+    }
+    // One rounding to float, and double's own.
+    EXPECT_NEAR(scaled[i], expected, 1.01 * 0x1p-24 * expected) << i;
+  }
+  EXPECT_GT(kept, 0);
+  EXPECT_GT(stretched, 0);
+  EXPECT_LT(kept + stretched, kDim / 2);
+}
+
+TEST(Rope, DividesAllFrequenciesWhenLinear) {
+  const auto plain = rope_inverse_frequencies(1e4, 8);
+  const auto scaled = rope_inverse_frequencies(
+      1e4, 8, {.kind = RopeScaling::Kind::Linear, .factor = 4});
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(scaled[i], plain[i] / 4); // a power of two: exact
   }
 }
 

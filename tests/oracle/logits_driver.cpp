@@ -1,44 +1,108 @@
 // logits_driver MODEL IDS.safetensors CHUNK fast|exact OUT.safetensors
-// Writes the logits [n, vocab] of the int32 tensor "ids", prefilled in chunks.
+// Writes the logits [n, vocab] of every int32 tensor [n] of IDS under its name.
+// One sequence after another, each prefilled in chunks; with CHUNK 0 all of
+// them in one batch, token by token, each joining one step after the one
+// before.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 
 #include "optiq/base/error.h"
 #include "optiq/generate/generator.h"
+#include "optiq/io/array.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/models/model.h"
 
+namespace optiq {
+namespace {
+
+namespace mx = mlx::core;
+
+using Ids = std::vector<std::int32_t>;
+
+std::vector<mx::array> run_batch(
+    generate::Engine& engine,
+    int vocab_size,
+    const std::vector<Ids>& ids) {
+  std::vector<std::unique_ptr<cache::Sequence>> sequences;
+  std::vector<mx::array> logits;
+  std::size_t steps = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    sequences.push_back(engine.new_sequence());
+    logits.push_back(io::make_array(
+        {static_cast<int>(ids[i].size()), vocab_size}, mx::float32));
+    steps = std::max(steps, i + ids[i].size());
+  }
+  for (std::size_t step = 0; step < steps; ++step) {
+    std::vector<generate::Engine::Work> work;
+    std::vector<float*> targets;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (step >= i && step - i < ids[i].size()) {
+        work.push_back({sequences[i].get(), {&ids[i][step - i], 1}});
+        targets.push_back(
+            io::mutable_floats(logits[i]).data() + (step - i) * vocab_size);
+      }
+    }
+    const mx::array rows = engine.step(work);
+    for (std::size_t row = 0; row < work.size(); ++row) {
+      std::copy_n(
+          io::floats(rows).data() + row * vocab_size, vocab_size, targets[row]);
+    }
+  }
+  return logits;
+}
+
+void write_logits(char** arguments) {
+  const auto file = io::SafetensorsFile::open(arguments[2]);
+  const int chunk = std::atoi(arguments[3]);
+  const auto compute = std::string(arguments[4]) == "exact"
+      ? kernels::Compute::Exact
+      : kernels::Compute::Fast;
+  const std::shared_ptr<const models::Model> model =
+      models::load_model(io::ModelDirectory::open(arguments[1]));
+  generate::Engine engine(
+      model, {.compute = compute, .prefill_chunk = std::max(1, chunk)});
+  std::vector<Ids> ids;
+  for (const auto& tensor : file.tensors()) {
+    const mx::array values = file.load(tensor);
+    ids.emplace_back(
+        values.data<std::int32_t>(),
+        values.data<std::int32_t>() + values.size());
+  }
+  std::vector<mx::array> logits;
+  if (chunk == 0) {
+    logits = run_batch(engine, model->info().vocab_size, ids);
+  } else {
+    for (const Ids& sequence : ids) {
+      const auto past = engine.new_sequence();
+      logits.push_back(
+          engine.extend(*past, sequence, static_cast<int>(sequence.size())));
+    }
+  }
+  std::vector<io::TensorToWrite> out;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    out.push_back(
+        {.name = file.tensors()[i].name,
+         .dtype = logits[i].dtype(),
+         .shape = logits[i].shape(),
+         .make = [&logits, i] { return logits[i]; }});
+  }
+  io::write_safetensors(arguments[5], out, {});
+}
+
+} // namespace
+} // namespace optiq
+
 int main(int argc, char** argv) {
-  using namespace optiq; // NOLINT(google-build-using-namespace): a main
   if (argc != 6) {
     std::fprintf(stderr, "expected 5 arguments\n");
     return 2;
   }
   try {
-    const auto file = io::SafetensorsFile::open(argv[2]);
-    const auto ids = file.load(file.tensors().front());
-    const auto compute = std::string(argv[4]) == "exact"
-        ? kernels::Compute::Exact
-        : kernels::Compute::Fast;
-    generate::Engine engine(
-        models::load_model(io::ModelDirectory::open(argv[1])),
-        {.compute = compute, .prefill_chunk = std::atoi(argv[3])});
-    const auto sequence = engine.new_sequence();
-    const auto logits = engine.extend(
-        *sequence,
-        {ids.data<std::int32_t>(), ids.size()},
-        static_cast<int>(ids.size()));
-    io::write_safetensors(
-        argv[5],
-        {{.name = "logits",
-          .dtype = logits.dtype(),
-          .shape = logits.shape(),
-          .make = [&] { return logits; }}},
-        {});
-  } catch (const Error& e) {
+    optiq::write_logits(argv);
+  } catch (const optiq::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
-    return exit_code(e.kind());
+    return optiq::exit_code(e.kind());
   }
   return 0;
 }

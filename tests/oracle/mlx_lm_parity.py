@@ -52,7 +52,7 @@ def main():
                 "exact",
                 out,
             )
-            kl = mean_kl(reference, load_file(out)["logits"])
+            kl = mean_kl(reference, load_file(out)["ids"])
             print(f"{N_TOKENS} tokens in chunks of {chunk}: mean KL {kl:.3g}")
             assert kl <= BOUND, f"mean KL {kl} above {BOUND}"
 

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optiq/models/config_impl.h"
+#include "optiq/models/decoder_impl.h"
+#include "optiq/nn/rope.h"
+
+namespace optiq::models {
+
+/** How one layer places and limits its attention. */
+struct AttentionKind {
+  int window = 0; // tokens that a query sees, its own included; 0: all
+  double rope_theta = 0;
+  nn::RopeScaling rope_scaling;
+};
+
+/** A decoder of attention blocks, as data: llama, mistral, qwen3. */
+struct TransformerConfig {
+  std::string model_type;
+  int vocab_size = 0;
+  int hidden_size = 0;
+  int intermediate_size = 0;
+  int n_heads = 0;
+  int n_kv_heads = 0;
+  int head_dim = 0;
+  int max_positions = 0;
+  float norm_eps = 0.f;
+  bool has_qk_norm = false; // per head, before RoPE
+  std::vector<AttentionKind> layers;
+};
+
+/** The sizes that the families name alike; the layers are left to the family.
+ * Throws Corrupt, Unsupported. */
+TransformerConfig parse_transformer_sizes(const ConfigReader& config);
+
+/** One entry per layer: sliding_window where layer_types says
+ * sliding_attention, else 0; `fallback` for each without layer_types. */
+std::vector<int>
+parse_windows(const ConfigReader& config, int n_layers, int fallback);
+
+/** rope_theta with rope_scaling, or rope_parameters. Types default, linear and
+ * llama3; others are Unsupported. */
+AttentionKind parse_rope(
+    const ConfigReader& config,
+    std::optional<double> default_theta);
+
+/** Checkpoint tensors under their own names, which are MLX's; without stored
+ * RoPE frequencies, and without the head where it is tied. */
+std::vector<CheckpointTensor> sanitize_transformer(
+    const io::ModelDirectory& directory);
+
+std::unique_ptr<Model> load_transformer(
+    const io::ModelDirectory& directory,
+    const TransformerConfig& config);
+
+} // namespace optiq::models

@@ -1,0 +1,109 @@
+"""Every family's float32 forward against stock mlx-lm's, at random weights.
+
+mlx-lm makes and saves the model, so names and shapes are its own. We run the
+prompt whole, in chunks, and three sequences token by token in one batch.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_map_with_path
+from safetensors.numpy import load_file, save_file
+
+from _support import DRIVERS, mean_kl, run, scratch
+
+VOCABULARY = 311
+LENGTHS = {"a": 300, "b": 131, "c": 64}
+CHUNKS = [512, 100, 64, 0]  # 0: the batch
+BOUND = 1e-6
+
+BASE = dict(
+    vocab_size=VOCABULARY, hidden_size=96, num_hidden_layers=3, intermediate_size=160,
+    num_attention_heads=6, num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-5,
+    max_position_embeddings=4096, rope_theta=10000.0, tie_word_embeddings=True,
+)
+LLAMA3 = dict(
+    rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+    original_max_position_embeddings=256,
+)
+
+
+def cases():
+    """(name, mlx-lm module, config, quantization)."""
+    llama = dict(BASE, model_type="llama", hidden_act="silu")
+    yield "llama, tied, GQA", "llama", llama, None
+    no_head_dim = {k: v for k, v in llama.items() if k != "head_dim"}
+    yield "llama, untied, MQA, H / heads", "llama", dict(
+        no_head_dim, tie_word_embeddings=False, num_key_value_heads=1), None
+    yield "llama, one KV head per head, linear rope", "llama", dict(
+        llama, num_key_value_heads=6, rope_scaling=dict(type="linear", factor=4.0)), None
+    yield "llama, llama3 rope", "llama", dict(llama, rope_scaling=LLAMA3, rope_theta=5e5), None
+    yield "mistral", "llama", dict(llama, model_type="mistral", tie_word_embeddings=False), None
+    yield "llama, sliding window", "llama", dict(
+        llama, sliding_window=50, layer_types=["sliding_attention", "full_attention", "sliding_attention"]), None
+    wide = dict(llama, hidden_size=128, intermediate_size=192)
+    yield "llama, 4 bits, groups of 32", "llama", wide, dict(bits=4, group_size=32)
+    yield "llama, 4 bits, groups of 64", "llama", dict(
+        wide, tie_word_embeddings=False), dict(bits=4, group_size=64)
+
+
+def random_weight(path, weight):
+    if weight.ndim == 1:
+        return 1 + 0.2 * mx.random.normal(weight.shape)
+    # Rows of unit variance: logits differ by several nats.
+    return mx.random.normal(weight.shape) / np.sqrt(weight.shape[-1])
+
+
+def make_model(module, config, quantization, folder):
+    """A saved model directory and the model itself."""
+    family = importlib.import_module(f"mlx_lm.models.{module}")
+    model = family.Model(family.ModelArgs.from_dict(config))
+    if config["tie_word_embeddings"]:
+        model.load_weights(list(model.sanitize(dict(tree_flatten(model.parameters()))).items()), strict=False)
+    model.update(tree_map_with_path(random_weight, model.parameters()))
+    if quantization:
+        nn.quantize(model, **quantization)
+        config = dict(config, quantization=quantization)
+    mx.eval(model.parameters())
+    folder.mkdir()
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    (folder / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def compare(name, module, config, quantization, folder):
+    mx.random.seed(7)
+    random = np.random.default_rng(7)
+    ids = {k: random.integers(0, VOCABULARY, n, dtype=np.int32) for k, n in LENGTHS.items()}
+    save_file(ids, folder / "ids.safetensors")
+    model = make_model(module, config, quantization, folder / "model")
+    reference = {k: np.array(model(mx.array(v)[None])[0].astype(mx.float32)) for k, v in ids.items()}
+    spread = min(float(np.std(logits)) for logits in reference.values())
+    assert spread > 0.3, f"{name}: logits of spread {spread} prove nothing"
+    worst = 0.0
+    for chunk in CHUNKS:
+        out = folder / f"logits-{chunk}.safetensors"
+        run(DRIVERS / "logits_driver", folder / "model", folder / "ids.safetensors", chunk, "exact", out)
+        ours = load_file(out)
+        worst = max(worst, *(mean_kl(reference[k], ours[k]) for k in ids))
+    print(f"{name}: mean KL {worst:.3g}")
+    return worst
+
+
+def main():
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    worst = {}
+    for name, *case in cases():
+        if wanted in name:
+            with scratch() as folder:
+                worst[name] = compare(name, *case, Path(folder))
+    bad = {name: kl for name, kl in worst.items() if not kl <= BOUND}
+    assert worst and not bad, f"mean KL above {BOUND}: {bad}"
+
+
+main()
