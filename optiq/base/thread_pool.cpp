@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <thread>
 #include <vector>
 
@@ -24,18 +24,45 @@ void pause_cpu() {
 #endif
 }
 
-/** Spins, then sleeps, until `value` is no longer `old`. */
-void wait_for_change(std::atomic<std::uint32_t>& value, std::uint32_t old) {
-  for (int i = 0; i < kSpinPauses; ++i) {
-    if (value.load(std::memory_order_acquire) != old) {
-      return;
-    }
-    pause_cpu();
-  }
-  value.wait(old, std::memory_order_acquire);
+using Counter = std::atomic<std::uint32_t>;
+
+// Between cores a cache line takes 50 to 250 ns, which is what a region costs:
+// nothing shares a line that is not sent together. Some processors fetch lines
+// in pairs.
+constexpr std::size_t kLine = 128;
+
+struct alignas(kLine) LoneCounter {
+  Counter value{0};
+};
+
+void advance(Counter& counter, std::uint32_t to) {
+  counter.store(to, std::memory_order_release);
+  counter.notify_all();
 }
 
-thread_local bool inside_region = false;
+/** Spins, then sleeps, until the counter has come to `target`. It may be beyond
+ * already, and counters wrap around: the distance is what counts. */
+void wait_for(const Counter& counter, std::uint32_t target) {
+  int spins = 0;
+  while (true) {
+    const std::uint32_t now = counter.load(std::memory_order_acquire);
+    if (static_cast<std::int32_t>(now - target) >= 0) {
+      return;
+    }
+    if (++spins < kSpinPauses) {
+      pause_cpu();
+    } else {
+      counter.wait(now, std::memory_order_acquire);
+    }
+  }
+}
+
+/** What the current thread is in the region it runs. */
+struct Place {
+  int rank = 0;
+  int n_ranks = 0; // 0: outside of any region
+};
+thread_local Place place;
 
 } // namespace
 
@@ -50,61 +77,81 @@ struct ThreadPool::State {
 
   void start(int n) {
     n_ranks = std::max(1, n);
-    stopping = false;
-    arrived = 0;
+    rounds = 0;
+    while (1 << rounds < n_ranks) {
+      ++rounds;
+    }
+    finished = std::vector<LoneCounter>(n_ranks);
+    passed = std::vector<LoneCounter>(n_ranks);
+    signals = std::vector<LoneCounter>(n_ranks * rounds);
     for (int rank = 1; rank < n_ranks; ++rank) {
-      workers.emplace_back(
-          [this, rank, seen = epoch.load()] { work(rank, seen); });
+      workers.emplace_back([this, rank, seen = regions] { work(rank, seen); });
     }
   }
 
   void stop() {
-    stopping = true;
-    epoch.fetch_add(1, std::memory_order_release);
-    epoch.notify_all();
+    send(nullptr, nullptr);
     for (std::thread& worker : workers) {
       worker.join();
     }
     workers.clear();
   }
 
+  void send(Call call, const void* object) {
+    command.call = call;
+    command.object = object;
+    advance(command.number, ++regions);
+  }
+
   void work(int rank, std::uint32_t seen) {
-    inside_region = true;
+    place = {rank, n_ranks};
     while (true) {
-      wait_for_change(epoch, seen);
-      seen = epoch.load(std::memory_order_acquire);
-      if (stopping) {
+      wait_for(command.number, ++seen);
+      if (command.call == nullptr) {
         return;
       }
-      (*body)(rank, n_ranks);
-      finish();
+      command.call(command.object, rank, n_ranks);
+      advance(finished[rank].value, seen);
     }
   }
 
-  void finish() {
-    if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      running.notify_all();
+  void run(Call call, const void* object) {
+    place = {0, n_ranks};
+    send(call, object);
+    call(object, 0, n_ranks);
+    for (int rank = 1; rank < n_ranks; ++rank) {
+      wait_for(finished[rank].value, regions);
     }
+    place = {};
   }
 
+  /** Dissemination: in round r a rank signals the one 2^r ahead of it and waits
+   * for the one 2^r behind. */
   void barrier() {
-    const std::uint32_t generation = phase.load(std::memory_order_acquire);
-    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == n_ranks) {
-      arrived.store(0, std::memory_order_relaxed);
-      phase.fetch_add(1, std::memory_order_release);
-      phase.notify_all();
-    } else {
-      wait_for_change(phase, generation);
+    Counter& mine = passed[place.rank].value;
+    const std::uint32_t number = mine.load(std::memory_order_relaxed) + 1;
+    mine.store(number, std::memory_order_relaxed);
+    for (int round = 0; round < rounds; ++round) {
+      const int ahead = (place.rank + (1 << round)) % n_ranks;
+      advance(signals[ahead * rounds + round].value, number);
+      wait_for(signals[place.rank * rounds + round].value, number);
     }
   }
+
+  /** All that a worker reads to begin, on one line. */
+  struct alignas(kLine) Command {
+    Counter number{0}; // of the region
+    Call call = nullptr; // null: the worker ends
+    const void* object = nullptr;
+  };
 
   int n_ranks = 1;
-  std::atomic<bool> stopping{false};
-  const std::function<void(int, int)>* body = nullptr;
-  alignas(64) std::atomic<std::uint32_t> epoch{0};
-  alignas(64) std::atomic<std::uint32_t> running{0};
-  alignas(64) std::atomic<int> arrived{0};
-  alignas(64) std::atomic<std::uint32_t> phase{0};
+  int rounds = 0; // of a barrier: log2(n_ranks), rounded up
+  std::uint32_t regions = 0; // sent so far
+  Command command;
+  std::vector<LoneCounter> finished; // per rank: its last region
+  std::vector<LoneCounter> passed; // per rank, its own: barriers
+  std::vector<LoneCounter> signals; // [rank][round]: barriers
   std::vector<std::thread> workers;
 };
 
@@ -131,55 +178,21 @@ void ThreadPool::resize(int n_threads) {
   }
 }
 
-void ThreadPool::run(const std::function<void(int, int)>& body) {
-  State& s = *state_;
-  if (inside_region || s.n_ranks == 1) {
-    const bool outer = inside_region;
-    inside_region = true;
-    body(0, 1);
-    inside_region = outer;
+void ThreadPool::run_region(Call call, const void* object) {
+  if (place.n_ranks == 0 && state_->n_ranks > 1) {
+    state_->run(call, object);
     return;
   }
-  inside_region = true;
-  s.body = &body;
-  s.running.store(s.n_ranks - 1, std::memory_order_relaxed);
-  s.epoch.fetch_add(1, std::memory_order_release);
-  s.epoch.notify_all();
-  body(0, s.n_ranks);
-  std::uint32_t left = s.running.load(std::memory_order_acquire);
-  while (left != 0) {
-    wait_for_change(s.running, left);
-    left = s.running.load(std::memory_order_acquire);
-  }
-  inside_region = false;
+  const Place outer = place;
+  place = {0, 1};
+  call(object, 0, 1);
+  place = outer;
 }
 
 void ThreadPool::barrier() {
-  if (state_->n_ranks > 1) {
+  if (place.n_ranks > 1) {
     state_->barrier();
   }
-}
-
-void parallel_for(
-    std::size_t n,
-    std::size_t grain,
-    const std::function<void(std::size_t, std::size_t)>& body) {
-  if (n == 0) {
-    return;
-  }
-  const std::size_t units = (n + grain - 1) / grain;
-  ThreadPool& pool = ThreadPool::shared();
-  if (pool.size() == 1 || units == 1) {
-    body(0, n);
-    return;
-  }
-  pool.run([&](int rank, int n_ranks) {
-    const std::size_t begin = units * rank / n_ranks * grain;
-    const std::size_t end = std::min(n, units * (rank + 1) / n_ranks * grain);
-    if (begin < end) {
-      body(begin, end);
-    }
-  });
 }
 
 } // namespace optiq

@@ -1,7 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstddef>
-#include <functional>
 
 namespace optiq {
 
@@ -26,13 +27,25 @@ class ThreadPool {
   /** Changes the number of ranks; not while a region runs. */
   void resize(int n_threads);
 
-  /** Calls body(rank, n_ranks) on every rank and returns when all are done. */
-  void run(const std::function<void(int rank, int n_ranks)>& body);
+  /** Calls body(rank, n_ranks) on every rank and returns when all are done. The
+   * body must not throw. */
+  template <std::invocable<int, int> Body>
+  void run(const Body& body) {
+    run_region(
+        [](const void* object, int rank, int n_ranks) {
+          (*static_cast<const Body*>(object))(rank, n_ranks);
+        },
+        &body);
+  }
 
   /** Inside a region: waits until every rank has arrived. */
   void barrier();
 
  private:
+  /** A body without its type: a region allocates nothing. */
+  using Call = void (*)(const void* object, int rank, int n_ranks);
+  void run_region(Call call, const void* object);
+
   struct State;
   State* state_;
 };
@@ -42,9 +55,24 @@ class ThreadPool {
  * and calls body(begin, end) for each. Which rank gets what depends only on n,
  * grain and the pool's size.
  */
-void parallel_for(
-    std::size_t n,
-    std::size_t grain,
-    const std::function<void(std::size_t begin, std::size_t end)>& body);
+template <std::invocable<std::size_t, std::size_t> Body>
+void parallel_for(std::size_t n, std::size_t grain, const Body& body) {
+  if (n == 0) {
+    return;
+  }
+  const std::size_t units = (n + grain - 1) / grain;
+  ThreadPool& pool = ThreadPool::shared();
+  if (pool.size() == 1 || units == 1) {
+    body(std::size_t{0}, n);
+    return;
+  }
+  pool.run([&](int rank, int n_ranks) {
+    const std::size_t begin = units * rank / n_ranks * grain;
+    const std::size_t end = std::min(n, units * (rank + 1) / n_ranks * grain);
+    if (begin < end) {
+      body(begin, end);
+    }
+  });
+}
 
 } // namespace optiq

@@ -1,0 +1,127 @@
+#include "optiq/base/thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace optiq {
+namespace {
+
+TEST(ThreadPool, EveryRankRunsOnceOnAThreadOfItsOwn) {
+  for (int threads : {1, 2, 3, 4, 7}) {
+    ThreadPool pool(threads);
+    ASSERT_EQ(pool.size(), threads);
+    for (int repeat = 0; repeat < 100; ++repeat) {
+      std::vector<int> runs(threads, 0);
+      std::vector<std::thread::id> ids(threads);
+      pool.run([&](int rank, int n_ranks) {
+        EXPECT_EQ(n_ranks, threads);
+        ++runs[rank];
+        ids[rank] = std::this_thread::get_id();
+      });
+      EXPECT_EQ(runs, std::vector<int>(threads, 1));
+      EXPECT_EQ(std::set(ids.begin(), ids.end()).size(), ids.size());
+      EXPECT_EQ(ids[0], std::this_thread::get_id());
+    }
+  }
+}
+
+TEST(ThreadPool, NobodyPassesABarrierBeforeTheLast) {
+  for (int threads : {1, 2, 3, 4, 5, 8}) {
+    ThreadPool pool(threads);
+    constexpr int kBarriers = 300;
+    // Each rank writes its cell, and behind the barrier reads all cells.
+    std::vector<std::vector<int>> cells(
+        kBarriers, std::vector<int>(threads, 0));
+    std::atomic<int> wrong{0};
+    pool.run([&](int rank, int n_ranks) {
+      for (int i = 0; i < kBarriers; ++i) {
+        if (rank == i % n_ranks && i % 50 == 0) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        cells[i][rank] = i + 1;
+        pool.barrier();
+        for (int other = 0; other < n_ranks; ++other) {
+          wrong += cells[i][other] != i + 1;
+        }
+      }
+    });
+    EXPECT_EQ(wrong.load(), 0) << threads << " threads";
+  }
+}
+
+TEST(ThreadPool, SleepersWakeUp) {
+  ThreadPool pool(3);
+  for (int i = 0; i < 3; ++i) {
+    // Far longer than workers spin.
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    std::atomic<int> count{0};
+    pool.run([&](int rank, int) {
+      if (rank == 0) { // the others sleep at the barrier
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+      }
+      pool.barrier();
+      ++count;
+    });
+    EXPECT_EQ(count.load(), 3);
+  }
+}
+
+TEST(ThreadPool, NestedRegionsRunInline) {
+  ThreadPool pool(2);
+  std::atomic<int> count{0};
+  pool.run([&](int rank, int) {
+    pool.run([&](int inner, int n_ranks) {
+      EXPECT_EQ(inner, 0);
+      EXPECT_EQ(n_ranks, 1);
+      pool.barrier(); // one rank waits for nobody
+      count += rank == 0 ? 1 : 10;
+    });
+    pool.barrier(); // still a region of two
+  });
+  EXPECT_EQ(count.load(), 11);
+}
+
+TEST(ThreadPool, ResizesBetweenRegions) {
+  ThreadPool pool(2);
+  for (int threads : {3, 1, 4, 4, 2}) {
+    pool.resize(threads);
+    std::atomic<int> count{0};
+    pool.run([&](int, int n_ranks) {
+      EXPECT_EQ(n_ranks, threads);
+      pool.barrier();
+      ++count;
+    });
+    EXPECT_EQ(count.load(), threads);
+  }
+}
+
+TEST(ParallelFor, CoversEveryItemOnceOnMultiplesOfTheGrain) {
+  const int size = ThreadPool::shared().size();
+  for (int threads : {1, 2, 3}) {
+    ThreadPool::shared().resize(threads);
+    for (std::size_t n : {0, 1, 7, 8, 9, 64, 1000}) {
+      for (std::size_t grain : {1, 8, 1000}) {
+        std::vector<std::atomic<int>> seen(n);
+        parallel_for(n, grain, [&](std::size_t begin, std::size_t end) {
+          EXPECT_EQ(begin % grain, 0u);
+          EXPECT_TRUE(end % grain == 0 || end == n);
+          for (std::size_t i = begin; i < end; ++i) {
+            ++seen[i];
+          }
+        });
+        for (const auto& count : seen) {
+          EXPECT_EQ(count.load(), 1);
+        }
+      }
+    }
+  }
+  ThreadPool::shared().resize(size);
+}
+
+} // namespace
+} // namespace optiq
