@@ -74,6 +74,10 @@ mx::array swiglu(const mx::array& gate, const mx::array& up) {
   return zip("swiglu", gate, up, cpu::swiglu);
 }
 
+mx::array geglu(const mx::array& gate, const mx::array& up) {
+  return zip("geglu", gate, up, cpu::geglu);
+}
+
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate) {
   return zip("sigmoid_gate", x, gate, cpu::sigmoid_gate);
 }

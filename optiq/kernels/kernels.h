@@ -89,6 +89,9 @@ mx::array add(const mx::array& a, const mx::array& b);
 /** silu(gate) * up, same shape. */
 mx::array swiglu(const mx::array& gate, const mx::array& up);
 
+/** gelu(gate) * up with the tanh approximation of gelu, same shape. */
+mx::array geglu(const mx::array& gate, const mx::array& up);
+
 /** x * sigmoid(gate), same shape. */
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate);
 

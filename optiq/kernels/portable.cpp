@@ -62,6 +62,17 @@ mx::array swiglu(const mx::array& gate, const mx::array& up) {
   return mx::multiply(silu(gate), up);
 }
 
+mx::array geglu(const mx::array& gate, const mx::array& up) {
+  const mx::array cube =
+      mx::multiply(mx::array(0.044715f), mx::multiply(gate, mx::square(gate)));
+  const mx::array u = mx::multiply(
+      mx::array(0.7978845608028654f), // sqrt(2 / pi)
+      mx::add(gate, cube));
+  const mx::array half = mx::multiply(mx::array(0.5f), gate);
+  return mx::multiply(
+      mx::multiply(half, mx::add(mx::array(1.f), mx::tanh(u))), up);
+}
+
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate) {
   return mx::multiply(x, mx::sigmoid(gate));
 }

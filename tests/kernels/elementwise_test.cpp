@@ -102,11 +102,42 @@ TEST(Elementwise, GatesMatchDoubleAndPortable) {
   }
 }
 
+// The argument of exp is a polynomial with 5 roundings, so its absolute error
+// is 5 u; exp passes it on as a relative error where the sigmoid is small.
+TEST(Elementwise, GegluMatchesDoubleAndPortable) {
+  const double root = std::sqrt(2 / std::acos(-1.0));
+  for (const int n : kSizes) {
+    const mx::array g = wide_values(n, 3);
+    const mx::array x = normal_array({n}, 4);
+    std::vector<double> expected;
+    std::vector<double> bound;
+    std::vector<double> portable_bound;
+    for (int i = 0; i < n; ++i) {
+      const double v = io::floats(g)[i];
+      const double u = 2 * root * (v + 0.044715 * v * v * v);
+      const double factor = v * io::floats(x)[i];
+      expected.push_back(factor * sigmoid(u));
+      const double from_argument = 6 * std::abs(u) * sigmoid(-u);
+      bound.push_back(
+          std::abs(expected.back()) * (8 + from_argument) * kUnit + 1e-36);
+      // 1 + tanh(u / 2) cancels on the left: absolute units of the factor.
+      portable_bound.push_back(
+          std::abs(factor) * (16 + from_argument) * kUnit + 1e-36);
+    }
+    testing::for_each_target(
+        [&] { expect_close(geglu(g, x), expected, bound); });
+    expect_close(
+        io::materialize(portable::geglu(g, x)), expected, portable_bound);
+  }
+}
+
 TEST(Elementwise, GatesPassNaN) {
   const mx::array x = array_of({std::nanf(""), 1.0f}, {2});
   const mx::array one = array_of({1.0f, 1.0f}, {2});
   testing::for_each_target([&] {
     EXPECT_TRUE(std::isnan(io::floats(swiglu(x, one))[0]));
+    EXPECT_TRUE(std::isnan(io::floats(geglu(x, one))[0]));
+    EXPECT_FALSE(std::isnan(io::floats(geglu(x, one))[1]));
     EXPECT_TRUE(std::isnan(io::floats(sigmoid_gate(one, x))[0]));
     EXPECT_FALSE(std::isnan(io::floats(swiglu(x, one))[1]));
   });

@@ -65,6 +65,19 @@ void Swiglu(const float* gate, const float* up, std::size_t n, float* out) {
   });
 }
 
+void Geglu(const float* gate, const float* up, std::size_t n, float* out) {
+  // (1 + tanh(u)) / 2 = sigmoid(2 u), which is exact on both tails.
+  constexpr float kTwiceRoot = 1.5957691216057307f; // 2 sqrt(2 / pi)
+  Zip(gate, up, n, out, [](VF32 g, VF32 u) HWY_ATTR {
+    const F32 d;
+    const VF32 cubic = hn::MulAdd(
+        hn::Mul(g, g),
+        hn::Set(d, 0.044715f * kTwiceRoot),
+        hn::Set(d, kTwiceRoot));
+    return hn::Mul(hn::Mul(g, Sigmoid(d, hn::Mul(g, cubic))), u);
+  });
+}
+
 void SigmoidGate(const float* x, const float* gate, std::size_t n, float* out) {
   Zip(x, gate, n, out, [](VF32 v, VF32 g) HWY_ATTR {
     return hn::Mul(v, Sigmoid(F32(), g));
@@ -147,6 +160,7 @@ namespace optiq::kernels::cpu {
 HWY_EXPORT(RmsNorm);
 HWY_EXPORT(Add);
 HWY_EXPORT(Swiglu);
+HWY_EXPORT(Geglu);
 HWY_EXPORT(SigmoidGate);
 HWY_EXPORT(Rope);
 
@@ -166,6 +180,10 @@ void add(const float* a, const float* b, std::size_t n, float* out) {
 
 void swiglu(const float* gate, const float* up, std::size_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(Swiglu)(gate, up, n, out);
+}
+
+void geglu(const float* gate, const float* up, std::size_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(Geglu)(gate, up, n, out);
 }
 
 void sigmoid_gate(

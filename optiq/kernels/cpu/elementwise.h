@@ -20,6 +20,10 @@ void add(const float* a, const float* b, std::size_t n, float* out);
 /** silu(gate) * up. */
 void swiglu(const float* gate, const float* up, std::size_t n, float* out);
 
+/** gelu(gate) * up, gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715
+ * x^3))). */
+void geglu(const float* gate, const float* up, std::size_t n, float* out);
+
 /** x * sigmoid(gate). */
 void sigmoid_gate(const float* x, const float* gate, std::size_t n, float* out);
 
