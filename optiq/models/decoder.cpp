@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "optiq/base/error.h"
+#include "optiq/io/array.h"
 #include "optiq/models/decoder_impl.h"
 
 namespace optiq::models {
@@ -38,7 +39,13 @@ class Decoder final : public Model {
             parts_.info.vocab_size);
       }
     }
-    return kernels::embed(tokens, parts_.embeddings.weight);
+    mx::array x = kernels::embed(tokens, parts_.embeddings.weight);
+    if (parts_.embedding_scale != 1.f) {
+      for (float& value : io::mutable_floats(x)) {
+        value *= parts_.embedding_scale;
+      }
+    }
+    return x;
   }
 
   mx::array run_layer(
@@ -46,10 +53,12 @@ class Decoder final : public Model {
       const mx::array& x,
       const nn::ForwardContext& context) const override {
     const DecoderLayer& layer = parts_.layers[index];
-    const mx::array h =
-        kernels::add(x, run_mixer(index, norm(x, layer.mixer_norm), context));
-    return kernels::add(
-        h, nn::run_mlp(layer.mlp, norm(h, layer.mlp_norm), context.compute));
+    const mx::array mixed =
+        run_mixer(index, norm(x, layer.mixer_norm), context);
+    const mx::array h = kernels::add(x, norm(mixed, layer.mixer_out_norm));
+    const mx::array fed =
+        nn::run_mlp(layer.mlp, norm(h, layer.mlp_norm), context.compute);
+    return kernels::add(h, norm(fed, layer.mlp_out_norm));
   }
 
   mx::array logits(const mx::array& x, kernels::Compute compute)
@@ -72,8 +81,9 @@ class Decoder final : public Model {
       const kernels::Matrix& matrix) const override;
 
  private:
-  mx::array norm(const mx::array& x, const mx::array& weight) const {
-    return kernels::rms_norm(x, weight, parts_.norm_eps);
+  mx::array norm(const mx::array& x, const std::optional<mx::array>& weight)
+      const {
+    return weight ? kernels::rms_norm(x, *weight, parts_.norm_eps) : x;
   }
 
   mx::array run_mixer(

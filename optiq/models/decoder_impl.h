@@ -14,12 +14,15 @@
 
 namespace optiq::models {
 
-/** One decoder block: h = x + mixer(norm(x)), then h + mlp(norm(h)). */
+/** One decoder block: h = x + mixer(norm(x)), then h + mlp(norm(h)). Gemma
+ * normalizes what mixer and MLP return, too. */
 struct DecoderLayer {
   mx::array mixer_norm; // [hidden]
   std::variant<nn::Attention, nn::GatedDeltaNet> mixer;
+  std::optional<mx::array> mixer_out_norm; // [hidden]
   mx::array mlp_norm; // [hidden]
   nn::Mlp mlp;
+  std::optional<mx::array> mlp_out_norm; // [hidden]
 };
 
 /** What a decoder-only model is made of. */
@@ -27,6 +30,7 @@ struct DecoderParts {
   ModelInfo info;
   float norm_eps = 0.f;
   nn::Linear embeddings; // [vocab, hidden]
+  float embedding_scale = 1.f;
   std::vector<DecoderLayer> layers;
   mx::array final_norm; // [hidden]
   std::optional<nn::Linear> head; // [vocab, hidden]; none when tied

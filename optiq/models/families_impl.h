@@ -16,8 +16,10 @@ struct Family {
   std::unique_ptr<Model> (*load)(const io::ModelDirectory&);
 };
 
+extern const Family kGemma3Text; // gemma3_text.cpp
 extern const Family kLlama; // llama.cpp
 extern const Family kMistral; // llama.cpp
+extern const Family kQwen3; // qwen3.cpp
 extern const Family kQwen35; // qwen3_5.cpp
 
 /** The directory's tensors as they are. */

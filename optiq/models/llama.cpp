@@ -11,10 +11,7 @@ TransformerConfig parse_llama_config(
   const ConfigReader config(json, "parse_llama_config", where);
   TransformerConfig llama = parse_transformer_sizes(config);
   llama.model_type = config.text_or("model_type", kLlama.model_type);
-  config.require(
-      config.text_or("hidden_act", "silu") == "silu",
-      ErrorKind::Unsupported,
-      "hidden_act other than silu");
+  require_activation(config, "hidden_act", "silu");
   // Mistral 7B v0.1 slides in every layer and has no layer_types.
   const int fallback = llama.model_type == kMistral.model_type
       ? config.bounded_or("sliding_window", kMaxPositions, 0)

@@ -7,7 +7,8 @@
 namespace optiq::models {
 namespace {
 
-const Family* const kFamilies[] = {&kLlama, &kMistral, &kQwen35};
+const Family* const kFamilies[] =
+    {&kGemma3Text, &kLlama, &kMistral, &kQwen3, &kQwen35};
 
 } // namespace
 

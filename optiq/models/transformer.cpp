@@ -2,6 +2,9 @@
 #include <cmath>
 #include <utility>
 
+#include <mlx/ops.h>
+
+#include "optiq/io/array.h"
 #include "optiq/models/families_impl.h"
 #include "optiq/models/transformer_impl.h"
 
@@ -24,6 +27,18 @@ bool is_head_tied(const io::ModelDirectory& directory) {
       !has_head);
 }
 
+mx::array load_norm(
+    WeightLoader& weights,
+    const TransformerConfig& config,
+    const std::string& module,
+    int size) {
+  mx::array gain = weights.floats(module + ".weight", {size});
+  if (config.adds_one_to_norms) {
+    gain = io::materialize(mx::add(gain, mx::array(1.f)));
+  }
+  return gain;
+}
+
 nn::Attention load_attention(
     WeightLoader& weights,
     const TransformerConfig& config,
@@ -37,7 +52,7 @@ nn::Attention load_attention(
       .n_kv_heads = config.n_kv_heads,
       .head_dim = config.head_dim,
       .window = kind.window,
-      .scale = 1.f / std::sqrt(static_cast<float>(config.head_dim)),
+      .scale = config.score_scale,
       .norm_eps = config.norm_eps,
       .inverse_frequencies = nn::rope_inverse_frequencies(
           kind.rope_theta, config.head_dim, kind.rope_scaling),
@@ -47,9 +62,9 @@ nn::Attention load_attention(
       .o_proj = weights.linear(prefix + "o_proj", hidden, q_width)};
   if (config.has_qk_norm) {
     attention.q_norm =
-        weights.floats(prefix + "q_norm.weight", {config.head_dim});
+        load_norm(weights, config, prefix + "q_norm", config.head_dim);
     attention.k_norm =
-        weights.floats(prefix + "k_norm.weight", {config.head_dim});
+        load_norm(weights, config, prefix + "k_norm", config.head_dim);
   }
   return attention;
 }
@@ -58,18 +73,28 @@ DecoderLayer
 load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
   const std::string prefix = "model.layers." + std::to_string(index) + ".";
   const auto norm = [&](const char* name) {
-    return weights.floats(prefix + name + ".weight", {config.hidden_size});
+    return load_norm(weights, config, prefix + name, config.hidden_size);
   };
-  return {
+  // Gemma calls the norm after attention what Llama calls the one before the
+  // MLP.
+  DecoderLayer layer{
       .mixer_norm = norm("input_layernorm"),
       .mixer = load_attention(
           weights, config, config.layers[index], prefix + "self_attn."),
-      .mlp_norm = norm("post_attention_layernorm"),
+      .mlp_norm = norm(
+          config.has_output_norms ? "pre_feedforward_layernorm"
+                                  : "post_attention_layernorm"),
       .mlp = load_mlp(
           weights,
           prefix + "mlp.",
           config.hidden_size,
           config.intermediate_size)};
+  layer.mlp.activation = config.activation;
+  if (config.has_output_norms) {
+    layer.mixer_out_norm = norm("post_attention_layernorm");
+    layer.mlp_out_norm = norm("post_feedforward_layernorm");
+  }
+  return layer;
 }
 
 } // namespace
@@ -102,7 +127,7 @@ std::unique_ptr<Model> load_transformer(
     layers.push_back(load_layer(weights, config, i));
   }
   mx::array final_norm =
-      weights.floats("model.norm.weight", {config.hidden_size});
+      load_norm(weights, config, "model.norm", config.hidden_size);
   const bool is_tied = is_head_tied(directory);
   std::optional<nn::Linear> head;
   if (!is_tied) {
@@ -120,6 +145,7 @@ std::unique_ptr<Model> load_transformer(
             .parameters = weights.parameters()},
        .norm_eps = config.norm_eps,
        .embeddings = std::move(embeddings),
+       .embedding_scale = config.embedding_scale,
        .layers = std::move(layers),
        .final_norm = std::move(final_norm),
        .head = std::move(head)});

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "optiq/models/transformer_impl.h"
 
 namespace optiq::models {
@@ -59,6 +61,7 @@ TransformerConfig parse_transformer_sizes(const ConfigReader& config) {
       sizes.n_heads % sizes.n_kv_heads == 0,
       ErrorKind::Corrupt,
       "num_attention_heads must be a multiple of num_key_value_heads");
+  sizes.score_scale = 1.f / std::sqrt(static_cast<float>(sizes.head_dim));
   config.require(
       sizes.head_dim >= 2 && sizes.head_dim % 2 == 0,
       ErrorKind::Unsupported,
@@ -66,6 +69,17 @@ TransformerConfig parse_transformer_sizes(const ConfigReader& config) {
           ", expected an even number of at least 2");
   refuse_variants(config);
   return sizes;
+}
+
+void require_activation(
+    const ConfigReader& config,
+    const char* key,
+    const char* expected) {
+  const std::string found = config.text_or(key, expected);
+  config.require(
+      found == expected,
+      ErrorKind::Unsupported,
+      std::string(key) + " is '" + found + "', supported is " + expected);
 }
 
 std::vector<int>

@@ -18,7 +18,7 @@ struct AttentionKind {
   nn::RopeScaling rope_scaling;
 };
 
-/** A decoder of attention blocks, as data: llama, mistral, qwen3. */
+/** A decoder of attention blocks, as data. */
 struct TransformerConfig {
   std::string model_type;
   int vocab_size = 0;
@@ -29,13 +29,24 @@ struct TransformerConfig {
   int head_dim = 0;
   int max_positions = 0;
   float norm_eps = 0.f;
+  float score_scale = 0.f;
+  float embedding_scale = 1.f;
+  nn::Activation activation = nn::Activation::Silu;
   bool has_qk_norm = false; // per head, before RoPE
+  bool has_output_norms = false; // of attention and MLP, as Gemma's
+  bool adds_one_to_norms = false; // the gain is 1 + the stored weight
   std::vector<AttentionKind> layers;
 };
 
-/** The sizes that the families name alike; the layers are left to the family.
- * Throws Corrupt, Unsupported. */
+/** The sizes that the families name alike; the layers' kinds are left to the
+ * family. Throws Corrupt, Unsupported. */
 TransformerConfig parse_transformer_sizes(const ConfigReader& config);
+
+/** Throws Unsupported when `key` names an activation that is not `expected`. */
+void require_activation(
+    const ConfigReader& config,
+    const char* key,
+    const char* expected);
 
 /** One entry per layer: sliding_window where layer_types says
  * sliding_attention, else 0; `fallback` for each without layer_types. */

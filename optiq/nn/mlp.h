@@ -4,8 +4,12 @@
 
 namespace optiq::nn {
 
-/** SwiGLU feed-forward: down(silu(gate(x)) * up(x)). */
+/** What is applied to gate(x). */
+enum class Activation { Silu, GeluTanh };
+
+/** Gated feed-forward: down(activation(gate(x)) * up(x)). */
 struct Mlp {
+  Activation activation = Activation::Silu;
   Linear gate_proj; // [intermediate, hidden]
   Linear up_proj; // [intermediate, hidden]
   Linear down_proj; // [hidden, intermediate]

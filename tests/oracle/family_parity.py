@@ -12,7 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map_with_path
+from mlx.utils import tree_flatten, tree_map
 from safetensors.numpy import load_file, save_file
 
 from _support import DRIVERS, mean_kl, run, scratch
@@ -50,11 +50,27 @@ def cases():
     yield "llama, 4 bits, groups of 32", "llama", wide, dict(bits=4, group_size=32)
     yield "llama, 4 bits, groups of 64", "llama", dict(
         wide, tie_word_embeddings=False), dict(bits=4, group_size=64)
+    qwen3 = dict(BASE, model_type="qwen3", hidden_act="silu")
+    yield "qwen3, tied", "qwen3", qwen3, None
+    yield "qwen3, untied, nested rope", "qwen3", dict(
+        {k: v for k, v in qwen3.items() if k != "rope_theta"}, tie_word_embeddings=False,
+        rope_parameters=dict(rope_type="default", rope_theta=1e6)), None
+    yield "qwen3, 4 bits", "qwen3", dict(qwen3, hidden_size=128), dict(bits=4, group_size=32)
+    gemma3 = dict(
+        BASE, model_type="gemma3_text", hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=24,
+        num_hidden_layers=6, sliding_window=32, sliding_window_pattern=3, rope_theta=1e6,
+        rope_local_base_freq=1e4)
+    yield "gemma3_text, tied", "gemma3_text", gemma3, None
+    yield "gemma3_text, untied, window of 65, linear rope, MQA", "gemma3_text", dict(
+        gemma3, tie_word_embeddings=False, sliding_window=65, num_key_value_heads=1,
+        rope_scaling=dict(rope_type="linear", factor=8.0)), None
+    yield "gemma3_text, 4 bits", "gemma3_text", dict(
+        gemma3, hidden_size=128, intermediate_size=192), dict(bits=4, group_size=64)
 
 
-def random_weight(path, weight):
+def random_weight(weight, is_gain_minus_one):
     if weight.ndim == 1:
-        return 1 + 0.2 * mx.random.normal(weight.shape)
+        return (0 if is_gain_minus_one else 1) + 0.2 * mx.random.normal(weight.shape)
     # Rows of unit variance: logits differ by several nats.
     return mx.random.normal(weight.shape) / np.sqrt(weight.shape[-1])
 
@@ -64,8 +80,11 @@ def make_model(module, config, quantization, folder):
     family = importlib.import_module(f"mlx_lm.models.{module}")
     model = family.Model(family.ModelArgs.from_dict(config))
     if config["tie_word_embeddings"]:
-        model.load_weights(list(model.sanitize(dict(tree_flatten(model.parameters()))).items()), strict=False)
-    model.update(tree_map_with_path(random_weight, model.parameters()))
+        weights = dict(tree_flatten(model.parameters()))
+        weights.pop("lm_head.weight", None)
+        model.sanitize(weights)  # gemma3_text: a checkpoint without a head is tied
+    is_gain_minus_one = module == "gemma3_text"
+    model.update(tree_map(lambda weight: random_weight(weight, is_gain_minus_one), model.parameters()))
     if quantization:
         nn.quantize(model, **quantization)
         config = dict(config, quantization=quantization)
