@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "optiq/base/error.h"
+#include "optiq/io/gguf_model.h"
 
 namespace optiq::io {
 namespace {
@@ -31,6 +32,7 @@ constexpr const char* kSideFiles[] = {
     "tokenizer_config.json",
     "vocab.json",
 };
+constexpr std::size_t kMaxSideFileBytes = 256u << 20;
 constexpr const char* kSidePrefixes[] = {"LICENSE", "NOTICE"};
 
 Json read_config(const fs::path& path) {
@@ -133,8 +135,30 @@ std::vector<fs::path> find_shards(const fs::path& directory) {
 
 } // namespace
 
-ModelDirectory ModelDirectory::open(const fs::path& path) {
+ModelDirectory ModelDirectory::open_gguf(
+    const fs::path& path,
+    QuantizedForm form) {
+  ModelDirectory result;
+  result.path_ = path;
+  result.gguf_ = GgufModel::open(path, form);
+  result.config_ = result.gguf_->config();
+  result.generation_config_ = artifacts::parse_json(
+      result.side_file("generation_config.json").value(),
+      result.side_path("generation_config.json"));
+  result.tensors_ = result.gguf_->tensors();
+  for (std::size_t i = 0; i < result.tensors_.size(); ++i) {
+    // Names are unique: so are those of the file, and renaming keeps it so.
+    result.index_.emplace(result.tensors_[i].name, std::pair(0, i));
+  }
+  result.file_bytes_ = result.gguf_->file_bytes();
+  return result;
+}
+
+ModelDirectory ModelDirectory::open(const fs::path& path, QuantizedForm form) {
   std::error_code error;
+  if (path.extension() == ".gguf" && !fs::is_directory(path, error)) {
+    return open_gguf(path, form);
+  }
   if (!fs::is_directory(path, error)) {
     fail(
         ErrorKind::NotFound,
@@ -190,17 +214,66 @@ const TensorInfo& ModelDirectory::info(const std::string& name) const {
         path_.string(),
         name);
   }
-  return shards_[found->second.first].tensors()[found->second.second];
+  const auto [shard, place] = found->second;
+  return gguf_ ? tensors_[place] : shards_[shard].tensors()[place];
 }
 
 mx::array ModelDirectory::load(const std::string& name) const {
   const TensorInfo& tensor = info(name);
-  return shards_[index_.at(name).first].load(tensor);
+  const auto [shard, place] = index_.at(name);
+  return gguf_ ? gguf_->load(place) : shards_[shard].load(tensor);
 }
 
 void ModelDirectory::drop(const std::string& name) const {
   const TensorInfo& tensor = info(name);
-  shards_[index_.at(name).first].drop(tensor);
+  if (gguf_) {
+    gguf_->drop(index_.at(name).second);
+  } else {
+    shards_[index_.at(name).first].drop(tensor);
+  }
+}
+
+std::uint64_t ModelDirectory::loaded_bytes() const {
+  std::uint64_t bytes = 0;
+  for (const TensorInfo& tensor : tensors_) {
+    std::uint64_t n = mx::size_of(tensor.dtype);
+    for (const auto dim : tensor.shape) {
+      n *= static_cast<std::uint64_t>(dim);
+    }
+    bytes += n;
+  }
+  return bytes;
+}
+
+const char* ModelDirectory::files_label() const {
+  return gguf_ ? "GGUF file" : "model*.safetensors";
+}
+
+std::optional<std::string> ModelDirectory::side_file(
+    const std::string& name) const {
+  if (gguf_) {
+    return gguf_->side_file(name);
+  }
+  const fs::path path = path_ / name;
+  return fs::is_regular_file(path)
+      ? std::optional(read_text_file(path, kMaxSideFileBytes))
+      : std::nullopt;
+}
+
+std::string ModelDirectory::side_path(const std::string& name) const {
+  return (path_ / name).string();
+}
+
+void ModelDirectory::copy_side_files(const fs::path& to) const {
+  if (!gguf_) {
+    io::copy_side_files(path_, to);
+    return;
+  }
+  for (const char* name : kSideFiles) {
+    if (const auto text = gguf_->side_file(name)) {
+      write_file_atomically(to / name, *text);
+    }
+  }
 }
 
 void copy_side_files(const fs::path& from, const fs::path& to) {

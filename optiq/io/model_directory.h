@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,14 +15,26 @@
 
 namespace optiq::io {
 
+class GgufModel;
+
+/** What the quantized matrices of a GGUF file appear as. */
+enum class QuantizedForm {
+  Affine, // to run: MLX's triples of exactly these values, where there are such
+  Values, // to convert: float32
+};
+
 /**
  * A Hugging Face or MLX model directory: config.json plus model*.safetensors
- * (shards named by the index when there is one, else by the glob).
+ * (shards named by the index when there is one, else by the glob). Or a GGUF
+ * file, which shows itself as the directory that it was made from.
  */
 class ModelDirectory {
  public:
-  /** Throws NotFound (no directory, no config, a missing shard), Corrupt. */
-  static ModelDirectory open(const std::filesystem::path& path);
+  /** A directory, or a file whose name ends in ".gguf". Throws NotFound (no
+   * directory, no config, a missing shard), Corrupt, Unsupported. */
+  static ModelDirectory open(
+      const std::filesystem::path& path,
+      QuantizedForm form = QuantizedForm::Affine);
 
   const std::filesystem::path& path() const {
     return path_;
@@ -41,23 +55,40 @@ class ModelDirectory {
   const TensorInfo& info(const std::string& name) const;
   mx::array load(const std::string& name) const;
   void drop(const std::string& name) const;
-  /** Summed bytes of the shards. */
+  /** Summed bytes of the weights' files. */
   std::uint64_t file_bytes() const {
     return file_bytes_;
   }
+  /** Summed bytes of all tensors as load returns them. */
+  std::uint64_t loaded_bytes() const;
+  /** "model*.safetensors" or "GGUF file": what file_bytes counts. */
+  const char* files_label() const;
+
+  /** Text of a file beside the weights (tokenizer.json and the like), which a
+   * GGUF file's metadata stands for; nothing when there is none. */
+  std::optional<std::string> side_file(const std::string& name) const;
+  /** What messages call it: "<path>/<name>". */
+  std::string side_path(const std::string& name) const;
+  /** Copies generation_config, tokenizer files, chat template, licence files
+   * into another directory, leaving out what is absent. */
+  void copy_side_files(const std::filesystem::path& to) const;
 
  private:
+  static ModelDirectory open_gguf(
+      const std::filesystem::path& path,
+      QuantizedForm form);
   std::filesystem::path path_;
   artifacts::Json config_;
   artifacts::Json generation_config_;
-  std::vector<SafetensorsFile> shards_;
+  std::vector<SafetensorsFile> shards_; // empty for a GGUF file
+  std::shared_ptr<const GgufModel> gguf_; // null for a directory
   std::vector<TensorInfo> tensors_;
+  /** Shard and place in it; of a GGUF file, 0 and the place. */
   std::map<std::string, std::pair<std::size_t, std::size_t>> index_;
   std::uint64_t file_bytes_ = 0;
 };
 
-/** Copies generation_config, tokenizer files, chat template, licence files
- * from one model directory into another, leaving out what is absent. */
+/** As ModelDirectory::copy_side_files, of a real directory. */
 void copy_side_files(
     const std::filesystem::path& from,
     const std::filesystem::path& to);

@@ -1,0 +1,174 @@
+#include "optiq/io/gguf_model.h"
+
+#include "optiq/base/error.h"
+#include "optiq/io/array.h"
+#include "optiq/io/gguf_dequantize.h"
+#include "optiq/io/gguf_tokenizer.h"
+
+namespace optiq::io {
+namespace {
+
+bool is_plain(GgufType type) {
+  return block_elements(type) == 1;
+}
+
+bool is_norm(const std::string& name) {
+  return name.ends_with("norm.weight");
+}
+
+mx::Dtype dtype_of(GgufType type) {
+  return type == GgufType::F16 ? mx::float16
+      : type == GgufType::BF16 ? mx::bfloat16
+                               : mx::float32;
+}
+
+mx::array subtract_one(mx::array values) {
+  for (float& value : mutable_floats(values)) {
+    value -= 1.f;
+  }
+  return values;
+}
+
+} // namespace
+
+std::shared_ptr<const GgufModel> GgufModel::open(
+    const std::filesystem::path& path,
+    QuantizedForm form) {
+  return std::shared_ptr<const GgufModel>(
+      new GgufModel(GgufFile::open(path), form));
+}
+
+GgufModel::GgufModel(GgufFile file, QuantizedForm form)
+    : file_(std::move(file)),
+      architecture_(gguf_architecture(file_)),
+      config_(gguf_config(file_, architecture_)) {
+  for (std::size_t i = 0; i < file_.tensors().size(); ++i) {
+    add_tensor(i, form);
+  }
+}
+
+/** The head_dim of rows that the file stores interleaved, else 0. */
+int GgufModel::head_dim_of(const GgufTensor& tensor, const std::string& name)
+    const {
+  const bool is_query = name.ends_with("self_attn.q_proj.weight");
+  if (!architecture_.interleaved_heads ||
+      !(is_query || name.ends_with("self_attn.k_proj.weight"))) {
+    return 0;
+  }
+  const int n_heads =
+      is_query ? architecture_.n_heads : architecture_.n_kv_heads;
+  if (tensor.shape.size() != 2 ||
+      tensor.shape[0] != std::int64_t{n_heads} * architecture_.head_dim) {
+    fail(
+        ErrorKind::Corrupt,
+        "[GgufModel] {}: tensor '{}': found {} rows, expected {} heads of {}",
+        file_.path().string(),
+        tensor.name,
+        tensor.shape[0],
+        n_heads,
+        architecture_.head_dim);
+  }
+  return architecture_.head_dim;
+}
+
+void GgufModel::add_tensor(std::size_t index, QuantizedForm form) {
+  const GgufTensor& tensor = file_.tensors()[index];
+  const auto name = hf_tensor_name(file_, architecture_, tensor.name);
+  if (!name) {
+    return;
+  }
+  const Source source{
+      .tensor = index,
+      .head_dim = head_dim_of(tensor, *name),
+      .shifted = architecture_.shifted_norms && is_norm(*name)};
+  if (form == QuantizedForm::Affine && tensor.shape.size() == 2 &&
+      affine_form(tensor.type)) {
+    add_affine(index, *name, source);
+    return;
+  }
+  infos_.push_back(
+      {.name = *name,
+       .dtype = source.shifted ? mx::float32 : dtype_of(tensor.type),
+       .shape = {tensor.shape.begin(), tensor.shape.end()},
+       .offset = tensor.offset,
+       .nbytes = tensor.nbytes});
+  sources_.push_back(source);
+}
+
+/** Three tensors of MLX's format, and their entry in config.json. Their bytes
+ * are those of the file: the codes', and the rest on the scales. */
+void GgufModel::add_affine(
+    std::size_t index,
+    const std::string& name,
+    Source source) {
+  const GgufTensor& tensor = file_.tensors()[index];
+  const AffineForm form = *affine_form(tensor.type);
+  const std::int32_t groups = tensor.shape[1] / kGgufGroup;
+  const std::string module = name.substr(0, name.rfind('.'));
+  const std::uint64_t code_bytes = std::uint64_t{4} * form.bits *
+      static_cast<std::uint64_t>(tensor.shape[0]) * groups;
+  const auto add = [&](const char* leaf,
+                       Part part,
+                       mx::Dtype dtype,
+                       std::int32_t cols,
+                       std::uint64_t nbytes) {
+    infos_.push_back(
+        {.name = module + leaf,
+         .dtype = dtype,
+         .shape = {tensor.shape[0], cols},
+         .offset = tensor.offset,
+         .nbytes = nbytes});
+    source.part = part;
+    sources_.push_back(source);
+  };
+  add(".weight", Part::Codes, mx::uint32, groups * form.bits, code_bytes);
+  add(".scales", Part::Scales, form.params, groups, tensor.nbytes - code_bytes);
+  add(".biases", Part::Biases, form.params, groups, 0);
+  artifacts::Json& block = config_["quantization"];
+  if (block.is_null()) {
+    block = {{"group_size", kGgufGroup}, {"bits", form.bits}};
+  }
+  block[module] = {{"group_size", kGgufGroup}, {"bits", form.bits}};
+}
+
+mx::array GgufModel::load_values(const Source& source) const {
+  const GgufTensor& tensor = file_.tensors()[source.tensor];
+  const InterleavedHeads heads{source.head_dim};
+  if (source.shifted) {
+    return subtract_one(dequantize(file_, tensor, heads));
+  }
+  return is_plain(tensor.type) ? load_plain(file_, tensor, heads)
+                               : dequantize(file_, tensor, heads);
+}
+
+mx::array GgufModel::load(std::size_t index) const {
+  const Source& source = sources_[index];
+  const GgufTensor& tensor = file_.tensors()[source.tensor];
+  if (source.part == Part::Values) {
+    return load_values(source);
+  }
+  const AffineParts parts = split_affine(file_, tensor, {source.head_dim});
+  return source.part == Part::Codes ? parts.weight
+      : source.part == Part::Scales ? parts.scales
+                                    : parts.biases;
+}
+
+void GgufModel::drop(std::size_t index) const {
+  const GgufTensor& tensor = file_.tensors()[sources_[index].tensor];
+  file_.mapping()->drop_pages(tensor.offset, tensor.nbytes);
+}
+
+std::optional<std::string> GgufModel::side_file(const std::string& name) const {
+  if (name == "generation_config.json") {
+    return artifacts::dump_json(gguf_generation_config(file_), 2);
+  }
+  if (name == "tokenizer.json") {
+    return gguf_tokenizer_json(file_);
+  }
+  if (name == "tokenizer_config.json") {
+    return artifacts::dump_json(gguf_tokenizer_config(file_), 2);
+  }
+  return std::nullopt;
+}
+
+} // namespace optiq::io
