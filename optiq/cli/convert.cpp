@@ -38,8 +38,11 @@ struct ConvertFlags {
 
 std::string default_output(const std::string& source) {
   const fs::path path = fs::weakly_canonical(source);
-  const fs::path name =
+  fs::path name =
       path.has_filename() ? path.filename() : path.parent_path().filename();
+  if (name.extension() == ".gguf") {
+    name = name.stem();
+  }
   return (fs::path("optiq_output") / name).string();
 }
 

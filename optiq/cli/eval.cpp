@@ -45,7 +45,7 @@ struct Subject {
 
 Subject open_subject(const std::string& path) {
   auto directory = open_model(path);
-  auto tokenizer = text::Tokenizer::load(directory.path());
+  auto tokenizer = generate::load_tokenizer(directory);
   return {std::move(directory), std::move(tokenizer)};
 }
 
@@ -243,7 +243,7 @@ void run_eval(const EvalFlags& flags) {
   const Subject subject = open_subject(flags.model);
   std::optional<text::ChatTemplate> chat;
   if (!dataset.rows.empty() || (is_needle && !flags.raw)) {
-    chat = text::ChatTemplate::load(subject.directory.path());
+    chat = generate::load_chat_template(subject.directory);
   }
   const text::ChatTemplate* const rendering = chat ? &*chat : nullptr;
   artifacts::EvalResult result{

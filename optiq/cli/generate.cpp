@@ -68,7 +68,7 @@ std::vector<std::int32_t> encode_prompt(
     }
     return tokenizer.encode(prompt, true);
   }
-  const auto chat = text::ChatTemplate::load(directory.path());
+  const auto chat = generate::load_chat_template(directory);
   auto messages = artifacts::Json::array();
   if (flags.system) {
     messages.push_back({{"role", "system"}, {"content", *flags.system}});
@@ -169,7 +169,7 @@ std::size_t cache_bytes(
 
 void run_generate(const GenerateFlags& flags) {
   const auto directory = open_model(flags.model);
-  const auto tokenizer = text::Tokenizer::load(directory.path());
+  const auto tokenizer = generate::load_tokenizer(directory);
   const auto sampler = choose_sampler(flags, directory);
   const auto prompt = encode_prompt(flags, directory, *tokenizer);
   const auto model = load_checked(directory);

@@ -115,7 +115,7 @@ void print_map(
   }
 }
 
-void print_sizes(const artifacts::ModelMap& map) {
+void print_sizes(const artifacts::ModelMap& map, const char* files_label) {
   const std::uint64_t whole = artifacts::file_bytes(map);
   fmt::print("\nSizes\n");
   for (const artifacts::SizeShare& share : artifacts::sizes_by_kind(map)) {
@@ -125,8 +125,7 @@ void print_sizes(const artifacts::ModelMap& map) {
         artifacts::format_size(share.bytes),
         100.0 * static_cast<double>(share.bytes) / static_cast<double>(whole));
   }
-  fmt::print(
-      "  {:<26} {:>10}\n", "model*.safetensors", artifacts::format_size(whole));
+  fmt::print("  {:<26} {:>10}\n", files_label, artifacts::format_size(whole));
   if (map.sidecar_bytes != 0) {
     fmt::print(
         "  {:<26} {:>10}\n",
@@ -181,7 +180,7 @@ void run_inspect(const InspectFlags& flags) {
   }
   print_head(map, metadata, nominal);
   print_map(map, protected_names);
-  print_sizes(map);
+  print_sizes(map, directory.files_label());
 }
 
 } // namespace

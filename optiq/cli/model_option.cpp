@@ -10,7 +10,7 @@ namespace optiq::cli {
 
 void add_model_option(CLI::App& command, std::string& model) {
   auto* positional = command.add_option(
-      "MODEL", model, "Model directory (MLX or Hugging Face)");
+      "MODEL", model, "Model directory (MLX or Hugging Face) or .gguf file");
   auto* flag = command.add_option("-m,--model", model, "The same as MODEL");
   positional->excludes(flag);
   command.parse_complete_callback([&command, &model] {
@@ -60,7 +60,7 @@ io::ModelDirectory open_model(const std::string& model) {
 std::shared_ptr<const models::Model> load_checked(
     const io::ModelDirectory& directory) {
   require_ram(
-      directory.file_bytes(), "the weights of " + directory.path().string());
+      directory.loaded_bytes(), "the weights of " + directory.path().string());
   return models::load_model(directory);
 }
 

@@ -1,9 +1,10 @@
 #include "optiq/generate/defaults.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 #include <string>
+
+#include "optiq/base/error.h"
 
 namespace optiq::generate {
 namespace {
@@ -29,12 +30,14 @@ void add_ids(
 }
 
 /** eos_token of tokenizer_config.json: a string, or an object's "content". */
-std::optional<std::string> eos_token(const std::filesystem::path& directory) {
-  const auto path = directory / "tokenizer_config.json";
-  if (!std::filesystem::exists(path)) {
+std::optional<std::string> eos_token(const io::ModelDirectory& directory) {
+  constexpr const char* kName = "tokenizer_config.json";
+  const auto text = directory.side_file(kName);
+  if (!text) {
     return std::nullopt;
   }
-  const Json config = artifacts::read_json_file(path);
+  const std::string where = directory.side_path(kName);
+  const Json config = artifacts::parse_json(*text, where);
   const auto entry = config.find("eos_token");
   if (entry == config.end()) {
     return std::nullopt;
@@ -43,17 +46,38 @@ std::optional<std::string> eos_token(const std::filesystem::path& directory) {
     return entry->get<std::string>();
   }
   if (entry->is_object() && entry->contains("content")) {
-    return artifacts::required<std::string>(*entry, "content", path.string());
+    return artifacts::required<std::string>(*entry, "content", where);
   }
   return std::nullopt;
 }
 
 } // namespace
 
+std::shared_ptr<const text::Tokenizer> load_tokenizer(
+    const io::ModelDirectory& directory) {
+  constexpr const char* kName = "tokenizer.json";
+  const std::string where = directory.side_path(kName);
+  const auto json = directory.side_file(kName);
+  if (!json) {
+    fail(
+        ErrorKind::NotFound,
+        "[load_tokenizer] {}: no such file, expected the model's tokenizer. "
+        "Incomplete download?",
+        where);
+  }
+  return text::Tokenizer::parse(*json, where);
+}
+
+text::ChatTemplate load_chat_template(const io::ModelDirectory& directory) {
+  return text::ChatTemplate::from_files(
+      directory.side_file("chat_template.jinja"),
+      directory.side_file("tokenizer_config.json"),
+      directory.path());
+}
+
 SamplerOptions default_sampler(const io::ModelDirectory& directory) {
   const Json& config = directory.generation_config();
-  const std::string where =
-      (directory.path() / "generation_config.json").string();
+  const std::string where = directory.side_path("generation_config.json");
   SamplerOptions sampler;
   if (!artifacts::optional_or<bool>(config, "do_sample", where, false)) {
     return sampler;
@@ -75,17 +99,17 @@ std::vector<std::int32_t> stop_ids(
   std::vector<std::int32_t> ids;
   add_ids(
       directory.generation_config(),
-      (directory.path() / "generation_config.json").string(),
+      directory.side_path("generation_config.json"),
       ids);
   if (ids.empty()) {
-    const std::string where = (directory.path() / "config.json").string();
+    const std::string where = directory.side_path("config.json");
     add_ids(directory.config(), where, ids);
     const auto text = directory.config().find("text_config");
     if (ids.empty() && text != directory.config().end()) {
       add_ids(*text, where, ids);
     }
   }
-  if (const auto token = eos_token(directory.path())) {
+  if (const auto token = eos_token(directory)) {
     if (const auto id = tokenizer.token_to_id(*token)) {
       ids.push_back(*id);
     }

@@ -385,9 +385,9 @@ std::vector<std::int32_t> beginning(
 CalibrationEncoder make_calibration_encoder(
     const io::ModelDirectory& directory) {
   CalibrationEncoder encoder;
-  encoder.tokenizer = text::Tokenizer::load(directory.path());
+  encoder.tokenizer = generate::load_tokenizer(directory);
   try {
-    encoder.chat_template = text::ChatTemplate::load(directory.path());
+    encoder.chat_template = generate::load_chat_template(directory);
   } catch (const Error& e) {
     if (e.kind() != ErrorKind::NotFound) {
       throw;

@@ -135,7 +135,9 @@ class Conversion {
   Conversion(ConvertOptions& options, const ProgressSink& progress)
       : options_(options),
         progress_(progress),
-        source_(io::ModelDirectory::open(options.source)),
+        source_(io::ModelDirectory::open(
+            options.source,
+            io::QuantizedForm::Values)),
         checkpoint_(open_source()),
         inventory_(take_inventory(checkpoint_, options.plan.group_size)) {
     result_.source_bytes = source_.file_bytes();
@@ -255,7 +257,7 @@ class Conversion {
   const models::Model& load_model() {
     if (!model_) {
       require_ram(
-          source_.file_bytes(), "the weights of " + source_.path().string());
+          source_.loaded_bytes(), "the weights of " + source_.path().string());
       model_ = models::load_model(source_);
     }
     return *model_;
@@ -293,7 +295,7 @@ class Conversion {
     const models::Model& model = load_model();
     const std::uint64_t bytes = sensitivity_bytes(model, calibration, options);
     require_ram(
-        source_.file_bytes() + bytes, "the weights and measuring with them");
+        source_.loaded_bytes() + bytes, "the weights and measuring with them");
     const std::string key = key_of(calibration, options);
     const auto journal = open_journal(key);
     set_sensitivity(
@@ -311,7 +313,8 @@ class Conversion {
     const models::Model& model = load_model();
     result_.cost.ram_bytes = std::max(
         result_.cost.ram_bytes,
-        source_.file_bytes() + sensitivity_bytes(model, calibration, options));
+        source_.loaded_bytes() +
+            sensitivity_bytes(model, calibration, options));
     const std::string key = key_of(calibration, options);
     const fs::path path = sensitivity_journal_path(key);
     if (fs::exists(path)) {

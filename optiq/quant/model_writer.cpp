@@ -19,7 +19,6 @@ using artifacts::Json;
 namespace fs = std::filesystem;
 
 constexpr const char* kMtpFile = "optiq/mtp.safetensors";
-constexpr std::size_t kMaxCardBytes = 16u << 20;
 const std::map<std::string, std::string> kFileMetadata = {{"format", "mlx"}};
 
 // fc stays as it is, as the readers of this sidecar expect (policy
@@ -84,11 +83,6 @@ void add_mtp_keys(
   if (text->contains("mtp_num_hidden_layers")) {
     config["mtp_num_hidden_layers"] = text->at("mtp_num_hidden_layers");
   }
-}
-
-std::string source_card(const fs::path& source) {
-  const fs::path path = source / "README.md";
-  return fs::exists(path) ? read_text_file(path, kMaxCardBytes) : "";
 }
 
 std::uint64_t bytes_of(const io::TensorToWrite& tensor) {
@@ -228,10 +222,11 @@ void write_model(
     write_json(
         "optiq/sensitivity.json", artifacts::to_json(*model.sensitivity), 2);
   }
-  io::copy_side_files(model.source.path(), directory);
+  model.source.copy_side_files(directory);
   write_file_atomically(
       directory / "README.md",
-      make_model_card(source_card(model.source.path()), model.metadata));
+      make_model_card(
+          model.source.side_file("README.md").value_or(""), model.metadata));
 }
 
 void verify_model(const ModelToWrite& model, const fs::path& directory) {

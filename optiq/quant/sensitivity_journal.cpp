@@ -220,8 +220,7 @@ std::string sensitivity_key(
       hash.update(fmt::format(" {}", dim));
     }
     const mx::array values = directory.load(tensor.name);
-    hash.update(std::span(
-        values.data<std::byte>(), static_cast<std::size_t>(tensor.nbytes)));
+    hash.update(std::span(values.data<std::byte>(), values.nbytes()));
     directory.drop(tensor.name);
   }
   return hash.hex_digest();

@@ -11,17 +11,21 @@ namespace {
 constexpr std::size_t kMaxTemplateBytes = 256u << 10;
 constexpr std::size_t kMaxConfigBytes = 64u << 20;
 
-artifacts::Json read_tokenizer_config(const std::filesystem::path& directory) {
-  const auto path = directory / "tokenizer_config.json";
-  if (!std::filesystem::exists(path)) {
+constexpr const char* kTemplateName = "chat_template.jinja";
+constexpr const char* kConfigName = "tokenizer_config.json";
+
+artifacts::Json parse_tokenizer_config(
+    const std::optional<std::string>& text,
+    const std::string& where) {
+  if (!text) {
     return artifacts::Json::object();
   }
-  artifacts::Json config = artifacts::read_json_file(path, kMaxConfigBytes);
+  artifacts::Json config = artifacts::parse_json(*text, where);
   if (!config.is_object()) {
     fail(
         ErrorKind::Corrupt,
         "[ChatTemplate::load] {}: found {}, expected an object",
-        path.string(),
+        where,
         config.type_name());
   }
   return config;
@@ -97,25 +101,38 @@ ChatTemplate ChatTemplate::parse(
 }
 
 ChatTemplate ChatTemplate::load(const std::filesystem::path& directory) {
-  const artifacts::Json config = read_tokenizer_config(directory);
-  const auto file = directory / "chat_template.jinja";
-  std::string where = file.string();
-  std::optional<std::string> source;
-  if (std::filesystem::exists(file)) {
-    source = read_text_file(file, kMaxTemplateBytes);
-  } else {
-    where = (directory / "tokenizer_config.json").string();
-    source = template_of(config, where);
-  }
+  const auto read = [&](const char* name, std::size_t most) {
+    const auto path = directory / name;
+    return std::filesystem::exists(path)
+        ? std::optional(read_text_file(path, most))
+        : std::nullopt;
+  };
+  return from_files(
+      read(kTemplateName, kMaxTemplateBytes),
+      read(kConfigName, kMaxConfigBytes),
+      directory);
+}
+
+ChatTemplate ChatTemplate::from_files(
+    const std::optional<std::string>& chat_template_jinja,
+    const std::optional<std::string>& tokenizer_config_json,
+    const std::filesystem::path& where) {
+  const std::string config_path = (where / kConfigName).string();
+  const artifacts::Json config =
+      parse_tokenizer_config(tokenizer_config_json, config_path);
+  const auto source = chat_template_jinja ? chat_template_jinja
+                                          : template_of(config, config_path);
   if (!source) {
     fail(
         ErrorKind::NotFound,
         "[ChatTemplate::load] {}: found no chat template, expected "
         "chat_template.jinja or 'chat_template' in tokenizer_config.json. Use "
         "a chat model, or pass the prompt as it is (--raw)",
-        directory.string());
+        where.string());
   }
-  ChatTemplate made = parse(*source, where);
+  ChatTemplate made = parse(
+      *source,
+      chat_template_jinja ? (where / kTemplateName).string() : config_path);
   made.special_tokens_ = special_tokens_of(config);
   return made;
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -33,6 +34,11 @@ class ChatTemplate {
   /** chat_template.jinja, else `chat_template` of tokenizer_config.json, of a
    * model directory. Throws NotFound when it has neither. */
   static ChatTemplate load(const std::filesystem::path& directory);
+  /** As load, from the texts of the two files; `where` names the model. */
+  static ChatTemplate from_files(
+      const std::optional<std::string>& chat_template_jinja,
+      const std::optional<std::string>& tokenizer_config_json,
+      const std::filesystem::path& where);
 
   /**
    * Renders with `variables` (an object: messages, tools,
