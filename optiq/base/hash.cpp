@@ -19,42 +19,44 @@ struct FreeContext {
 
 void require_success(int result) {
   if (result != 1) {
-    fail(ErrorKind::Internal, "[Sha256] libcrypto refused a SHA-256 call");
+    fail(ErrorKind::Internal, "[MessageDigest] libcrypto refused a call");
   }
 }
 
 } // namespace
 
-struct Sha256::State {
+struct MessageDigest::State {
   std::unique_ptr<EVP_MD_CTX, FreeContext> context{EVP_MD_CTX_new()};
 };
 
-Sha256::Sha256() : state_(std::make_unique<State>()) {
+MessageDigest::MessageDigest(const char* algorithm)
+    : state_(std::make_unique<State>()) {
   if (!state_->context) {
     throw std::bad_alloc();
   }
-  require_success(
-      EVP_DigestInit_ex(state_->context.get(), EVP_sha256(), nullptr));
+  require_success(EVP_DigestInit_ex(
+      state_->context.get(), EVP_get_digestbyname(algorithm), nullptr));
 }
 
-Sha256::~Sha256() = default;
+MessageDigest::~MessageDigest() = default;
 
-Sha256& Sha256::update(std::span<const std::byte> bytes) {
+MessageDigest& MessageDigest::update(std::span<const std::byte> bytes) {
   require_success(
       EVP_DigestUpdate(state_->context.get(), bytes.data(), bytes.size()));
   return *this;
 }
 
-Sha256& Sha256::update(std::string_view text) {
+MessageDigest& MessageDigest::update(std::string_view text) {
   return update(std::as_bytes(std::span(text)));
 }
 
-std::string Sha256::hex_digest() {
-  std::array<unsigned char, 32> digest{};
+std::string MessageDigest::hex_digest() {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
   require_success(
-      EVP_DigestFinal_ex(state_->context.get(), digest.data(), nullptr));
+      EVP_DigestFinal_ex(state_->context.get(), digest.data(), &size));
   std::string text;
-  for (const unsigned char byte : digest) {
+  for (const unsigned char byte : std::span(digest).first(size)) {
     text += fmt::format("{:02x}", byte);
   }
   return text;

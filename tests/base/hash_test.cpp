@@ -28,5 +28,15 @@ TEST(Sha256, PiecesGiveTheDigestOfTheWhole) {
   }
 }
 
+TEST(Sha1, GivesThePublishedDigests) {
+  // FIPS 180-4 example "abc", and what git calls an empty blob.
+  EXPECT_EQ(
+      Sha1().update("abc").hex_digest(),
+      "a9993e364706816aba3e25717850c26c9cd0d89d");
+  EXPECT_EQ(
+      Sha1().update(std::string_view("blob 0\0", 7)).hex_digest(),
+      "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+}
+
 } // namespace
 } // namespace optiq
