@@ -13,7 +13,6 @@ namespace {
 namespace fs = std::filesystem;
 using artifacts::Json;
 
-constexpr const char* kIndexName = "model.safetensors.index.json";
 // Vision and audio towers that the Python original keeps beside the model: in
 // its index, but no part of the text model.
 constexpr const char* kVisionName = "optiq_vision.safetensors";
@@ -56,26 +55,8 @@ bool is_file_name(const std::string& text) {
 
 /** The shards that the index names, sorted. */
 std::vector<fs::path> shards_of_index(const fs::path& index) {
-  const std::string where = index.string();
-  const Json json = artifacts::read_json_file(index);
-  const Json& weight_map =
-      artifacts::required_object(json, "weight_map", where);
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : weight_map.items()) {
-    if (!file.is_string() || !is_file_name(file.get<std::string>())) {
-      fail(
-          ErrorKind::Corrupt,
-          "[ModelDirectory] {}: tensor '{}' is in {}, expected the name of a "
-          "file beside the index",
-          where,
-          tensor,
-          artifacts::describe(file));
-    }
-    names.insert(file.get<std::string>());
-  }
-  names.erase(kVisionName);
   std::vector<fs::path> shards;
-  for (const std::string& name : names) {
+  for (const std::string& name : shard_names(index)) {
     const fs::path shard = index.parent_path() / name;
     if (!fs::exists(shard)) {
       fail(
@@ -83,7 +64,7 @@ std::vector<fs::path> shards_of_index(const fs::path& index) {
           "[ModelDirectory] {}: named by {}, but not there. Interrupted "
           "download?",
           shard.string(),
-          kIndexName);
+          kWeightIndexName);
     }
     shards.push_back(shard);
   }
@@ -124,7 +105,7 @@ std::vector<fs::path> shards_of_glob(const fs::path& directory) {
 }
 
 std::vector<fs::path> find_shards(const fs::path& directory) {
-  const fs::path index = directory / kIndexName;
+  const fs::path index = directory / kWeightIndexName;
   std::vector<fs::path> shards =
       fs::exists(index) ? shards_of_index(index) : shards_of_glob(directory);
   if (shards.empty()) {
@@ -276,24 +257,52 @@ void ModelDirectory::copy_side_files(const fs::path& to) const {
   }
 }
 
+std::vector<std::string> shard_names(const fs::path& index) {
+  const std::string where = index.string();
+  const Json json = artifacts::read_json_file(index);
+  const Json& weight_map =
+      artifacts::required_object(json, "weight_map", where);
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : weight_map.items()) {
+    if (!file.is_string() || !is_file_name(file.get<std::string>())) {
+      fail(
+          ErrorKind::Corrupt,
+          "[ModelDirectory] {}: tensor '{}' is in {}, expected the name of a "
+          "file beside the index",
+          where,
+          tensor,
+          artifacts::describe(file));
+    }
+    names.insert(file.get<std::string>());
+  }
+  names.erase(kVisionName);
+  return {names.begin(), names.end()};
+}
+
+bool is_side_file(const std::string& name) {
+  const auto is_name = [&](const char* side) { return name == side; };
+  const auto is_prefix = [&](const char* side) {
+    return name.starts_with(side);
+  };
+  return std::any_of(std::begin(kSideFiles), std::end(kSideFiles), is_name) ||
+      std::any_of(
+             std::begin(kSidePrefixes), std::end(kSidePrefixes), is_prefix);
+}
+
 void copy_side_files(const fs::path& from, const fs::path& to) {
-  std::set<std::string> names(std::begin(kSideFiles), std::end(kSideFiles));
+  std::set<std::string> names;
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
     const std::string name = entry.path().filename().string();
-    for (const char* prefix : kSidePrefixes) {
-      if (name.starts_with(prefix)) {
-        names.insert(name);
-      }
+    // is_regular_file follows links: a hub cache holds nothing else.
+    if (is_side_file(name) && entry.is_regular_file()) {
+      names.insert(name);
     }
   }
   for (const std::string& name : names) {
-    // is_regular_file follows links: a hub cache holds nothing else.
-    if (fs::is_regular_file(from / name)) {
-      const auto content = MappedFile::open(from / name);
-      OutputFile copy(to / name, content->bytes().size());
-      copy.write(content->bytes());
-      copy.finish();
-    }
+    const auto content = MappedFile::open(from / name);
+    OutputFile copy(to / name, content->bytes().size());
+    copy.write(content->bytes());
+    copy.finish();
   }
 }
 

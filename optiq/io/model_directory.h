@@ -88,6 +88,16 @@ class ModelDirectory {
   std::uint64_t file_bytes_ = 0;
 };
 
+/** Names the shards of a model that has more than one. */
+inline constexpr const char* kWeightIndexName = "model.safetensors.index.json";
+
+/** The shards of text generation that such an index names, sorted: names of
+ * files beside it. Throws Corrupt. */
+std::vector<std::string> shard_names(const std::filesystem::path& index);
+
+/** Whether copy_side_files takes a file of this name. */
+bool is_side_file(const std::string& name);
+
 /** As ModelDirectory::copy_side_files, of a real directory. */
 void copy_side_files(
     const std::filesystem::path& from,

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optiq/base/progress.h"
+#include "optiq/io/hub_id.h"
+
+namespace optiq::io {
+
+/** How the hub is reached. */
+struct HubSettings {
+  std::string endpoint = "https://huggingface.co";
+  std::string token; // "" = none
+  std::string ca_file; // certificate authorities; "" = the system's
+  std::filesystem::path cache; // see HubCache
+  bool offline = false; // never use the network
+};
+
+/**
+ * From the environment, as huggingface_hub reads it: HF_ENDPOINT; HF_TOKEN,
+ * else the file HF_TOKEN_PATH or HF_HOME/token; HF_HUB_CACHE, else HF_HOME/hub
+ * (HF_HOME: ~/.cache/huggingface); HF_HUB_OFFLINE; SSL_CERT_FILE.
+ */
+HubSettings hub_settings();
+
+/** A model on this machine. */
+struct ResolvedModel {
+  std::filesystem::path path; // a model directory, or a .gguf file
+  std::optional<HubId> id; // where it came from, when from the hub
+  std::string commit; // of the hub's repository
+  std::vector<std::string> notices; // what the user should know
+};
+
+/**
+ * What the user named as a model: a local path when there is one, else
+ * org/name[@revision][:file.gguf] of the hub, whose missing files are fetched.
+ * A revision that is cached is used without the network when it is a commit,
+ * when offline is set, and, with a notice, when the hub does not answer.
+ * Reports the stage "download" in bytes. Throws NotFound saying what was
+ * tried, Denied, Corrupt, Exhausted, Io.
+ */
+ResolvedModel resolve_model(
+    const std::string& model,
+    const HubSettings& settings,
+    const ProgressSink& progress);
+
+/** Fetches what is missing of a model; no local path is considered. */
+ResolvedModel fetch_model(
+    const HubId& id,
+    const HubSettings& settings,
+    const ProgressSink& progress);
+
+} // namespace optiq::io
