@@ -16,6 +16,9 @@ void add_eval_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_report_command(CLI::App& app);
+void add_list_command(CLI::App& app);
+void add_pull_command(CLI::App& app);
+void add_rm_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);
 
 } // namespace optiq::cli

@@ -17,6 +17,7 @@
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/progress.h"
+#include "optiq/io/hub_cache.h"
 
 namespace optiq::cli {
 namespace {
@@ -36,7 +37,10 @@ struct ConvertFlags {
   quant::ConvertOptions options;
 };
 
-std::string default_output(const std::string& source) {
+std::string default_output(const fs::path& source) {
+  if (const auto repo = io::repo_of_snapshot(source)) {
+    return (fs::path("optiq_output") / fs::path(*repo).filename()).string();
+  }
   const fs::path path = fs::weakly_canonical(source);
   fs::path name =
       path.has_filename() ? path.filename() : path.parent_path().filename();
@@ -48,9 +52,6 @@ std::string default_output(const std::string& source) {
 
 quant::ConvertOptions to_options(const ConvertFlags& flags) {
   quant::ConvertOptions options = flags.options;
-  options.source = flags.source;
-  options.output =
-      flags.output.empty() ? default_output(flags.source) : flags.output;
   options.plan.protect = flags.protect;
   if (flags.bits && options.plan.method != "uniform") {
     fail(
@@ -69,6 +70,10 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   if (!flags.plan.empty()) {
     options.load_plan = flags.plan;
   }
+  options.source =
+      find_model(flags.source, parse_progress_mode(flags.progress));
+  options.output =
+      flags.output.empty() ? default_output(options.source) : flags.output;
   return options;
 }
 

@@ -316,7 +316,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::IsMember({"kl", "ppl", "exact-match", "needle"}))
       ->option_text("kl|ppl|exact-match|needle");
   command->add_option(
-      "--reference", flags->reference, "Model directory to compare with (kl)");
+      "--reference", flags->reference, "Model to compare with (kl)");
   command->add_option(
       "--data",
       flags->data,

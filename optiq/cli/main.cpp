@@ -45,6 +45,9 @@ int run(int argc, char** argv) {
   optiq::cli::add_bench_command(app);
   optiq::cli::add_inspect_command(app);
   optiq::cli::add_report_command(app);
+  optiq::cli::add_list_command(app);
+  optiq::cli::add_pull_command(app);
+  optiq::cli::add_rm_command(app);
   optiq::cli::add_doctor_command(app);
   try {
     app.parse(argc, argv);

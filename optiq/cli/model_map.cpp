@@ -6,6 +6,7 @@
 
 #include <mlx/dtype.h>
 
+#include "optiq/io/hub_cache.h"
 #include "optiq/models/checkpoint.h"
 
 namespace optiq::cli {
@@ -130,7 +131,10 @@ artifacts::ModelMap map_model(const io::ModelDirectory& directory) {
     mapper.add(tensor);
   }
   artifacts::ModelMap map = std::move(mapper).finish();
-  map.name = std::filesystem::canonical(directory.path()).filename().string();
+  map.name =
+      io::repo_of_snapshot(directory.path())
+          .value_or(
+              std::filesystem::canonical(directory.path()).filename().string());
   map.model_type = artifacts::required<std::string>(
       directory.config(),
       "model_type",

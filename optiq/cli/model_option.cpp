@@ -7,17 +7,37 @@
 #include "optiq/base/thread_pool.h"
 
 namespace optiq::cli {
+namespace {
+
+/** Runs a download with its progress and its notices on stderr. */
+template <typename Run>
+io::ResolvedModel with_progress(ProgressMode mode, const Run& run) {
+  ProgressPrinter printer(mode);
+  io::ResolvedModel found =
+      run([&](const ProgressEvent& event) { printer.show(event); });
+  printer.finish();
+  for (const std::string& notice : found.notices) {
+    fmt::print(stderr, "note: {}\n", notice);
+  }
+  return found;
+}
+
+} // namespace
 
 void add_model_option(CLI::App& command, std::string& model) {
   auto* positional = command.add_option(
-      "MODEL", model, "Model directory (MLX or Hugging Face) or .gguf file");
+      "MODEL",
+      model,
+      "Model directory (MLX or Hugging Face), .gguf file, or "
+      "org/name[@revision] of the hub");
   auto* flag = command.add_option("-m,--model", model, "The same as MODEL");
   positional->excludes(flag);
   command.parse_complete_callback([&command, &model] {
     if (model.empty()) {
       fail(
           ErrorKind::InvalidInput,
-          "[{}] no model given. Name a model directory: optiq {} DIR",
+          "[{}] no model given. Name a model directory or a model of the hub: "
+          "optiq {} DIR",
           command.get_name(),
           command.get_name());
     }
@@ -53,8 +73,23 @@ const char* name_of(kernels::Compute compute) {
   return compute == kernels::Compute::Fast ? "fast" : "exact";
 }
 
+std::filesystem::path find_model(const std::string& model, ProgressMode mode) {
+  return with_progress(
+             mode,
+             [&](const ProgressSink& sink) {
+               return io::resolve_model(model, io::hub_settings(), sink);
+             })
+      .path;
+}
+
+io::ResolvedModel fetch_showing(const io::HubId& id, ProgressMode mode) {
+  return with_progress(mode, [&](const ProgressSink& sink) {
+    return io::fetch_model(id, io::hub_settings(), sink);
+  });
+}
+
 io::ModelDirectory open_model(const std::string& model) {
-  return io::ModelDirectory::open(model);
+  return io::ModelDirectory::open(find_model(model));
 }
 
 std::shared_ptr<const models::Model> load_checked(

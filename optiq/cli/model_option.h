@@ -1,10 +1,13 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
 #include <CLI/CLI.hpp>
 
+#include "optiq/cli/progress.h"
+#include "optiq/io/hub.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/kernels/kernels.h"
 #include "optiq/models/model.h"
@@ -21,6 +24,16 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute);
 void add_threads_option(CLI::App& command);
 
 const char* name_of(kernels::Compute compute);
+
+/** The directory or file that the user named as MODEL: a local path, or a name
+ * on the hub, whose missing files are fetched (progress on stderr). */
+std::filesystem::path find_model(
+    const std::string& model,
+    ProgressMode mode = ProgressMode::Auto);
+
+/** Fetches what is missing of a model of the hub. Progress and notices go to
+ * stderr. */
+io::ResolvedModel fetch_showing(const io::HubId& id, ProgressMode mode);
 
 /** Opens what the user named as MODEL. */
 io::ModelDirectory open_model(const std::string& model);

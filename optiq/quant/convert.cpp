@@ -10,6 +10,7 @@
 #include "optiq/base/file.h"
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
+#include "optiq/io/hub_cache.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/sensitivity.h"
@@ -66,6 +67,9 @@ void check_paths(const ConvertOptions& options) {
 }
 
 std::string base_name(const fs::path& source) {
+  if (const auto repo = io::repo_of_snapshot(source)) {
+    return *repo;
+  }
   // "dir/" and "." have no file name of their own.
   const fs::path path = fs::weakly_canonical(source);
   return path.has_filename() ? path.filename().string()
