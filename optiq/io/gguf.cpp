@@ -219,7 +219,7 @@ class GgufFile::Parser {
     if (version == 2 || version == 3) {
       return;
     }
-    const bool swapped = (version & 0xffff) == 0;
+    const bool swapped = version != 0 && (version & 0xffff) == 0;
     fail(
         ErrorKind::Unsupported,
         "[GgufFile] {}: {}, expected version 2 or 3, little-endian. Convert "
