@@ -44,13 +44,8 @@ constexpr const char* kWordsOf[] = {
     // Qwen 2, 2.5, 3
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
     R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-    // Mistral NeMo
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*)"
-    R"([\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?)"
-    R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
 };
-enum Words { kLlama3Words, kQwen2Words, kTekkenWords, kGpt2Words, kDigitWords };
+enum Words { kLlama3Words, kQwen2Words, kGpt2Words, kDigitWords };
 
 struct PreTokenizerRow {
   const char* name; // of tokenizer.ggml.pre
@@ -69,7 +64,6 @@ constexpr PreTokenizerRow kPreTokenizers[] = {
     {"llama-v3", kLlama3Words, true, false, true},
     {"qwen2", kQwen2Words, false, true},
     {"deepseek-r1-qwen", kQwen2Words, false, true},
-    {"tekken", kTekkenWords, true, false, true},
 };
 
 /** The vocabulary of a file, checked. */
