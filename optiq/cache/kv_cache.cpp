@@ -16,10 +16,8 @@ std::size_t recurrent_bytes(const RecurrentFormat& format) {
   return (format.conv_floats + format.state_floats) * sizeof(float);
 }
 
-std::size_t blocks_for(int n_tokens) {
-  return (static_cast<std::size_t>(std::max(0, n_tokens)) +
-          kernels::kKvBlockTokens - 1) /
-      kernels::kKvBlockTokens;
+std::size_t blocks_for(std::size_t n_tokens) {
+  return (n_tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
 }
 
 /** Bytes of one piece of a layer's memory. */
@@ -30,12 +28,35 @@ std::size_t piece_bytes(const LayerFormat& format) {
   return recurrent_bytes(std::get<RecurrentFormat>(format));
 }
 
+/** The first block that a token at `position` or later sees. */
+std::size_t first_visible_block(const kernels::KvFormat& format, int position) {
+  const int hidden =
+      format.window == 0 ? 0 : std::max(0, position - format.window + 1);
+  return static_cast<std::size_t>(hidden) / kernels::kKvBlockTokens;
+}
+
+/** The most blocks that a layer holds at once, as sequence_bytes. */
+std::size_t most_blocks(
+    const kernels::KvFormat& format,
+    std::size_t n_tokens,
+    std::size_t max_rows) {
+  const std::size_t all = blocks_for(n_tokens);
+  if (format.window == 0) {
+    return all;
+  }
+  // The window before a chunk and the chunk, the first block begun anywhere.
+  return std::min(
+      all,
+      blocks_for(format.window - 1 + max_rows + kernels::kKvBlockTokens - 1));
+}
+
 } // namespace
 
-std::size_t bytes_per_token(std::span<const LayerFormat> layers) {
+std::size_t bytes_per_token(std::span<const LayerFormat> layers, int length) {
   std::size_t bytes = 0;
   for (const LayerFormat& layer : layers) {
-    if (const auto* kv = std::get_if<kernels::KvFormat>(&layer)) {
+    const auto* kv = std::get_if<kernels::KvFormat>(&layer);
+    if (kv != nullptr && (kv->window == 0 || length < kv->window)) {
       bytes += kv->block_bytes() / kernels::kKvBlockTokens;
     }
   }
@@ -47,6 +68,32 @@ std::size_t fixed_bytes(std::span<const LayerFormat> layers) {
   for (const LayerFormat& layer : layers) {
     if (const auto* recurrent = std::get_if<RecurrentFormat>(&layer)) {
       bytes += recurrent_bytes(*recurrent);
+    }
+  }
+  return bytes;
+}
+
+std::size_t read_bytes(std::span<const LayerFormat> layers, int length) {
+  std::size_t bytes = fixed_bytes(layers);
+  for (const LayerFormat& layer : layers) {
+    if (const auto* kv = std::get_if<kernels::KvFormat>(&layer)) {
+      const int seen =
+          kv->window == 0 ? length : std::min(length, kv->window - 1);
+      bytes += kv->block_bytes() / kernels::kKvBlockTokens *
+          static_cast<std::size_t>(seen);
+    }
+  }
+  return bytes;
+}
+
+std::size_t sequence_bytes(
+    std::span<const LayerFormat> layers,
+    std::size_t n_tokens,
+    std::size_t max_rows) {
+  std::size_t bytes = fixed_bytes(layers);
+  for (const LayerFormat& layer : layers) {
+    if (const auto* kv = std::get_if<kernels::KvFormat>(&layer)) {
+      bytes += kv->block_bytes() * most_blocks(*kv, n_tokens, max_rows);
     }
   }
   return bytes;
@@ -144,10 +191,29 @@ void Sequence::reserve(int n_tokens) {
   std::vector<std::size_t> pieces(layers_.size());
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     pieces[i] = std::holds_alternative<kernels::KvFormat>(layers_[i])
-        ? std::max(tables_[i].size(), blocks_for(n_tokens))
+        ? std::max(
+              tables_[i].size(),
+              blocks_for(static_cast<std::size_t>(std::max(0, n_tokens))))
         : tables_[i].size();
   }
   grow(pieces);
+}
+
+void Sequence::commit(int n_tokens) {
+  length_ += n_tokens;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const auto* kv = std::get_if<kernels::KvFormat>(&layers_[i]);
+    if (kv == nullptr) {
+      continue;
+    }
+    // Hidden blocks are a prefix; those before the last null went earlier.
+    for (std::size_t b = first_visible_block(*kv, length_);
+         b > 0 && tables_[i][b - 1] != nullptr;
+         --b) {
+      pool_->release(tables_[i][b - 1], piece_bytes(layers_[i]));
+      tables_[i][b - 1] = nullptr;
+    }
+  }
 }
 
 void Sequence::grow(const std::vector<std::size_t>& pieces) {
@@ -184,7 +250,9 @@ void Sequence::grow(const std::vector<std::size_t>& pieces) {
 void Sequence::shrink(const std::vector<std::size_t>& pieces) {
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     while (tables_[i].size() > pieces[i]) {
-      pool_->release(tables_[i].back(), piece_bytes(layers_[i]));
+      if (tables_[i].back() != nullptr) {
+        pool_->release(tables_[i].back(), piece_bytes(layers_[i]));
+      }
       tables_[i].pop_back();
     }
   }

@@ -21,10 +21,22 @@ struct RecurrentFormat {
 /** What one layer keeps per sequence. Data, so that a format is a row. */
 using LayerFormat = std::variant<kernels::KvFormat, RecurrentFormat>;
 
-/** Bytes that one more token costs over all layers, and what a sequence costs
- * before its first token. */
-std::size_t bytes_per_token(std::span<const LayerFormat> layers);
+/** What one more token costs over all layers when `length` are there: a layer
+ * whose window is full costs nothing more. */
+std::size_t bytes_per_token(
+    std::span<const LayerFormat> layers,
+    int length = 0);
+/** What a sequence costs before its first token. */
 std::size_t fixed_bytes(std::span<const LayerFormat> layers);
+/** What a token that follows `length` others reads: K/V within the windows,
+ * states. */
+std::size_t read_bytes(std::span<const LayerFormat> layers, int length);
+/** The most that a sequence holds at once while it grows to `n_tokens` by at
+ * most `max_rows` at a time, in whole blocks. */
+std::size_t sequence_bytes(
+    std::span<const LayerFormat> layers,
+    std::size_t n_tokens,
+    std::size_t max_rows);
 
 /**
  * The memory of all sequences: fixed-size blocks per format, recycled through
@@ -78,13 +90,13 @@ class Sequence {
   }
   /** Makes room for n_tokens in all. Throws Exhausted; then nothing changed. */
   void reserve(int n_tokens);
-  void commit(int n_tokens) {
-    length_ += n_tokens;
-  }
+  /** Gives back the blocks that every later token's window hides. */
+  void commit(int n_tokens);
 
   const LayerFormat& format(int layer) const {
     return layers_[layer];
   }
+  /** By absolute position / 64; null where the window hides the block. */
   std::span<std::byte* const> blocks(int layer) const {
     return tables_[layer];
   }
@@ -98,7 +110,7 @@ class Sequence {
 
   std::shared_ptr<BlockPool> pool_;
   std::vector<LayerFormat> layers_;
-  std::vector<std::vector<std::byte*>> tables_; // per layer
+  std::vector<std::vector<std::byte*>> tables_; // per layer, null if released
   int length_ = 0;
 };
 

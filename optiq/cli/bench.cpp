@@ -99,10 +99,10 @@ std::size_t cache_bytes(const models::Model& model, const BenchFlags& flags) {
   const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
   const auto tokens = static_cast<std::size_t>(
       std::max(flags.prompt, flags.context + flags.gen));
-  const std::size_t blocks = tokens / kernels::kKvBlockTokens + 1;
-  const std::size_t sequence = cache::fixed_bytes(layout) +
-      cache::bytes_per_token(layout) * blocks * kernels::kKvBlockTokens;
-  return sequence * static_cast<std::size_t>(flags.batch);
+  // A run past the prompt may begin one block more.
+  return cache::sequence_bytes(
+             layout, tokens + 1, generate::EngineOptions{}.prefill_chunk) *
+      static_cast<std::size_t>(flags.batch);
 }
 
 /** What a decode step reads, per token: every matrix that all tokens share
@@ -117,10 +117,9 @@ double bytes_per_token(const models::Model& model, const BenchFlags& flags) {
     }
   }
   const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
-  const double length = flags.context + flags.gen / 2.0;
+  const int length = flags.context + flags.gen / 2;
   return static_cast<double>(weights) / flags.batch +
-      static_cast<double>(cache::fixed_bytes(layout)) +
-      static_cast<double>(cache::bytes_per_token(layout)) * length;
+      static_cast<double>(cache::read_bytes(layout, length));
 }
 
 class Bench {

@@ -161,10 +161,10 @@ std::size_t cache_bytes(
     const GenerateFlags& flags,
     std::size_t n_prompt) {
   const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
-  const std::size_t tokens = n_prompt + flags.max_tokens;
-  const std::size_t blocks = tokens / kernels::kKvBlockTokens + 1;
-  return cache::fixed_bytes(layout) +
-      cache::bytes_per_token(layout) * blocks * kernels::kKvBlockTokens;
+  return cache::sequence_bytes(
+      layout,
+      n_prompt + flags.max_tokens,
+      generate::EngineOptions{}.prefill_chunk);
 }
 
 void run_generate(const GenerateFlags& flags) {

@@ -16,10 +16,7 @@ std::size_t cache_bytes(
     kernels::Compute compute,
     std::size_t tokens) {
   const auto layout = model.cache_layout(models::kv_dtype(compute));
-  const std::size_t blocks =
-      (tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
-  return cache::fixed_bytes(layout) +
-      cache::bytes_per_token(layout) * blocks * kernels::kKvBlockTokens;
+  return cache::sequence_bytes(layout, tokens, tokens);
 }
 
 std::vector<RowBatch> pack_rows(

@@ -38,6 +38,24 @@ TEST(Formats, CountBytes) {
   EXPECT_EQ(fixed_bytes(kLayers), 80 * sizeof(float));
 }
 
+/** kKv that sees `window` tokens. */
+kernels::KvFormat windowed(int window) {
+  kernels::KvFormat format = kKv;
+  format.window = window;
+  return format;
+}
+
+TEST(Formats, CountNothingBeyondAWindow) {
+  const std::vector<LayerFormat> layers{kKv, windowed(100), kRecurrent};
+  const std::size_t token = kBlock / 64;
+  EXPECT_EQ(bytes_per_token(layers, 99), 2 * token);
+  EXPECT_EQ(bytes_per_token(layers, 100), token);
+  const std::size_t fixed = fixed_bytes(layers);
+  // The token's own row is written, not read.
+  EXPECT_EQ(read_bytes(layers, 99), fixed + 2 * 99 * token);
+  EXPECT_EQ(read_bytes(layers, 1000), fixed + (1000 + 99) * token);
+}
+
 TEST(BlockPool, RespectsTheCapAndSaysTheNumbers) {
   BlockPool pool(1000);
   std::byte* a = pool.allocate(600);
@@ -117,6 +135,64 @@ TEST(Sequence, StartsWithZeroStatesApart) {
             0.0f),
         50);
   }
+}
+
+/** The first block that a row at `length` or later sees, token by token. */
+std::size_t first_seen_block(int window, int length) {
+  for (int token = 0; token <= length; ++token) {
+    if (length - token < window) {
+      return token / 64;
+    }
+  }
+  return 0;
+}
+
+TEST(Sequence, HoldsNoMoreThanItsWindowAndOneChunk) {
+  constexpr int kTokens = 1500;
+  for (const int window : {1, 63, 64, 65, 100, 512, 5000}) {
+    const std::vector<LayerFormat> layers{windowed(window)};
+    for (const int chunk : {1, 63, 64, 65, 300}) {
+      const std::size_t bound = sequence_bytes(layers, kTokens, chunk);
+      auto pool = std::make_shared<BlockPool>(1 << 30);
+      Sequence sequence(pool, layers);
+      std::size_t most = 0;
+      while (sequence.length() < kTokens) {
+        const int rows = std::min(chunk, kTokens - sequence.length());
+        const std::size_t first = first_seen_block(window, sequence.length());
+        sequence.reserve(sequence.length() + rows);
+        most = std::max(most, pool->used_bytes());
+        const auto blocks = sequence.blocks(0);
+        const std::size_t end = (sequence.length() + rows + 63) / 64;
+        ASSERT_EQ(blocks.size(), end);
+        for (std::size_t b = 0; b < end; ++b) {
+          ASSERT_EQ(blocks[b] != nullptr, b >= first)
+              << window << " " << chunk << " " << sequence.length() << " " << b;
+        }
+        sequence.commit(rows);
+      }
+      EXPECT_LE(most, bound) << window << " " << chunk;
+      // At most one block less: the worst offset need not occur.
+      EXPECT_GE(most + kBlock, bound) << window << " " << chunk;
+      const std::size_t kept =
+          (kTokens + 63) / 64 - first_seen_block(window, kTokens);
+      EXPECT_EQ(pool->used_bytes(), kept * kBlock);
+    }
+  }
+}
+
+TEST(Sequence, ReleasesOnlyWindowedLayers) {
+  auto pool = std::make_shared<BlockPool>(1 << 20);
+  {
+    const std::vector<LayerFormat> layers{kKv, windowed(64), kRecurrent};
+    Sequence sequence(pool, layers);
+    sequence.reserve(640);
+    sequence.commit(640);
+    EXPECT_EQ(pool->used_bytes(), fixed_bytes(layers) + (10 + 1) * kBlock);
+    EXPECT_NE(sequence.blocks(0)[0], nullptr);
+    EXPECT_EQ(sequence.blocks(1)[8], nullptr);
+    EXPECT_NE(sequence.blocks(1)[9], nullptr);
+  }
+  EXPECT_EQ(pool->used_bytes(), 0U);
 }
 
 TEST(Sequence, FailedReserveChangesNothing) {
