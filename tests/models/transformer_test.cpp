@@ -1,0 +1,310 @@
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "support/expect_error.h"
+#include "support/scratch_folder.h"
+
+#include "optiq/generate/generator.h"
+#include "optiq/io/array.h"
+#include "optiq/io/safetensors.h"
+#include "optiq/models/checkpoint.h"
+#include "optiq/models/model.h"
+
+namespace optiq::models {
+namespace {
+
+using artifacts::Json;
+using generate::Engine;
+
+constexpr int kVocab = 97;
+constexpr int kHidden = 32;
+constexpr int kInner = 48;
+
+Json sizes(const char* model_type) {
+  return {
+      {"model_type", model_type},
+      {"vocab_size", kVocab},
+      {"hidden_size", kHidden},
+      {"intermediate_size", kInner},
+      {"num_hidden_layers", 4},
+      {"num_attention_heads", 4},
+      {"num_key_value_heads", 2},
+      {"head_dim", 16},
+      {"rms_norm_eps", 1e-6},
+      {"rope_theta", 1e4},
+      {"max_position_embeddings", 4096},
+      {"tie_word_embeddings", true}};
+}
+
+Json gemma(int window) {
+  Json config = sizes("gemma3_text");
+  config["query_pre_attn_scalar"] = 16;
+  config["sliding_window"] = window;
+  config["sliding_window_pattern"] = 2;
+  return config;
+}
+
+io::TensorToWrite
+random_tensor(const std::string& name, mx::Shape shape, std::mt19937& random) {
+  mx::array values = io::make_array(shape, mx::float32);
+  std::normal_distribution<float> normal(
+      0.f, 1.f / std::sqrt(static_cast<float>(shape.back())));
+  for (float& value : io::mutable_floats(values)) {
+    value = normal(random);
+  }
+  return {.name = name, .dtype = mx::float32, .shape = shape, .make = [values] {
+            return values;
+          }};
+}
+
+/** A model directory of the sizes above, with what `extra` names added. */
+void write_model(
+    const std::filesystem::path& folder,
+    const Json& config,
+    const std::vector<std::string>& extra = {}) {
+  std::mt19937 random(3);
+  std::vector<io::TensorToWrite> tensors;
+  const auto add = [&](const std::string& name, mx::Shape shape) {
+    tensors.push_back(random_tensor(name, std::move(shape), random));
+  };
+  const bool is_gemma = config["model_type"] == "gemma3_text";
+  const bool has_head_norms = is_gemma || config["model_type"] == "qwen3";
+  add("model.embed_tokens.weight", {kVocab, kHidden});
+  add("model.norm.weight", {kHidden});
+  for (int i = 0; i < 4; ++i) {
+    const std::string p = "model.layers." + std::to_string(i) + ".";
+    add(p + "self_attn.q_proj.weight", {64, kHidden});
+    add(p + "self_attn.k_proj.weight", {32, kHidden});
+    add(p + "self_attn.v_proj.weight", {32, kHidden});
+    add(p + "self_attn.o_proj.weight", {kHidden, 64});
+    add(p + "mlp.gate_proj.weight", {kInner, kHidden});
+    add(p + "mlp.up_proj.weight", {kInner, kHidden});
+    add(p + "mlp.down_proj.weight", {kHidden, kInner});
+    add(p + "input_layernorm.weight", {kHidden});
+    add(p + "post_attention_layernorm.weight", {kHidden});
+    if (is_gemma) {
+      add(p + "pre_feedforward_layernorm.weight", {kHidden});
+      add(p + "post_feedforward_layernorm.weight", {kHidden});
+    }
+    if (has_head_norms) {
+      add(p + "self_attn.q_norm.weight", {16});
+      add(p + "self_attn.k_norm.weight", {16});
+    }
+  }
+  for (const std::string& name : extra) {
+    add(name, {kVocab, kHidden});
+  }
+  io::write_safetensors(folder / "model.safetensors", tensors, {});
+  test::write_file(folder / "config.json", config.dump());
+}
+
+std::shared_ptr<const Model> make_model(
+    const Json& config,
+    const std::vector<std::string>& extra = {}) {
+  const test::ScratchFolder folder;
+  write_model(folder.path(), config, extra);
+  return load_model(io::ModelDirectory::open(folder.path()));
+}
+
+std::vector<std::int32_t> random_tokens(int n) {
+  std::mt19937 random(5);
+  std::uniform_int_distribution<std::int32_t> any(0, kVocab - 1);
+  std::vector<std::int32_t> tokens(n);
+  for (auto& token : tokens) {
+    token = any(random);
+  }
+  return tokens;
+}
+
+std::size_t
+bytes_needed(const Model& model, int n_tokens, int chunk, mx::Dtype dtype) {
+  return cache::sequence_bytes(model.cache_layout(dtype), n_tokens, chunk);
+}
+
+bool bit_equal(const mx::array& a, const mx::array& b) {
+  return a.shape() == b.shape() &&
+      std::memcmp(a.data<float>(), b.data<float>(), a.nbytes()) == 0;
+}
+
+// The cap is what sequence_bytes promises: a sequence that kept a hidden block
+// would run out.
+TEST(SlidingWindow, ChunksDoNotChangeABitAndMemoryStaysBounded) {
+  const auto tokens = random_tokens(280);
+  for (const int window : {1, 64, 130}) {
+    const auto model = make_model(gemma(window));
+    const auto run = [&](int chunk) {
+      Engine engine(
+          model,
+          {.compute = kernels::Compute::Exact,
+           .prefill_chunk = chunk,
+           .max_cache_bytes = bytes_needed(*model, 280, chunk, mx::float32)});
+      return engine.extend(*engine.new_sequence(), tokens, 280);
+    };
+    const mx::array whole = run(280);
+    for (const int chunk : {1, 63, 65}) {
+      EXPECT_TRUE(bit_equal(run(chunk), whole)) << window << " " << chunk;
+    }
+  }
+}
+
+TEST(SlidingWindow, BatchesDoNotChangeABit) {
+  const auto tokens = random_tokens(320);
+  const auto model = make_model(gemma(65));
+  Engine engine(model, {.prefill_chunk = 128});
+  const std::vector<int> lengths{10, 64, 65, 130, 300};
+  std::vector<std::unique_ptr<cache::Sequence>> batch;
+  std::vector<std::unique_ptr<cache::Sequence>> alone;
+  for (const int length : lengths) {
+    for (auto* sequences : {&batch, &alone}) {
+      sequences->push_back(engine.new_sequence());
+      engine.extend(
+          *sequences->back(), {tokens.data(), std::size_t(length)}, 1);
+    }
+  }
+  for (int step = 0; step < 20; ++step) {
+    std::vector<Engine::Work> work;
+    for (const auto& sequence : batch) {
+      work.push_back({sequence.get(), {&tokens[300 + step], 1}});
+    }
+    const mx::array together = engine.step(work);
+    for (std::size_t i = 0; i < alone.size(); ++i) {
+      const mx::array one =
+          engine.extend(*alone[i], {&tokens[300 + step], 1}, 1);
+      ASSERT_TRUE(bit_equal(io::row_range(together, int(i), 1), one))
+          << i << " " << step;
+    }
+  }
+}
+
+// A last-layer query reaches (window - 1) tokens back per layer, no further.
+TEST(SlidingWindow, ForgetsWhatNoLayerSees) {
+  Json config = sizes("mistral");
+  config["sliding_window"] = 20; // in all 4 layers
+  const auto model = make_model(config);
+  auto tokens = random_tokens(200);
+  const auto last = [&] {
+    Engine engine(model, {.compute = kernels::Compute::Exact});
+    return engine.extend(*engine.new_sequence(), tokens, 1);
+  };
+  const mx::array before = last();
+  const int reach = 4 * 19;
+  tokens[199 - reach - 1] = (tokens[199 - reach - 1] + 1) % kVocab;
+  EXPECT_TRUE(bit_equal(last(), before));
+  tokens[199 - reach] = (tokens[199 - reach] + 1) % kVocab;
+  EXPECT_FALSE(bit_equal(last(), before));
+}
+
+TEST(Layout, FollowsTheLayerKinds) {
+  Json config = gemma(100);
+  config["layer_types"] = {
+      "sliding_attention",
+      "full_attention",
+      "full_attention",
+      "sliding_attention"};
+  std::vector<int> windows;
+  for (const auto& format : make_model(config)->cache_layout(mx::bfloat16)) {
+    windows.push_back(std::get<kernels::KvFormat>(format).window);
+  }
+  EXPECT_EQ(windows, (std::vector<int>{100, 0, 0, 100}));
+}
+
+TEST(Layout, HasEveryModuleUnderItsMlxName) {
+  const auto model = make_model(sizes("llama"));
+  const auto modules = model->modules();
+  ASSERT_EQ(modules.size(), 1u + 4 * 7);
+  EXPECT_EQ(modules[0].name, "model.embed_tokens");
+  EXPECT_EQ(modules[0].layer, -1);
+  EXPECT_EQ(modules[8].name, "model.layers.1.self_attn.q_proj");
+  EXPECT_EQ(modules[8].layer, 1);
+}
+
+TEST(Head, IsTiedWhereTheConfigIsSilentAndItIsMissing) {
+  Json config = sizes("llama");
+  EXPECT_TRUE(make_model(config)->info().tied_head);
+  // Stored all the same: dropped.
+  EXPECT_TRUE(make_model(config, {"lm_head.weight"})->info().tied_head);
+  config.erase("tie_word_embeddings");
+  EXPECT_TRUE(make_model(config)->info().tied_head);
+  EXPECT_FALSE(make_model(config, {"lm_head.weight"})->info().tied_head);
+  config["tie_word_embeddings"] = false;
+  test::expect_error(
+      ErrorKind::NotFound, {"lm_head.weight"}, [&] { make_model(config); });
+}
+
+TEST(Checkpoint, DropsStoredFrequenciesAndRefusesStrangers) {
+  const std::string attention = "model.layers.0.self_attn.";
+  make_model(sizes("llama"), {attention + "rotary_emb.inv_freq"});
+  test::expect_error(ErrorKind::Corrupt, {"q_norm.weight", "no place"}, [&] {
+    make_model(sizes("llama"), {attention + "q_norm.weight"});
+  });
+}
+
+TEST(Config, RefusesByNameWhatIsNotRun) {
+  struct Case {
+    const char* model_type;
+    const char* key;
+    Json value;
+    ErrorKind kind;
+    const char* named;
+  };
+  const Json yarn{{"rope_type", "yarn"}, {"factor", 4.0}};
+  const Json no_blend{
+      {"rope_type", "llama3"},
+      {"factor", 8.0},
+      {"low_freq_factor", 4.0},
+      {"high_freq_factor", 4.0}};
+  using enum ErrorKind;
+  const std::vector<Case> cases{
+      {"llama", "attention_bias", true, Unsupported, "attention_bias"},
+      {"llama", "mlp_bias", true, Unsupported, "mlp_bias"},
+      {"llama", "rope_traditional", true, Unsupported, "rope_traditional"},
+      {"llama", "rope_scaling", yarn, Unsupported, "yarn"},
+      {"llama", "rope_scaling", no_blend, Corrupt, "high_freq_factor"},
+      {"llama", "rope_scaling", "yarn", Corrupt, "rope_scaling"},
+      {"llama", "partial_rotary_factor", 0.5, Unsupported, "partial_rotary"},
+      {"llama", "hidden_act", "gelu", Unsupported, "gelu"},
+      {"llama", "head_dim", 15, Unsupported, "head_dim"},
+      {"llama", "num_key_value_heads", 3, Corrupt, "num_key_value_heads"},
+      {"llama",
+       "layer_types",
+       Json::array({"full_attention"}),
+       Corrupt,
+       "layer_types"},
+      {"llama",
+       "layer_types",
+       Json::array({"chunked", "chunked", "chunked", "chunked"}),
+       Unsupported,
+       "chunked"},
+      {"llama", "rms_norm_eps", 0.0, Corrupt, "rms_norm_eps"},
+      {"qwen3", "use_sliding_window", true, Unsupported, "use_sliding_window"},
+      {"qwen3", "head_dim", nullptr, Corrupt, "head_dim"},
+      {"gemma3_text",
+       "final_logit_softcapping",
+       30.0,
+       Unsupported,
+       "final_logit_softcapping"},
+      {"gemma3_text",
+       "use_bidirectional_attention",
+       true,
+       Unsupported,
+       "use_bidirectional_attention"},
+      {"gemma3_text", "hidden_activation", "silu", Unsupported, "silu"},
+      {"gemma3_text", "sliding_window", nullptr, Corrupt, "sliding_window"}};
+  for (const Case& c : cases) {
+    Json config = std::string(c.model_type) == "gemma3_text"
+        ? gemma(64)
+        : sizes(c.model_type);
+    config[c.key] = c.value;
+    test::expect_error(
+        c.kind, {c.named, "config.json"}, [&] { make_model(config); });
+  }
+}
+
+} // namespace
+} // namespace optiq::models
