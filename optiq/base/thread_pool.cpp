@@ -36,7 +36,9 @@ struct alignas(kLine) LoneCounter {
 };
 
 void advance(Counter& counter, std::uint32_t to) {
-  counter.store(to, std::memory_order_release);
+  // Not a plain store: notify_all looks for sleepers, and that look must not
+  // come before the new value, or one who just falls asleep is missed.
+  counter.exchange(to, std::memory_order_seq_cst);
   counter.notify_all();
 }
 
