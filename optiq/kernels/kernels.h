@@ -68,13 +68,37 @@ class Matrix {
   std::shared_ptr<const Storage> storage_;
 };
 
+/** What rms_norm takes besides x. */
+struct RowNorm {
+  mx::array weight; // [in]
+  float eps = 0.f;
+};
+
 /** y_i = x W_i^T for every W_i: x [T, in] -> y_i [T, out_i]. The rows of x are
- * quantized once for all matrices that share a group size. */
+ * quantized once for all matrices that share a group size. With a norm, x is
+ * rms_norm(x): the same bits, in one pass. */
 std::vector<mx::array> matmul(
     const mx::array& x,
     std::span<const Matrix* const> weights,
-    Compute compute);
+    Compute compute,
+    const RowNorm* norm = nullptr);
 mx::array matmul(const mx::array& x, const Matrix& weight, Compute compute);
+
+/** add(residual, matmul(x, weight)), the same bits: residual [T, out]. */
+mx::array matmul_add(
+    const mx::array& x,
+    const Matrix& weight,
+    const mx::array& residual,
+    Compute compute);
+
+/** swiglu(matmul(x, gate), matmul(x, up)), the same bits; with a norm, x is
+ * rms_norm(x). */
+mx::array matmul_swiglu(
+    const mx::array& x,
+    const Matrix& gate,
+    const Matrix& up,
+    Compute compute,
+    const RowNorm* norm = nullptr);
 
 /** Rows `ids` of an embedding matrix, dequantized: [T, in] f32. Ids are
  * checked by the caller. */

@@ -1,5 +1,6 @@
 #include "optiq/kernels/cpu/activations.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -9,104 +10,168 @@
 // foreach_target.h comes first.
 #include <hwy/highway.h>
 
+#include "optiq/kernels/cpu/vector_math-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using F = hn::CappedTag<float, 16>;
-using I = hn::RebindToSigned<F>;
+using I = hn::RebindToSigned<F32>;
+
+constexpr int kMostUnit = 64;
+constexpr int kMostRows = 8; // of a block
+constexpr int kMostDigits = 2;
 
 // Below this a unit counts as zero: 1 / scale would leave the float range.
 constexpr float kTiniest = 1e-30f;
 
-/** max |x| of a unit as float bits: they order like the values, and NaN above
- * infinity, where a float max would lose it. */
-HWY_INLINE std::int32_t MaxAbsBits(const float* x, int unit) {
+/** One unit of one row, in the making. */
+struct Unit {
+  alignas(64) float values[kMostUnit];
+  alignas(64) std::int8_t planes[kMostDigits * kMostUnit]; // digit by digit
+  float scale;
+  float sum;
+};
+
+/** Loads the values, normalized as rms_norm does it, and returns max |x| as
+ * float bits: they order like the values, and NaN above infinity, where a float
+ * max would lose it. */
+HWY_INLINE std::int32_t LoadUnit(
+    const float* x,
+    const float* weight,
+    float inverse_rms,
+    int unit,
+    Unit& to) {
+  const F32 df;
   const I di;
   const auto mask = hn::Set(di, 0x7fffffff);
+  const auto inverse = hn::Set(df, inverse_rms);
   auto most = hn::Zero(di);
-  for (int i = 0; i < unit; i += static_cast<int>(hn::Lanes(di))) {
-    const auto bits = hn::BitCast(di, hn::LoadU(F(), x + i));
-    most = hn::Max(most, hn::And(bits, mask));
+  for (int i = 0; i < unit; i += static_cast<int>(hn::Lanes(df))) {
+    auto v = hn::LoadU(df, x + i);
+    if (weight != nullptr) {
+      v = hn::Mul(hn::Mul(v, inverse), hn::LoadU(df, weight + i));
+    }
+    hn::Store(v, df, to.values + i);
+    most = hn::Max(most, hn::And(hn::BitCast(di, v), mask));
   }
   return hn::ReduceMax(di, most);
 }
 
-/** Rounds x * inverse into `digits` int8 planes of `unit` values; returns their
- * integer sum. */
-HWY_INLINE std::int32_t RoundUnit(
-    const float* x,
-    float inverse,
-    int unit,
-    int digits,
-    std::int8_t* planes) {
-  const F df;
+/** Rounds value * inverse into `digits` int8 planes; returns the integer sum.
+ */
+HWY_INLINE std::int32_t
+RoundUnit(float inverse, int unit, int digits, Unit& to) {
+  const F32 df;
   const I di;
   const hn::Rebind<std::int8_t, I> d8;
   auto sum = hn::Zero(di);
   for (int i = 0; i < unit; i += static_cast<int>(hn::Lanes(di))) {
-    const auto v =
-        hn::NearestInt(hn::Mul(hn::LoadU(df, x + i), hn::Set(df, inverse)));
+    const auto v = hn::NearestInt(
+        hn::Mul(hn::Load(df, to.values + i), hn::Set(df, inverse)));
     sum = hn::Add(sum, v);
     if (digits == 1) {
-      hn::StoreU(hn::DemoteTo(d8, v), d8, planes + i);
+      hn::StoreU(hn::DemoteTo(d8, v), d8, to.planes + i);
     } else {
       const auto h = hn::ShiftRight<8>(hn::Add(v, hn::Set(di, 128)));
       const auto l = hn::Sub(v, hn::ShiftLeft<8>(h));
-      hn::StoreU(hn::DemoteTo(d8, h), d8, planes + i);
-      hn::StoreU(hn::DemoteTo(d8, l), d8, planes + unit + i);
+      hn::StoreU(hn::DemoteTo(d8, h), d8, to.planes + i);
+      hn::StoreU(hn::DemoteTo(d8, l), d8, to.planes + unit + i);
     }
   }
   return hn::ReduceSum(di, sum);
 }
 
+HWY_INLINE void
+QuantizeUnit(std::int32_t most_bits, int unit, int digits, Unit& to) {
+  // 127 * 256 + 127 is the largest value whose two digits both fit.
+  const float most = digits == 1 ? 127.f : 32639.f;
+  const auto peak = hwy::BitCastScalar<float>(most_bits);
+  const bool finite = peak <= std::numeric_limits<float>::max();
+  if (finite && peak >= kTiniest) {
+    to.scale = peak / most;
+    to.sum =
+        to.scale * static_cast<float>(RoundUnit(most / peak, unit, digits, to));
+  } else {
+    std::memset(to.planes, 0, sizeof(to.planes));
+    to.scale = to.sum = finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
+/** The planes of one row to its place among `rows` interleaved ones. */
+HWY_INLINE void PlaceCells(
+    const Unit& from,
+    int unit,
+    int digits,
+    int rows,
+    std::int32_t* cell) {
+  if (digits * rows == 1) {
+    std::memcpy(cell, from.planes, unit);
+    return;
+  }
+  for (int q = 0; q < unit / 4; ++q) {
+    for (int d = 0; d < digits; ++d) {
+      std::memcpy(cell, from.planes + d * unit + 4 * q, 4);
+      cell += rows;
+    }
+  }
+}
+
+/** One unit of all rows of a block; rows that only pad it are zero. */
+void QuantizeTask(
+    const float* x,
+    const float* weight,
+    const float* inverse_rms,
+    const Activations& to,
+    int block,
+    std::size_t u) {
+  const ActivationLayout& layout = to.layout;
+  const int unit = layout.unit;
+  const int rows = layout.rows_of_block(block);
+  std::int32_t* cells = to.cells + layout.cell_offset(block) +
+      u * (unit / 4) * layout.digits * rows;
+  float* scales = to.scales + layout.scale_offset(block) + u * 2 * rows;
+  Unit work;
+  for (int r = 0; r < rows; ++r) {
+    std::int32_t most = 0;
+    if (block + r < layout.rows) {
+      const float* in =
+          x + static_cast<std::size_t>(block + r) * layout.cols + u * unit;
+      most = LoadUnit(
+          in,
+          weight == nullptr ? nullptr : weight + u * unit,
+          inverse_rms[r],
+          unit,
+          work);
+    }
+    QuantizeUnit(most, unit, layout.digits, work);
+    PlaceCells(work, unit, layout.digits, rows, cells + r);
+    scales[r] = work.scale;
+    scales[rows + r] = work.sum;
+  }
+}
+
 void QuantizeActivations(
     const float* x,
+    const RowNorm& norm,
     const Activations& to,
     std::size_t first,
     std::size_t last) {
   const ActivationLayout& layout = to.layout;
-  const int unit = layout.unit;
-  const int digits = layout.digits;
-  // 127 * 256 + 127 is the largest value whose two digits both fit.
-  const float most = digits == 1 ? 127.f : 32639.f;
   const std::size_t units = layout.units();
+  const std::size_t cols = layout.cols;
+  float inverse_rms[kMostRows] = {};
   for (std::size_t task = first; task < last; ++task) {
-    const int row = static_cast<int>(task / units);
-    const std::size_t u = task % units;
-    const int block = row / layout.block_rows * layout.block_rows;
-    const int block_rows = layout.rows_of_block(block);
-    alignas(64) std::int8_t planes[2 * 64] = {};
-    float scale = 0.f;
-    float sum = 0.f;
-    if (row < layout.rows) {
-      const float* in =
-          x + static_cast<std::size_t>(row) * layout.cols + u * unit;
-      const auto peak = hwy::BitCastScalar<float>(MaxAbsBits(in, unit));
-      if (!(peak <= std::numeric_limits<float>::max())) {
-        scale = sum = std::numeric_limits<float>::quiet_NaN();
-      } else if (peak >= kTiniest) {
-        scale = peak / most;
-        sum = scale *
-            static_cast<float>(
-                  RoundUnit(in, most / peak, unit, digits, planes));
+    const int block = static_cast<int>(task / units) * layout.block_rows;
+    if (norm.weight != nullptr && (task == first || task % units == 0)) {
+      const int rows = std::min(layout.block_rows, layout.rows - block);
+      for (int r = 0; r < rows; ++r) {
+        inverse_rms[r] =
+            InverseRms(F32(), x + (block + r) * cols, cols, norm.eps);
       }
     }
-    const std::size_t quads = unit / 4;
-    std::int32_t* cell = to.cells + layout.cell_offset(block) +
-        u * quads * digits * block_rows + (row - block);
-    for (std::size_t q = 0; q < quads; ++q) {
-      for (int d = 0; d < digits; ++d) {
-        std::memcpy(cell, planes + d * unit + 4 * q, 4);
-        cell += block_rows;
-      }
-    }
-    float* scales = to.scales + layout.scale_offset(block) +
-        u * 2 * block_rows + (row - block);
-    scales[0] = scale;
-    scales[block_rows] = sum;
+    QuantizeTask(x, norm.weight, inverse_rms, to, block, task % units);
   }
 }
 
@@ -122,10 +187,11 @@ HWY_EXPORT(QuantizeActivations);
 
 void quantize_activations(
     const float* x,
+    const RowNorm& norm,
     const Activations& to,
     std::size_t first,
     std::size_t last) {
-  HWY_DYNAMIC_DISPATCH(QuantizeActivations)(x, to, first, last);
+  HWY_DYNAMIC_DISPATCH(QuantizeActivations)(x, norm, to, first, last);
 }
 
 } // namespace optiq::kernels::cpu

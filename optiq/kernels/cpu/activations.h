@@ -59,9 +59,13 @@ struct ActivationLayout {
   std::size_t scales() const {
     return scale_offset(padded_rows());
   }
-  /** Work items of quantize_activations: units of padded rows. */
+  std::size_t blocks() const {
+    return (static_cast<std::size_t>(rows) + block_rows - 1) / block_rows;
+  }
+  /** Work items of quantize_activations: the units of each block, whose rows
+   * share cache lines. */
   std::size_t tasks() const {
-    return padded_rows() * units();
+    return blocks() * units();
   }
 };
 
@@ -71,10 +75,18 @@ struct Activations {
   float* scales = nullptr;
 };
 
-/** Quantizes tasks [first, last) of x [rows, cols]. A unit with a NaN or an
- * infinity gets NaN as its scale, and so makes its row's results NaN. */
+/** rms_norm's operands, where it is applied to rows on their way in. */
+struct RowNorm {
+  const float* weight = nullptr; // [cols]; null: the rows as they are
+  float eps = 0.f;
+};
+
+/** Quantizes tasks [first, last) of x [rows, cols], or of rms_norm(x). A unit
+ * with a NaN or an infinity gets NaN as its scale, and so makes its row's
+ * results NaN. */
 void quantize_activations(
     const float* x,
+    const RowNorm& norm,
     const Activations& to,
     std::size_t first,
     std::size_t last);

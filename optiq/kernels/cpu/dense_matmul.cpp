@@ -146,9 +146,9 @@ struct Product {
   const float* x;
   int rows;
   const T* w;
-  std::size_t w_rows;
   int cols;
-  float* y;
+  Output to;
+  std::size_t first; // column at to.y
 
   Tile<T> tile(int row, std::size_t weight, int at) const {
     return {
@@ -157,8 +157,8 @@ struct Product {
         w + weight * cols + at,
         static_cast<std::size_t>(cols),
         std::min(kDenseBlock, cols - at),
-        y + row * w_rows + weight,
-        w_rows,
+        to.y + row * to.stride + (weight - first),
+        to.stride,
         at > 0};
   }
 };
@@ -259,7 +259,10 @@ void MultiplyColumns(
   }
   for (int r = 0; r < scratch.rows; ++r) {
     const float* sums = scratch.sums + r * kDenseSumStride;
-    std::copy(sums, sums + (last - first), p.y + (row + r) * p.w_rows + first);
+    std::copy(
+        sums,
+        sums + (last - first),
+        p.to.y + (row + r) * p.to.stride + (first - p.first));
   }
 }
 
@@ -290,9 +293,9 @@ void MultiplyTyped(
       product.x,
       product.rows,
       static_cast<const T*>(w.data),
-      static_cast<std::size_t>(w.rows),
       w.cols,
-      product.y};
+      product.to,
+      first};
   if (product.rows <= kDenseDirectRows) {
     MultiplyFewRows(typed, first, last);
   } else {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "optiq/kernels/cpu/output.h"
 #include "optiq/kernels/cpu/panels.h"
 
 namespace optiq::kernels::cpu {
@@ -14,18 +15,18 @@ struct DenseWeights {
   int cols = 0;
 };
 
-/** y [rows, weights.rows] = x [rows, weights.cols] times weights transposed. */
+/** x [rows, weights.cols] times weights transposed. */
 struct DenseProduct {
   const float* x = nullptr;
   int rows = 0;
   DenseWeights weights;
-  float* y = nullptr;
+  Output to; // from the first column asked for on
 };
 
 /** Floats of scratch (64-byte aligned) that a thread needs for so many rows. */
 std::size_t dense_scratch(int rows);
 
-/** Columns [first, last) of y, in float32. */
+/** Columns [first, last), in float32. */
 void multiply_dense(
     const DenseProduct& product,
     std::size_t first,

@@ -26,8 +26,7 @@ void RmsNorm(
   const F32 d;
   const std::size_t lanes = hn::Lanes(d);
   for (std::size_t t = 0; t < rows; ++t, x += dim, out += dim) {
-    const float mean = Dot(d, x, x, dim) / static_cast<float>(dim);
-    const VF32 inverse = hn::Set(d, 1.0f / std::sqrt(mean + eps));
+    const VF32 inverse = hn::Set(d, InverseRms(d, x, dim, eps));
     for (std::size_t i = 0; i < dim; i += lanes) {
       const std::size_t n = std::min(lanes, dim - i);
       const VF32 y = hn::Mul(hn::LoadN(d, x + i, n), inverse);

@@ -41,7 +41,7 @@ void MultiplyDirect(
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y) {
+    const Output& to) {
   const PanelShape& shape = weights.shape;
   const auto* panels = reinterpret_cast<const std::uint8_t*>(weights.data);
   const int rows = x.layout.rows_of_block(0);
@@ -54,13 +54,14 @@ void MultiplyDirect(
   args.cells = x.cells;
   args.scales = x.scales;
   args.y_rows = x.layout.rows;
+  args.y_stride = to.stride;
   for (std::size_t panel = first; panel < last; ++panel) {
     for (int part = 0; part < kParts; ++part) {
       const std::size_t col = panel * kPanelRows + part * kLanes;
       args.block = panels + panel * shape.panel_bytes() + part * kLanes * 4;
       args.params = panels + panel * shape.panel_bytes() + shape.codes_bytes() +
           part * kLanes * size_of(shape.params);
-      args.y = y + col;
+      args.y = to.y + (col - first * kPanelRows);
       args.y_cols =
           static_cast<std::size_t>(shape.rows) > col ? shape.rows - col : 0;
       kernel(args);
@@ -83,8 +84,8 @@ void multiply_direct(
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y) {
-  HWY_DYNAMIC_DISPATCH(MultiplyDirect)(x, weights, first, last, y);
+    const Output& to) {
+  HWY_DYNAMIC_DISPATCH(MultiplyDirect)(x, weights, first, last, to);
 }
 
 } // namespace optiq::kernels::cpu

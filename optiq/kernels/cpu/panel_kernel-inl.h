@@ -286,7 +286,6 @@ HWY_INLINE KernelArgs MakeArgs(const PanelShape& shape) {
   args.param_type = shape.params;
   args.units = shape.group / unit_inputs(shape.group);
   args.chunks = unit_inputs(shape.group) / kChunkInputs;
-  args.y_stride = shape.rows;
   return args;
 }
 

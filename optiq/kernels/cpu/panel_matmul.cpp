@@ -22,11 +22,11 @@ void multiply_panels(
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y) {
+    const Output& to) {
   if (x.layout.rows <= kDirectRows) {
-    multiply_direct(x, weights, first, last, y);
+    multiply_direct(x, weights, first, last, to);
   } else {
-    multiply_tiled(x, weights, first, last, y);
+    multiply_tiled(x, weights, first, last, to);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "optiq/kernels/cpu/activations.h"
+#include "optiq/kernels/cpu/output.h"
 #include "optiq/kernels/cpu/panels.h"
 
 namespace optiq::kernels::cpu {
@@ -13,12 +14,12 @@ inline constexpr int kDirectRows = 8;
 /** The layout that multiply_panels wants for so many rows. */
 ActivationLayout activation_layout(int rows, int cols, int group, int digits);
 
-/** y [rows, weights.shape.rows] = x times panels [first, last), transposed. */
+/** x times panels [first, last), transposed. */
 void multiply_panels(
     const Activations& x,
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y);
+    const Output& to);
 
 } // namespace optiq::kernels::cpu

@@ -10,7 +10,7 @@ void multiply_direct(
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y);
+    const Output& to);
 
 /** Any number of rows. */
 void multiply_tiled(
@@ -18,6 +18,6 @@ void multiply_tiled(
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y);
+    const Output& to);
 
 } // namespace optiq::kernels::cpu

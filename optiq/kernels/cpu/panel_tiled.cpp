@@ -85,7 +85,6 @@ void UnpackTile(
 /** All rows times one tile of one or two panels. */
 void MultiplyTile(
     const Activations& x,
-    const PanelShape& wide,
     std::size_t first_block,
     KernelArgs args) {
   const ActivationLayout& layout = x.layout;
@@ -96,7 +95,7 @@ void MultiplyTile(
     call.cells = x.cells + layout.cell_offset(row) +
         first_unit * layout.unit / 4 * layout.digits * rows;
     call.scales = x.scales + layout.scale_offset(row) + first_unit * 2 * rows;
-    call.y = args.y + static_cast<std::size_t>(row) * wide.rows;
+    call.y = args.y + row * args.y_stride;
     call.y_rows = std::min(rows, layout.rows - row);
     kTiled[layout.digits - 1][Log2(rows)](call);
   }
@@ -108,7 +107,7 @@ void MultiplyTiled(
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y) {
+    const Output& to) {
   alignas(64) std::uint8_t tiles[2 * kTileBytes];
   const PanelShape& shape = weights.shape;
   const auto* panels = reinterpret_cast<const std::uint8_t*>(weights.data);
@@ -118,6 +117,7 @@ void MultiplyTiled(
   const std::size_t all_cols = shape.rows;
   KernelArgs args = MakeArgs(shape);
   args.block_bytes = wide.block_bytes();
+  args.y_stride = to.stride;
   for (std::size_t panel = first; panel < last; panel += 2) {
     const std::size_t count = std::min<std::size_t>(2, last - panel);
     for (std::size_t b = 0; b < shape.blocks(); b += tile_blocks) {
@@ -150,9 +150,9 @@ void MultiplyTiled(
         args.param_stride = next_panel ? kTileBytes
             : kParts == 1              ? 0
                                        : kLanes * size_of(shape.params);
-        args.y = y + col;
+        args.y = to.y + (col - first * kPanelRows);
         args.y_cols = col < all_cols ? std::min(lanes, all_cols - col) : 0;
-        MultiplyTile(x, wide, b, args);
+        MultiplyTile(x, b, args);
       }
     }
   }
@@ -173,8 +173,8 @@ void multiply_tiled(
     const PanelWeights& weights,
     std::size_t first,
     std::size_t last,
-    float* y) {
-  HWY_DYNAMIC_DISPATCH(MultiplyTiled)(x, weights, first, last, y);
+    const Output& to) {
+  HWY_DYNAMIC_DISPATCH(MultiplyTiled)(x, weights, first, last, to);
 }
 
 } // namespace optiq::kernels::cpu

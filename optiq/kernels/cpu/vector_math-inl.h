@@ -6,6 +6,7 @@
 #define OPTIQ_KERNELS_CPU_VECTOR_MATH_INL_H_
 #endif
 
+#include <cmath>
 #include <cstddef>
 
 #include "hwy/highway.h"
@@ -79,6 +80,12 @@ HWY_INLINE float Dot(F32 d, const float* a, const float* b, std::size_t n) {
     s0 = hn::MulAdd(hn::LoadN(d, a + i, n - i), hn::LoadN(d, b + i, n - i), s0);
   }
   return hn::ReduceSum(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+}
+
+/** What rms_norm multiplies a row by: 1 / sqrt(mean(x^2) + eps). */
+HWY_INLINE float InverseRms(F32 d, const float* x, std::size_t n, float eps) {
+  const float mean = Dot(d, x, x, n) / static_cast<float>(n);
+  return 1.0f / std::sqrt(mean + eps);
 }
 
 } // namespace optiq::kernels::cpu::HWY_NAMESPACE

@@ -1,0 +1,158 @@
+#include <cstring>
+
+#include <gtest/gtest.h>
+
+#include "kernels/matrix_support.h"
+#include "support/expect_error.h"
+
+/** Products that begin with a norm or end with another operation: the bits of
+ * the operations one by one. */
+namespace optiq::kernels::test {
+namespace {
+
+using optiq::test::expect_error;
+
+constexpr float kNormEps = 1e-5f;
+
+/** Matrices of one input width, in every form that a model may mix. */
+struct Block {
+  Matrix a;
+  Matrix b; // same shape as a
+  RowNorm norm;
+  int in;
+};
+
+Block quantized_block(int out, int in, int bits_a, int group_a, int bits_b) {
+  const int group_b = in % 128 == 0 ? 128 : 32;
+  return {
+      matrix_of(make_affine(out, in, bits_a, group_a)),
+      matrix_of(make_affine(out, in, bits_b, group_b)),
+      {array_of(normal_values(in, 11), {in}), kNormEps},
+      in};
+}
+
+Matrix dense_matrix(int out, int in, unsigned seed) {
+  return Matrix::dense(array_of(
+      normal_values(static_cast<std::size_t>(out) * in, seed),
+      {out, in},
+      mx::bfloat16));
+}
+
+void expect_equal_bits(const mx::array& found, const mx::array& expected) {
+  ASSERT_EQ(found.shape(), expected.shape());
+  EXPECT_EQ(
+      std::memcmp(
+          found.data<float>(), expected.data<float>(), expected.nbytes()),
+      0);
+}
+
+void check_rows(const Block& block, int rows, Compute compute) {
+  SCOPED_TRACE(testing::Message() << rows << " rows");
+  const auto& [a, b, norm, in] = block;
+  const int out = a.out_features();
+  const auto floats = [&](int width, unsigned seed) {
+    return array_of(
+        normal_values(static_cast<std::size_t>(rows) * width, seed),
+        {rows, width});
+  };
+  const mx::array x = floats(in, 1);
+  const mx::array residual = floats(out, 2);
+  const mx::array normed = rms_norm(x, norm.weight, norm.eps);
+  const Matrix* const both[] = {&a, &b};
+
+  const auto with_norm = matmul(x, both, compute, &norm);
+  expect_equal_bits(with_norm[0], matmul(normed, a, compute));
+  expect_equal_bits(with_norm[1], matmul(normed, b, compute));
+  expect_equal_bits(
+      matmul_add(x, a, residual, compute),
+      kernels::add(residual, matmul(x, a, compute)));
+  expect_equal_bits(
+      matmul_swiglu(x, a, b, compute),
+      swiglu(matmul(x, a, compute), matmul(x, b, compute)));
+  expect_equal_bits(
+      matmul_swiglu(x, a, b, compute, &norm),
+      swiglu(with_norm[0], with_norm[1]));
+}
+
+void check_block(const Block& block, std::initializer_list<int> rows) {
+  for (const int n : rows) {
+    check_rows(block, n, Compute::Fast);
+    check_rows(block, n, Compute::Exact);
+  }
+}
+
+TEST(Matmul, QuantizedFusionsKeepTheBits) {
+  for (int out : {1, 16, 17, 200}) {
+    SCOPED_TRACE(testing::Message() << out << " outputs");
+    check_block(quantized_block(out, 192, 4, 64, 8), {1, 2, 3, 7, 8, 9, 40});
+  }
+  // Inputs beyond what one rank prepares alone, groups of 128.
+  check_block(quantized_block(33, 1280, 4, 64, 3), {1, 2, 9});
+  // More columns than a chunk has: with few rows, and with many.
+  check_block(quantized_block(2100, 64, 4, 32, 4), {1, 5});
+  check_block(quantized_block(530, 64, 5, 64, 6), {400});
+}
+
+TEST(Matmul, DenseFusionsKeepTheBits) {
+  for (int out : {1, 17, 530}) {
+    SCOPED_TRACE(testing::Message() << out << " outputs");
+    const Block dense{
+        dense_matrix(out, 192, 1),
+        dense_matrix(out, 192, 2),
+        {array_of(normal_values(192, 11), {192}), kNormEps},
+        192};
+    check_block(dense, {1, 2, 3, 9, 40, 130});
+    // A convert may keep one of two matrices.
+    Block mixed = dense;
+    mixed.b = matrix_of(make_affine(out, 192, 4, 64));
+    check_block(mixed, {1, 9});
+    std::swap(mixed.a, mixed.b);
+    check_block(mixed, {1, 9});
+  }
+}
+
+TEST(Matmul, FusionsKeepTheBitsWithAnyThreadsAndTarget) {
+  const MachineGuard guard;
+  const Block block = quantized_block(100, 192, 4, 64, 8);
+  for (int threads : {1, 3, 5}) {
+    ThreadPool::shared().resize(threads);
+    check_block(block, {1, 6, 20});
+  }
+  for (const std::string& target : simd_targets()) {
+    SCOPED_TRACE(target);
+    force_simd_target(target);
+    check_block(block, {1, 6, 20});
+  }
+}
+
+TEST(Matmul, NoRowsGiveNoRows) {
+  const Block block = quantized_block(32, 128, 4, 64, 8);
+  const mx::array none = mx::zeros({0, 128});
+  EXPECT_EQ(
+      matmul_swiglu(none, block.a, block.b, Compute::Fast, &block.norm).shape(),
+      (mx::Shape{0, 32}));
+  EXPECT_EQ(
+      matmul_add(none, block.a, mx::zeros({0, 32}), Compute::Fast).shape(),
+      (mx::Shape{0, 32}));
+}
+
+TEST(Matmul, RejectsWhatDoesNotFit) {
+  const Block block = quantized_block(32, 128, 4, 64, 8);
+  const Matrix other = matrix_of(make_affine(48, 128, 4, 64));
+  const mx::array x = array_of(normal_values(2 * 128, 1), {2, 128});
+  const Matrix* const one[] = {&block.a};
+  const RowNorm narrow{mx::zeros({64}), kNormEps};
+  const auto invalid = ErrorKind::InvalidInput;
+  expect_error(invalid, {"[matmul] norm weight: found"}, [&] {
+    matmul(x, one, Compute::Fast, &narrow);
+  });
+  expect_error(invalid, {"[matmul_add] residual: found"}, [&] {
+    matmul_add(x, block.a, mx::zeros({2, 31}), Compute::Fast);
+  });
+  expect_error(invalid, {"[matmul_swiglu] up: found 48 outputs"}, [&] {
+    matmul_swiglu(x, block.a, other, Compute::Fast);
+  });
+}
+
+} // namespace
+} // namespace optiq::kernels::test
