@@ -96,7 +96,11 @@ template <typename... Args>
 template <typename T>
 T required(const GgufFile& file, const char* key, std::optional<T> value) {
   if (!value) {
-    reject(ErrorKind::Corrupt, file, key, "is missing, expected a tokenizer");
+    reject(
+        ErrorKind::Corrupt,
+        file,
+        key,
+        "is missing, expected a value. Is the file complete?");
   }
   return std::move(*value);
 }
