@@ -84,12 +84,24 @@ std::vector<fs::path> shards_of_glob(const fs::path& directory) {
   return shards;
 }
 
+/** A GGUF file in the folder, by name: what the user may have meant. */
+std::string gguf_hint(const fs::path& directory) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    if (entry.path().extension() == ".gguf") {
+      return fmt::format(
+          ". To use {}, name the file itself",
+          entry.path().filename().string());
+    }
+  }
+  return "";
+}
+
 /** Says what the directory holds instead of safetensors. */
 [[noreturn]] void fail_no_weights(const fs::path& directory) {
   for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    if (name.ends_with(".gguf") || name.ends_with(".bin") ||
-        name.ends_with(".pth") || name.ends_with(".pt")) {
+    if (name.ends_with(".bin") || name.ends_with(".pth") ||
+        name.ends_with(".pt")) {
       fail(
           ErrorKind::Unsupported,
           "[ModelDirectory] {}: found weights as {} only, expected "
@@ -100,8 +112,9 @@ std::vector<fs::path> shards_of_glob(const fs::path& directory) {
   }
   fail(
       ErrorKind::NotFound,
-      "[ModelDirectory] {}: found no model*.safetensors",
-      directory.string());
+      "[ModelDirectory] {}: found no model*.safetensors{}",
+      directory.string(),
+      gguf_hint(directory));
 }
 
 std::vector<fs::path> find_shards(const fs::path& directory) {
@@ -154,8 +167,9 @@ ModelDirectory ModelDirectory::open(const fs::path& path, QuantizedForm form) {
     fail(
         ErrorKind::NotFound,
         "[ModelDirectory] {}: found no config.json, expected a Hugging Face "
-        "or MLX model directory",
-        path.string());
+        "or MLX model directory{}",
+        path.string(),
+        gguf_hint(path));
   }
   result.config_ = read_config(config);
   const fs::path generation = path / "generation_config.json";

@@ -47,12 +47,21 @@ TEST(ModelDirectory, NamesWhatIsMissing) {
 }
 
 TEST(ModelDirectory, SaysWhatOtherWeightsItFound) {
-  for (const char* name : {"pytorch_model.bin", "model-q4.gguf", "a.pth"}) {
+  for (const char* name : {"pytorch_model.bin", "a.pt", "a.pth"}) {
     const ScratchFolder folder;
     write_file(folder / "config.json", "{}");
     write_file(folder / name, "x");
     expect_error(ErrorKind::Unsupported, {name}, [&] { open(folder); });
   }
+}
+
+TEST(ModelDirectory, NamesTheGgufFileThatWasMeant) {
+  const ScratchFolder folder;
+  write_file(folder / "model-q4.gguf", "x");
+  const auto open_it = [&] { open(folder); };
+  expect_error(ErrorKind::NotFound, {"config.json", "model-q4.gguf"}, open_it);
+  write_file(folder / "config.json", "{}");
+  expect_error(ErrorKind::NotFound, {"safetensors", "model-q4.gguf"}, open_it);
 }
 
 TEST(ModelDirectory, ConfigMustBeAnObject) {

@@ -1,0 +1,462 @@
+#include "optiq/quant/probes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "optiq/base/error.h"
+#include "optiq/io/array.h"
+
+namespace optiq::quant {
+namespace {
+
+namespace mx = mlx::core;
+
+// Variants of one probe that are held at the same time.
+constexpr std::uint64_t kMaxCandidateBytes = 128u << 20;
+constexpr int kMaxBatchRows = 2048;
+// Libraries, tokenizer and heap of the process.
+constexpr std::uint64_t kProcessBytes = 64u << 20;
+
+std::size_t count_tokens(const Calibration& calibration) {
+  std::size_t n = 0;
+  for (const auto& chunk : calibration.chunks) {
+    n += chunk.size();
+  }
+  return n;
+}
+
+// Bytes that one row of a forward holds: about four arrays of the width of the
+// widest matrix live at the same time.
+std::size_t activation_row_bytes(const models::Model& model) {
+  std::size_t width = 1;
+  for (const models::Module& module : model.modules()) {
+    if (module.layer >= 0) {
+      width = std::max<std::size_t>(
+          {width,
+           static_cast<std::size_t>(module.matrix.out_features()),
+           static_cast<std::size_t>(module.matrix.in_features())});
+    }
+  }
+  return 4 * sizeof(float) * width;
+}
+
+// Rows of one forward: as many as the bound allows, at least one chunk.
+std::size_t batch_rows(
+    const models::Model& model,
+    const ProbeOptions& options) {
+  return std::clamp<std::size_t>(
+      options.max_activation_bytes / activation_row_bytes(model),
+      1,
+      kMaxBatchRows);
+}
+
+// Consecutive chunks that share a forward.
+struct Batch {
+  int first_chunk = 0;
+  int n_chunks = 0;
+  std::vector<std::int32_t> tokens;
+  std::vector<int> rows; // per chunk
+};
+
+// Consecutive chunks whose hidden states are held together.
+using Wave = std::vector<Batch>;
+
+std::vector<Wave> make_waves(
+    const models::Model& model,
+    const Calibration& calibration,
+    const ProbeOptions& options) {
+  const std::size_t max_batch = batch_rows(model, options);
+  // Two states per row: the present layer's input and the final one.
+  const std::size_t max_wave = options.max_state_bytes /
+      (2 * sizeof(float) * static_cast<std::size_t>(model.info().hidden_size));
+  std::vector<Wave> waves;
+  std::size_t wave_rows = 0;
+  for (std::size_t i = 0; i < calibration.chunks.size(); ++i) {
+    const auto& chunk = calibration.chunks[i];
+    if (waves.empty() || wave_rows + chunk.size() > max_wave) {
+      waves.emplace_back();
+      wave_rows = 0;
+    }
+    Wave& wave = waves.back();
+    if (wave.empty() || wave.back().tokens.size() + chunk.size() > max_batch) {
+      wave.push_back(
+          {.first_chunk = static_cast<int>(i),
+           .n_chunks = 0,
+           .tokens = {},
+           .rows = {}});
+    }
+    Batch& batch = wave.back();
+    batch.tokens.insert(batch.tokens.end(), chunk.begin(), chunk.end());
+    batch.rows.push_back(static_cast<int>(chunk.size()));
+    ++batch.n_chunks;
+    wave_rows += chunk.size();
+  }
+  return waves;
+}
+
+std::size_t rows_of(const Wave& wave) {
+  std::size_t n = 0;
+  for (const Batch& batch : wave) {
+    n += batch.tokens.size();
+  }
+  return n;
+}
+
+// Empty pasts for one forward over a batch.
+class FreshContext {
+ public:
+  FreshContext(
+      const models::Model& model,
+      const Batch& batch,
+      kernels::Compute compute)
+      : pool_(std::make_shared<cache::BlockPool>(
+            std::numeric_limits<std::size_t>::max())) {
+    const auto layout = model.cache_layout(models::kv_dtype(compute));
+    std::vector<nn::Segment> segments;
+    int row = 0;
+    for (const int rows : batch.rows) {
+      sequences_.push_back(std::make_unique<cache::Sequence>(pool_, layout));
+      sequences_.back()->reserve(rows);
+      segments.push_back({sequences_.back().get(), row, rows, 0});
+      row += rows;
+    }
+    context_ = nn::make_forward_context(std::move(segments), compute);
+  }
+  const nn::ForwardContext& get() const {
+    return context_;
+  }
+
+ private:
+  // The batch's rows bound this pool; it needs no cap of its own.
+  std::shared_ptr<cache::BlockPool> pool_;
+  std::vector<std::unique_ptr<cache::Sequence>> sequences_;
+  nn::ForwardContext context_;
+};
+
+// One variant of the probe at work.
+struct Candidate {
+  int bits = 0;
+  std::unique_ptr<models::Model> model;
+  std::vector<double> kl; // mean per chunk of the wave
+};
+
+class Reporter {
+ public:
+  Reporter(const ProgressSink& sink, std::uint64_t total)
+      : sink_(sink), total_(total) {}
+  void add(std::uint64_t units) {
+    done_ += units;
+  }
+  void report(const std::string& detail) const {
+    if (sink_) {
+      sink_({"sensitivity", done_, total_, detail});
+    }
+  }
+
+ private:
+  const ProgressSink& sink_;
+  std::uint64_t total_;
+  std::uint64_t done_ = 0;
+};
+
+// The measurement of one wave of chunks.
+class WavePass {
+ public:
+  WavePass(
+      const models::Model& model,
+      const Wave& wave,
+      const ProbeOptions& options,
+      SensitivityJournal& journal,
+      Reporter& reporter)
+      : model_(model),
+        wave_(wave),
+        options_(options),
+        journal_(journal),
+        reporter_(reporter),
+        n_layers_(model.info().n_layers) {
+    first_chunk_ = wave.front().first_chunk;
+    n_chunks_ = wave.back().first_chunk + wave.back().n_chunks - first_chunk_;
+  }
+
+  void run(std::span<const Probe> probes) {
+    int last_layer = -1;
+    for (const Probe& probe : probes) {
+      if (missing(probe).empty()) {
+        reporter_.add(units(probe) * probe.variants.size());
+      } else {
+        last_layer = std::max(last_layer, probe.first_layer);
+      }
+    }
+    if (last_layer < 0) {
+      return;
+    }
+    prepare_reference();
+    for (int layer = 0; layer <= last_layer; ++layer) {
+      for (const Probe& probe : probes) {
+        if (probe.first_layer == layer) {
+          measure(probe);
+        }
+      }
+      if (layer < n_layers_) {
+        advance(layer);
+      }
+    }
+  }
+
+ private:
+  std::vector<const Variant*> missing(const Probe& probe) const {
+    std::vector<const Variant*> variants;
+    for (const Variant& variant : probe.variants) {
+      if (!journal_.has(probe.name, variant.bits, first_chunk_, n_chunks_)) {
+        variants.push_back(&variant);
+      }
+    }
+    return variants;
+  }
+
+  std::uint64_t units(const Probe& probe) const {
+    return rows_of(wave_) *
+        static_cast<std::uint64_t>(n_layers_ - probe.first_layer + 1);
+  }
+
+  void prepare_reference() {
+    const std::size_t logit_bytes = rows_of(wave_) * sizeof(float) *
+        static_cast<std::size_t>(model_.info().vocab_size);
+    const bool keep_logits = logit_bytes <= options_.max_logit_bytes;
+    for (const Batch& batch : wave_) {
+      const FreshContext context(model_, batch, options_.compute);
+      states_.push_back(model_.embed(batch.tokens));
+      finals_.push_back(
+          models::run_layers(model_, 0, states_.back(), context.get()));
+      if (keep_logits) {
+        logits_.push_back(model_.logits(finals_.back(), options_.compute));
+      }
+      reporter_.report("reference");
+    }
+  }
+
+  // The states become the input of the next layer.
+  void advance(int layer) {
+    for (std::size_t i = 0; i < wave_.size(); ++i) {
+      if (layer + 1 == n_layers_) {
+        states_[i] = finals_[i];
+        continue;
+      }
+      const FreshContext context(model_, wave_[i], options_.compute);
+      states_[i] = model_.run_layer(layer, states_[i], context.get());
+    }
+  }
+
+  void measure(const Probe& probe) {
+    const std::vector<const Variant*> variants = missing(probe);
+    if (variants.empty()) {
+      return;
+    }
+    reporter_.add(units(probe) * (probe.variants.size() - variants.size()));
+    std::vector<Candidate> candidates;
+    std::uint64_t bytes = 0;
+    for (const Variant* variant : variants) {
+      if (!candidates.empty() && bytes + variant->bytes > kMaxCandidateBytes) {
+        measure_together(probe, candidates);
+        candidates.clear();
+        bytes = 0;
+      }
+      candidates.push_back({variant->bits, variant->make(), {}});
+      bytes += variant->bytes;
+    }
+    measure_together(probe, candidates);
+  }
+
+  void measure_together(
+      const Probe& probe,
+      std::vector<Candidate>& candidates) {
+    for (std::size_t i = 0; i < wave_.size(); ++i) {
+      reporter_.report(probe.name);
+      compare_batch(probe, i, candidates);
+      reporter_.add(
+          wave_[i].tokens.size() * candidates.size() *
+          static_cast<std::uint64_t>(n_layers_ - probe.first_layer + 1));
+    }
+    for (const Candidate& candidate : candidates) {
+      for (const double kl : candidate.kl) {
+        if (!std::isfinite(kl)) {
+          fail(
+              ErrorKind::Corrupt,
+              "[measure_probes] {} at {} bits: the KL is {}, expected a "
+              "number. Does the model hold NaN or infinite weights?",
+              probe.name,
+              candidate.bits,
+              kl);
+        }
+      }
+      journal_.record(probe.name, candidate.bits, first_chunk_, candidate.kl);
+    }
+    reporter_.report(probe.name);
+  }
+
+  // Appends the batch's chunks' mean KL to every candidate.
+  void compare_batch(
+      const Probe& probe,
+      std::size_t at,
+      std::vector<Candidate>& candidates) {
+    const Batch& batch = wave_[at];
+    std::vector<mx::array> outputs;
+    for (const Candidate& candidate : candidates) {
+      const FreshContext context(*candidate.model, batch, options_.compute);
+      outputs.push_back(models::run_layers(
+          *candidate.model,
+          probe.first_layer,
+          probe.changes_embedding ? candidate.model->embed(batch.tokens)
+                                  : states_[at],
+          context.get()));
+    }
+    const auto n_rows = static_cast<int>(batch.tokens.size());
+    const int block = block_rows(n_rows);
+    std::vector<std::vector<double>> kl(candidates.size());
+    for (int row = 0; row < n_rows; row += block) {
+      const int n = std::min(block, n_rows - row);
+      const mx::array reference = reference_logits(at, row, n);
+      for (std::size_t c = 0; c < candidates.size(); ++c) {
+        const auto part = kernels::kl_divergence(
+            reference,
+            candidates[c].model->logits(
+                io::row_range(outputs[c], row, n), options_.compute));
+        kl[c].insert(kl[c].end(), part.begin(), part.end());
+      }
+    }
+    for (std::size_t c = 0; c < candidates.size(); ++c) {
+      append_chunk_means(batch, kl[c], candidates[c].kl);
+    }
+  }
+
+  static void append_chunk_means(
+      const Batch& batch,
+      const std::vector<double>& kl,
+      std::vector<double>& means) {
+    std::size_t row = 0;
+    for (const int rows : batch.rows) {
+      double sum = 0;
+      for (int i = 0; i < rows; ++i) {
+        sum += kl[row++];
+      }
+      means.push_back(sum / rows);
+    }
+  }
+
+  // Rows of logits made at a time: two arrays of them, in a quarter of the
+  // bound each.
+  int block_rows(int n_rows) const {
+    const std::size_t row_bytes =
+        sizeof(float) * static_cast<std::size_t>(model_.info().vocab_size);
+    const auto fit = std::clamp<std::size_t>(
+        options_.max_logit_bytes / (4 * row_bytes), 1, kMaxBatchRows);
+    return std::min(n_rows, static_cast<int>(fit));
+  }
+
+  mx::array reference_logits(std::size_t at, int row, int n) const {
+    return logits_.empty()
+        ? model_.logits(io::row_range(finals_[at], row, n), options_.compute)
+        : io::row_range(logits_[at], row, n);
+  }
+
+  const models::Model& model_;
+  const Wave& wave_;
+  const ProbeOptions& options_;
+  SensitivityJournal& journal_;
+  Reporter& reporter_;
+  int n_layers_;
+  int first_chunk_ = 0;
+  int n_chunks_ = 0;
+  std::vector<mx::array> states_; // per batch [T, H], input of the layer
+  std::vector<mx::array> finals_; // per batch [T, H], input of the head
+  std::vector<mx::array> logits_; // per batch [T, V]; empty: recomputed
+};
+
+} // namespace
+
+void measure_probes(
+    const models::Model& model,
+    std::span<const Probe> probes,
+    const Calibration& calibration,
+    const ProbeOptions& options,
+    SensitivityJournal& journal,
+    const ProgressSink& progress) {
+  Reporter reporter(progress, probe_work(model, probes, calibration));
+  for (const Wave& wave : make_waves(model, calibration, options)) {
+    WavePass(model, wave, options, journal, reporter).run(probes);
+  }
+}
+
+std::uint64_t probe_work(
+    const models::Model& model,
+    std::span<const Probe> probes,
+    const Calibration& calibration) {
+  std::uint64_t layers = 0;
+  for (const Probe& probe : probes) {
+    layers += probe.variants.size() *
+        static_cast<std::uint64_t>(
+                  model.info().n_layers - probe.first_layer + 1);
+  }
+  return layers * count_tokens(calibration);
+}
+
+std::uint64_t probe_bytes(
+    const models::Model& model,
+    std::span<const Probe> probes,
+    const Calibration& calibration,
+    const ProbeOptions& options) {
+  const std::uint64_t tokens = count_tokens(calibration);
+  const auto hidden = static_cast<std::uint64_t>(model.info().hidden_size);
+  const auto vocab = static_cast<std::uint64_t>(model.info().vocab_size);
+  std::uint64_t candidates = 0;
+  for (const Probe& probe : probes) {
+    std::uint64_t largest = 0;
+    std::uint64_t all = 0;
+    for (const Variant& variant : probe.variants) {
+      largest = std::max(largest, variant.bytes);
+      all += variant.bytes;
+    }
+    candidates =
+        std::max({candidates, largest, std::min(kMaxCandidateBytes, all)});
+  }
+  const std::uint64_t rows =
+      std::min<std::uint64_t>(tokens, batch_rows(model, options));
+  return std::min<std::uint64_t>(
+             options.max_state_bytes, tokens * 2 * sizeof(float) * hidden) +
+      std::min<std::uint64_t>(
+             options.max_logit_bytes, tokens * sizeof(float) * vocab) +
+      rows * activation_row_bytes(model) +
+      std::min<std::uint64_t>(
+             options.max_logit_bytes / 2, 2 * rows * sizeof(float) * vocab) +
+      // A candidate exists twice for a moment: as MLX stores it, and packed.
+      2 * candidates + kProcessBytes;
+}
+
+ChunkMean mean_over_chunks(
+    const Calibration& calibration,
+    const SensitivityJournal& journal,
+    const std::string& probe,
+    int bits) {
+  double sum = 0;
+  double weight = 0;
+  const auto n = static_cast<int>(calibration.chunks.size());
+  for (int c = 0; c < n; ++c) {
+    const auto tokens = static_cast<double>(calibration.chunks[c].size());
+    sum += tokens * journal.at(probe, bits, c);
+    weight += tokens;
+  }
+  const double mean = sum / weight;
+  if (n < 2) {
+    return {mean, 0}; // one chunk says nothing about the spread
+  }
+  double squares = 0;
+  for (int c = 0; c < n; ++c) {
+    const double residual = static_cast<double>(calibration.chunks[c].size()) *
+        (journal.at(probe, bits, c) - mean);
+    squares += residual * residual;
+  }
+  return {mean, std::sqrt(squares * n / (n - 1.0)) / weight};
+}
+
+} // namespace optiq::quant
