@@ -27,17 +27,16 @@ constexpr std::size_t kMaxTokens = 4u << 20;
 constexpr std::string_view kSpaceMark = "\u2581";
 const std::string kPrefix = "tokenizer.ggml.";
 
-enum TokenType {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6,
-};
+// Types of tokens.
+constexpr std::int64_t kNormal = 1;
+constexpr std::int64_t kControl = 3;
+constexpr std::int64_t kUserDefined = 4;
+constexpr std::int64_t kUnused = 5;
+constexpr std::int64_t kByte = 6;
 
 // Pre-tokenizer patterns of the published tokenizer.json files.
-constexpr const char* kWordsOf[] = {
+constexpr const char* kWordPatterns[] = {
+    // by Words
     // Llama 3
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
     R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -45,7 +44,7 @@ constexpr const char* kWordsOf[] = {
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
     R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
 };
-enum Words { kLlama3Words, kQwen2Words, kGpt2Words, kDigitWords };
+enum class Words { Llama3, Qwen2, Gpt2, Gpt2WithDigits };
 
 struct PreTokenizerRow {
   const char* name; // of tokenizer.ggml.pre
@@ -56,14 +55,14 @@ struct PreTokenizerRow {
 };
 
 constexpr PreTokenizerRow kPreTokenizers[] = {
-    {"gpt-2", kGpt2Words},
-    {"smollm", kDigitWords},
-    {"starcoder", kDigitWords},
-    {"llama-bpe", kLlama3Words, true, false, true},
-    {"llama3", kLlama3Words, true, false, true},
-    {"llama-v3", kLlama3Words, true, false, true},
-    {"qwen2", kQwen2Words, false, true},
-    {"deepseek-r1-qwen", kQwen2Words, false, true},
+    {"gpt-2", Words::Gpt2},
+    {"smollm", Words::Gpt2WithDigits},
+    {"starcoder", Words::Gpt2WithDigits},
+    {"llama-bpe", Words::Llama3, true, false, true},
+    {"llama3", Words::Llama3, true, false, true},
+    {"llama-v3", Words::Llama3, true, false, true},
+    {"qwen2", Words::Qwen2, false, true},
+    {"deepseek-r1-qwen", Words::Qwen2, false, true},
 };
 
 /** The vocabulary of a file, checked. */
@@ -221,17 +220,17 @@ Json byte_level(bool use_regex) {
 }
 
 Json pre_tokenizer_json(const PreTokenizerRow& row) {
-  if (row.words == kGpt2Words) {
+  if (row.words == Words::Gpt2) {
     return byte_level(true);
   }
   Json parts = Json::array();
-  if (row.words == kDigitWords) {
+  if (row.words == Words::Gpt2WithDigits) {
     parts.push_back({{"type", "Digits"}, {"individual_digits", true}});
     parts.push_back(byte_level(true));
   } else {
     parts.push_back(
         {{"type", "Split"},
-         {"pattern", {{"Regex", kWordsOf[row.words]}}},
+         {"pattern", {{"Regex", kWordPatterns[static_cast<int>(row.words)]}}},
          {"behavior", "Isolated"},
          {"invert", false}});
     parts.push_back(byte_level(false));
