@@ -164,4 +164,74 @@ type {{ tool.function.name }} = ({{ type_of(tool.function.parameters) }}) => any
 {% endfilter %}
 """
 
-OWN_TEMPLATES = {"ChatML": CHATML, "agent": AGENT, "typed": TYPED}
+# As Gemma 3's: the system text before the first user's, roles in turn, parts.
+GEMMA = """{{ bos_token }}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- if messages[0]['content'] is string -%}
+        {%- set lead = messages[0]['content'] + '\n\n' -%}
+    {%- else -%}
+        {%- set lead = messages[0]['content'][0]['text'] + '\n\n' -%}
+    {%- endif -%}
+    {%- set turns = messages[1:] -%}
+{%- else -%}
+    {%- set lead = "" -%}
+    {%- set turns = messages -%}
+{%- endif -%}
+{%- for turn in turns -%}
+    {%- if (turn['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception("user and assistant must take turns") }}
+    {%- endif -%}
+    {%- set who = 'model' if turn['role'] == 'assistant' else turn['role'] -%}
+    {{ '<start_of_turn>' + who + '\n' + (lead if loop.first else "") }}
+    {%- if turn['content'] is string -%}
+        {{ turn['content'] | trim }}
+    {%- elif turn['content'] is iterable -%}
+        {%- for part in turn['content'] -%}
+            {{ '<start_of_image>' if part['type'] == 'image' else part['text'] | trim }}
+        {%- endfor -%}
+    {%- else -%}
+        {{ raise_exception("a turn without content") }}
+    {%- endif -%}
+    {{ '<end_of_turn>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{ '<start_of_turn>model\n' }}
+{%- endif -%}
+"""
+
+# As Llama 3.1's: a dated system header always, tools in it, calls as JSON.
+LLAMA3 = """{{- bos_token }}
+{%- if not date_string is defined %}{%- set date_string = "26 Jul 2024" %}{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_text = messages[0]['content'] | trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_text = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n" }}
+{{- "Today Date: " + date_string + "\n\n" }}
+{%- if tools is not none and tools is defined %}
+    {%- for tool in tools %}{{- tool | tojson(indent=4) }}{{- "\n\n" }}{%- endfor %}
+{%- endif %}
+{{- system_text + "<|eot_id|>" }}
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}
+    {%- elif 'tool_calls' in message %}
+        {%- if not message.tool_calls | length == 1 %}
+            {{- raise_exception("one call at a time") }}
+        {%- endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- '<|start_header_id|>assistant<|end_header_id|>\n\n{"name": "' + call.name + '", "parameters": ' }}
+        {{- call.arguments | tojson }}
+        {{- "}<|eot_id|>" }}
+    {%- else %}
+        {{- "<|start_header_id|>ipython<|end_header_id|>\n\n" }}
+        {{- message.content | tojson if message.content is mapping or message.content is iterable else message.content }}
+        {{- "<|eot_id|>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}
+"""
+
+OWN_TEMPLATES = {"ChatML": CHATML, "agent": AGENT, "typed": TYPED, "Gemma 3": GEMMA, "Llama 3": LLAMA3}
