@@ -163,7 +163,9 @@ mx::array append_and_attend(
     float scale) {
   const OpTimer timer("append_and_attend");
   const cpu::AttentionShape shape = check_format(q, format, scale);
-  const mx::Shape kv_shape{q.shape(0), format.n_kv_heads, format.head_dim};
+  const bool appends = k.shape(0) > 0 || v.shape(0) > 0;
+  const mx::Shape kv_shape{
+      appends ? q.shape(0) : 0, format.n_kv_heads, format.head_dim};
   const mx::array queries = io::materialize(q);
   const mx::array keys = require_floats("append_and_attend", "k", k, kv_shape);
   const mx::array values =
@@ -173,7 +175,7 @@ mx::array append_and_attend(
   const float* kp = io::floats(keys).data();
   const float* vp = io::floats(values).data();
   const Work append = split_work(
-      segments,
+      appends ? segments : std::span<const AttentionSegment>{},
       shape.n_kv_heads,
       kKvBlockTokens,
       [&](const cpu::AttentionTile& tile) {

@@ -78,6 +78,24 @@ mx::array geglu(const mx::array& gate, const mx::array& up) {
   return zip("geglu", gate, up, cpu::geglu);
 }
 
+mx::array softcap(const mx::array& x, float cap) {
+  if (!(cap > 0.f)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[softcap] cap: found {}, expected a number above 0. Pass the model's.",
+        cap);
+  }
+  const OpTimer timer("softcap");
+  const mx::array in = require_floats("softcap", "x", x, x.shape());
+  mx::array out = io::make_array(x.shape(), mx::float32);
+  const float* source = io::floats(in).data();
+  float* target = io::mutable_floats(out).data();
+  parallel_for(x.size(), kGrain, [&](std::size_t begin, std::size_t end) {
+    cpu::softcap(source + begin, cap, end - begin, target + begin);
+  });
+  return out;
+}
+
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate) {
   return zip("sigmoid_gate", x, gate, cpu::sigmoid_gate);
 }

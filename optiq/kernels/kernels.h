@@ -116,6 +116,9 @@ mx::array swiglu(const mx::array& gate, const mx::array& up);
 /** gelu(gate) * up with the tanh approximation of gelu, same shape. */
 mx::array geglu(const mx::array& gate, const mx::array& up);
 
+/** cap * tanh(x / cap), cap > 0. */
+mx::array softcap(const mx::array& x, float cap);
+
 /** x * sigmoid(gate), same shape. */
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate);
 
@@ -164,6 +167,8 @@ struct AttentionSegment {
  * head_dim] -> [T, n_heads, head_dim]. Scores are q.k * scale; softmax and sums
  * in float32; partial sums run block by block in order (absolute multiples of
  * 64 tokens). Query head h reads kv head h / (n_heads / n_kv_heads).
+ * k and v may both have 0 rows: the blocks hold those of the rows already, as
+ * where a layer attends to another layer's K/V.
  */
 mx::array append_and_attend(
     const mx::array& q,

@@ -73,6 +73,11 @@ mx::array geglu(const mx::array& gate, const mx::array& up) {
       mx::multiply(half, mx::add(mx::array(1.f), mx::tanh(u))), up);
 }
 
+mx::array softcap(const mx::array& x, float cap) {
+  const mx::array limit(cap);
+  return mx::multiply(limit, mx::tanh(mx::divide(x, limit)));
+}
+
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate) {
   return mx::multiply(x, mx::sigmoid(gate));
 }

@@ -23,6 +23,7 @@ mx::array matmul(
 mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps);
 mx::array swiglu(const mx::array& gate, const mx::array& up);
 mx::array geglu(const mx::array& gate, const mx::array& up);
+mx::array softcap(const mx::array& x, float cap);
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate);
 mx::array rope(
     const mx::array& x,

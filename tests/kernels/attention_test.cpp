@@ -392,6 +392,25 @@ TEST(Attention, RecycledBlocksDoNotShowThrough) {
   }
 }
 
+TEST(Attention, ReadsWhatIsThereWithoutKeysAndValues) {
+  for (const Case& c : kCases) {
+    const Inputs in(c, 70, 35);
+    const Blocks blocks(c, 70);
+    const mx::array first = append(c, in, blocks, 0, 70);
+    const mx::array none =
+        io::make_array({0, c.n_kv_heads, c.head_dim}, mx::float32);
+    const std::vector<AttentionSegment> segments{
+        {.first_row = 0, .rows = 70, .start = 0, .blocks = blocks.span()}};
+    const auto attend_only = [&](const mx::array& k, const mx::array& v) {
+      return append_and_attend(in.q, k, v, segments, c.format(), c.scale());
+    };
+    EXPECT_TRUE(
+        same_bits(io::floats(attend_only(none, none)), io::floats(first)));
+    EXPECT_THROW(attend_only(none, in.v), Error);
+    EXPECT_THROW(attend_only(in.k, none), Error);
+  }
+}
+
 TEST(Attention, ATokenSeesNoLaterOne) {
   const Case c{3, 1, 64, mx::float32};
   Inputs in(c, 100, 41);

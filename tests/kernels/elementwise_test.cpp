@@ -131,6 +131,24 @@ TEST(Elementwise, GegluMatchesDoubleAndPortable) {
   }
 }
 
+// 1 - e cancels near 0, so the error is absolute: exp 3 units, four operations
+// of one each, of values up to cap; MLX's tanh 8.
+TEST(Elementwise, SoftcapMatchesDoubleAndPortable) {
+  for (const float cap : {0.5f, 30.f}) {
+    for (const int n : kSizes) {
+      const mx::array x = wide_values(n, 3);
+      std::vector<double> expected;
+      for (const float value : io::floats(x)) {
+        expected.push_back(cap * std::tanh(static_cast<double>(value) / cap));
+      }
+      const std::vector<double> bound(n, 8 * cap * kUnit);
+      testing::for_each_target(
+          [&] { expect_close(softcap(x, cap), expected, bound); });
+      expect_close(io::materialize(portable::softcap(x, cap)), expected, bound);
+    }
+  }
+}
+
 TEST(Elementwise, GatesPassNaN) {
   const mx::array x = array_of({std::nanf(""), 1.0f}, {2});
   const mx::array one = array_of({1.0f, 1.0f}, {2});

@@ -77,6 +77,22 @@ void Geglu(const float* gate, const float* up, std::size_t n, float* out) {
   });
 }
 
+void Softcap(const float* x, float cap, std::size_t n, float* out) {
+  const F32 d;
+  const VF32 one = hn::Set(d, 1.0f);
+  const VF32 limit = hn::Set(d, cap);
+  const VF32 minus_two = hn::Set(d, -2.0f / cap);
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = 0; i < n; i += lanes) {
+    const std::size_t count = std::min(lanes, n - i);
+    const VF32 v = hn::LoadN(d, x + i, count);
+    // tanh(u) = (1 - e) / (1 + e) with e = exp(-2 u), u >= 0.
+    const VF32 e = ExpNonPositive(d, hn::Mul(hn::Abs(v), minus_two));
+    const VF32 t = hn::Div(hn::Sub(one, e), hn::Add(one, e));
+    hn::StoreN(hn::CopySign(hn::Mul(limit, t), v), d, out + i, count);
+  }
+}
+
 void SigmoidGate(const float* x, const float* gate, std::size_t n, float* out) {
   Zip(x, gate, n, out, [](VF32 v, VF32 g) HWY_ATTR {
     return hn::Mul(v, Sigmoid(F32(), g));
@@ -160,6 +176,7 @@ HWY_EXPORT(RmsNorm);
 HWY_EXPORT(Add);
 HWY_EXPORT(Swiglu);
 HWY_EXPORT(Geglu);
+HWY_EXPORT(Softcap);
 HWY_EXPORT(SigmoidGate);
 HWY_EXPORT(Rope);
 
@@ -183,6 +200,10 @@ void swiglu(const float* gate, const float* up, std::size_t n, float* out) {
 
 void geglu(const float* gate, const float* up, std::size_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(Geglu)(gate, up, n, out);
+}
+
+void softcap(const float* x, float cap, std::size_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(Softcap)(x, cap, n, out);
 }
 
 void sigmoid_gate(

@@ -24,6 +24,9 @@ void swiglu(const float* gate, const float* up, std::size_t n, float* out);
  * x^3))). */
 void geglu(const float* gate, const float* up, std::size_t n, float* out);
 
+/** cap * tanh(x / cap). */
+void softcap(const float* x, float cap, std::size_t n, float* out);
+
 /** x * sigmoid(gate). */
 void sigmoid_gate(const float* x, const float* gate, std::size_t n, float* out);
 
