@@ -25,7 +25,8 @@ std::size_t piece_bytes(const LayerFormat& format) {
   if (const auto* kv = std::get_if<kernels::KvFormat>(&format)) {
     return kv->block_bytes();
   }
-  return recurrent_bytes(std::get<RecurrentFormat>(format));
+  const auto* recurrent = std::get_if<RecurrentFormat>(&format);
+  return recurrent != nullptr ? recurrent_bytes(*recurrent) : 0;
 }
 
 /** The first block that a token at `position` or later sees. */

@@ -18,8 +18,14 @@ struct RecurrentFormat {
   std::size_t state_floats = 0;
 };
 
+/** A layer that attends to the K/V of an earlier one and keeps nothing. */
+struct SharedFormat {
+  int layer = 0;
+};
+
 /** What one layer keeps per sequence. Data, so that a format is a row. */
-using LayerFormat = std::variant<kernels::KvFormat, RecurrentFormat>;
+using LayerFormat =
+    std::variant<kernels::KvFormat, RecurrentFormat, SharedFormat>;
 
 /** What one more token costs over all layers when `length` are there: a layer
  * whose window is full costs nothing more. */

@@ -88,7 +88,7 @@ mx::array run_rows(
     tokens.insert(tokens.end(), row.begin(), row.end());
   }
   const nn::ForwardContext context =
-      nn::make_forward_context(std::move(segments), compute);
+      models::make_context(model, tokens, std::move(segments), compute);
   return models::run_layers(model, 0, model.embed(tokens), context);
 }
 

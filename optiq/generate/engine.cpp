@@ -65,8 +65,8 @@ mx::array Engine::run(std::span<const Work> work, int n_logits) {
       wanted.push_back(segments.back().first_row + i);
     }
   }
-  const nn::ForwardContext context =
-      nn::make_forward_context(std::move(segments), options_.compute);
+  const nn::ForwardContext context = models::make_context(
+      *model_, tokens, std::move(segments), options_.compute);
   const mx::array hidden =
       models::run_layers(*model_, 0, model_->embed(tokens), context);
   for (const nn::Segment& segment : context.segments) {

@@ -39,6 +39,11 @@ class ConfigReader {
   /** An integer within [1, limit]. Throws Corrupt. */
   int bounded(const char* key, int limit) const;
   int bounded_or(const char* key, int limit, int fallback) const;
+  /** An integer within [0, limit]. Throws Corrupt. */
+  int count(const char* key, int limit) const {
+    const bool is_zero = find(key) != nullptr && json_[key] == 0;
+    return is_zero ? 0 : bounded(key, limit);
+  }
   /** A finite number above `above`. Throws Corrupt. */
   double number_above(double above, const char* key) const;
   double number_above_or(double above, const char* key, double fallback) const;

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "optiq/base/error.h"
@@ -6,6 +8,27 @@
 
 namespace optiq::models {
 namespace {
+
+void scale_in_place(mx::array& x, float factor) {
+  if (factor != 1.f) {
+    for (float& value : io::mutable_floats(x)) {
+      value *= factor;
+    }
+  }
+}
+
+/** Columns [begin, begin + width) of x [T, ...]. */
+mx::array copy_columns(const mx::array& x, int begin, int width) {
+  const int rows = x.shape(0);
+  const auto stride = static_cast<std::size_t>(x.shape(1));
+  mx::array y = io::make_array({rows, width}, mx::float32);
+  const float* from = io::floats(x).data() + begin;
+  float* to = io::mutable_floats(y).data();
+  for (int row = 0; row < rows; ++row, from += stride) {
+    to = std::copy_n(from, width, to);
+  }
+  return y;
+}
 
 class Decoder final : public Model {
  public:
@@ -40,13 +63,15 @@ class Decoder final : public Model {
       }
     }
     mx::array x = kernels::embed(tokens, parts_.embeddings.weight);
-    if (parts_.embedding_scale != 1.f) {
-      for (float& value : io::mutable_floats(x)) {
-        value *= parts_.embedding_scale;
-      }
-    }
+    scale_in_place(x, parts_.embedding_scale);
     return x;
   }
+
+  std::vector<mx::array> layer_inputs(
+      std::span<const std::int32_t> tokens,
+      kernels::Compute compute) const override;
+
+  int rerun_from(int layer) const override;
 
   mx::array run_layer(
       int index,
@@ -58,13 +83,22 @@ class Decoder final : public Model {
     const mx::array h = kernels::add(x, norm(mixed, layer.mixer_out_norm));
     const mx::array fed =
         nn::run_mlp(layer.mlp, norm(h, layer.mlp_norm), context.compute);
-    return kernels::add(h, norm(fed, layer.mlp_out_norm));
+    mx::array y = kernels::add(h, norm(fed, layer.mlp_out_norm));
+    if (layer.input) {
+      y = add_layer_input(
+          *layer.input, y, context.layer_inputs[index], context);
+    }
+    scale_in_place(y, layer.scale);
+    return y;
   }
 
   mx::array logits(const mx::array& x, kernels::Compute compute)
       const override {
     const nn::Linear& head = parts_.head ? *parts_.head : parts_.embeddings;
-    return kernels::matmul(norm(x, parts_.final_norm), head.weight, compute);
+    const mx::array y =
+        kernels::matmul(norm(x, parts_.final_norm), head.weight, compute);
+    return parts_.logit_softcap > 0 ? kernels::softcap(y, parts_.logit_softcap)
+                                    : y;
   }
 
   std::vector<Module> modules() const override {
@@ -86,6 +120,18 @@ class Decoder final : public Model {
     return weight ? kernels::rms_norm(x, *weight, parts_.norm_eps) : x;
   }
 
+  mx::array add_layer_input(
+      const LayerInput& layer,
+      const mx::array& x,
+      const mx::array& input,
+      const nn::ForwardContext& context) const {
+    const mx::array gate =
+        kernels::matmul(x, layer.gate.weight, context.compute);
+    const mx::array projected = kernels::matmul(
+        kernels::geglu(gate, input), layer.projection.weight, context.compute);
+    return kernels::add(x, norm(projected, layer.norm));
+  }
+
   mx::array run_mixer(
       int index,
       const mx::array& x,
@@ -100,6 +146,10 @@ class Decoder final : public Model {
   template <typename F>
   void for_each_linear(F&& f) {
     f(-1, parts_.embeddings);
+    if (parts_.layer_inputs) {
+      f(-1, parts_.layer_inputs->embeddings);
+      f(-1, parts_.layer_inputs->projection);
+    }
     for (int i = 0; i < static_cast<int>(parts_.layers.size()); ++i) {
       DecoderLayer& layer = parts_.layers[i];
       if (auto* net = std::get_if<nn::GatedDeltaNet>(&layer.mixer)) {
@@ -113,17 +163,22 @@ class Decoder final : public Model {
         }
       } else {
         auto& attention = std::get<nn::Attention>(layer.mixer);
-        for (nn::Linear* linear :
-             {&attention.q_proj,
-              &attention.k_proj,
-              &attention.v_proj,
-              &attention.o_proj}) {
-          f(i, *linear);
+        f(i, attention.q_proj);
+        if (attention.k_proj) {
+          f(i, *attention.k_proj);
         }
+        if (attention.v_proj) {
+          f(i, *attention.v_proj);
+        }
+        f(i, attention.o_proj);
       }
       f(i, layer.mlp.gate_proj);
       f(i, layer.mlp.up_proj);
       f(i, layer.mlp.down_proj);
+      if (layer.input) {
+        f(i, layer.input->gate);
+        f(i, layer.input->projection);
+      }
     }
     if (parts_.head) {
       f(-1, *parts_.head);
@@ -132,6 +187,46 @@ class Decoder final : public Model {
 
   DecoderParts parts_;
 };
+
+std::vector<mx::array> Decoder::layer_inputs(
+    std::span<const std::int32_t> tokens,
+    kernels::Compute compute) const {
+  if (!parts_.layer_inputs) {
+    return {};
+  }
+  const LayerInputSource& source = *parts_.layer_inputs;
+  const auto rows = static_cast<int>(tokens.size());
+  const int size = source.norm.shape(0);
+  const int n_layers = parts_.info.n_layers;
+  mx::array embedded = kernels::embed(tokens, source.embeddings.weight);
+  scale_in_place(embedded, std::sqrt(static_cast<float>(size)));
+  mx::array projected =
+      kernels::matmul(embed(tokens), source.projection.weight, compute);
+  scale_in_place(
+      projected, 1.f / std::sqrt(static_cast<float>(parts_.info.hidden_size)));
+  const mx::array normed = io::reshaped(
+      norm(io::reshaped(projected, {rows, n_layers, size}), source.norm),
+      embedded.shape());
+  mx::array sum = kernels::add(normed, embedded);
+  scale_in_place(sum, std::sqrt(0.5f));
+  std::vector<mx::array> inputs;
+  for (int layer = 0; layer < n_layers; ++layer) {
+    inputs.push_back(copy_columns(sum, layer * size, size));
+  }
+  return inputs;
+}
+
+int Decoder::rerun_from(int layer) const {
+  // Later layers first: what they need may need yet earlier ones.
+  int first = layer;
+  for (int i = parts_.info.n_layers - 1; i >= first; --i) {
+    const auto* attention = std::get_if<nn::Attention>(&parts_.layers[i].mixer);
+    if (attention != nullptr && !attention->k_proj) {
+      first = std::min(first, attention->kv_layer);
+    }
+  }
+  return first;
+}
 
 std::unique_ptr<Model> Decoder::with_matrix(
     const std::string& module,

@@ -14,6 +14,22 @@
 
 namespace optiq::models {
 
+/** What a block of Gemma 4 does with its per-layer input i:
+ * h + norm(projection(gelu(gate(h)) * i)). */
+struct LayerInput {
+  nn::Linear gate; // [P, hidden]
+  nn::Linear projection; // [hidden, P]
+  mx::array norm; // [hidden]
+};
+
+/** Where the per-layer inputs come from: an embedding of the token and a
+ * projection of the hidden state before the first layer. */
+struct LayerInputSource {
+  nn::Linear embeddings; // [vocab, n_layers * P]
+  nn::Linear projection; // [n_layers * P, hidden]
+  mx::array norm; // [P]
+};
+
 /** One decoder block: h = x + mixer(norm(x)), then h + mlp(norm(h)). Gemma
  * normalizes what mixer and MLP return, too. */
 struct DecoderLayer {
@@ -23,6 +39,8 @@ struct DecoderLayer {
   mx::array mlp_norm; // [hidden]
   nn::Mlp mlp;
   std::optional<mx::array> mlp_out_norm; // [hidden]
+  std::optional<LayerInput> input;
+  float scale = 1.f; // of what the block returns
 };
 
 /** What a decoder-only model is made of. */
@@ -34,6 +52,8 @@ struct DecoderParts {
   std::vector<DecoderLayer> layers;
   mx::array final_norm; // [hidden]
   std::optional<nn::Linear> head; // [vocab, hidden]; none when tied
+  float logit_softcap = 0.f; // 0: none
+  std::optional<LayerInputSource> layer_inputs;
 };
 
 /** The model that runs the parts; the families differ only in how they load

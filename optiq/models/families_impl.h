@@ -17,6 +17,7 @@ struct Family {
 };
 
 extern const Family kGemma3Text; // gemma3_text.cpp
+extern const Family kGemma4Text; // gemma4_text.cpp
 extern const Family kLlama; // llama.cpp
 extern const Family kMistral; // llama.cpp
 extern const Family kQwen3; // qwen3.cpp

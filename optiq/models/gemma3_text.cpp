@@ -12,15 +12,14 @@ using artifacts::Json;
 
 /** The RoPE of one layer kind: rope_parameters by kind as transformers 5
  * writes them, else flat keys. Sliding layers are not scaled. */
-AttentionKind parse_kind(const ConfigReader& config, bool is_sliding) {
+RopeConfig parse_kind_rope(const ConfigReader& config, bool is_sliding) {
   const Json* by_kind = config.find("rope_parameters");
   const char* name = is_sliding ? "sliding_attention" : "full_attention";
   if (by_kind != nullptr && by_kind->is_object() && by_kind->contains(name)) {
     return parse_rope(config.at(by_kind->at(name)), std::nullopt);
   }
   if (is_sliding) {
-    return {
-        .rope_theta = config.number_above_or(1, "rope_local_base_freq", 1e4)};
+    return {.theta = config.number_above_or(1, "rope_local_base_freq", 1e4)};
   }
   return parse_rope(config, 1e6);
 }
@@ -47,7 +46,7 @@ TransformerConfig parse_gemma3_text_config(
   const ConfigReader config(json, "parse_gemma3_text_config", where);
   TransformerConfig gemma = parse_transformer_sizes(config);
   gemma.model_type = kGemma3Text.model_type;
-  gemma.head_dim = config.bounded("head_dim", kMaxHeadDim); // not H / heads
+  config.bounded("head_dim", kMaxHeadDim); // present: not H / heads
   gemma.score_scale = static_cast<float>(
       1 / std::sqrt(config.number_above(0, "query_pre_attn_scalar")));
   // Trained with the factor in bfloat16.
@@ -72,9 +71,10 @@ TransformerConfig parse_gemma3_text_config(
   const auto windows =
       parse_gemma_windows(config, static_cast<int>(gemma.layers.size()));
   for (std::size_t i = 0; i < windows.size(); ++i) {
-    gemma.layers[i] = parse_kind(config, windows[i] > 0);
+    gemma.layers[i].rope = parse_kind_rope(config, windows[i] > 0);
     gemma.layers[i].window = windows[i];
   }
+  check_layers(config, gemma);
   return gemma;
 }
 

@@ -16,13 +16,14 @@ TransformerConfig parse_llama_config(
   const int fallback = llama.model_type == kMistral.model_type
       ? config.bounded_or("sliding_window", kMaxPositions, 0)
       : 0;
-  const AttentionKind kind = parse_rope(config, 1e4);
+  const RopeConfig rope = parse_rope(config, 1e4);
   const auto windows =
       parse_windows(config, static_cast<int>(llama.layers.size()), fallback);
   for (std::size_t i = 0; i < windows.size(); ++i) {
-    llama.layers[i] = kind;
+    llama.layers[i].rope = rope;
     llama.layers[i].window = windows[i];
   }
+  check_layers(config, llama);
   return llama;
 }
 

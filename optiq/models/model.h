@@ -51,6 +51,18 @@ class Model {
 
   /** [T, hidden_size]. Throws InvalidInput for ids outside the vocabulary. */
   virtual mx::array embed(std::span<const std::int32_t> tokens) const = 0;
+  /** What single layers get besides the hidden state, made from the tokens
+   * alone (ForwardContext::layer_inputs); empty for most models. */
+  virtual std::vector<mx::array> layer_inputs(
+      std::span<const std::int32_t>,
+      kernels::Compute) const {
+    return {};
+  }
+  /** The first layer that has to run again, on a fresh past, when a matrix of
+   * `layer` changes: an earlier one where layers share its K/V. */
+  virtual int rerun_from(int layer) const {
+    return layer;
+  }
   /** x [T, hidden_size] -> the same shape, layer's past updated in place. */
   virtual mx::array run_layer(
       int layer,
@@ -75,6 +87,13 @@ std::unique_ptr<Model> load_model(const io::ModelDirectory& directory);
 
 /** What the K/V dtype of a cache is in a compute mode. */
 mx::Dtype kv_dtype(kernels::Compute compute);
+
+/** The context of a forward of these tokens, the rows of the segments. */
+nn::ForwardContext make_context(
+    const Model& model,
+    std::span<const std::int32_t> tokens,
+    std::vector<nn::Segment> segments,
+    kernels::Compute compute);
 
 /** All layers of [first, n_layers) on x. */
 mx::array run_layers(

@@ -11,7 +11,7 @@ TransformerConfig parse_qwen3_config(
   const ConfigReader config(json, "parse_qwen3_config", where);
   TransformerConfig qwen = parse_transformer_sizes(config);
   qwen.model_type = kQwen3.model_type;
-  qwen.head_dim = config.bounded("head_dim", kMaxHeadDim); // not H / heads
+  config.bounded("head_dim", kMaxHeadDim); // present: not H / heads
   qwen.has_qk_norm = true;
   require_activation(config, "hidden_act", "silu");
   config.require(
@@ -19,13 +19,14 @@ TransformerConfig parse_qwen3_config(
           !config.flag_or("use_sliding_window", false),
       ErrorKind::Unsupported,
       "use_sliding_window without layer_types");
-  const AttentionKind kind = parse_rope(config, std::nullopt);
+  const RopeConfig rope = parse_rope(config, std::nullopt);
   const auto windows =
       parse_windows(config, static_cast<int>(qwen.layers.size()), 0);
   for (std::size_t i = 0; i < windows.size(); ++i) {
-    qwen.layers[i] = kind;
+    qwen.layers[i].rope = rope;
     qwen.layers[i].window = windows[i];
   }
+  check_layers(config, qwen);
   return qwen;
 }
 

@@ -8,7 +8,7 @@ namespace optiq::models {
 namespace {
 
 const Family* const kFamilies[] =
-    {&kGemma3Text, &kLlama, &kMistral, &kQwen3, &kQwen35};
+    {&kGemma3Text, &kGemma4Text, &kLlama, &kMistral, &kQwen3, &kQwen35};
 
 } // namespace
 

@@ -42,35 +42,76 @@ mx::array load_norm(
 nn::Attention load_attention(
     WeightLoader& weights,
     const TransformerConfig& config,
-    const AttentionKind& kind,
+    const LayerConfig& layer,
     const std::string& prefix) {
-  const int q_width = config.n_heads * config.head_dim;
-  const int kv_width = config.n_kv_heads * config.head_dim;
+  const int q_width = config.n_heads * layer.head_dim;
+  const int kv_width = layer.n_kv_heads * layer.head_dim;
   const int hidden = config.hidden_size;
   nn::Attention attention{
       .n_heads = config.n_heads,
-      .n_kv_heads = config.n_kv_heads,
-      .head_dim = config.head_dim,
-      .window = kind.window,
+      .n_kv_heads = layer.n_kv_heads,
+      .head_dim = layer.head_dim,
+      .window = layer.window,
       .scale = config.score_scale,
       .norm_eps = config.norm_eps,
       .inverse_frequencies = nn::rope_inverse_frequencies(
-          kind.rope_theta, config.head_dim, kind.rope_scaling),
+          layer.rope.theta, layer.head_dim, layer.rope.scaling),
       .q_proj = weights.linear(prefix + "q_proj", q_width, hidden),
-      .k_proj = weights.linear(prefix + "k_proj", kv_width, hidden),
-      .v_proj = weights.linear(prefix + "v_proj", kv_width, hidden),
+      .kv_layer = layer.kv_layer,
       .o_proj = weights.linear(prefix + "o_proj", hidden, q_width)};
+  const auto norm = [&](const char* name) {
+    return load_norm(weights, config, prefix + name, layer.head_dim);
+  };
   if (config.has_qk_norm) {
-    attention.q_norm =
-        load_norm(weights, config, prefix + "q_norm", config.head_dim);
-    attention.k_norm =
-        load_norm(weights, config, prefix + "k_norm", config.head_dim);
+    attention.q_norm = norm("q_norm");
+  }
+  if (layer.kv_layer >= 0) {
+    return attention;
+  }
+  attention.k_proj = weights.linear(prefix + "k_proj", kv_width, hidden);
+  if (!layer.v_is_k) {
+    attention.v_proj = weights.linear(prefix + "v_proj", kv_width, hidden);
+  }
+  if (config.has_qk_norm) {
+    attention.k_norm = norm("k_norm");
+  }
+  if (config.has_v_norm) {
+    attention.v_norm = io::materialize(mx::ones({layer.head_dim}));
   }
   return attention;
 }
 
+LayerInput load_layer_input(
+    WeightLoader& weights,
+    const TransformerConfig& config,
+    const std::string& prefix) {
+  const int size = config.layer_input_size;
+  const int hidden = config.hidden_size;
+  return {
+      .gate = weights.linear(prefix + "per_layer_input_gate", size, hidden),
+      .projection =
+          weights.linear(prefix + "per_layer_projection", hidden, size),
+      .norm = load_norm(
+          weights, config, prefix + "post_per_layer_input_norm", hidden)};
+}
+
+LayerInputSource load_layer_input_source(
+    WeightLoader& weights,
+    const TransformerConfig& config) {
+  const int size = config.layer_input_size;
+  const int width = size * static_cast<int>(config.layers.size());
+  return {
+      .embeddings = weights.linear(
+          "model.embed_tokens_per_layer", config.layer_input_vocab_size, width),
+      .projection = weights.linear(
+          "model.per_layer_model_projection", width, config.hidden_size),
+      .norm =
+          load_norm(weights, config, "model.per_layer_projection_norm", size)};
+}
+
 DecoderLayer
 load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
+  const LayerConfig& kind = config.layers[index];
   const std::string prefix = "model.layers." + std::to_string(index) + ".";
   const auto norm = [&](const char* name) {
     return load_norm(weights, config, prefix + name, config.hidden_size);
@@ -79,8 +120,7 @@ load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
   // MLP.
   DecoderLayer layer{
       .mixer_norm = norm("input_layernorm"),
-      .mixer = load_attention(
-          weights, config, config.layers[index], prefix + "self_attn."),
+      .mixer = load_attention(weights, config, kind, prefix + "self_attn."),
       .mlp_norm = norm(
           config.has_output_norms ? "pre_feedforward_layernorm"
                                   : "post_attention_layernorm"),
@@ -88,11 +128,18 @@ load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
           weights,
           prefix + "mlp.",
           config.hidden_size,
-          config.intermediate_size)};
+          kind.intermediate_size)};
   layer.mlp.activation = config.activation;
   if (config.has_output_norms) {
     layer.mixer_out_norm = norm("post_attention_layernorm");
     layer.mlp_out_norm = norm("post_feedforward_layernorm");
+  }
+  if (config.layer_input_size > 0) {
+    layer.input = load_layer_input(weights, config, prefix);
+  }
+  if (config.has_layer_scalar) {
+    layer.scale =
+        io::floats(weights.floats(prefix + "layer_scalar", {1})).front();
   }
   return layer;
 }
@@ -133,6 +180,10 @@ std::unique_ptr<Model> load_transformer(
   if (!is_tied) {
     head = weights.linear(kHead, config.vocab_size, config.hidden_size);
   }
+  std::optional<LayerInputSource> layer_inputs;
+  if (config.layer_input_size > 0) {
+    layer_inputs = load_layer_input_source(weights, config);
+  }
   weights.require_all_taken();
   return make_decoder(
       {.info =
@@ -148,7 +199,9 @@ std::unique_ptr<Model> load_transformer(
        .embedding_scale = config.embedding_scale,
        .layers = std::move(layers),
        .final_norm = std::move(final_norm),
-       .head = std::move(head)});
+       .head = std::move(head),
+       .logit_softcap = config.logit_softcap,
+       .layer_inputs = std::move(layer_inputs)});
 }
 
 } // namespace optiq::models

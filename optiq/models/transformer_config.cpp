@@ -26,10 +26,22 @@ nn::RopeScaling parse_scaling(const ConfigReader& rope) {
   if (type == "linear") {
     return {.kind = Kind::Linear, .factor = rope.number_above(0, "factor")};
   }
+  if (type == "proportional") {
+    const double share = rope.number_above_or(0, "partial_rotary_factor", 1.0);
+    rope.require(
+        share <= 1,
+        ErrorKind::Corrupt,
+        "partial_rotary_factor must be at most 1");
+    return {
+        .kind = Kind::Proportional,
+        .factor = rope.number_above_or(0, "factor", 1.0),
+        .rotated_share = share};
+  }
   rope.require(
       type == "llama3",
       ErrorKind::Unsupported,
-      "rope type '" + type + "', supported are default, linear and llama3");
+      "rope type '" + type +
+          "', supported are default, linear, llama3 and proportional");
   nn::RopeScaling scaling{
       .kind = Kind::Llama3, .factor = rope.number_above(0, "factor")};
   scaling.low_freq_factor =
@@ -47,26 +59,18 @@ TransformerConfig parse_transformer_sizes(const ConfigReader& config) {
   TransformerConfig sizes;
   sizes.vocab_size = config.bounded("vocab_size", kMaxVocab);
   sizes.hidden_size = config.bounded("hidden_size", kMaxWidth);
-  sizes.intermediate_size = config.bounded("intermediate_size", kMaxWidth);
-  sizes.layers.resize(config.bounded("num_hidden_layers", kMaxLayers));
   sizes.n_heads = config.bounded("num_attention_heads", kMaxHeads);
-  sizes.n_kv_heads =
-      config.bounded_or("num_key_value_heads", kMaxHeads, sizes.n_heads);
-  sizes.head_dim = config.bounded_or(
-      "head_dim", kMaxHeadDim, sizes.hidden_size / sizes.n_heads);
+  const LayerConfig layer{
+      .n_kv_heads =
+          config.bounded_or("num_key_value_heads", kMaxHeads, sizes.n_heads),
+      .head_dim = config.bounded_or(
+          "head_dim", kMaxHeadDim, sizes.hidden_size / sizes.n_heads),
+      .intermediate_size = config.bounded("intermediate_size", kMaxWidth)};
+  sizes.layers.assign(config.bounded("num_hidden_layers", kMaxLayers), layer);
   sizes.max_positions =
       config.bounded("max_position_embeddings", kMaxPositions);
   sizes.norm_eps = static_cast<float>(config.number_above(0, "rms_norm_eps"));
-  config.require(
-      sizes.n_heads % sizes.n_kv_heads == 0,
-      ErrorKind::Corrupt,
-      "num_attention_heads must be a multiple of num_key_value_heads");
-  sizes.score_scale = 1.f / std::sqrt(static_cast<float>(sizes.head_dim));
-  config.require(
-      sizes.head_dim >= 2 && sizes.head_dim % 2 == 0,
-      ErrorKind::Unsupported,
-      "head_dim " + std::to_string(sizes.head_dim) +
-          ", expected an even number of at least 2");
+  sizes.score_scale = 1.f / std::sqrt(static_cast<float>(layer.head_dim));
   refuse_variants(config);
   return sizes;
 }
@@ -80,6 +84,22 @@ void require_activation(
       found == expected,
       ErrorKind::Unsupported,
       std::string(key) + " is '" + found + "', supported is " + expected);
+}
+
+void check_layers(
+    const ConfigReader& config,
+    const TransformerConfig& transformer) {
+  for (const LayerConfig& layer : transformer.layers) {
+    config.require(
+        transformer.n_heads % layer.n_kv_heads == 0,
+        ErrorKind::Corrupt,
+        "num_attention_heads must be a multiple of num_key_value_heads");
+    config.require(
+        layer.head_dim >= 2 && layer.head_dim % 2 == 0,
+        ErrorKind::Unsupported,
+        "head_dim " + std::to_string(layer.head_dim) +
+            ", expected an even number of at least 2");
+  }
 }
 
 std::vector<int>
@@ -106,7 +126,7 @@ parse_windows(const ConfigReader& config, int n_layers, int fallback) {
   return windows;
 }
 
-AttentionKind parse_rope(
+RopeConfig parse_rope(
     const ConfigReader& config,
     std::optional<double> default_theta) {
   const Json* parameters = config.find("rope_parameters");
@@ -120,22 +140,22 @@ AttentionKind parse_rope(
   const bool is_nested =
       parameters != nullptr && config.find("rope_theta") == nullptr;
   const ConfigReader theta = is_nested ? config.at(*parameters) : config;
-  AttentionKind kind{
-      .rope_theta = default_theta
+  RopeConfig rope{
+      .theta = default_theta
           ? theta.number_above_or(1, "rope_theta", *default_theta)
           : theta.number_above(1, "rope_theta")};
+  // Gemma's rope_parameters by layer kind are read as they are.
   const Json* part = scaling != nullptr ? scaling : parameters;
-  if (part != nullptr) {
-    kind.rope_scaling = parse_scaling(config.at(*part));
-  }
-  for (const ConfigReader& reader :
-       {config, part != nullptr ? config.at(*part) : config}) {
+  const ConfigReader reader = part != nullptr ? config.at(*part) : config;
+  rope.scaling = parse_scaling(reader);
+  for (const ConfigReader* outer : {&config, &reader}) {
     config.require(
-        reader.number_above_or(0, "partial_rotary_factor", 1.0) == 1.0,
+        rope.scaling.kind == nn::RopeScaling::Kind::Proportional ||
+            outer->number_above_or(0, "partial_rotary_factor", 1.0) == 1.0,
         ErrorKind::Unsupported,
-        "partial_rotary_factor other than 1");
+        "partial_rotary_factor other than 1 with this rope type");
   }
-  return kind;
+  return rope;
 }
 
 } // namespace optiq::models

@@ -11,11 +11,20 @@
 
 namespace optiq::models {
 
-/** How one layer places and limits its attention. */
-struct AttentionKind {
+struct RopeConfig {
+  double theta = 0;
+  nn::RopeScaling scaling;
+};
+
+/** One layer, where layers differ. */
+struct LayerConfig {
+  int n_kv_heads = 0;
+  int head_dim = 0;
+  int intermediate_size = 0;
   int window = 0; // tokens that a query sees, its own included; 0: all
-  double rope_theta = 0;
-  nn::RopeScaling rope_scaling;
+  RopeConfig rope;
+  bool v_is_k = false; // before norm and RoPE
+  int kv_layer = -1; // whose K/V it reads; -1: its own
 };
 
 /** A decoder of attention blocks, as data. */
@@ -23,23 +32,25 @@ struct TransformerConfig {
   std::string model_type;
   int vocab_size = 0;
   int hidden_size = 0;
-  int intermediate_size = 0;
   int n_heads = 0;
-  int n_kv_heads = 0;
-  int head_dim = 0;
   int max_positions = 0;
   float norm_eps = 0.f;
   float score_scale = 0.f;
   float embedding_scale = 1.f;
   nn::Activation activation = nn::Activation::Silu;
   bool has_qk_norm = false; // per head, before RoPE
+  bool has_v_norm = false; // per head, without a weight
   bool has_output_norms = false; // of attention and MLP, as Gemma's
   bool adds_one_to_norms = false; // the gain is 1 + the stored weight
-  std::vector<AttentionKind> layers;
+  bool has_layer_scalar = false;
+  float logit_softcap = 0.f; // 0: none
+  int layer_input_size = 0; // of Gemma 4's per-layer inputs; 0: none
+  int layer_input_vocab_size = 0;
+  std::vector<LayerConfig> layers;
 };
 
-/** The sizes that the families name alike; the layers' kinds are left to the
- * family. Throws Corrupt, Unsupported. */
+/** The sizes that the families name alike; RoPE, windows and what else differs
+ * is left to the family. Throws Corrupt, Unsupported. */
 TransformerConfig parse_transformer_sizes(const ConfigReader& config);
 
 /** Throws Unsupported when `key` names an activation that is not `expected`. */
@@ -48,14 +59,19 @@ void require_activation(
     const char* key,
     const char* expected);
 
+/** Throws Corrupt or Unsupported for a layer whose heads do not fit. */
+void check_layers(
+    const ConfigReader& config,
+    const TransformerConfig& transformer);
+
 /** One entry per layer: sliding_window where layer_types says
  * sliding_attention, else 0; `fallback` for each without layer_types. */
 std::vector<int>
 parse_windows(const ConfigReader& config, int n_layers, int fallback);
 
-/** rope_theta with rope_scaling, or rope_parameters. Types default, linear and
- * llama3; others are Unsupported. */
-AttentionKind parse_rope(
+/** rope_theta with rope_scaling, or rope_parameters, or these keys themselves.
+ * Types default, linear, llama3 and proportional; others are Unsupported. */
+RopeConfig parse_rope(
     const ConfigReader& config,
     std::optional<double> default_theta);
 

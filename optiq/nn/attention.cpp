@@ -34,26 +34,51 @@ split_query_and_gate(const mx::array& x, int n_heads, int head_dim) {
   return {q, gate};
 }
 
-/** Norm, where there is one, then RoPE: x [T, heads * head_dim] -> [T, heads,
- * head_dim]. */
-mx::array place_heads(
+/** Norm, where there is one: x [T, heads * head_dim] -> [T, heads, head_dim].
+ */
+mx::array norm_heads(
     const Attention& attention,
     const mx::array& x,
     int n_heads,
-    const std::optional<mx::array>& norm,
-    const ForwardContext& context) {
+    const std::optional<mx::array>& norm) {
   const mx::array heads =
       io::reshaped(x, {x.shape(0), n_heads, attention.head_dim});
-  return kernels::rope(
-      norm ? kernels::rms_norm(heads, *norm, attention.norm_eps) : heads,
-      context.positions,
-      attention.inverse_frequencies);
+  return norm ? kernels::rms_norm(heads, *norm, attention.norm_eps) : heads;
+}
+
+struct Projected {
+  mx::array q; // [T, n_heads * head_dim (twice with a gate)]
+  mx::array k; // [T, n_kv_heads * head_dim]; T = 0 without K/V of its own
+  mx::array v; // the same
+};
+
+Projected project_heads(
+    const Attention& attention,
+    const mx::array& x,
+    kernels::Compute compute) {
+  std::vector<const Linear*> linears{&attention.q_proj};
+  if (attention.k_proj) {
+    linears.push_back(&*attention.k_proj);
+  }
+  if (attention.v_proj) {
+    linears.push_back(&*attention.v_proj);
+  }
+  const auto y = project(x, linears, compute);
+  if (!attention.k_proj) {
+    const mx::array none = io::make_array(
+        {0, attention.n_kv_heads * attention.head_dim}, mx::float32);
+    return {y[0], none, none};
+  }
+  return {y[0], y[1], y.back()};
 }
 
 } // namespace
 
-kernels::KvFormat kv_format(const Attention& attention, mx::Dtype dtype) {
-  return {
+cache::LayerFormat kv_format(const Attention& attention, mx::Dtype dtype) {
+  if (!attention.k_proj) {
+    return cache::SharedFormat{.layer = attention.kv_layer};
+  }
+  return kernels::KvFormat{
       .dtype = dtype,
       .n_kv_heads = attention.n_kv_heads,
       .head_dim = attention.head_dim,
@@ -66,37 +91,36 @@ mx::array run_attention(
     const mx::array& x,
     const ForwardContext& context) {
   const int rows = x.shape(0);
-  const auto projected = project(
-      x,
-      {&attention.q_proj, &attention.k_proj, &attention.v_proj},
-      context.compute);
-  mx::array q = projected[0];
+  Projected projected = project_heads(attention, x, context.compute);
   std::optional<mx::array> gate;
   if (attention.has_output_gate) {
-    std::tie(q, gate) =
-        split_query_and_gate(q, attention.n_heads, attention.head_dim);
+    std::tie(projected.q, gate) = split_query_and_gate(
+        projected.q, attention.n_heads, attention.head_dim);
   }
+  const auto place = [&](const mx::array& heads) {
+    return heads.shape(0) == 0
+        ? heads
+        : kernels::rope(
+              heads, context.positions, attention.inverse_frequencies);
+  };
+  const int n_kv_heads = attention.n_kv_heads;
+  const int kv_layer = attention.k_proj ? layer : attention.kv_layer;
   std::vector<kernels::AttentionSegment> segments;
   for (const Segment& segment : context.segments) {
     segments.push_back(
         {.first_row = segment.first_row,
          .rows = segment.rows,
          .start = segment.start,
-         .blocks = segment.sequence->blocks(layer)});
+         .blocks = segment.sequence->blocks(kv_layer)});
   }
   mx::array attended = kernels::append_and_attend(
-      place_heads(attention, q, attention.n_heads, attention.q_norm, context),
-      place_heads(
-          attention,
-          projected[1],
-          attention.n_kv_heads,
-          attention.k_norm,
-          context),
-      io::reshaped(
-          projected[2], {rows, attention.n_kv_heads, attention.head_dim}),
+      place(norm_heads(
+          attention, projected.q, attention.n_heads, attention.q_norm)),
+      place(norm_heads(attention, projected.k, n_kv_heads, attention.k_norm)),
+      norm_heads(attention, projected.v, n_kv_heads, attention.v_norm),
       segments,
       std::get<kernels::KvFormat>(
-          context.segments.front().sequence->format(layer)),
+          context.segments.front().sequence->format(kv_layer)),
       attention.scale);
   if (gate) {
     attended = kernels::sigmoid_gate(attended, *gate);

@@ -3,6 +3,7 @@
 #include <optional>
 #include <vector>
 
+#include "optiq/cache/kv_cache.h"
 #include "optiq/nn/forward_context.h"
 #include "optiq/nn/linear.h"
 
@@ -24,17 +25,22 @@ struct Attention {
   bool has_output_gate = false;
   std::vector<float> inverse_frequencies; // [rotary_dim / 2]
   Linear q_proj; // [n_heads * head_dim (twice with a gate), hidden]
-  Linear k_proj; // [n_kv_heads * head_dim, hidden]
-  Linear v_proj; // [n_kv_heads * head_dim, hidden]
+  /** [n_kv_heads * head_dim, hidden]; none: K/V are those of kv_layer. */
+  std::optional<Linear> k_proj;
+  /** The same; none beside a k_proj: v is k before norm and RoPE. */
+  std::optional<Linear> v_proj;
+  int kv_layer = -1; // an earlier one, where there is no k_proj
   Linear o_proj; // [hidden, n_heads * head_dim]
   std::optional<mx::array> q_norm; // [head_dim] f32
   std::optional<mx::array> k_norm; // [head_dim] f32
+  std::optional<mx::array> v_norm; // [head_dim] f32
 };
 
 /** What the layer keeps per sequence. */
-kernels::KvFormat kv_format(const Attention& attention, mx::Dtype dtype);
+cache::LayerFormat kv_format(const Attention& attention, mx::Dtype dtype);
 
-/** x [T, hidden] -> [T, hidden]; K/V of `layer` are appended. */
+/** x [T, hidden] -> [T, hidden]; K/V of `layer` are appended where it has any
+ * of its own. */
 mx::array run_attention(
     const Attention& attention,
     int layer,

@@ -9,6 +9,8 @@
 
 namespace optiq::nn {
 
+namespace mx = mlx::core;
+
 /** The rows of one sequence in a flat ragged batch. */
 struct Segment {
   cache::Sequence* sequence = nullptr; // reserved for start + rows tokens
@@ -22,6 +24,9 @@ struct ForwardContext {
   std::vector<Segment> segments; // rows in order, without gaps
   std::vector<std::int32_t> positions; // [T], absolute
   kernels::Compute compute = kernels::Compute::Fast;
+  /** Per layer, what it gets besides the hidden state, [T, P] (Gemma 4's
+   * per-layer inputs); empty for models without. */
+  std::vector<mx::array> layer_inputs;
 };
 
 /** Fills positions from the segments. */

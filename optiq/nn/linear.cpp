@@ -4,7 +4,7 @@ namespace optiq::nn {
 
 std::vector<mx::array> project(
     const mx::array& x,
-    std::initializer_list<const Linear*> linears,
+    const std::vector<const Linear*>& linears,
     kernels::Compute compute) {
   std::vector<const kernels::Matrix*> weights;
   for (const Linear* linear : linears) {

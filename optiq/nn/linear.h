@@ -1,6 +1,5 @@
 #pragma once
 
-#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -19,7 +18,7 @@ struct Linear {
 /** x [T, in] through several projections that read the same rows. */
 std::vector<mx::array> project(
     const mx::array& x,
-    std::initializer_list<const Linear*> linears,
+    const std::vector<const Linear*>& linears,
     kernels::Compute compute);
 
 } // namespace optiq::nn

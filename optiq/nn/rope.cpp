@@ -11,6 +11,7 @@ double scale(double inverse_frequency, const RopeScaling& scaling) {
     case RopeScaling::Kind::None:
       return inverse_frequency;
     case RopeScaling::Kind::Linear:
+    case RopeScaling::Kind::Proportional:
       return inverse_frequency / scaling.factor;
     case RopeScaling::Kind::Llama3:
       break;
@@ -32,7 +33,10 @@ std::vector<float> rope_inverse_frequencies(
     int rotary_dim,
     const RopeScaling& scaling) {
   std::vector<float> frequencies(rotary_dim / 2);
-  for (int i = 0; i < rotary_dim / 2; ++i) {
+  const int n_rotated = scaling.kind == RopeScaling::Kind::Proportional
+      ? static_cast<int>(rotary_dim * scaling.rotated_share) / 2
+      : rotary_dim / 2;
+  for (int i = 0; i < n_rotated; ++i) {
     frequencies[i] = static_cast<float>(
         scale(std::pow(theta, -2.0 * i / rotary_dim), scaling));
   }

@@ -419,8 +419,8 @@ class Conversion {
             std::numeric_limits<std::size_t>::max()),
         model.cache_layout(models::kv_dtype(options.compute)));
     sequence.reserve(n);
-    const nn::ForwardContext context =
-        nn::make_forward_context({{&sequence, 0, n, 0}}, options.compute);
+    const nn::ForwardContext context = models::make_context(
+        model, tokens, {{&sequence, 0, n, 0}}, options.compute);
     model.logits(
         models::run_layers(model, 0, model.embed(tokens), context),
         options.compute);

@@ -38,7 +38,7 @@ std::vector<Target> find_targets(
     target.parameters = std::uint64_t{1} * module.matrix.out_features() *
         module.matrix.in_features();
     if (module.layer >= 0) {
-      target.first_layer = module.layer;
+      target.first_layer = model.rerun_from(module.layer);
     } else if (module.name.ends_with("lm_head")) {
       target.first_layer = model.info().n_layers;
     } else {
@@ -163,7 +163,8 @@ class FreshContext {
       segments.push_back({sequences_.back().get(), row, rows, 0});
       row += rows;
     }
-    context_ = nn::make_forward_context(std::move(segments), compute);
+    context_ =
+        models::make_context(model, batch.tokens, std::move(segments), compute);
   }
   const nn::ForwardContext& get() const {
     return context_;
@@ -353,7 +354,7 @@ class WavePass {
     const Batch& batch = wave_[at];
     std::vector<mx::array> outputs;
     for (const Candidate& candidate : candidates) {
-      const FreshContext context(model_, batch, options_.compute);
+      const FreshContext context(*candidate.model, batch, options_.compute);
       outputs.push_back(models::run_layers(
           *candidate.model,
           target.first_layer,

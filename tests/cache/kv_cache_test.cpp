@@ -195,6 +195,18 @@ TEST(Sequence, ReleasesOnlyWindowedLayers) {
   EXPECT_EQ(pool->used_bytes(), 0U);
 }
 
+TEST(Sequence, KeepsNothingForSharedLayers) {
+  const std::vector<LayerFormat> layers{kKv, SharedFormat{.layer = 0}};
+  EXPECT_EQ(bytes_per_token(layers), kBlock / 64);
+  EXPECT_EQ(fixed_bytes(layers), 0U);
+  auto pool = std::make_shared<BlockPool>(1 << 20);
+  Sequence sequence(pool, layers);
+  sequence.reserve(100);
+  sequence.commit(100);
+  EXPECT_TRUE(sequence.blocks(1).empty());
+  EXPECT_EQ(pool->used_bytes(), 2 * kBlock);
+}
+
 TEST(Sequence, FailedReserveChangesNothing) {
   // Room for the states, two blocks in each layer and one more: not for four.
   auto pool =

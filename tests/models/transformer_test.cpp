@@ -2,6 +2,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ using generate::Engine;
 constexpr int kVocab = 97;
 constexpr int kHidden = 32;
 constexpr int kInner = 48;
+constexpr int kLayerInput = 8;
 
 Json sizes(const char* model_type) {
   return {
@@ -47,6 +49,23 @@ Json gemma(int window) {
   config["query_pre_attn_scalar"] = 16;
   config["sliding_window"] = window;
   config["sliding_window_pattern"] = 2;
+  return config;
+}
+
+/** Layers 2 and 3 read the K/V of layers 0 and 1. */
+Json gemma4() {
+  Json config = sizes("gemma4_text");
+  config["layer_types"] = {
+      "sliding_attention",
+      "full_attention",
+      "sliding_attention",
+      "full_attention"};
+  config["sliding_window"] = 40;
+  config["num_kv_shared_layers"] = 2;
+  config["use_double_wide_mlp"] = false;
+  config["hidden_size_per_layer_input"] = kLayerInput;
+  config["vocab_size_per_layer_input"] = kVocab;
+  config["final_logit_softcapping"] = 30.0;
   return config;
 }
 
@@ -73,7 +92,8 @@ void write_model(
   const auto add = [&](const std::string& name, mx::Shape shape) {
     tensors.push_back(random_tensor(name, std::move(shape), random));
   };
-  const bool is_gemma = config["model_type"] == "gemma3_text";
+  const bool is_gemma4 = config["model_type"] == "gemma4_text";
+  const bool is_gemma = is_gemma4 || config["model_type"] == "gemma3_text";
   const bool has_head_norms = is_gemma || config["model_type"] == "qwen3";
   add("model.embed_tokens.weight", {kVocab, kHidden});
   add("model.norm.weight", {kHidden});
@@ -92,10 +112,21 @@ void write_model(
       add(p + "pre_feedforward_layernorm.weight", {kHidden});
       add(p + "post_feedforward_layernorm.weight", {kHidden});
     }
+    if (is_gemma4) {
+      add(p + "per_layer_input_gate.weight", {kLayerInput, kHidden});
+      add(p + "per_layer_projection.weight", {kHidden, kLayerInput});
+      add(p + "post_per_layer_input_norm.weight", {kHidden});
+      add(p + "layer_scalar", {1});
+    }
     if (has_head_norms) {
       add(p + "self_attn.q_norm.weight", {16});
       add(p + "self_attn.k_norm.weight", {16});
     }
+  }
+  if (is_gemma4) {
+    add("model.embed_tokens_per_layer.weight", {kVocab, 4 * kLayerInput});
+    add("model.per_layer_model_projection.weight", {4 * kLayerInput, kHidden});
+    add("model.per_layer_projection_norm.weight", {kLayerInput});
   }
   for (const std::string& name : extra) {
     add(name, {kVocab, kHidden});
@@ -130,6 +161,82 @@ bytes_needed(const Model& model, int n_tokens, int chunk, mx::Dtype dtype) {
 bool bit_equal(const mx::array& a, const mx::array& b) {
   return a.shape() == b.shape() &&
       std::memcmp(a.data<float>(), b.data<float>(), a.nbytes()) == 0;
+}
+
+/** A forward of the tokens from layer `first` on x, on a fresh past. */
+mx::array run_from(
+    const Model& model,
+    int first,
+    const mx::array& x,
+    const std::vector<std::int32_t>& tokens) {
+  const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
+  cache::Sequence sequence(pool, model.cache_layout(mx::float32));
+  const auto n = static_cast<int>(tokens.size());
+  sequence.reserve(n);
+  const nn::ForwardContext context = make_context(
+      model, tokens, {{&sequence, 0, n, 0}}, kernels::Compute::Exact);
+  return run_layers(model, first, x, context);
+}
+
+TEST(SharedKv, TakesNoMemoryAndDropsStoredProjections) {
+  const auto model = make_model(gemma4());
+  const auto layout = model->cache_layout(mx::float32);
+  EXPECT_EQ(std::get<cache::SharedFormat>(layout[2]).layer, 0);
+  EXPECT_EQ(std::get<cache::SharedFormat>(layout[3]).layer, 1);
+  EXPECT_EQ(
+      cache::sequence_bytes(layout, 200, 1),
+      cache::sequence_bytes(std::span(layout).first(2), 200, 1));
+  // The test's directory has k_proj in every layer, as published ones do.
+  for (const Module& module : model->modules()) {
+    EXPECT_FALSE(module.layer >= 2 && module.name.ends_with("k_proj"));
+  }
+}
+
+TEST(SharedKv, ChunksDoNotChangeABit) {
+  const auto tokens = random_tokens(280);
+  const auto model = make_model(gemma4());
+  const auto run = [&](int chunk) {
+    Engine engine(model, {.prefill_chunk = chunk});
+    return engine.extend(*engine.new_sequence(), tokens, 280);
+  };
+  const mx::array whole = run(280);
+  for (const int chunk : {1, 63, 65}) {
+    EXPECT_TRUE(bit_equal(run(chunk), whole)) << chunk;
+  }
+}
+
+// As sensitivity does: states of the original before the changed layer, then
+// the changed model from there.
+TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
+  const auto tokens = random_tokens(70);
+  for (const Json& config : {gemma4(), sizes("llama")}) {
+    const auto model = make_model(config);
+    for (const Module& module : model->modules()) {
+      if (module.layer < 0 || !module.name.ends_with("o_proj")) {
+        continue;
+      }
+      const int first = model->rerun_from(module.layer);
+      EXPECT_LE(first, module.layer);
+      const mx::array zeros = io::make_array(
+          {module.matrix.out_features(), module.matrix.in_features()},
+          mx::float32);
+      const auto changed =
+          model->with_matrix(module.name, kernels::Matrix::dense(zeros));
+      const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
+      cache::Sequence sequence(pool, model->cache_layout(mx::float32));
+      sequence.reserve(70);
+      const nn::ForwardContext context = make_context(
+          *model, tokens, {{&sequence, 0, 70, 0}}, kernels::Compute::Exact);
+      mx::array state = model->embed(tokens);
+      for (int layer = 0; layer < first; ++layer) {
+        state = model->run_layer(layer, state, context);
+      }
+      EXPECT_TRUE(bit_equal(
+          run_from(*changed, first, state, tokens),
+          run_from(*changed, 0, changed->embed(tokens), tokens)))
+          << module.name;
+    }
+  }
 }
 
 // The cap is what sequence_bytes promises: a sequence that kept a hidden block
@@ -295,11 +402,23 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
        Unsupported,
        "use_bidirectional_attention"},
       {"gemma3_text", "hidden_activation", "silu", Unsupported, "silu"},
+      {"gemma4_text",
+       "enable_moe_block",
+       true,
+       Unsupported,
+       "enable_moe_block"},
+      {"gemma4_text",
+       "num_kv_shared_layers",
+       4,
+       Corrupt,
+       "num_kv_shared_layers"},
+      {"gemma4_text", "num_kv_shared_layers", 3, Corrupt, "layer 1"},
       {"gemma3_text", "sliding_window", nullptr, Corrupt, "sliding_window"}};
   for (const Case& c : cases) {
-    Json config = std::string(c.model_type) == "gemma3_text"
-        ? gemma(64)
-        : sizes(c.model_type);
+    const std::string type = c.model_type;
+    Json config = type == "gemma3_text" ? gemma(64)
+        : type == "gemma4_text"         ? gemma4()
+                                        : sizes(c.model_type);
     config[c.key] = c.value;
     test::expect_error(
         c.kind, {c.named, "config.json"}, [&] { make_model(config); });

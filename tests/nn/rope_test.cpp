@@ -88,5 +88,19 @@ TEST(Rope, DividesAllFrequenciesWhenLinear) {
   }
 }
 
+TEST(Rope, RotatesAShareOfThePairsWhenProportional) {
+  const auto plain = rope_inverse_frequencies(1e6, 512);
+  const auto scaled = rope_inverse_frequencies(
+      1e6,
+      512,
+      {.kind = RopeScaling::Kind::Proportional,
+       .factor = 2,
+       .rotated_share = 0.25});
+  ASSERT_EQ(scaled.size(), 256u);
+  for (int i = 0; i < 256; ++i) {
+    EXPECT_EQ(scaled[i], i < 64 ? plain[i] / 2 : 0.f) << i;
+  }
+}
+
 } // namespace
 } // namespace optiq::nn

@@ -32,6 +32,9 @@ LLAMA3 = dict(
     rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=256,
 )
+GEMMA4_ROPE = dict(
+    full_attention=dict(rope_type="proportional", rope_theta=1e6, partial_rotary_factor=0.25),
+    sliding_attention=dict(rope_type="default", rope_theta=1e4))
 
 
 def cases():
@@ -67,6 +70,19 @@ def cases():
         rope_scaling=dict(rope_type="linear", factor=8.0)), None
     yield "gemma3_text, 4 bits", "gemma3_text", dict(
         gemma3, hidden_size=128, intermediate_size=192), dict(bits=4, group_size=64)
+    gemma4 = dict(
+        BASE, model_type="gemma4_text", hidden_activation="gelu_pytorch_tanh", num_hidden_layers=7,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
+                     "sliding_attention", "full_attention", "sliding_attention"],
+        sliding_window=40, global_head_dim=64, num_kv_shared_layers=3, use_double_wide_mlp=True,
+        hidden_size_per_layer_input=32, vocab_size_per_layer_input=VOCABULARY, final_logit_softcapping=30.0,
+        attention_k_eq_v=False, enable_moe_block=False, rope_parameters=GEMMA4_ROPE)
+    yield "gemma4_text, tied", "gemma4_text", gemma4, None
+    yield "gemma4_text, untied, nothing shared, no inputs per layer, K as V", "gemma4_text", dict(
+        gemma4, tie_word_embeddings=False, num_kv_shared_layers=0, hidden_size_per_layer_input=0,
+        attention_k_eq_v=True, num_global_key_value_heads=1, final_logit_softcapping=2.0), None
+    yield "gemma4_text, 4 bits", "gemma4_text", dict(
+        gemma4, hidden_size=128, intermediate_size=192, hidden_size_per_layer_input=64), dict(bits=4, group_size=64)
 
 
 def random_weight(weight, is_gain_minus_one):
