@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "hwy/aligned_allocator.h"
 
 #include "optiq/base/thread_pool.h"
+#include "optiq/kernels/cpu/kv_append.h"
 #include "optiq/kernels/cpu/parallel_by_cost.h"
 #include "optiq/kernels/kernels.h"
+#include "optiq/kernels/kv_format_impl.h"
 #include "optiq/kernels/profile.h"
 #include "optiq/kernels/sequence_checks_impl.h"
 
@@ -19,18 +23,16 @@ static_assert(cpu::kBlockTokens == kKvBlockTokens);
 
 // Multiply-adds (or copied values) below which waking a thread does not pay.
 constexpr std::size_t kMinCost = 1 << 16;
+// What coding a value costs, in multiply-adds.
+constexpr std::size_t kCodeCost = 16;
+// Tiles of at most so many queries keep the partials of their spans, so that
+// threads can share a long context out; larger ones add them up as they go.
+constexpr std::size_t kSharedQueries = 16;
 
 cpu::AttentionShape
 check_format(const mx::array& q, const KvFormat& format, float scale) {
   require_rank("append_and_attend", "q", q, 3);
   const int n_heads = q.shape(1);
-  if (format.dtype != mx::float32 && format.dtype != mx::bfloat16) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[append_and_attend] format: found KV elements of {} bytes that are "
-        "neither float32 nor bfloat16. Choose one of these.",
-        mx::size_of(format.dtype));
-  }
   if (format.n_kv_heads <= 0 || n_heads <= 0 ||
       n_heads % format.n_kv_heads != 0 || format.head_dim <= 0 ||
       q.shape(2) != format.head_dim) {
@@ -49,14 +51,26 @@ check_format(const mx::array& q, const KvFormat& format, float scale) {
         "for all or at least 1. Pass how many tokens a query sees.",
         format.window);
   }
-  return {
+  if (format.dtype != mx::float32 && format.dtype != mx::bfloat16) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[append_and_attend] format: found KV elements of {} bytes that are "
+        "neither float32 nor bfloat16. Choose one of these.",
+        mx::size_of(format.dtype));
+  }
+  if (format.method == KvMethod::Turbo && !format.rotations) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[append_and_attend] format: found turbo without its rotations. Make "
+        "the format with make_kv_format.");
+  }
+  cpu::AttentionShape shape{
       .n_heads = static_cast<std::size_t>(n_heads),
-      .n_kv_heads = static_cast<std::size_t>(format.n_kv_heads),
-      .head_dim = static_cast<std::size_t>(format.head_dim),
-      .type = format.dtype == mx::float32 ? cpu::KvType::Float32
-                                          : cpu::KvType::BFloat16,
+      .layout = layout_of(format),
       .scale = scale,
       .window = static_cast<std::size_t>(format.window)};
+  shape.units = cpu::key_units(shape.layout.key);
+  return shape;
 }
 
 /** The segments follow each other without gaps and their blocks are there. */
@@ -125,31 +139,244 @@ struct Work {
   std::vector<std::size_t> costs;
 };
 
-/** Tiles of at most `tile_rows` rows; the cost of one is its rows times the
- * tokens each of them costs, `cost_of(tile)`. */
-template <class Cost>
-Work split_work(
-    std::span<const AttentionSegment> segments,
-    std::size_t n_kv_heads,
-    std::size_t tile_rows,
-    const Cost& cost_of) {
+/** Runs body(i) for every item, shared out by cost; `rank` is the thread. */
+template <class Body>
+void run_by_cost(const std::vector<std::size_t>& costs, const Body& body) {
+  cpu::parallel_by_cost(
+      costs,
+      kMinCost,
+      [&](std::size_t rank, std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+          body(rank, i);
+        }
+      });
+}
+
+/** Writes the new rows. Tiles end with their block: the tokens of a block share
+ * bytes. */
+void append_rows(
+    const float* k,
+    const float* v,
+    const cpu::KvLayout& layout,
+    std::span<const AttentionSegment> segments) {
+  const std::size_t per_value =
+      layout.key.packed() || layout.value.packed() ? kCodeCost : 1;
   Work work;
   for (const AttentionSegment& s : segments) {
     const auto rows = static_cast<std::size_t>(s.rows);
-    for (std::size_t head = 0; head < n_kv_heads; ++head) {
-      for (std::size_t at = 0; at < rows; at += tile_rows) {
-        const cpu::AttentionTile tile{
-            .first_row = s.first_row + at,
-            .rows = std::min(tile_rows, rows - at),
-            .start = s.start + at,
-            .kv_head = head,
-            .blocks = s.blocks};
-        work.tiles.push_back(tile);
-        work.costs.push_back(cost_of(tile));
+    const auto start = static_cast<std::size_t>(s.start);
+    for (std::size_t head = 0; head < layout.n_kv_heads; ++head) {
+      for (std::size_t at = 0; at < rows;) {
+        const std::size_t room = kKvBlockTokens - (start + at) % kKvBlockTokens;
+        const std::size_t n = std::min(room, rows - at);
+        work.tiles.push_back(
+            {.first_row = s.first_row + at,
+             .rows = n,
+             .start = start + at,
+             .kv_head = head,
+             .blocks = s.blocks});
+        work.costs.push_back(2 * n * layout.head_dim * per_value);
+        at += n;
       }
     }
   }
-  return work;
+  run_by_cost(work.costs, [&](std::size_t, std::size_t i) {
+    cpu::append_kv(k, v, layout, work.tiles[i]);
+  });
+}
+
+/** Aligned memory of `floats`; throws Exhausted. */
+hwy::AlignedFreeUniquePtr<float[]> scratch_of(std::size_t floats) {
+  auto memory = hwy::AllocateAligned<float>(floats);
+  if (!memory) {
+    fail(
+        ErrorKind::Exhausted,
+        "[append_and_attend] no memory for {} floats of scratch. Use fewer "
+        "threads or a smaller batch.",
+        floats);
+  }
+  return memory;
+}
+
+/** The queries of all heads, as the kernels read them. */
+class PreparedQueries {
+ public:
+  PreparedQueries(
+      const float* q,
+      std::size_t rows,
+      const cpu::AttentionShape& shape) {
+    const std::size_t heads = rows * shape.n_heads;
+    const std::size_t dim = shape.layout.head_dim;
+    const bool digits = cpu::needs_digits(shape);
+    const std::size_t digit_floats =
+        digits ? heads * shape.layout.key.dims / sizeof(float) : 0;
+    const std::size_t factor_floats = digits ? heads * 2 * shape.units.size : 0;
+    memory_ = scratch_of(heads * dim + digit_floats + factor_floats);
+    queries_.values = memory_.get();
+    if (digits) {
+      queries_.factors = memory_.get() + heads * dim;
+      queries_.digits =
+          reinterpret_cast<std::int8_t*>(queries_.factors + factor_floats);
+    }
+    constexpr std::size_t kHeadsPerTask = 128;
+    parallel_for(
+        heads, kHeadsPerTask, [&](std::size_t first, std::size_t last) {
+          cpu::prepare_queries(q, shape, first, last, queries_);
+        });
+  }
+
+  const cpu::Queries& get() const {
+    return queries_;
+  }
+
+ private:
+  hwy::AlignedFreeUniquePtr<float[]> memory_;
+  cpu::Queries queries_;
+};
+
+/** Spans of one tile that one thread takes. */
+struct Item {
+  std::size_t tile = 0;
+  cpu::Spans spans;
+  std::size_t partial = 0; // of the first span, in floats
+  bool whole = false; // all spans of the tile: nothing is kept
+};
+
+/** What attention does for one call. */
+struct Plan {
+  std::vector<cpu::AttentionTile> tiles;
+  std::vector<Item> items;
+  std::vector<std::size_t> costs; // of items
+  std::vector<std::size_t> shared; // tiles whose partials are added last
+  std::vector<std::size_t> first_item; // of shared tiles
+  std::size_t partial_floats = 0;
+  std::size_t most_queries = 0; // of a tile
+};
+
+void plan_tile(
+    const cpu::AttentionTile& tile,
+    const cpu::AttentionShape& shape,
+    Plan& plan) {
+  const std::size_t n = tile.rows * shape.group();
+  const cpu::Spans spans = cpu::spans_of(shape, tile);
+  const std::size_t index = plan.tiles.size();
+  plan.tiles.push_back(tile);
+  plan.most_queries = std::max(plan.most_queries, n);
+  const std::size_t per_token = n * shape.layout.head_dim;
+  if (n > kSharedQueries || spans.first + 1 == spans.last) {
+    const std::size_t tokens = tile.end() - shape.first_seen(tile.start);
+    plan.items.push_back({.tile = index, .spans = spans, .whole = true});
+    plan.costs.push_back(tokens * per_token);
+    return;
+  }
+  plan.shared.push_back(index);
+  plan.first_item.push_back(plan.items.size());
+  for (std::size_t span = spans.first; span < spans.last; ++span) {
+    const std::size_t end = std::min(tile.end(), (span + 1) * cpu::kSpanTokens);
+    const std::size_t begin =
+        std::max(shape.first_seen(tile.start), span * cpu::kSpanTokens);
+    plan.items.push_back(
+        {.tile = index,
+         .spans = {span, span + 1},
+         .partial = plan.partial_floats});
+    plan.costs.push_back((end - begin) * per_token);
+    plan.partial_floats += cpu::partial_floats(shape, n);
+  }
+}
+
+Plan make_plan(
+    std::span<const AttentionSegment> segments,
+    const cpu::AttentionShape& shape) {
+  Plan plan;
+  const std::size_t tile_rows = cpu::attention_tile_rows(shape);
+  for (const AttentionSegment& s : segments) {
+    const auto rows = static_cast<std::size_t>(s.rows);
+    for (std::size_t head = 0; head < shape.layout.n_kv_heads; ++head) {
+      for (std::size_t at = 0; at < rows; at += tile_rows) {
+        plan_tile(
+            {.first_row = s.first_row + at,
+             .rows = std::min(tile_rows, rows - at),
+             .start = s.start + at,
+             .kv_head = head,
+             .blocks = s.blocks},
+            shape,
+            plan);
+      }
+    }
+  }
+  return plan;
+}
+
+void clear_total(
+    const cpu::AttentionShape& shape,
+    std::size_t n,
+    const cpu::Partial& total) {
+  std::fill_n(total.sum, cpu::partial_floats(shape, n), 0.0f);
+  std::fill_n(total.maximum, n, -std::numeric_limits<float>::infinity());
+}
+
+/** Attention of everything planned. */
+void run_plan(
+    const Plan& plan,
+    const cpu::AttentionShape& shape,
+    const cpu::Queries& queries,
+    float* out) {
+  const std::size_t most = plan.most_queries;
+  const std::size_t of_partial = cpu::partial_floats(shape, most);
+  const std::size_t of_span = cpu::attention_scratch_floats(shape, most);
+  const std::size_t per_rank = of_span + 2 * of_partial;
+  const auto ranks = static_cast<std::size_t>(ThreadPool::shared().size());
+  const auto memory = scratch_of(per_rank * ranks + plan.partial_floats);
+  float* kept = memory.get() + per_rank * ranks;
+
+  run_by_cost(plan.costs, [&](std::size_t rank, std::size_t i) {
+    const Item& item = plan.items[i];
+    const cpu::AttentionTile& tile = plan.tiles[item.tile];
+    const std::size_t n = tile.rows * shape.group();
+    float* scratch = memory.get() + rank * per_rank;
+    if (!item.whole) {
+      cpu::attend_span(
+          queries,
+          shape,
+          tile,
+          item.spans.first,
+          scratch,
+          cpu::partial_at(shape, n, kept + item.partial));
+      return;
+    }
+    const auto part = cpu::partial_at(shape, n, scratch + of_span);
+    const auto total =
+        cpu::partial_at(shape, n, scratch + of_span + of_partial);
+    clear_total(shape, n, total);
+    for (std::size_t s = item.spans.first; s < item.spans.last; ++s) {
+      cpu::attend_span(queries, shape, tile, s, scratch, part);
+      cpu::add_partial(shape, n, part, total);
+    }
+    cpu::finish_tile(shape, tile, total, out);
+  });
+
+  std::vector<std::size_t> costs;
+  for (const std::size_t index : plan.shared) {
+    const cpu::AttentionTile& tile = plan.tiles[index];
+    const cpu::Spans spans = cpu::spans_of(shape, tile);
+    costs.push_back(
+        (spans.last - spans.first) * tile.rows * shape.group() *
+        shape.layout.head_dim);
+  }
+  run_by_cost(costs, [&](std::size_t rank, std::size_t i) {
+    const cpu::AttentionTile& tile = plan.tiles[plan.shared[i]];
+    const std::size_t n = tile.rows * shape.group();
+    const cpu::Spans spans = cpu::spans_of(shape, tile);
+    const auto total =
+        cpu::partial_at(shape, n, memory.get() + rank * per_rank + of_span);
+    clear_total(shape, n, total);
+    for (std::size_t s = 0; s < spans.last - spans.first; ++s) {
+      const Item& item = plan.items[plan.first_item[i] + s];
+      cpu::add_partial(
+          shape, n, cpu::partial_at(shape, n, kept + item.partial), total);
+    }
+    cpu::finish_tile(shape, tile, total, out);
+  });
 }
 
 } // namespace
@@ -172,56 +399,19 @@ mx::array append_and_attend(
       require_floats("append_and_attend", "v", v, kv_shape);
   check_segments(segments, q.shape(0), shape);
 
-  const float* kp = io::floats(keys).data();
-  const float* vp = io::floats(values).data();
-  const Work append = split_work(
-      appends ? segments : std::span<const AttentionSegment>{},
-      shape.n_kv_heads,
-      kKvBlockTokens,
-      [&](const cpu::AttentionTile& tile) {
-        return 2 * tile.rows * shape.head_dim;
-      });
-  cpu::parallel_by_cost(
-      append.costs,
-      kMinCost,
-      [&](std::size_t, std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-          cpu::append_kv(kp, vp, shape, append.tiles[i]);
-        }
-      });
-
+  append_rows(
+      io::floats(keys).data(),
+      io::floats(values).data(),
+      shape.layout,
+      appends ? segments : std::span<const AttentionSegment>{});
   mx::array out = io::make_array(q.shape(), mx::float32);
-  const float* qp = io::floats(queries).data();
-  float* target = io::mutable_floats(out).data();
-  const Work attention = split_work(
-      segments,
-      shape.n_kv_heads,
-      cpu::attention_tile_rows(shape),
-      [&](const cpu::AttentionTile& tile) {
-        const std::size_t tokens =
-            tile.start + tile.rows - shape.first_seen(tile.start);
-        return tile.rows * tokens * shape.group() * shape.head_dim;
-      });
-  const std::size_t per_rank = cpu::attention_scratch_floats(shape);
-  const auto scratch =
-      hwy::AllocateAligned<float>(per_rank * ThreadPool::shared().size());
-  if (!scratch) {
-    fail(
-        ErrorKind::Exhausted,
-        "[append_and_attend] q [{}]: no memory for {} floats of scratch per "
-        "thread. Use fewer threads.",
-        fmt::join(q.shape(), ", "),
-        per_rank);
-  }
-  cpu::parallel_by_cost(
-      attention.costs,
-      kMinCost,
-      [&](std::size_t rank, std::size_t begin, std::size_t end) {
-        float* mine = scratch.get() + rank * per_rank;
-        for (std::size_t i = begin; i < end; ++i) {
-          cpu::attend(qp, shape, attention.tiles[i], mine, target);
-        }
-      });
+  const PreparedQueries prepared(
+      io::floats(queries).data(), static_cast<std::size_t>(q.shape(0)), shape);
+  run_plan(
+      make_plan(segments, shape),
+      shape,
+      prepared.get(),
+      io::mutable_floats(out).data());
   return out;
 }
 

@@ -134,22 +134,64 @@ mx::array rope(
 
 inline constexpr int kKvBlockTokens = 64;
 
+/** How a cache holds the vectors of a token. */
+enum class KvMethod {
+  Dense, // float32 or bfloat16
+  Affine, // MLX's affine groups along head_dim, bf16 scales and biases
+  Turbo, // f16 norm and Lloyd-Max codes of the rotated unit vector
+};
+
+/** What Turbo rotates vectors with (arXiv 2504.19874). */
+enum class KvRotation {
+  Hadamard, // random signs, then a Walsh-Hadamard transform
+  Orthogonal, // a random orthogonal matrix
+};
+
+/** From the seed of a layer's keys to that of its values. */
+inline constexpr std::uint64_t kKvValueSeedStep = 500;
+
+struct KvRotations; // of keys and of values
+
 /**
- * Layout of one block (64 tokens of one layer of one sequence):
- *   for each kv head: K^T [head_dim][64], then V [64][head_dim]
- * in `dtype` (float32 or bfloat16).
+ * How one layer's K and V lie in its blocks (64 tokens of one layer of one
+ * sequence). Data: sides may differ in width, and a side of 0 bits is dense.
+ * Per kv head a block holds the keys, then the values; dense: K^T
+ * [head_dim][64], then V [64][head_dim]; packed: cpu/kv_layout.h.
  */
 struct KvFormat {
-  mx::Dtype dtype = mx::bfloat16;
+  mx::Dtype dtype = mx::bfloat16; // of dense sides; or float32
   int n_kv_heads = 0;
-  int head_dim = 0;
+  int head_dim = 0; // a multiple of 16 when packed
   int window = 0; // tokens a query sees, its own included; 0 = all before it
 
-  std::size_t block_bytes() const {
-    return std::size_t{2} * n_kv_heads * head_dim * kKvBlockTokens *
-        mx::size_of(dtype);
-  }
+  KvMethod method = KvMethod::Dense;
+  float key_bits = 0.f; // affine 2, 3, 4, 5, 6, 8; turbo 1..5, 2.5, 3.5
+  float value_bits = 0.f;
+  int group_size = 64; // affine: 32, 64, 128; a head's last may be shorter
+  KvRotation rotation = KvRotation::Hadamard; // turbo
+  std::uint64_t seed = 42; // turbo: of the keys
+  Compute compute = Compute::Fast; // products with codes: int8 or float32
+  std::shared_ptr<const KvRotations> rotations; // turbo: by make_kv_format
+
+  std::size_t block_bytes() const;
 };
+
+/** The format, checked, with what its method needs made. Formats other than
+ * dense come from here. Throws InvalidInput, or Unsupported for widths that no
+ * method has, with the reason. */
+KvFormat make_kv_format(KvFormat format);
+
+/** The Lloyd-Max centroids of a standard normal variable at 1..5 bits,
+ * ascending: what Turbo's codes index. */
+std::vector<float> turbo_centroids(int bits);
+
+/** Turbo's rotation of vectors x [..., dim]: of the last axis, by the matrix of
+ * this kind and seed; `inverse` turns back. dim is a multiple of 16. */
+mx::array rotate_vectors(
+    const mx::array& x,
+    KvRotation kind,
+    std::uint64_t seed,
+    bool inverse = false);
 
 /** The rows of one sequence in a flat batch, with its blocks of one layer. */
 struct AttentionSegment {
@@ -165,8 +207,8 @@ struct AttentionSegment {
  * Writes k, v [T, n_kv_heads, head_dim] into the blocks at the rows' absolute
  * positions, then attends causally, within the format's window: q [T, n_heads,
  * head_dim] -> [T, n_heads, head_dim]. Scores are q.k * scale; softmax and sums
- * in float32; partial sums run block by block in order (absolute multiples of
- * 64 tokens). Query head h reads kv head h / (n_heads / n_kv_heads).
+ * in float32, over absolute spans of 256 tokens that are then added in order.
+ * Query head h reads kv head h / (n_heads / n_kv_heads).
  * k and v may both have 0 rows: the blocks hold those of the rows already, as
  * where a layer attends to another layer's K/V.
  */

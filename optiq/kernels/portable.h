@@ -40,6 +40,11 @@ mx::array attend(
     float scale,
     int window = 0);
 
+/** k or v [S, Hkv, D] as the format's cache holds them: quantized and turned
+ * back into float32. With `attend` the oracle of packed attention. */
+mx::array cached_keys(const mx::array& k, const KvFormat& format);
+mx::array cached_values(const mx::array& v, const KvFormat& format);
+
 /** One sequence; state [Hv, Dk, Dv] and conv state [conv_kernel - 1, qkv_dim]
  * in, {y, conv state, state} out. */
 struct DeltaNetResult {

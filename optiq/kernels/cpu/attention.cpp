@@ -1,9 +1,8 @@
 #include "optiq/kernels/cpu/attention.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstdint>
+#include <cstring>
 #include <limits>
 
 #undef HWY_TARGET_INCLUDE
@@ -13,269 +12,100 @@
 #include "hwy/highway.h"
 
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
+#include "optiq/kernels/cpu/dense_attention-inl.h"
+#include "optiq/kernels/cpu/packed_attention-inl.h"
+#include "optiq/kernels/cpu/rotation-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu::HWY_NAMESPACE {
+namespace {
 
-using BF16 = hwy::bfloat16_t;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Queries multiplied together: 4 vectors of sums each must fit the registers.
-constexpr std::size_t kMaxQueries =
-    (HWY_MAX_BYTES >= 64 || HWY_ARCH_ARM) ? 6 : 3;
+/** One tile against one span. */
+struct SpanWork {
+  const Queries& queries;
+  const AttentionShape& shape;
+  const AttentionTile& tile;
+  std::size_t first_block; // of the span that the tile sees
+  std::size_t last_block;
+  std::size_t first_token; // of first_block
+  std::size_t n; // queries
+  SpanScratch scratch;
+  Partial to;
 
-HWY_INLINE VF32 LoadKv(F32 d, const float* p) {
-  return hn::LoadU(d, p);
-}
-HWY_INLINE VF32 LoadKv(F32 d, const BF16* p) {
-  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<BF16, F32>(), p));
-}
-HWY_INLINE VF32 LoadKvN(F32 d, const float* p, std::size_t n) {
-  return hn::LoadN(d, p, n);
-}
-HWY_INLINE VF32 LoadKvN(F32 d, const BF16* p, std::size_t n) {
-  return hn::PromoteTo(d, hn::LoadN(hn::Rebind<BF16, F32>(), p, n));
-}
-
-/** Left factors of up to kMaxQueries rows, and where their results go. */
-struct Rows {
-  const float* left[kMaxQueries];
-  float* out[kMaxQueries];
-  float factor[kMaxQueries]; // of the old value of out
+  std::size_t position(std::size_t query) const {
+    return tile.start + query / shape.group();
+  }
+  /** Head of the query, counted over all rows. */
+  std::size_t head(std::size_t query) const {
+    return (tile.first_row + query / shape.group()) * shape.n_heads +
+        tile.kv_head * shape.group() + query % shape.group();
+  }
+  const std::byte* keys(std::size_t block) const {
+    return tile.blocks[block] + tile.kv_head * shape.layout.head_bytes();
+  }
+  const std::byte* values(std::size_t block) const {
+    return keys(block) + shape.layout.key.bytes();
+  }
+  /** Tokens of [from, from + n_tokens) that a query sees, counted from `from`;
+   * {} when none. */
+  Tokens seen(std::size_t query, std::size_t from, std::size_t n_tokens) const {
+    const std::size_t at = position(query);
+    const auto inside = [=](std::size_t token) {
+      return std::clamp(token, from, from + n_tokens) - from;
+    };
+    const Tokens tokens{inside(shape.first_seen(at)), inside(at + 1)};
+    return tokens.empty() ? Tokens{} : tokens;
+  }
+  float* scores(std::size_t query, std::size_t block) const {
+    return scratch.scores + query * kSpanTokens +
+        (block - first_block) * kBlockTokens;
+  }
+  float* sum(std::size_t query) const {
+    return to.sum + query * scratch.stride;
+  }
+  /** Few queries read a block once: then memory is what they wait for. */
+  bool fetches() const {
+    return n <= 2 * kMaxQueries;
+  }
 };
 
-/**
- * out[r][0 .. V lanes) = factor[r] * out[r] + sum_i left[r][i] * right[i][...]
- * with i ascending in one chain per element, whatever R and V. `last` lanes of
- * the only vector count when kPartial.
- */
-template <std::size_t R, std::size_t V, bool kPartial, class Kv>
-HWY_INLINE void MultiplyStrip(
-    const Rows& rows,
-    std::size_t column,
-    std::size_t depth,
-    const Kv* HWY_RESTRICT right,
-    std::size_t stride,
-    std::size_t last) {
-  static_assert(!kPartial || V == 1);
-  const F32 d;
-  const std::size_t lanes = hn::Lanes(d);
-  VF32 sum[R][V];
-  for (std::size_t r = 0; r < R; ++r) {
-    const VF32 factor = hn::Set(d, rows.factor[r]);
-    for (std::size_t v = 0; v < V; ++v) {
-      sum[r][v] =
-          hn::Mul(factor, hn::LoadU(d, rows.out[r] + column + v * lanes));
-    }
-  }
-  right += column;
-  for (std::size_t i = 0; i < depth; ++i, right += stride) {
-    VF32 b[V];
-    for (std::size_t v = 0; v < V; ++v) {
-      if constexpr (kPartial) {
-        b[v] = LoadKvN(d, right, last);
-      } else {
-        b[v] = LoadKv(d, right + v * lanes);
-      }
-    }
-    for (std::size_t r = 0; r < R; ++r) {
-      const VF32 a = hn::Set(d, rows.left[r][i]);
-      for (std::size_t v = 0; v < V; ++v) {
-        sum[r][v] = hn::MulAdd(a, b[v], sum[r][v]);
-      }
-    }
-  }
-  for (std::size_t r = 0; r < R; ++r) {
-    for (std::size_t v = 0; v < V; ++v) {
-      hn::StoreU(sum[r][v], d, rows.out[r] + column + v * lanes);
-    }
-  }
-}
-
-/** The same over columns [0, width). The rows of out have room for whole
- * vectors. */
-template <std::size_t R, class Kv>
-HWY_INLINE void Multiply(
-    const Rows& rows,
-    std::size_t width,
-    std::size_t depth,
-    const Kv* right,
-    std::size_t stride) {
-  const std::size_t lanes = hn::Lanes(F32());
-  std::size_t column = 0;
-  for (; column + 4 * lanes <= width; column += 4 * lanes) {
-    MultiplyStrip<R, 4, false>(rows, column, depth, right, stride, lanes);
-  }
-  for (; column + lanes <= width; column += lanes) {
-    MultiplyStrip<R, 1, false>(rows, column, depth, right, stride, lanes);
-  }
-  if (column < width) {
-    MultiplyStrip<R, 1, true>(
-        rows, column, depth, right, stride, width - column);
-  }
-}
-
-/** Tokens [begin, end) of a block. */
-struct Tokens {
+/** Queries multiplied together, and what they see of a block. */
+struct Group {
   std::size_t begin = 0;
-  std::size_t end = 0;
+  std::size_t n = 0;
+  Tokens seen[kMaxQueries];
 };
 
-/** The lanes of [i, i + lanes) that lie in `seen`. */
-HWY_INLINE hn::Mask<F32> Seen(F32 d, std::size_t i, Tokens seen) {
-  const std::size_t lanes = hn::Lanes(d);
-  const auto before = hn::FirstN(d, std::max(seen.begin, i) - i);
-  return hn::AndNot(before, hn::FirstN(d, std::min(lanes, seen.end - i)));
-}
-
-/** Largest of the scores seen and `old`. */
-HWY_INLINE float MaxScore(F32 d, const float* scores, Tokens seen, float old) {
-  const std::size_t lanes = hn::Lanes(d);
-  VF32 largest = hn::Set(d, old);
-  for (std::size_t i = seen.begin / lanes * lanes; i < seen.end; i += lanes) {
-    largest = hn::Max(
-        largest,
-        hn::IfThenElse(
-            Seen(d, i, seen), hn::LoadU(d, scores + i), hn::Set(d, old)));
-  }
-  return hn::ReduceMax(d, largest);
-}
-
-/** scores -> exp(scores - maximum), zero where not seen; adds them to the
- * denominator's lanes after scaling those by `factor`. */
-HWY_INLINE void ExpScores(
-    F32 d,
-    float* scores,
-    Tokens seen,
-    float maximum,
-    float factor,
-    float* denominator) {
-  const std::size_t lanes = hn::Lanes(d);
-  const VF32 m = hn::Set(d, maximum);
-  VF32 sum = hn::Mul(hn::LoadU(d, denominator), hn::Set(d, factor));
-  for (std::size_t i = seen.begin / lanes * lanes; i < seen.end; i += lanes) {
-    const VF32 e = ExpNonPositive(d, hn::Sub(hn::LoadU(d, scores + i), m));
-    const VF32 p = hn::IfThenElseZero(Seen(d, i, seen), e);
-    hn::StoreU(p, d, scores + i);
-    sum = hn::Add(sum, p);
-  }
-  hn::StoreU(sum, d, denominator);
-}
-
-/** out[r] += sum over `tokens` of p[r][t] values[t], for one query. */
-template <class Kv>
-HWY_INLINE void AddValues(
-    float* out,
-    const float* p,
-    Tokens tokens,
-    const Kv* values,
-    std::size_t head_dim) {
-  if (tokens.begin < tokens.end) {
-    Rows one;
-    one.left[0] = p + tokens.begin;
-    one.out[0] = out;
-    one.factor[0] = 1.0f;
-    Multiply<1>(
-        one,
-        head_dim,
-        tokens.end - tokens.begin,
-        values + tokens.begin * head_dim,
-        head_dim);
-  }
-}
-
-/** The queries [first, first + R) of a tile against one block. */
-template <std::size_t R, class Kv>
-HWY_NOINLINE void AttendQueries(
-    const AttentionScratch& scratch,
-    std::size_t first,
-    const Tokens* seen, // of the block, by each query
-    const Kv* keys,
-    const Kv* values,
-    std::size_t head_dim) {
-  const F32 d;
-  const std::size_t lanes = hn::Lanes(d);
-  std::size_t most = 0;
-  Tokens common{0, kBlockTokens}; // seen by all
-  for (std::size_t r = 0; r < R; ++r) {
-    most = std::max(most, seen[r].end);
-    common.begin = std::max(common.begin, seen[r].begin);
-    common.end = std::min(common.end, seen[r].end);
-  }
-  common.end = std::max(common.begin, common.end);
-
-  Rows rows;
-  for (std::size_t r = 0; r < R; ++r) {
-    rows.left[r] = scratch.query + (first + r) * scratch.stride;
-    rows.out[r] = scratch.scores + r * kBlockTokens;
-    rows.factor[r] = 0.0f;
-    std::fill_n(rows.out[r], kBlockTokens, 0.0f);
-  }
-  const std::size_t width = (most + lanes - 1) / lanes * lanes;
-  Multiply<R>(rows, width, head_dim, keys, kBlockTokens);
-
-  HWY_ALIGN float factor[kSumLanes] = {};
-  float* maximum = scratch.maximum + first;
-  for (std::size_t r = 0; r < R; ++r) {
-    const float old = maximum[r];
-    maximum[r] = MaxScore(d, rows.out[r], seen[r], old);
-    // Equal also when both are infinite: a query that saw nothing new.
-    factor[r] = old == maximum[r] ? 0.0f : old - maximum[r];
-  }
-  for (std::size_t r = 0; r < R; r += lanes) {
-    hn::StoreU(ExpNonPositive(d, hn::LoadU(d, factor + r)), d, factor + r);
-  }
-  for (std::size_t r = 0; r < R; ++r) {
-    ExpScores(
-        d,
-        rows.out[r],
-        seen[r],
-        maximum[r],
-        factor[r],
-        scratch.denominator + (first + r) * kSumLanes);
-  }
-
-  // Tokens that some of the queries do not see are added per query: 0 * v would
-  // still spread a non-finite v to those.
-  const float* p[R];
-  for (std::size_t r = 0; r < R; ++r) {
-    p[r] = rows.out[r];
-    rows.left[r] = p[r] + common.begin;
-    rows.out[r] = scratch.sum + (first + r) * scratch.stride;
-    rows.factor[r] = factor[r];
-    if (seen[r].begin < common.begin) {
-      for (std::size_t i = 0; i < scratch.stride; ++i) {
-        rows.out[r][i] *= factor[r];
-      }
-      rows.factor[r] = 1.0f;
-      const Tokens early{seen[r].begin, std::min(seen[r].end, common.begin)};
-      AddValues(rows.out[r], p[r], early, values, head_dim);
+/** Calls body(group) for even groups of the queries that see something of a
+ * block. */
+template <class Body>
+HWY_INLINE void
+ForGroups(const SpanWork& work, std::size_t block, const Body& body) {
+  const std::size_t n_groups = (work.n + kMaxQueries - 1) / kMaxQueries;
+  for (std::size_t i = 0; i < n_groups; ++i) {
+    Group group{.begin = work.n * i / n_groups};
+    group.n = work.n * (i + 1) / n_groups - group.begin;
+    bool any = false;
+    for (std::size_t r = 0; r < group.n; ++r) {
+      group.seen[r] =
+          work.seen(group.begin + r, block * kBlockTokens, kBlockTokens);
+      any = any || !group.seen[r].empty();
+    }
+    if (any) {
+      body(group);
     }
   }
-  Multiply<R>(
-      rows,
-      head_dim,
-      common.end - common.begin,
-      values + common.begin * head_dim,
-      head_dim);
-  for (std::size_t r = 0; r < R; ++r) {
-    const Tokens late{std::max(seen[r].begin, common.end), seen[r].end};
-    AddValues(rows.out[r], p[r], late, values, head_dim);
-  }
 }
 
-template <class Kv>
-HWY_INLINE void AttendQueriesOf(
-    std::size_t n,
-    const AttentionScratch& scratch,
-    std::size_t first,
-    const Tokens* seen,
-    const Kv* keys,
-    const Kv* values,
-    std::size_t head_dim) {
+/** Calls body(integral_constant n), 1 <= n <= kMaxQueries. */
+template <class Body>
+HWY_INLINE void WithCount(std::size_t n, const Body& body) {
   const auto call = [&](auto count) HWY_ATTR {
     if constexpr (count() <= kMaxQueries) {
-      AttendQueries<count()>(scratch, first, seen, keys, values, head_dim);
+      body(count);
     }
   };
   switch (n) {
@@ -294,39 +124,91 @@ HWY_INLINE void AttendQueriesOf(
   }
 }
 
-/** All queries of a tile against one block, in even groups. */
 template <class Kv>
-HWY_INLINE void AttendBlock(
-    const AttentionScratch& scratch,
-    const AttentionShape& shape,
-    const AttentionTile& tile,
-    std::size_t block_start,
+HWY_INLINE void ScoreDense(
+    const SpanWork& work,
+    std::size_t block,
     const Kv* keys,
-    const Kv* values) {
-  const std::size_t group = shape.group();
-  const std::size_t queries = tile.rows * group;
-  const std::size_t n_groups = (queries + kMaxQueries - 1) / kMaxQueries;
-  for (std::size_t i = 0; i < n_groups; ++i) {
-    const std::size_t begin = queries * i / n_groups;
-    const std::size_t end = queries * (i + 1) / n_groups;
-    Tokens seen[kMaxQueries];
-    bool any = false;
-    const auto in_block = [=](std::size_t position) {
-      return std::clamp(position, block_start, block_start + kBlockTokens) -
-          block_start;
-    };
-    for (std::size_t query = begin; query < end; ++query) {
-      const std::size_t position = tile.start + query / group;
-      const Tokens mine{
-          in_block(shape.first_seen(position)), in_block(position + 1)};
-      any = any || mine.begin < mine.end;
-      seen[query - begin] = mine.begin < mine.end ? mine : Tokens{};
+    const std::byte* next) {
+  const std::size_t dim = work.shape.layout.head_dim;
+  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+    Rows rows;
+    std::size_t most = 0;
+    for (std::size_t r = 0; r < group.n; ++r) {
+      const std::size_t query = group.begin + r;
+      rows.left[r] = work.queries.values + work.head(query) * dim;
+      rows.out[r] = work.scores(query, block);
+      most = std::max(most, group.seen[r].end);
     }
-    if (any) {
-      AttendQueriesOf(
-          end - begin, scratch, begin, seen, keys, values, shape.head_dim);
+    const Right<Kv> right{
+        keys, kBlockTokens, group.begin == 0 ? next : nullptr};
+    WithCount(group.n, [&](auto count) HWY_ATTR {
+      DenseScores<count()>(rows, most, dim, right);
+    });
+  });
+}
+
+template <class Kv>
+HWY_INLINE void AddDense(
+    const SpanWork& work,
+    std::size_t block,
+    const Kv* values,
+    const std::byte* next) {
+  const std::size_t dim = work.shape.layout.head_dim;
+  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+    Rows rows;
+    for (std::size_t r = 0; r < group.n; ++r) {
+      rows.left[r] = work.scores(group.begin + r, block);
+      rows.out[r] = work.sum(group.begin + r);
     }
-  }
+    const Right<Kv> right{values, dim, group.begin == 0 ? next : nullptr};
+    WithCount(group.n, [&](auto count) HWY_ATTR {
+      DenseValues<count()>(rows, group.seen, dim, right);
+    });
+  });
+}
+
+HWY_INLINE void
+ScorePacked(const SpanWork& work, std::size_t block, const std::byte* next) {
+  const KvSide& side = work.shape.layout.key;
+  const std::byte* keys = work.keys(block);
+  const std::byte* params = keys + side.codes_bytes();
+  const ByteTile tile = UnpackKeys(side, keys, true, work.scratch.codes, next);
+  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+    WithCount(group.n, [&](auto count) HWY_ATTR {
+      DigitRows<count()> rows;
+      float* scores[count()];
+      for (std::size_t r = 0; r < count(); ++r) {
+        const std::size_t query = group.begin + r;
+        const std::size_t head = work.head(query);
+        rows.digits[r] = work.queries.digits + head * side.dims;
+        rows.factors[r] =
+            work.queries.factors + head * 2 * work.shape.units.size;
+        scores[r] = work.scores(query, block);
+      }
+      PackedScores<count()>(side, work.shape.units, tile, params, rows, scores);
+    });
+  });
+}
+
+HWY_INLINE void
+AddPacked(const SpanWork& work, std::size_t block, const std::byte* next) {
+  const KvSide& side = work.shape.layout.value;
+  const std::byte* values = work.values(block);
+  const std::byte* params = values + side.codes_bytes();
+  const ByteTile tile =
+      UnpackValues(side, values, true, work.scratch.codes, next);
+  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+    WithCount(group.n, [&](auto count) HWY_ATTR {
+      const float* p[count()];
+      float* out[count()];
+      for (std::size_t r = 0; r < count(); ++r) {
+        p[r] = work.scores(group.begin + r, block);
+        out[r] = work.sum(group.begin + r);
+      }
+      PackedValues<count()>(side, tile, params, p, out);
+    });
+  });
 }
 
 HWY_INLINE void Widen(const BF16* from, std::size_t n, float* to) {
@@ -336,163 +218,412 @@ HWY_INLINE void Widen(const BF16* from, std::size_t n, float* to) {
   }
 }
 
-template <class Kv>
-void AttendAs(
-    const float* q,
-    const AttentionShape& shape,
-    const AttentionTile& tile,
-    const AttentionScratch& scratch,
-    float* out) {
-  const std::size_t dim = shape.head_dim;
-  const std::size_t group = shape.group();
-  const std::size_t queries = tile.rows * group;
-  const auto head_of = [&](std::size_t query) {
-    return ((tile.first_row + query / group) * shape.n_heads +
-            tile.kv_head * group + query % group) *
-        dim;
-  };
-  for (std::size_t i = 0; i < queries; ++i) {
-    const float* from = q + head_of(i);
-    float* to = scratch.query + i * scratch.stride;
-    for (std::size_t j = 0; j < dim; ++j) {
-      to[j] = from[j] * shape.scale;
+/** Scores of all queries with a block; fetches `next`. */
+HWY_INLINE void
+ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
+  const KvSide& side = work.shape.layout.key;
+  const std::byte* keys = work.keys(block);
+  float* wide = work.scratch.block;
+  if (side.code == KvCode::Float32) {
+    ScoreDense(work, block, reinterpret_cast<const float*>(keys), next);
+  } else if (side.code == KvCode::BFloat16) {
+    const auto* narrow = reinterpret_cast<const BF16*>(keys);
+    if (work.n <= kMaxQueries) {
+      ScoreDense(work, block, narrow, next);
+    } else { // widened once when many queries read it
+      Widen(narrow, side.head_dim * kBlockTokens, wide);
+      ScoreDense<float>(work, block, wide, nullptr);
     }
-  }
-  std::fill_n(scratch.sum, queries * scratch.stride, 0.0f);
-  std::fill_n(scratch.denominator, queries * kSumLanes, 0.0f);
-  std::fill_n(
-      scratch.maximum, queries, -std::numeric_limits<float>::infinity());
-
-  const std::size_t per_head = kBlockTokens * dim;
-  const std::size_t end = tile.start + tile.rows;
-  const std::size_t first = shape.first_seen(tile.start) / kBlockTokens;
-  for (std::size_t b = first; b * kBlockTokens < end; ++b) {
-    const Kv* keys = reinterpret_cast<const Kv*>(tile.blocks[b]) +
-        2 * tile.kv_head * per_head;
-    const Kv* values = keys + per_head;
-    const std::size_t start = b * kBlockTokens;
-    if constexpr (sizeof(Kv) == 2) {
-      // Widened once when many queries read it.
-      if (queries > kMaxQueries) {
-        Widen(keys, 2 * per_head, scratch.block);
-        const float* wide = scratch.block;
-        AttendBlock(scratch, shape, tile, start, wide, wide + per_head);
-        continue;
-      }
-    }
-    AttendBlock(scratch, shape, tile, start, keys, values);
-  }
-
-  const F32 d;
-  for (std::size_t i = 0; i < queries; ++i) {
-    const float sum =
-        hn::ReduceSum(d, hn::LoadU(d, scratch.denominator + i * kSumLanes));
-    const float* from = scratch.sum + i * scratch.stride;
-    float* to = out + head_of(i);
-    for (std::size_t j = 0; j < dim; ++j) {
-      to[j] = from[j] / sum;
-    }
-  }
-}
-
-void Attend(
-    const float* q,
-    const AttentionShape& shape,
-    const AttentionTile& tile,
-    float* memory,
-    float* out) {
-  const AttentionScratch scratch(shape, memory);
-  if (shape.type == KvType::BFloat16) {
-    AttendAs<BF16>(q, shape, tile, scratch, out);
+  } else if (work.shape.layout.exact) {
+    const ByteTile codes =
+        UnpackKeys(side, keys, false, work.scratch.codes, next);
+    DecodeKeys(side, codes, keys + side.codes_bytes(), wide);
+    ScoreDense<float>(work, block, wide, nullptr);
   } else {
-    AttendAs<float>(q, shape, tile, scratch, out);
+    ScorePacked(work, block, next);
   }
 }
 
+/** Adds the weighted values of a block; fetches `next`. */
+HWY_INLINE void
+AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
+  const KvSide& side = work.shape.layout.value;
+  const std::byte* values = work.values(block);
+  float* wide = work.scratch.block;
+  if (side.code == KvCode::Float32) {
+    AddDense(work, block, reinterpret_cast<const float*>(values), next);
+  } else if (side.code == KvCode::BFloat16) {
+    const auto* narrow = reinterpret_cast<const BF16*>(values);
+    if (work.n <= kMaxQueries) {
+      AddDense(work, block, narrow, next);
+    } else {
+      Widen(narrow, side.head_dim * kBlockTokens, wide);
+      AddDense<float>(work, block, wide, nullptr);
+    }
+  } else if (work.shape.layout.exact) {
+    const ByteTile codes =
+        UnpackValues(side, values, false, work.scratch.codes, next);
+    DecodeValues(side, codes, values + side.codes_bytes(), wide);
+    AddDense<float>(work, block, wide, nullptr);
+  } else {
+    AddPacked(work, block, next);
+  }
+}
+
+/** The lanes of [i, i + lanes) that lie in `seen`. */
+HWY_INLINE hn::Mask<F32> Seen(F32 d, std::size_t i, Tokens seen) {
+  const std::size_t lanes = hn::Lanes(d);
+  const auto before = hn::FirstN(d, std::max(seen.begin, i) - i);
+  return hn::AndNot(before, hn::FirstN(d, std::min(lanes, seen.end - i)));
+}
+
+/** Calls body(i, all) for the vectors that hold tokens of `seen`; all: only
+ * such. */
+template <class Body>
+HWY_INLINE void ForVectors(Tokens seen, const Body& body) {
+  const std::size_t lanes = hn::Lanes(F32());
+  std::size_t i = seen.begin / lanes * lanes;
+  if (i < seen.begin) {
+    body(i, false);
+    i += lanes;
+  }
+  for (; i + lanes <= seen.end; i += lanes) {
+    body(i, true);
+  }
+  if (i < seen.end) {
+    body(i, false);
+  }
+}
+
+/** Largest of the scores seen. */
+HWY_INLINE float MaxScore(F32 d, const float* scores, Tokens seen) {
+  const VF32 least = hn::Set(d, -kInfinity);
+  VF32 largest = least;
+  ForVectors(seen, [&](std::size_t i, bool all) HWY_ATTR {
+    VF32 x = hn::LoadU(d, scores + i);
+    if (!all) {
+      x = hn::IfThenElse(Seen(d, i, seen), x, least);
+    }
+    largest = hn::Max(largest, x);
+  });
+  return hn::ReduceMax(d, largest);
+}
+
+/** scores -> exp(scores - maximum), zero where not seen; their sum. */
+HWY_INLINE float
+ExpScores(F32 d, float* scores, Tokens seen, std::size_t end, float maximum) {
+  const std::size_t lanes = hn::Lanes(d);
+  const VF32 m = hn::Set(d, maximum);
+  VF32 sum = hn::Zero(d);
+  std::fill_n(scores, seen.begin / lanes * lanes, 0.0f);
+  ForVectors(seen, [&](std::size_t i, bool all) HWY_ATTR {
+    VF32 p = ExpNonPositive(d, hn::Sub(hn::LoadU(d, scores + i), m));
+    if (!all) {
+      p = hn::IfThenElseZero(Seen(d, i, seen), p);
+    }
+    hn::StoreU(p, d, scores + i);
+    sum = hn::Add(sum, p);
+  });
+  const std::size_t after = round_up(seen.end, lanes);
+  if (after < end) {
+    std::fill_n(scores + after, end - after, 0.0f);
+  }
+  return hn::ReduceSum(d, sum);
+}
+
+/** Turns the scores of a span into weights. */
+HWY_INLINE void WeighSpan(const SpanWork& work) {
+  const F32 d;
+  const std::size_t tokens =
+      (work.last_block - work.first_block) * kBlockTokens;
+  for (std::size_t query = 0; query < work.n; ++query) {
+    float* scores = work.scores(query, work.first_block);
+    const Tokens seen = work.seen(query, work.first_token, tokens);
+    std::fill_n(work.sum(query), work.scratch.stride, 0.0f);
+    if (seen.empty()) {
+      std::fill_n(scores, tokens, 0.0f);
+      work.to.maximum[query] = -kInfinity;
+      work.to.denominator[query] = 0.0f;
+      continue;
+    }
+    const float maximum = MaxScore(d, scores, seen);
+    work.to.maximum[query] = maximum;
+    work.to.denominator[query] = ExpScores(d, scores, seen, tokens, maximum);
+  }
+}
+
+void AttendSpan(
+    const Queries& queries,
+    const AttentionShape& shape,
+    const AttentionTile& tile,
+    std::size_t span,
+    float* memory,
+    const Partial& to) {
+  const std::size_t n = tile.rows * shape.group();
+  const std::size_t first =
+      std::max(span * kSpanBlocks, shape.first_seen(tile.start) / kBlockTokens);
+  const std::size_t blocks = (tile.end() + kBlockTokens - 1) / kBlockTokens;
+  const SpanWork work{
+      .queries = queries,
+      .shape = shape,
+      .tile = tile,
+      .first_block = first,
+      .last_block = std::min((span + 1) * kSpanBlocks, blocks),
+      .first_token = first * kBlockTokens,
+      .n = n,
+      .scratch = SpanScratch(shape, n, memory),
+      .to = to};
+  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
+    ScoreBlock(work, b, work.fetches() ? work.values(b) : nullptr);
+  }
+  WeighSpan(work);
+  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
+    const std::size_t next = b + kSpanBlocks;
+    const bool fetch = work.fetches() && next < blocks;
+    AddBlock(work, b, fetch ? work.keys(next) : nullptr);
+  }
+}
+
+void AddPartial(
+    const AttentionShape& shape,
+    std::size_t n,
+    const Partial& part,
+    const Partial& total) {
+  const F32 d;
+  const std::size_t stride = round_up(shape.layout.head_dim, 16);
+  for (std::size_t query = 0; query < n; ++query) {
+    if (part.denominator[query] == 0.0f) {
+      continue; // it saw nothing: adding zeros could still flip a sign
+    }
+    const float before = total.maximum[query];
+    const float maximum = std::max(before, part.maximum[query]);
+    HWY_ALIGN float factors[16] = {
+        // Equal also when both are infinite.
+        before == maximum ? 0.0f : before - maximum,
+        part.maximum[query] == maximum ? 0.0f : part.maximum[query] - maximum};
+    for (std::size_t i = 0; i < 2; i += hn::Lanes(d)) {
+      hn::StoreU(ExpNonPositive(d, hn::LoadU(d, factors + i)), d, factors + i);
+    }
+    total.maximum[query] = maximum;
+    total.denominator[query] = total.denominator[query] * factors[0] +
+        part.denominator[query] * factors[1];
+    const VF32 old = hn::Set(d, factors[0]);
+    const VF32 fresh = hn::Set(d, factors[1]);
+    float* to = total.sum + query * stride;
+    const float* from = part.sum + query * stride;
+    for (std::size_t i = 0; i < stride; i += hn::Lanes(d)) {
+      const VF32 kept = hn::Mul(old, hn::LoadU(d, to + i));
+      hn::StoreU(hn::MulAdd(fresh, hn::LoadU(d, from + i), kept), d, to + i);
+    }
+  }
+}
+
+void FinishTile(
+    const AttentionShape& shape,
+    const AttentionTile& tile,
+    const Partial& total,
+    float* out) {
+  const std::size_t dim = shape.layout.head_dim;
+  const std::size_t stride = round_up(dim, 16);
+  const std::size_t group = shape.group();
+  const KvSide& side = shape.layout.value;
+  HWY_ALIGN float divided[kMaxHeadDim];
+  for (std::size_t i = 0; i < tile.rows * group; ++i) {
+    const std::size_t head = (tile.first_row + i / group) * shape.n_heads +
+        tile.kv_head * group + i % group;
+    const bool turn = side.code == KvCode::Turbo;
+    float* to = turn ? divided : out + head * dim;
+    for (std::size_t j = 0; j < dim; ++j) {
+      to[j] = total.sum[i * stride + j] / total.denominator[i];
+    }
+    if (turn) {
+      Rotate(side.rotation, true, divided, out + head * dim);
+    }
+  }
+}
+
+/** Rounds n values to digits of one scale; returns {scale, sum of digits}. */
+HWY_INLINE std::pair<float, float>
+RoundUnit(const float* x, std::size_t n, std::int8_t* digits) {
+  const F32 d;
+  const hn::RebindToSigned<F32> di;
+  const hn::Rebind<std::int8_t, hn::RebindToSigned<F32>> d8;
+  VF32 largest = hn::Zero(d);
+  VF32 check = hn::Zero(d);
+  for (std::size_t i = 0; i < n; i += hn::Lanes(d)) {
+    const VF32 v = hn::LoadU(d, x + i);
+    largest = hn::Max(largest, hn::Abs(v));
+    check = hn::MulAdd(v, hn::Zero(d), check);
+  }
+  const float most = hn::ReduceMax(d, largest);
+  if (std::isnan(hn::ReduceSum(d, check))) {
+    std::fill_n(digits, n, std::int8_t{0});
+    return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+  }
+  if (!(most >= kTiniestWeight)) {
+    std::fill_n(digits, n, std::int8_t{0});
+    return {0.0f, 0.0f};
+  }
+  const VF32 inverse = hn::Set(d, 127.0f / most);
+  auto sum = hn::Zero(di);
+  for (std::size_t i = 0; i < n; i += hn::Lanes(d)) {
+    const auto digit = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
+    sum = hn::Add(sum, digit);
+    hn::StoreU(hn::DemoteTo(d8, digit), d8, digits + i);
+  }
+  return {most / 127.0f, static_cast<float>(hn::ReduceSum(di, sum))};
+}
+
+/** Digits and factors of one head. */
+HWY_INLINE void MakeDigits(
+    const AttentionShape& shape,
+    const float* values,
+    std::int8_t* digits,
+    float* factors) {
+  const KvSide& side = shape.layout.key;
+  const float shrink = 1.0f / std::sqrt(static_cast<float>(side.head_dim));
+  std::fill_n(digits + side.head_dim, side.dims - side.head_dim, 0);
+  for (std::size_t u = 0; u < shape.units.size; ++u) {
+    const KeyUnit& unit = shape.units.units[u];
+    const std::size_t n = std::min(unit.channels, side.head_dim - unit.channel);
+    const auto [scale, sum] =
+        RoundUnit(values + unit.channel, n, digits + unit.channel);
+    if (side.code == KvCode::Affine) {
+      factors[2 * u] = scale;
+      factors[2 * u + 1] = scale * sum;
+    } else {
+      factors[2 * u] = scale * side.table_of(unit.channel).step * shrink;
+      factors[2 * u + 1] = 128.0f * sum;
+    }
+  }
+}
+
+void PrepareQueries(
+    const float* q,
+    const AttentionShape& shape,
+    std::size_t first,
+    std::size_t last,
+    const Queries& to) {
+  const KvSide& side = shape.layout.key;
+  const std::size_t dim = side.head_dim;
+  HWY_ALIGN float rotated[kMaxHeadDim];
+  for (std::size_t head = first; head < last; ++head) {
+    const float* from = q + head * dim;
+    if (side.code == KvCode::Turbo) {
+      Rotate(side.rotation, false, from, rotated);
+      from = rotated;
+    }
+    float* values = to.values + head * dim;
+    for (std::size_t i = 0; i < dim; ++i) {
+      values[i] = from[i] * shape.scale;
+    }
+    if (to.digits != nullptr) {
+      MakeDigits(
+          shape,
+          values,
+          to.digits + head * side.dims,
+          to.factors + head * 2 * shape.units.size);
+    }
+  }
+}
+
+} // namespace
 } // namespace optiq::kernels::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace optiq::kernels::cpu {
-namespace {
 
-HWY_EXPORT(Attend);
+HWY_EXPORT(AttendSpan);
+HWY_EXPORT(AddPartial);
+HWY_EXPORT(FinishTile);
+HWY_EXPORT(PrepareQueries);
 
-void convert(float x, float& to) {
-  to = x;
-}
-
-/** Round to nearest even, subnormals too (the instruction would drop them). */
-void convert(float x, std::uint16_t& to) {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  to =
-      static_cast<std::uint16_t>(std::isnan(x) ? (bits >> 16) | 0x40 : rounded);
-}
-
-template <class Kv>
-void append_as(
-    const float* k,
-    const float* v,
-    const AttentionShape& shape,
-    const AttentionTile& tile) {
-  const std::size_t dim = shape.head_dim;
-  const std::size_t row = shape.n_kv_heads * dim;
-  const std::size_t end = tile.start + tile.rows;
-  for (std::size_t position = tile.start; position < end;) {
-    const std::size_t column = position % kBlockTokens;
-    const std::size_t n = std::min(kBlockTokens - column, end - position);
-    Kv* keys = reinterpret_cast<Kv*>(tile.blocks[position / kBlockTokens]) +
-        2 * tile.kv_head * kBlockTokens * dim;
-    Kv* values = keys + (kBlockTokens + column) * dim;
-    const std::size_t first =
-        (tile.first_row + position - tile.start) * row + tile.kv_head * dim;
-    for (std::size_t i = 0; i < dim; ++i) {
-      for (std::size_t t = 0; t < n; ++t) {
-        convert(k[first + t * row + i], keys[i * kBlockTokens + column + t]);
-      }
-    }
-    for (std::size_t t = 0; t < n; ++t) {
-      for (std::size_t i = 0; i < dim; ++i) {
-        convert(v[first + t * row + i], values[t * dim + i]);
-      }
-    }
-    position += n;
+KeyUnits key_units(const KvSide& key) {
+  constexpr std::size_t kMost = 64; // channels that share a scale of digits
+  KeyUnits units;
+  if (!key.packed()) {
+    return units;
   }
+  for (std::size_t at = 0; at < key.dims;) {
+    std::size_t end = at < key.wide ? key.wide : key.dims;
+    std::size_t group = 0;
+    if (key.code == KvCode::Affine) {
+      group = at / key.group;
+      end = std::min(end, (group + 1) * key.group);
+    }
+    end = std::min(end, at + kMost);
+    units.units[units.size++] = {at, end - at, group};
+    at = end;
+  }
+  return units;
 }
 
-} // namespace
+bool needs_digits(const AttentionShape& shape) {
+  return shape.layout.key.packed() && !shape.layout.exact;
+}
 
-void append_kv(
-    const float* k,
-    const float* v,
+void prepare_queries(
+    const float* q,
     const AttentionShape& shape,
-    const AttentionTile& tile) {
-  if (shape.type == KvType::BFloat16) {
-    append_as<std::uint16_t>(k, v, shape, tile);
-  } else {
-    append_as<float>(k, v, shape, tile);
-  }
+    std::size_t first,
+    std::size_t last,
+    const Queries& to) {
+  HWY_DYNAMIC_DISPATCH(PrepareQueries)(q, shape, first, last, to);
 }
 
 std::size_t attention_tile_rows(const AttentionShape& shape) {
   return std::max<std::size_t>(1, kTileQueries / shape.group());
 }
 
-std::size_t attention_scratch_floats(const AttentionShape& shape) {
-  const std::size_t queries = attention_tile_rows(shape) * shape.group();
-  // Whole cache lines: the ranks of a pool have theirs side by side.
-  return queries * (2 * round_to_line(shape.head_dim) + kSumLanes) +
-      round_to_line(queries) + (kScoreRows + 2 * shape.head_dim) * kBlockTokens;
+std::size_t partial_floats(const AttentionShape& shape, std::size_t n) {
+  return n * round_up(shape.layout.head_dim, 16) + 2 * round_up(n, 16);
 }
 
-void attend(
-    const float* q,
+Partial partial_at(const AttentionShape& shape, std::size_t n, float* memory) {
+  Partial partial;
+  partial.sum = memory;
+  partial.denominator = memory + n * round_up(shape.layout.head_dim, 16);
+  partial.maximum = partial.denominator + round_up(n, 16);
+  return partial;
+}
+
+std::size_t attention_scratch_floats(
+    const AttentionShape& shape,
+    std::size_t n) {
+  return SpanScratch::floats(shape, n);
+}
+
+Spans spans_of(const AttentionShape& shape, const AttentionTile& tile) {
+  return {
+      shape.first_seen(tile.start) / kSpanTokens,
+      (tile.end() + kSpanTokens - 1) / kSpanTokens};
+}
+
+void attend_span(
+    const Queries& queries,
     const AttentionShape& shape,
     const AttentionTile& tile,
+    std::size_t span,
     float* scratch,
+    const Partial& to) {
+  HWY_DYNAMIC_DISPATCH(AttendSpan)(queries, shape, tile, span, scratch, to);
+}
+
+void add_partial(
+    const AttentionShape& shape,
+    std::size_t n,
+    const Partial& part,
+    const Partial& total) {
+  HWY_DYNAMIC_DISPATCH(AddPartial)(shape, n, part, total);
+}
+
+void finish_tile(
+    const AttentionShape& shape,
+    const AttentionTile& tile,
+    const Partial& total,
     float* out) {
-  HWY_DYNAMIC_DISPATCH(Attend)(q, shape, tile, scratch, out);
+  HWY_DYNAMIC_DISPATCH(FinishTile)(shape, tile, total, out);
 }
 
 } // namespace optiq::kernels::cpu

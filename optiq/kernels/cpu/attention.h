@@ -1,35 +1,57 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+
+#include "optiq/kernels/cpu/kv_layout.h"
 
 /**
  * Causal attention of one sequence over its block cache.
  *
  *   out = sum_t softmax(q . k_t * scale) v_t
  *
- * A block holds 64 tokens: for each kv head K^T [head_dim][64], then
- * V [64][head_dim], float32 or bfloat16. The softmax is online: for every
- * block in order, a row's running maximum, sum and weighted values are
- * rescaled, then the block's are added. A row's arithmetic is the same however
- * rows are tiled; tokens it does not see are never read into it.
+ * Tokens are taken in absolute spans of 256. Of each span a row makes a
+ * partial result: the largest score m, the sum of exp(score - m), and the
+ * values weighted with it. Partials are added in the order of the spans,
+ * rescaled to the larger m. So a row's arithmetic is the same however rows are
+ * tiled and spans are shared out; tokens it does not see are never read into
+ * it.
+ *
+ * Packed sides meet int8 (or, exact, are turned into float32 block by block):
+ * scores from queries rounded per unit of up to 64 channels; values from
+ * weights p * scale rounded per block of 64 tokens.
  */
 namespace optiq::kernels::cpu {
 
-inline constexpr std::size_t kBlockTokens = 64;
+inline constexpr std::size_t kSpanBlocks = 4;
+inline constexpr std::size_t kSpanTokens = kSpanBlocks * kBlockTokens;
 
-enum class KvType { Float32, BFloat16 };
+/** Channels of a key whose products are summed as integers. */
+struct KeyUnit {
+  std::size_t channel = 0;
+  std::size_t channels = 0; // a multiple of 32, padding included
+  std::size_t group = 0; // affine
+};
+
+struct KeyUnits {
+  std::array<KeyUnit, kMaxHeadDim / 32> units;
+  std::size_t size = 0;
+};
+
+/** Of a packed side; none otherwise. */
+KeyUnits key_units(const KvSide& key);
 
 struct AttentionShape {
   std::size_t n_heads = 0;
-  std::size_t n_kv_heads = 0;
-  std::size_t head_dim = 0;
-  KvType type = KvType::Float32;
+  KvLayout layout;
   float scale = 1.0f;
   std::size_t window = 0; // 0: everything before
+  KeyUnits units;
 
   std::size_t group() const {
-    return n_heads / n_kv_heads;
+    return n_heads / layout.n_kv_heads;
   }
   /** First token that the row at `position` sees. */
   std::size_t first_seen(std::size_t position) const {
@@ -44,27 +66,83 @@ struct AttentionTile {
   std::size_t start = 0; // absolute position of first_row
   std::size_t kv_head = 0;
   std::span<std::byte* const> blocks; // of the sequence
+
+  std::size_t end() const {
+    return start + rows;
+  }
 };
 
-/** Writes the tile's rows of k and v [T][n_kv_heads][head_dim]. */
-void append_kv(
-    const float* k,
-    const float* v,
+/** Queries as the kernels read them, scaled and rotated. */
+struct Queries {
+  float* values = nullptr; // [T][n_heads][head_dim]
+  std::int8_t* digits = nullptr; // [T][n_heads][key dims], for int8 products
+  /** [T][n_heads][units][2]: what the integer sum is multiplied by, then of
+   * affine what the bias is multiplied by, of turbo what the sum is too large
+   * by. */
+  float* factors = nullptr;
+};
+
+/** Partial results of `n` queries. */
+struct Partial {
+  float* sum = nullptr; // [n][stride]
+  float* denominator = nullptr; // [n]
+  float* maximum = nullptr; // [n]
+};
+
+/** Whether keys meet int8 queries. */
+bool needs_digits(const AttentionShape& shape);
+
+/** Fills `to` for heads [first, last) of q [T][n_heads][head_dim]. */
+void prepare_queries(
+    const float* q,
     const AttentionShape& shape,
-    const AttentionTile& tile);
+    std::size_t first,
+    std::size_t last,
+    const Queries& to);
 
 /** Rows per tile that make good use of a core for this shape. */
 std::size_t attention_tile_rows(const AttentionShape& shape);
 
-/** Floats of scratch that `attend` needs, 64-byte aligned. */
-std::size_t attention_scratch_floats(const AttentionShape& shape);
+/** Floats of a partial of n queries, and where its parts lie. */
+std::size_t partial_floats(const AttentionShape& shape, std::size_t n);
+Partial partial_at(const AttentionShape& shape, std::size_t n, float* memory);
 
-/** q, out [T][n_heads][head_dim]; the tile has at most attention_tile_rows. */
-void attend(
-    const float* q,
+/** Floats of scratch that `attend_span` needs for n queries, in whole cache
+ * lines; 64-byte aligned. */
+std::size_t attention_scratch_floats(
+    const AttentionShape& shape,
+    std::size_t n);
+
+/** The spans that a tile sees: [first, last). */
+struct Spans {
+  std::size_t first = 0;
+  std::size_t last = 0;
+};
+Spans spans_of(const AttentionShape& shape, const AttentionTile& tile);
+
+/** The partial of a tile and a span. */
+void attend_span(
+    const Queries& queries,
     const AttentionShape& shape,
     const AttentionTile& tile,
+    std::size_t span,
     float* scratch,
+    const Partial& to);
+
+/** Adds a partial to the total of the spans before; a total starts with a
+ * maximum of minus infinity and zeros. */
+void add_partial(
+    const AttentionShape& shape,
+    std::size_t n,
+    const Partial& part,
+    const Partial& total);
+
+/** Divides, turns back, and writes the tile's rows of out
+ * [T][n_heads][head_dim]. */
+void finish_tile(
+    const AttentionShape& shape,
+    const AttentionTile& tile,
+    const Partial& total,
     float* out);
 
 } // namespace optiq::kernels::cpu

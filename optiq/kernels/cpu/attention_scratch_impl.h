@@ -2,42 +2,38 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 #include "optiq/kernels/cpu/attention.h"
 
 namespace optiq::kernels::cpu {
 
-// Queries (row x head of the group) of a tile: their sums stay in L2 while a
-// block of K and V stays in L1.
+// Queries (row x head of the group) of a tile: their sums and scores stay in
+// L2 while a block of K or V stays in L1.
 inline constexpr std::size_t kTileQueries = 96;
-// Lanes kept per query for the denominator of the softmax.
-inline constexpr std::size_t kSumLanes = 16;
-// Rows of scores in flight, at most.
-inline constexpr std::size_t kScoreRows = 8;
 
-inline std::size_t round_to_line(std::size_t n) {
-  return (n + 15) / 16 * 16;
-}
+/** Where the scratch of a span lies, for n queries. */
+struct SpanScratch {
+  float* scores; // [n][256]
+  float* block; // [64 * head_dim], keys or values as float32
+  std::uint8_t* codes; // a tile of the codes of keys or values
+  std::size_t stride; // floats between the sums of queries
 
-/** Where a tile's scratch lies. N = queries of a full tile. */
-struct AttentionScratch {
-  float* query; // [N][stride], scaled
-  float* sum; // [N][stride], weighted values so far
-  float* denominator; // [N][kSumLanes]
-  float* maximum; // [N]
-  float* scores; // [kScoreRows][64]
-  float* block; // [2][64 * head_dim], one block widened to float32
-  std::size_t stride; // floats between queries
+  SpanScratch(const AttentionShape& shape, std::size_t n, float* memory)
+      : scores(memory),
+        block(scores + n * kSpanTokens),
+        codes(reinterpret_cast<std::uint8_t*>(
+            block + kBlockTokens * shape.layout.head_dim)),
+        stride(round_up(shape.layout.head_dim, 16)) {}
 
-  AttentionScratch(const AttentionShape& shape, float* memory)
-      : stride(round_to_line(shape.head_dim)) {
-    const std::size_t n = attention_tile_rows(shape) * shape.group();
-    query = memory;
-    sum = query + n * stride;
-    denominator = sum + n * stride;
-    maximum = denominator + n * kSumLanes;
-    scores = maximum + round_to_line(n);
-    block = scores + kScoreRows * kBlockTokens;
+  static std::size_t floats(const AttentionShape& shape, std::size_t n) {
+    const std::size_t dims =
+        std::max(shape.layout.key.dims, shape.layout.value.dims);
+    // Whole cache lines: the ranks of a pool have theirs side by side.
+    return round_up(
+        n * kSpanTokens + kBlockTokens * shape.layout.head_dim +
+            kBlockTokens * dims / 4,
+        16);
   }
 };
 

@@ -1,0 +1,599 @@
+// Products of queries with packed keys and values; included once per SIMD
+// target. The codes of a block are unpacked once into a tile of bytes that
+// stays in the first-level cache, then meet every query of the tile:
+//
+//   tile    [quads of 4 inputs][panels of 16 lanes][16 lanes][4 inputs]
+//
+// Keys: inputs are channels, lanes tokens. Values: inputs are tokens, lanes
+// channels. Turbo's codes pass through a table of centroids, as bytes.
+#if defined(OPTIQ_KERNELS_CPU_PACKED_ATTENTION_INL_H_) == \
+    defined(HWY_TARGET_TOGGLE)
+#ifdef OPTIQ_KERNELS_CPU_PACKED_ATTENTION_INL_H_
+#undef OPTIQ_KERNELS_CPU_PACKED_ATTENTION_INL_H_
+#else
+#define OPTIQ_KERNELS_CPU_PACKED_ATTENTION_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "hwy/highway.h"
+
+#include "optiq/kernels/cpu/attention.h"
+#include "optiq/kernels/cpu/dense_attention-inl.h"
+#include "optiq/kernels/cpu/panel_kernel-inl.h"
+#include "optiq/kernels/cpu/vector_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace optiq::kernels::cpu::HWY_NAMESPACE {
+
+// Vectors of lanes multiplied together by each of kMaxQueries queries.
+constexpr std::size_t kVectors = HWY_MAX_BYTES >= 64 ? 4 : 2;
+// Weights of the values that share a group, as int8: at most this many groups.
+constexpr std::size_t kMaxGroups = kMaxHeadDim / 32;
+// Below this a block's weights count as zero: 1 / scale would overflow.
+constexpr float kTiniestWeight = 1e-30f;
+constexpr std::size_t kTokenQuads = kBlockTokens / 4;
+
+/** Where the vector of a quad and a panel lies. */
+struct ByteTile {
+  const std::uint8_t* data = nullptr;
+  std::size_t quad_stride = 0;
+  std::size_t panel_stride = 0;
+};
+
+/** Turbo's bytes of up to 32 codes. */
+struct ByteTable {
+  hn::Vec<PanelU8> low;
+  hn::Vec<PanelU8> high;
+
+  explicit ByteTable(const CodeTable& table)
+      : low(hn::LoadDup128(PanelU8(), table.bytes.data())),
+        high(hn::LoadDup128(PanelU8(), table.bytes.data() + 16)) {}
+
+  template <int kBits>
+  HWY_INLINE hn::Vec<PanelU8> Look(hn::Vec<PanelU8> codes) const {
+    const PanelU8 d;
+    if constexpr (kBits <= 4) {
+      return hn::TableLookupBytes(low, codes);
+    } else {
+      const auto fifteen = hn::Set(d, std::uint8_t{15});
+      const auto index = hn::And(codes, fifteen);
+      return hn::IfThenElse(
+          hn::Gt(codes, fifteen),
+          hn::TableLookupBytes(high, index),
+          hn::TableLookupBytes(low, index));
+    }
+  }
+};
+
+template <int kBits, int kQuad>
+HWY_INLINE void UnpackTo(
+    const std::uint8_t* chunk,
+    const ByteTable* table,
+    std::uint8_t* to,
+    std::size_t quad_stride) {
+  auto codes = UnpackQuad<kBits, kQuad>(chunk);
+  if constexpr (kBits <= 5) {
+    if (table != nullptr) {
+      codes = table->Look<kBits>(codes);
+    }
+  }
+  hn::StoreU(codes, PanelU8(), to + kQuad * quad_stride);
+}
+
+/** The 8 quads of a chunk; fetches as many bytes from `next` on. */
+template <int kBits>
+HWY_INLINE void UnpackChunk(
+    const std::uint8_t* chunk,
+    const ByteTable* table,
+    std::uint8_t* to,
+    std::size_t quad_stride,
+    const std::byte* next) {
+  if (next != nullptr) {
+    for (int i = 0; i < kBits; ++i) {
+      PrefetchFar(next + i * kVectorBytes);
+    }
+  }
+  for (int part = 0; part < kParts; ++part) {
+    const std::uint8_t* from = chunk + part * kLanes * 4;
+    std::uint8_t* lanes = to + part * kLanes * 4;
+    UnpackTo<kBits, 0>(from, table, lanes, quad_stride);
+    UnpackTo<kBits, 1>(from, table, lanes, quad_stride);
+    UnpackTo<kBits, 2>(from, table, lanes, quad_stride);
+    UnpackTo<kBits, 3>(from, table, lanes, quad_stride);
+    UnpackTo<kBits, 4>(from, table, lanes, quad_stride);
+    UnpackTo<kBits, 5>(from, table, lanes, quad_stride);
+    UnpackTo<kBits, 6>(from, table, lanes, quad_stride);
+    UnpackTo<kBits, 7>(from, table, lanes, quad_stride);
+  }
+}
+
+/** How the chunks of a side, or of a part of equal width, become a tile. */
+struct UnpackArgs {
+  const std::uint8_t* codes = nullptr;
+  std::size_t panels = 0;
+  std::size_t chunks = 0; // per panel
+  std::size_t panel_stride = 0; // bytes of codes
+  std::uint8_t* to = nullptr;
+  std::size_t quad_stride = 0;
+  const CodeTable* table = nullptr; // null: the codes themselves
+  const std::byte* next = nullptr;
+};
+
+template <int kBits>
+HWY_NOINLINE void UnpackBits(const UnpackArgs& args) {
+  const CodeTable none;
+  const ByteTable table(args.table != nullptr ? *args.table : none);
+  for (std::size_t panel = 0; panel < args.panels; ++panel) {
+    for (std::size_t chunk = 0; chunk < args.chunks; ++chunk) {
+      const std::size_t at =
+          panel * args.panel_stride + chunk * kBits * kVectorBytes;
+      UnpackChunk<kBits>(
+          args.codes + at,
+          args.table != nullptr ? &table : nullptr,
+          args.to + chunk * kChunkQuads * args.quad_stride +
+              panel * kVectorBytes,
+          args.quad_stride,
+          args.next == nullptr ? nullptr : args.next + at);
+    }
+  }
+}
+
+HWY_INLINE void Unpack(std::size_t bits, const UnpackArgs& args) {
+  switch (bits) {
+    case 1:
+      return UnpackBits<1>(args);
+    case 2:
+      return UnpackBits<2>(args);
+    case 3:
+      return UnpackBits<3>(args);
+    case 4:
+      return UnpackBits<4>(args);
+    case 5:
+      return UnpackBits<5>(args);
+    case 6:
+      return UnpackBits<6>(args);
+    default:
+      return UnpackBits<8>(args);
+  }
+}
+
+/** The tile of a block's keys, in `memory` unless the codes are bytes. */
+HWY_INLINE ByteTile UnpackKeys(
+    const KvSide& side,
+    const std::byte* block,
+    bool as_values, // of turbo: bytes of centroids, not codes
+    std::uint8_t* memory,
+    const std::byte* next) {
+  const auto* codes = reinterpret_cast<const std::uint8_t*>(block);
+  const std::size_t panel_bytes = side.codes_before(side.dims);
+  if (side.bits == 8) {
+    return {codes, kVectorBytes, panel_bytes};
+  }
+  constexpr std::size_t kPanels = kBlockTokens / kPanelRows;
+  const std::size_t quad_stride = kPanels * kVectorBytes;
+  const auto part = [&](std::size_t from, std::size_t to) {
+    const bool look = as_values && side.code == KvCode::Turbo;
+    Unpack(
+        side.bits_of(from),
+        {.codes = codes + side.codes_before(from),
+         .panels = kPanels,
+         .chunks = (to - from) / kChunkInputs,
+         .panel_stride = panel_bytes,
+         .to = memory + from / 4 * quad_stride,
+         .quad_stride = quad_stride,
+         .table = look ? &side.table_of(from) : nullptr,
+         .next = next == nullptr ? nullptr : next + side.codes_before(from)});
+  };
+  if (side.wide > 0) {
+    part(0, side.wide);
+  }
+  part(side.wide, side.dims);
+  return {memory, quad_stride, kVectorBytes};
+}
+
+/** The same of values. */
+HWY_INLINE ByteTile UnpackValues(
+    const KvSide& side,
+    const std::byte* block,
+    bool as_values,
+    std::uint8_t* memory,
+    const std::byte* next) {
+  const auto* codes = reinterpret_cast<const std::uint8_t*>(block);
+  constexpr std::size_t kChunks = kBlockTokens / kChunkInputs;
+  if (side.bits == 8) {
+    return {codes, kVectorBytes, kChunks * 8 * kVectorBytes};
+  }
+  const std::size_t quad_stride = side.dims / kPanelRows * kVectorBytes;
+  const auto part = [&](std::size_t from, std::size_t to) {
+    const bool look = as_values && side.code == KvCode::Turbo;
+    const std::size_t before = 4 * side.codes_before(from);
+    Unpack(
+        side.bits_of(from),
+        {.codes = codes + before,
+         .panels = (to - from) / kPanelRows,
+         .chunks = kChunks,
+         .panel_stride = kChunks * side.bits_of(from) * kVectorBytes,
+         .to = memory + from / kPanelRows * kVectorBytes,
+         .quad_stride = quad_stride,
+         .table = look ? &side.table_of(from) : nullptr,
+         .next = next == nullptr ? nullptr : next + before});
+  };
+  if (side.wide > 0) {
+    part(0, side.wide);
+  }
+  part(side.wide, side.dims);
+  return {memory, quad_stride, kVectorBytes};
+}
+
+/** sums[r][v] = sum over quads of dot4(tile, digits[r]), for the P vectors of
+ * lanes from `vector` on. */
+template <std::size_t R, std::size_t P>
+HWY_INLINE void DotQuads(
+    const ByteTile& tile,
+    std::size_t first_quad,
+    std::size_t quads,
+    std::size_t vector,
+    const std::int8_t* const* digits,
+    hn::Vec<PanelI32> (&sums)[R][P]) {
+  const PanelI32 di;
+  const std::uint8_t* data[P];
+  for (std::size_t v = 0; v < P; ++v) {
+    const std::size_t lane = (vector + v) * kLanes;
+    data[v] = tile.data + first_quad * tile.quad_stride +
+        lane / kPanelRows * tile.panel_stride + lane % kPanelRows * 4;
+  }
+  for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t v = 0; v < P; ++v) {
+      sums[r][v] = hn::Zero(di);
+    }
+  }
+  for (std::size_t quad = 0; quad < quads; ++quad) {
+    hn::Vec<PanelU8> codes[P];
+    for (std::size_t v = 0; v < P; ++v) {
+      codes[v] = hn::LoadU(PanelU8(), data[v] + quad * tile.quad_stride);
+    }
+    for (std::size_t r = 0; r < R; ++r) {
+      std::int32_t cell;
+      std::memcpy(&cell, digits[r] + 4 * (first_quad + quad), 4);
+      const auto x = hn::BitCast(PanelI8(), hn::Set(di, cell));
+      for (std::size_t v = 0; v < P; ++v) {
+        sums[r][v] = hn::SumOfMulQuadAccumulate(di, codes[v], x, sums[r][v]);
+      }
+    }
+  }
+}
+
+HWY_INLINE VF32 LoadHalf(const hwy::bfloat16_t* p) {
+  return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, F32>(), p));
+}
+HWY_INLINE VF32 LoadHalf(const hwy::float16_t* p) {
+  return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), p));
+}
+
+/** Digits and factors of the queries multiplied together. */
+template <std::size_t R>
+struct DigitRows {
+  const std::int8_t* digits[R];
+  const float* factors[R];
+};
+
+/** scores[r][t] of the P vectors of tokens from `vector` on. */
+template <std::size_t R, std::size_t P>
+HWY_INLINE void ScoreVectors(
+    const KvSide& side,
+    const KeyUnits& units,
+    const ByteTile& tile,
+    const std::byte* params,
+    const DigitRows<R>& rows,
+    std::size_t vector,
+    float* const* scores) {
+  const F32 d;
+  const std::size_t token = vector * kLanes;
+  VF32 f[R][P];
+  for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t v = 0; v < P; ++v) {
+      f[r][v] = hn::Zero(d);
+    }
+  }
+  const bool affine = side.code == KvCode::Affine;
+  for (std::size_t u = 0; u < units.size; ++u) {
+    const KeyUnit& unit = units.units[u];
+    hn::Vec<PanelI32> sums[R][P];
+    DotQuads<R, P>(
+        tile, unit.channel / 4, unit.channels / 4, vector, rows.digits, sums);
+    for (std::size_t v = 0; v < P; ++v) {
+      VF32 scale = hn::Zero(d);
+      VF32 bias = hn::Zero(d);
+      if (affine) {
+        const auto* at = reinterpret_cast<const hwy::bfloat16_t*>(params) +
+            unit.group * 2 * kBlockTokens + token + v * kLanes;
+        scale = LoadHalf(at);
+        bias = LoadHalf(at + kBlockTokens);
+      }
+      for (std::size_t r = 0; r < R; ++r) {
+        const VF32 sum = hn::ConvertTo(d, sums[r][v]);
+        const VF32 factor = hn::Set(d, rows.factors[r][2 * u]);
+        const VF32 offset = hn::Set(d, rows.factors[r][2 * u + 1]);
+        if (affine) {
+          f[r][v] = hn::MulAdd(sum, hn::Mul(scale, factor), f[r][v]);
+          f[r][v] = hn::MulAdd(bias, offset, f[r][v]);
+        } else {
+          f[r][v] = hn::MulAdd(hn::Sub(sum, offset), factor, f[r][v]);
+        }
+      }
+    }
+  }
+  for (std::size_t v = 0; v < P; ++v) {
+    const std::size_t at = token + v * kLanes;
+    VF32 norm = hn::Set(d, 1.0f);
+    if (!affine) {
+      norm = LoadHalf(reinterpret_cast<const hwy::float16_t*>(params) + at);
+    }
+    for (std::size_t r = 0; r < R; ++r) {
+      hn::StoreU(hn::Mul(f[r][v], norm), d, scores[r] + at);
+    }
+  }
+}
+
+template <std::size_t R>
+HWY_NOINLINE void PackedScores(
+    const KvSide& side,
+    const KeyUnits& units,
+    const ByteTile& tile,
+    const std::byte* params,
+    const DigitRows<R>& rows,
+    float* const* scores) {
+  for (std::size_t v = 0; v < kBlockTokens / kLanes; v += kVectors) {
+    ScoreVectors<R, kVectors>(side, units, tile, params, rows, v, scores);
+  }
+}
+
+/** A query's weights of a block for one group: int8 digits of p * scale. */
+struct Weights {
+  HWY_ALIGN std::int8_t digits[kBlockTokens];
+  float scale = 0.0f; // of a digit
+  float before = 0.0f; // what the integer sums are too large by
+  float after = 0.0f; // what is added to the products
+};
+
+/** Codes are taken from here: half the range, so that what rounds the weights
+ * meets half the codes. */
+HWY_INLINE float MiddleCode(const KvSide& side) {
+  return side.code == KvCode::Affine ? static_cast<float>(1 << (side.bits - 1))
+                                     : 128.0f;
+}
+
+/** p is zero where the query does not see; what scales hold there is not
+ * read. */
+HWY_INLINE void WeighTokens(
+    const KvSide& side,
+    std::size_t group,
+    const std::byte* params,
+    const float* p,
+    Weights& to) {
+  const F32 d;
+  const PanelI32 di;
+  const hn::Rebind<std::int8_t, PanelI32> d8;
+  const bool affine = side.code == KvCode::Affine;
+  const float middle = MiddleCode(side);
+  constexpr std::size_t kN = kBlockTokens / kLanes;
+  VF32 w[kN];
+  VF32 largest = hn::Zero(d);
+  VF32 after = hn::Zero(d); // p * (bias + middle * scale)
+  for (std::size_t v = 0; v < kN; ++v) {
+    const std::size_t at = v * kLanes;
+    const VF32 pv = hn::LoadU(d, p + at);
+    const auto used = hn::Ne(pv, hn::Zero(d));
+    if (affine) {
+      const auto* scale = reinterpret_cast<const hwy::bfloat16_t*>(params) +
+          group * 2 * kBlockTokens + at;
+      w[v] = hn::IfThenElseZero(used, hn::Mul(pv, LoadHalf(scale)));
+      const VF32 bias = hn::Mul(pv, LoadHalf(scale + kBlockTokens));
+      after = hn::Add(after, hn::IfThenElseZero(used, bias));
+      after = hn::MulAdd(w[v], hn::Set(d, middle), after);
+    } else {
+      const VF32 norm =
+          LoadHalf(reinterpret_cast<const hwy::float16_t*>(params) + at);
+      w[v] = hn::IfThenElseZero(used, hn::Mul(pv, norm));
+      // A NaN makes the sum NaN, where a maximum may lose it.
+      after = hn::MulAdd(w[v], hn::Zero(d), after);
+    }
+    largest = hn::Max(largest, hn::Abs(w[v]));
+  }
+  const float most = hn::ReduceMax(d, largest);
+  to.after = hn::ReduceSum(d, after);
+  to.before = 0.0f;
+  if (!(most >= kTiniestWeight) || !std::isfinite(to.after)) {
+    to.scale = std::isfinite(to.after)
+        ? 0.0f
+        : std::numeric_limits<float>::quiet_NaN();
+    std::fill_n(to.digits, kBlockTokens, std::int8_t{0});
+    return;
+  }
+  to.scale = most / 127.0f;
+  const VF32 inverse = hn::Set(d, 127.0f / most);
+  auto sum = hn::Zero(di);
+  for (std::size_t v = 0; v < kN; ++v) {
+    const auto digit = hn::NearestInt(hn::Mul(w[v], inverse));
+    sum = hn::Add(sum, digit);
+    hn::StoreU(hn::DemoteTo(d8, digit), d8, to.digits + v * kLanes);
+  }
+  to.before = middle * static_cast<float>(hn::ReduceSum(di, sum));
+}
+
+/** out[r][channel..] += of P vectors of channels from `vector` on. */
+template <std::size_t R, std::size_t P>
+HWY_INLINE void AddVectors(
+    const ByteTile& tile,
+    std::size_t vector,
+    const std::int8_t* const* digits,
+    const float* scale,
+    const float* before, // subtracted from the integer sum
+    const float* after, // added to the product
+    float* const* out) {
+  const F32 d;
+  hn::Vec<PanelI32> sums[R][P];
+  DotQuads<R, P>(tile, 0, kTokenQuads, vector, digits, sums);
+  for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t v = 0; v < P; ++v) {
+      float* to = out[r] + (vector + v) * kLanes;
+      const VF32 sum =
+          hn::Sub(hn::ConvertTo(d, sums[r][v]), hn::Set(d, before[r]));
+      const VF32 term =
+          hn::MulAdd(sum, hn::Set(d, scale[r]), hn::Set(d, after[r]));
+      hn::StoreU(hn::Add(hn::LoadU(d, to), term), d, to);
+    }
+  }
+}
+
+/** Channels [from, to), of one group and width. */
+template <std::size_t R>
+HWY_INLINE void AddChannels(
+    const KvSide& side,
+    const ByteTile& tile,
+    std::size_t from,
+    std::size_t to,
+    const Weights* const* weights,
+    float* const* out) {
+  const bool affine = side.code == KvCode::Affine;
+  const float step = affine
+      ? 1.0f
+      : side.table_of(from).step / std::sqrt(static_cast<float>(side.head_dim));
+  const std::int8_t* digits[R];
+  float scale[R];
+  float before[R];
+  float after[R];
+  for (std::size_t r = 0; r < R; ++r) {
+    digits[r] = weights[r]->digits;
+    scale[r] = weights[r]->scale * step;
+    before[r] = weights[r]->before;
+    after[r] = weights[r]->after;
+  }
+  std::size_t v = from / kLanes;
+  for (; (v + kVectors) * kLanes <= to; v += kVectors) {
+    AddVectors<R, kVectors>(tile, v, digits, scale, before, after, out);
+  }
+  for (; v * kLanes < to; ++v) {
+    AddVectors<R, 1>(tile, v, digits, scale, before, after, out);
+  }
+}
+
+/** out[r][channel] += sum over tokens of p[r][t] v_t. */
+template <std::size_t R>
+HWY_NOINLINE void PackedValues(
+    const KvSide& side,
+    const ByteTile& tile,
+    const std::byte* params,
+    const float* const* p,
+    float* const* out) {
+  Weights memory[R];
+  const Weights* weights[R];
+  const std::size_t groups = side.groups();
+  for (std::size_t g = 0; g < groups; ++g) {
+    for (std::size_t r = 0; r < R; ++r) {
+      WeighTokens(side, g, params, p[r], memory[r]);
+      weights[r] = &memory[r];
+    }
+    if (side.code == KvCode::Affine) {
+      const std::size_t from = g * side.group;
+      const std::size_t to = std::min(side.head_dim, from + side.group);
+      AddChannels<R>(side, tile, from, to, weights, out);
+      continue;
+    }
+    if (side.wide > 0) {
+      AddChannels<R>(side, tile, 0, side.wide, weights, out);
+    }
+    AddChannels<R>(side, tile, side.wide, side.head_dim, weights, out);
+  }
+}
+
+/** Byte `input` of the cells of lanes from `vector` on, as integers. */
+HWY_INLINE hn::Vec<PanelI32>
+CodesOf(const ByteTile& tile, std::size_t input, std::size_t vector) {
+  const PanelI32 di;
+  const std::size_t lane = vector * kLanes;
+  const auto cells = hn::BitCast(
+      di,
+      hn::LoadU(
+          PanelU8(),
+          tile.data + input / 4 * tile.quad_stride +
+              lane / kPanelRows * tile.panel_stride + lane % kPanelRows * 4));
+  const int shift = static_cast<int>(8 * (input % 4));
+  return hn::And(hn::ShiftRightSame(cells, shift), hn::Set(di, 255));
+}
+
+/** K^T [head_dim][64] in float32, from a tile of codes. */
+HWY_NOINLINE void DecodeKeys(
+    const KvSide& side,
+    const ByteTile& tile,
+    const std::byte* params,
+    float* to) {
+  const F32 d;
+  const float shrink = 1.0f / std::sqrt(static_cast<float>(side.head_dim));
+  for (std::size_t i = 0; i < side.head_dim; ++i) {
+    for (std::size_t v = 0; v < kBlockTokens / kLanes; ++v) {
+      const std::size_t token = v * kLanes;
+      const auto codes = CodesOf(tile, i, v);
+      VF32 x = hn::Zero(d);
+      if (side.code == KvCode::Affine) {
+        const auto* scale = reinterpret_cast<const hwy::bfloat16_t*>(params) +
+            i / side.group * 2 * kBlockTokens + token;
+        x = hn::MulAdd(
+            hn::ConvertTo(d, codes),
+            LoadHalf(scale),
+            LoadHalf(scale + kBlockTokens));
+      } else {
+        const float* centroids = side.table_of(i).centroids.data();
+        const VF32 norm =
+            LoadHalf(reinterpret_cast<const hwy::float16_t*>(params) + token);
+        x = hn::Mul(
+            hn::GatherIndex(d, centroids, codes),
+            hn::Mul(norm, hn::Set(d, shrink)));
+      }
+      hn::StoreU(x, d, to + i * kBlockTokens + token);
+    }
+  }
+}
+
+/** V [64][head_dim] in float32, from a tile of codes. */
+HWY_NOINLINE void DecodeValues(
+    const KvSide& side,
+    const ByteTile& tile,
+    const std::byte* params,
+    float* to) {
+  const F32 d;
+  const float shrink = 1.0f / std::sqrt(static_cast<float>(side.head_dim));
+  for (std::size_t t = 0; t < kBlockTokens; ++t) {
+    for (std::size_t v = 0; v * kLanes < side.head_dim; ++v) {
+      const std::size_t channel = v * kLanes;
+      const auto codes = CodesOf(tile, t, v);
+      VF32 x = hn::Zero(d);
+      if (side.code == KvCode::Affine) {
+        const auto* scale = reinterpret_cast<const hwy::bfloat16_t*>(params) +
+            channel / side.group * 2 * kBlockTokens + t;
+        x = hn::MulAdd(
+            hn::ConvertTo(d, codes),
+            hn::Set(d, hwy::F32FromBF16(scale[0])),
+            hn::Set(d, hwy::F32FromBF16(scale[kBlockTokens])));
+      } else {
+        const float* centroids = side.table_of(channel).centroids.data();
+        const float norm =
+            hwy::F32FromF16(reinterpret_cast<const hwy::float16_t*>(params)[t]);
+        x = hn::Mul(
+            hn::GatherIndex(d, centroids, codes), hn::Set(d, norm * shrink));
+      }
+      hn::StoreU(x, d, to + t * side.head_dim + channel);
+    }
+  }
+}
+
+} // namespace optiq::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
