@@ -121,7 +121,8 @@ class FreshContext {
       segments.push_back({sequences_.back().get(), row, rows, 0});
       row += rows;
     }
-    context_ = nn::make_forward_context(std::move(segments), compute);
+    context_ =
+        models::make_context(model, batch.tokens, std::move(segments), compute);
   }
   const nn::ForwardContext& get() const {
     return context_;
