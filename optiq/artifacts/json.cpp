@@ -11,6 +11,7 @@ namespace optiq::artifacts {
 namespace {
 
 constexpr std::size_t kMaxDepth = 200;
+constexpr std::size_t kMaxMemberValues = 1 << 16;
 constexpr const char* kFloatKey = "__float__";
 constexpr std::size_t kMaxReason = 100; // bytes
 constexpr std::size_t kMaxShown = 60; // bytes of a value in a message
@@ -22,8 +23,11 @@ constexpr std::size_t kMaxShown = 60; // bytes of a value in a message
  */
 class JsonBuilder {
  public:
-  JsonBuilder(const std::string& where, DuplicateKeys duplicates)
-      : where_(where), duplicates_(duplicates) {}
+  JsonBuilder(
+      const std::string& where,
+      DuplicateKeys duplicates,
+      const JsonMember* on_member = nullptr)
+      : where_(where), duplicates_(duplicates), on_member_(on_member) {}
 
   Json take() {
     return std::move(root_);
@@ -57,6 +61,7 @@ class JsonBuilder {
     return open(Json::array());
   }
   bool end_object() {
+    deliver();
     open_.pop_back();
     return true;
   }
@@ -66,6 +71,7 @@ class JsonBuilder {
   }
 
   bool key(std::string& name) {
+    deliver();
     Level& level = open_.back();
     auto& members = level.value->get_ref<Json::object_t&>();
     const auto [known, is_new] = level.keys.emplace(name, members.size());
@@ -125,8 +131,10 @@ class JsonBuilder {
   Json* place(Json&& value) {
     if (open_.empty()) {
       root_ = std::move(value);
+      count_value();
       return &root_;
     }
+    count_value();
     Level& level = open_.back();
     if (level.value->is_array()) {
       auto& items = level.value->get_ref<Json::array_t&>();
@@ -139,6 +147,42 @@ class JsonBuilder {
             ->second;
     slot = std::move(value);
     return &slot;
+  }
+
+  /** Hands over the last member of the outermost object. */
+  void deliver() {
+    if (on_member_ == nullptr || open_.size() != 1) {
+      return;
+    }
+    auto& members = open_.back().value->get_ref<Json::object_t&>();
+    if (!members.empty()) {
+      (*on_member_)(members.back().first, std::move(members.back().second));
+      members.pop_back();
+    }
+    n_values_ = 0;
+  }
+
+  /** Counts the values of a member that is to be handed over. */
+  void count_value() {
+    if (on_member_ == nullptr) {
+      return;
+    }
+    if (open_.empty() && !root_.is_object()) {
+      fail(
+          ErrorKind::Corrupt,
+          "[parse_json] {}: found {}, expected an object",
+          where_,
+          describe(root_));
+    }
+    if (++n_values_ > kMaxMemberValues) {
+      const auto& members = open_.front().value->get_ref<Json::object_t&>();
+      fail(
+          ErrorKind::Corrupt,
+          "[parse_json] {}: '{}' holds more than {} values",
+          where_,
+          members.back().first,
+          kMaxMemberValues);
+    }
   }
 
   bool add(Json&& value) {
@@ -161,9 +205,23 @@ class JsonBuilder {
 
   const std::string& where_;
   DuplicateKeys duplicates_;
+  const JsonMember* on_member_;
+  std::size_t n_values_ = 0; // of the member being read
   Json root_;
   std::vector<Level> open_;
 };
+
+/** The library takes a zero byte for the end and ignores what follows it. */
+void refuse_zero_bytes(std::string_view text, const std::string& where) {
+  const std::size_t zero = text.find('\0');
+  if (zero != std::string_view::npos) {
+    fail(
+        ErrorKind::Corrupt,
+        "[parse_json] {}: not JSON at byte {}: found a zero byte",
+        where,
+        zero);
+  }
+}
 
 /** Names of the numbers that JSON cannot write. */
 std::string float_tag(double value) {
@@ -208,18 +266,19 @@ Json parse_json(
     std::string_view text,
     const std::string& where,
     DuplicateKeys duplicates) {
-  // The library takes a zero byte for the end and ignores what follows it.
-  const std::size_t zero = text.find('\0');
-  if (zero != std::string_view::npos) {
-    fail(
-        ErrorKind::Corrupt,
-        "[parse_json] {}: not JSON at byte {}: found a zero byte",
-        where,
-        zero);
-  }
+  refuse_zero_bytes(text, where);
   JsonBuilder builder(where, duplicates);
   Json::sax_parse(text, &builder);
   return builder.take();
+}
+
+void parse_json_members(
+    std::string_view text,
+    const std::string& where,
+    const JsonMember& on_member) {
+  refuse_zero_bytes(text, where);
+  JsonBuilder builder(where, DuplicateKeys::Refuse, &on_member);
+  Json::sax_parse(text, &builder);
 }
 
 Json read_json_file(const std::filesystem::path& path, std::size_t max_bytes) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
@@ -32,6 +33,20 @@ Json parse_json(
     std::string_view text,
     const std::string& where,
     DuplicateKeys duplicates = DuplicateKeys::KeepLast);
+
+/** Gets a member of an object when it is complete. */
+using JsonMember = std::function<void(const std::string& name, Json&& value)>;
+
+/**
+ * Parses an object of untrusted origin member by member, so that its memory is
+ * that of the text, the names and one member, which may hold at most 65,536
+ * values. A name that occurs twice in one object is refused. Throws Corrupt,
+ * also for what is no object, and what `on_member` throws.
+ */
+void parse_json_members(
+    std::string_view text,
+    const std::string& where,
+    const JsonMember& on_member);
 
 /** Reads and parses a file of at most max_bytes. */
 Json read_json_file(

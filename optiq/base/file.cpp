@@ -242,41 +242,105 @@ void refuse_existing(const fs::path& target) {
 // --- MappedFile -------------------------------------------------------------
 
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
-  const Descriptor fd(open_for_reading("MappedFile::open", path));
-  const struct stat status =
-      regular_file_status("MappedFile::open", path, fd.get());
-  std::shared_ptr<MappedFile> file(new MappedFile);
-  file->path_ = path;
-  const auto size = static_cast<std::size_t>(status.st_size);
-  if (size > 0) {
-    void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-    if (data == MAP_FAILED) {
-      fail_errno("MappedFile::open", path, "map into memory", errno);
-    }
-    file->data_ = static_cast<const std::byte*>(data);
-    file->size_ = size;
-  }
-  return file;
+  const auto file = InputFile::open(path);
+  return file->map(0, file->size());
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) {
-    ::munmap(const_cast<std::byte*>(data_), size_);
+    ::munmap(const_cast<std::byte*>(data_) - before_, before_ + size_);
   }
 }
 
 void MappedFile::drop_pages(std::size_t offset, std::size_t n) const {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  const std::size_t stop = std::min(size_, offset + n);
+  const std::size_t size = before_ + size_;
+  const std::size_t first = offset == 0 ? 0 : before_ + offset;
+  const std::size_t stop = std::min(size, before_ + offset + n);
   // Only whole pages inside the range: neighbours may still be in use. The
-  // last page of the file has no neighbour behind it.
-  const std::size_t begin = (offset + page - 1) / page * page;
-  const std::size_t end = stop == size_ ? size_ : stop / page * page;
+  // first and the last page of the mapping have no neighbour outside.
+  const std::size_t begin = (first + page - 1) / page * page;
+  const std::size_t end = stop == size ? size : stop / page * page;
   if (begin < end) {
-    auto* start = const_cast<std::byte*>(data_) + begin;
+    auto* start = const_cast<std::byte*>(data_) - before_ + begin;
     // Advice only: a kernel that refuses it changes no result.
     ::madvise(start, end - begin, MADV_DONTNEED);
   }
+}
+
+// --- InputFile --------------------------------------------------------------
+
+std::shared_ptr<const InputFile> InputFile::open(const fs::path& path) {
+  std::shared_ptr<InputFile> file(new InputFile);
+  file->path_ = path;
+  file->fd_ = open_for_reading("InputFile::open", path);
+  file->size_ = static_cast<std::uint64_t>(
+      regular_file_status("InputFile::open", path, file->fd_).st_size);
+  return file;
+}
+
+InputFile::~InputFile() {
+  if (fd_ >= 0) {
+    ::close(fd_);
+  }
+}
+
+void InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
+  while (!into.empty()) {
+    const ssize_t n =
+        ::pread(fd_, into.data(), into.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n < 0) {
+      fail_errno("InputFile::read", path_, "read", errno);
+    }
+    if (n == 0) {
+      fail(
+          ErrorKind::Io,
+          "[InputFile::read] {}: ends at byte {}, it had {} when it was "
+          "opened. Is somebody writing it?",
+          path_.string(),
+          offset,
+          size_);
+    }
+    offset += static_cast<std::uint64_t>(n);
+    into = into.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+std::shared_ptr<const MappedFile> InputFile::map(
+    std::uint64_t offset,
+    std::size_t n) const {
+  std::shared_ptr<MappedFile> piece(new MappedFile);
+  piece->path_ = path_;
+  if (n == 0) {
+    return piece;
+  }
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t before = offset % page;
+  void* data = ::mmap(
+      nullptr,
+      before + n,
+      PROT_READ,
+      MAP_PRIVATE,
+      fd_,
+      static_cast<off_t>(offset - before));
+  if (data == MAP_FAILED && errno == ENOMEM) {
+    fail(
+        ErrorKind::Exhausted,
+        "[InputFile::map] {}: cannot map {} bytes: the address space (ulimit "
+        "-v) or the number of mappings is used up",
+        path_.string(),
+        n);
+  }
+  if (data == MAP_FAILED) {
+    fail_errno("InputFile::map", path_, "map into memory", errno);
+  }
+  piece->data_ = static_cast<const std::byte*>(data) + before;
+  piece->size_ = n;
+  piece->before_ = before;
+  return piece;
 }
 
 // --- whole files ------------------------------------------------------------

@@ -13,8 +13,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <limits>
+#include <mutex>
 #include <utility>
 
 #include <fmt/ranges.h>
@@ -36,6 +36,11 @@ static_assert(
 
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr std::size_t kMaxTensors = 1 << 17;
+constexpr std::size_t kMaxTokenBytes = 4 << 20;
+// Smaller tensors are read: a mapping costs at least a page, and a process has
+// 65,530 of them.
+constexpr std::uint64_t kMinMappedBytes = 16u << 10;
 
 struct DtypeRow {
   const char* name;
@@ -240,21 +245,47 @@ std::map<std::string, std::string> parse_metadata(
   return metadata;
 }
 
+/** The parser holds a token several times over, blanks too: one as long as the
+ * file would cost many times its size. Padding at the end is right. */
+void refuse_long_tokens(std::string_view text, const std::string& file) {
+  const std::size_t end = text.find_last_not_of(' ') + 1;
+  bool is_string = false;
+  std::size_t begin = 0; // of the token
+  for (std::size_t at = 0; at < end; ++at) {
+    const char c = text[at];
+    if (is_string && c == '\\') {
+      ++at; // what is escaped ends no string
+    } else if (c == '"') {
+      is_string = !is_string;
+      begin = at + 1;
+    } else if (
+        !is_string &&
+        std::string_view("{}[],:").find(c) != std::string_view::npos) {
+      begin = at + 1;
+    } else if (at - begin >= kMaxTokenBytes) {
+      fail(
+          ErrorKind::Corrupt,
+          "[SafetensorsFile] {}: header holds a token of more than {} bytes",
+          file,
+          kMaxTokenBytes);
+    }
+  }
+}
+
 /** The header text; checks the length field against the file. */
-std::string_view header_text(const MappedFile& file) {
-  const auto bytes = file.bytes();
+std::string header_text(const InputFile& file) {
   const std::string name = file.path().string();
-  if (bytes.size() < kLengthBytes) {
+  if (file.size() < kLengthBytes) {
     fail(
         ErrorKind::Corrupt,
         "[SafetensorsFile] {}: has {} bytes, expected at least {}. "
         "Interrupted download?",
         name,
-        bytes.size(),
+        file.size(),
         kLengthBytes);
   }
   std::uint64_t length = 0;
-  std::memcpy(&length, bytes.data(), kLengthBytes);
+  file.read(0, std::as_writable_bytes(std::span(&length, 1)));
   if (length > kMaxHeaderBytes) {
     fail(
         ErrorKind::Corrupt,
@@ -264,17 +295,17 @@ std::string_view header_text(const MappedFile& file) {
         length,
         kMaxHeaderBytes);
   }
-  if (length > bytes.size() - kLengthBytes) {
+  if (length > file.size() - kLengthBytes) {
     fail(
         ErrorKind::Corrupt,
         "[SafetensorsFile] {}: header ends at byte {}, file has {}. "
         "Interrupted download?",
         name,
         kLengthBytes + length,
-        bytes.size());
+        file.size());
   }
-  const std::string_view text(
-      reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length);
+  std::string text(length, '\0');
+  file.read(kLengthBytes, std::as_writable_bytes(std::span(text)));
   if (!text.starts_with('{')) {
     fail(
         ErrorKind::Corrupt,
@@ -282,7 +313,20 @@ std::string_view header_text(const MappedFile& file) {
         "safetensors file?",
         name);
   }
+  refuse_long_tokens(text, name);
   return text;
+}
+
+/** A header of tiny entries takes many times its size in memory. */
+void refuse_too_many(std::size_t n_tensors, const std::string& file) {
+  if (n_tensors > kMaxTensors) {
+    fail(
+        ErrorKind::Unsupported,
+        "[SafetensorsFile] {}: found more than {} tensors, expected at most "
+        "that many in one file. Save the model in shards",
+        file,
+        kMaxTensors);
+  }
 }
 
 /** Sorts by place and checks that the tensors tile [0, data_bytes). */
@@ -349,23 +393,31 @@ std::string shape_text(const mx::Shape& shape) {
   return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", "));
 }
 
+/** What of the file is mapped, by offset. The mutex guards the map. */
+struct SafetensorsFile::Mappings {
+  std::mutex mutex;
+  std::map<std::uint64_t, std::weak_ptr<const MappedFile>> live;
+};
+
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   SafetensorsFile result;
-  result.file_ = MappedFile::open(path);
+  result.file_ = InputFile::open(path);
+  result.mappings_ = std::make_shared<Mappings>();
   const std::string name = path.string();
-  const std::string_view text = header_text(*result.file_);
-  const Json header =
-      artifacts::parse_json(text, name, artifacts::DuplicateKeys::Refuse);
-  for (const auto& [key, entry] : header.items()) {
-    if (key == kMetadataKey) {
-      result.metadata_ = parse_metadata(entry, name);
-    } else {
-      result.tensors_.push_back(parse_tensor(entry, {name, key}));
-    }
-  }
+  const std::string text = header_text(*result.file_);
+  artifacts::parse_json_members(
+      std::string_view(text).substr(0, text.find_last_not_of(' ') + 1),
+      name,
+      [&](const std::string& key, Json&& entry) {
+        if (key == kMetadataKey) {
+          result.metadata_ = parse_metadata(entry, name);
+        } else {
+          result.tensors_.push_back(parse_tensor(entry, {name, key}));
+          refuse_too_many(result.tensors_.size(), name);
+        }
+      });
   const std::uint64_t data_begin = kLengthBytes + text.size();
-  check_tiling(
-      result.tensors_, result.file_->bytes().size() - data_begin, name);
+  check_tiling(result.tensors_, result.file_->size() - data_begin, name);
   for (TensorInfo& tensor : result.tensors_) {
     tensor.offset += data_begin;
   }
@@ -373,21 +425,32 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
 }
 
 mx::array SafetensorsFile::load(const TensorInfo& tensor) const {
-  const std::byte* data = file_->bytes().data() + tensor.offset;
-  const bool is_aligned =
-      reinterpret_cast<std::uintptr_t>(data) % mx::size_of(tensor.dtype) == 0;
-  if (is_aligned && tensor.nbytes > 0) {
-    return view_array(data, tensor.shape, tensor.dtype, file_);
+  const bool is_aligned = tensor.offset % mx::size_of(tensor.dtype) == 0;
+  if (!is_aligned || tensor.nbytes < kMinMappedBytes) {
+    mx::array copy = make_array(tensor.shape, tensor.dtype);
+    const std::span bytes(copy.data<char>(), tensor.nbytes);
+    file_->read(tensor.offset, std::as_writable_bytes(bytes));
+    return copy;
   }
-  mx::array copy = make_array(tensor.shape, tensor.dtype);
-  if (tensor.nbytes > 0) {
-    std::memcpy(copy.data<char>(), data, tensor.nbytes);
+  const std::lock_guard guard(mappings_->mutex);
+  std::weak_ptr<const MappedFile>& live = mappings_->live[tensor.offset];
+  std::shared_ptr<const MappedFile> piece = live.lock();
+  if (!piece) {
+    piece = file_->map(tensor.offset, tensor.nbytes);
+    live = piece;
   }
-  return copy;
+  return view_array(piece->bytes().data(), tensor.shape, tensor.dtype, piece);
 }
 
 void SafetensorsFile::drop(const TensorInfo& tensor) const {
-  file_->drop_pages(tensor.offset, tensor.nbytes);
+  const std::lock_guard guard(mappings_->mutex);
+  const auto found = mappings_->live.find(tensor.offset);
+  if (found == mappings_->live.end()) {
+    return;
+  }
+  if (const auto piece = found->second.lock()) {
+    piece->drop_pages(0, tensor.nbytes);
+  }
 }
 
 } // namespace optiq::io

@@ -27,7 +27,8 @@ struct TensorInfo {
 };
 
 /**
- * A mapped safetensors file (https://github.com/huggingface/safetensors).
+ * A safetensors file (https://github.com/huggingface/safetensors), mapped
+ * tensor by tensor: only what is loaded takes address space.
  * Opening checks every invariant of the format: header length, no duplicate
  * names, no overlap, no hole, no byte outside, checked products.
  */
@@ -42,14 +43,17 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const {
     return metadata_;
   }
-  /** The tensor as an array: a view of the mapping where its offset is
-   * aligned for its dtype, else a copy. */
+  /** The tensor as an array: a view of a mapping where it is large and its
+   * offset is aligned for its dtype, else a copy. */
   mx::array load(const TensorInfo& tensor) const;
-  /** Lets the kernel drop the pages of a tensor that will not be read again. */
+  /** Lets the kernel drop the pages of a tensor that will not be read again,
+   * where an array of it still lives. */
   void drop(const TensorInfo& tensor) const;
 
  private:
-  std::shared_ptr<const MappedFile> file_;
+  struct Mappings;
+  std::shared_ptr<const InputFile> file_;
+  std::shared_ptr<Mappings> mappings_;
   std::vector<TensorInfo> tensors_;
   std::map<std::string, std::string> metadata_;
 };

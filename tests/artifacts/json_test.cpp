@@ -14,6 +14,40 @@ namespace {
 
 using test::expect_error;
 
+TEST(ParseJsonMembers, HandsOverOneAtATime) {
+  std::string seen;
+  parse_json_members(
+      R"({"b":{"x":[1,{"y":2}],"z":{}},"a":3,"c":[],"":null})",
+      "t",
+      [&](const std::string& name, Json&& value) {
+        seen += name + "=" + value.dump() + ";";
+      });
+  EXPECT_EQ(seen, R"(b={"x":[1,{"y":2}],"z":{}};a=3;c=[];=null;)");
+  const auto ignore = [](const std::string&, Json&&) {};
+  parse_json_members("{}", "t", ignore);
+  for (const char* text : {"[]", "1", "null", "\"{}\""}) {
+    expect_error(ErrorKind::Corrupt, {"the place", "an object"}, [&] {
+      parse_json_members(text, "the place", ignore);
+    });
+  }
+  for (const char* text :
+       {R"({"twice":1,"b":2,"twice":3})", R"({"b":{"twice":1,"twice":2}})"}) {
+    expect_error(ErrorKind::Corrupt, {"twice", "once"}, [&] {
+      parse_json_members(text, "t", ignore);
+    });
+  }
+  // 65,536 values of a member: the list itself and its items.
+  std::string items = "0";
+  for (int i = 1; i < 65'535; ++i) {
+    items += ",0";
+  }
+  parse_json_members("{\"a\":[" + items + "],\"b\":[0]}", "t", ignore);
+  expect_error(ErrorKind::Corrupt, {"'b'", "65536"}, [&] {
+    parse_json_members(
+        "{\"a\":[" + items + "],\"b\":[" + items + ",0]}", "t", ignore);
+  });
+}
+
 TEST(ParseJson, KeepsTheOrderOfKeysAndTheKindsOfNumbers) {
   const Json json = parse_json(
       R"({"z":1,"a":[-2,1.5,1e3,true,null,"\u00e9"],"m":{"y":{},"b":[]}})",

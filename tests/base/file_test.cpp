@@ -67,6 +67,39 @@ TEST(MappedFile, ShowsTheBytesOfTheFile) {
   EXPECT_EQ(text(), content); // read again from the file
 }
 
+TEST(InputFile, ReadsAndMapsPieces) {
+  const ScratchFolder folder;
+  std::string text(100'000, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    text[i] = static_cast<char>(i * 31 >> 3);
+  }
+  test::write_file(folder / "f", text);
+  const auto file = InputFile::open(folder / "f");
+  EXPECT_EQ(file->size(), text.size());
+  for (const std::size_t offset : {0u, 1u, 4095u, 4096u, 4097u, 99'999u}) {
+    for (const std::size_t n : {0u, 1u, 4096u, 10'000u}) {
+      if (offset + n > text.size()) {
+        continue;
+      }
+      const auto piece = file->map(offset, n);
+      const auto bytes = piece->bytes();
+      const auto* begin = reinterpret_cast<const char*>(bytes.data());
+      EXPECT_EQ(std::string(begin, bytes.size()), text.substr(offset, n));
+      piece->drop_pages(0, n);
+      piece->drop_pages(1, n);
+      EXPECT_EQ(std::string(begin, bytes.size()), text.substr(offset, n));
+      std::string read(n, '\0');
+      file->read(offset, std::as_writable_bytes(std::span(read)));
+      EXPECT_EQ(read, text.substr(offset, n));
+    }
+  }
+  std::filesystem::resize_file(folder / "f", 50);
+  std::string read(10, '\0');
+  test::expect_error(ErrorKind::Io, {"f", "50", "100000"}, [&] {
+    file->read(45, std::as_writable_bytes(std::span(read)));
+  });
+}
+
 TEST(MappedFile, NamesWhatItCannotOpen) {
   const ScratchFolder folder;
   expect_error(ErrorKind::NotFound, {"absent"}, [&] {

@@ -134,21 +134,31 @@ TEST(Safetensors, TensorsComeInTheOrderOfTheData) {
   EXPECT_EQ(file.tensors()[2].name, "z");
 }
 
-TEST(Safetensors, AlignedTensorsAreViewsAndOthersCopies) {
+TEST(Safetensors, LargeAlignedTensorsAreViewsAndOthersCopies) {
   const ScratchFolder folder;
   const auto path = folder / "aligned.safetensors";
-  for (int padding = 0; padding < 4; ++padding) {
-    const std::string header =
-        "{" + test::entry("t", "\"F32\"", "[2]", "[0,8]") + "}";
-    test::write_file(
-        path, test::file_bytes(header + std::string(padding, ' '), 8));
-    const SafetensorsFile file = SafetensorsFile::open(path);
-    const TensorInfo& tensor = file.tensors()[0];
-    const mx::array first = file.load(tensor);
-    const mx::array second = file.load(tensor);
-    const bool is_view = first.data<char>() == second.data<char>();
-    EXPECT_EQ(is_view, tensor.offset % 4 == 0) << "offset " << tensor.offset;
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first.data<char>()) % 4, 0u);
+  for (const int n : {2, 4095, 4096, 5000}) {
+    for (int padding = 0; padding < 4; ++padding) {
+      const std::string header = "{" +
+          test::entry("t",
+                      "\"F32\"",
+                      fmt::format("[{}]", n),
+                      fmt::format("[0,{}]", 4 * n)) +
+          "}" + std::string(padding, ' ');
+      test::write_file(path, test::file_bytes(header, 4 * n));
+      const SafetensorsFile file = SafetensorsFile::open(path);
+      const TensorInfo& tensor = file.tensors()[0];
+      const mx::array first = file.load(tensor);
+      const mx::array second = file.load(tensor);
+      const bool is_view = first.data<char>() == second.data<char>();
+      EXPECT_EQ(is_view, tensor.offset % 4 == 0 && n >= 4096)
+          << n << " at " << tensor.offset;
+      EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first.data<char>()) % 4, 0u);
+      const std::string data(first.data<char>(), first.nbytes());
+      EXPECT_EQ(data, std::string(4 * n, '\x3f'));
+      file.drop(tensor); // what is read again comes from the file again
+      EXPECT_EQ(data, std::string(second.data<char>(), second.nbytes()));
+    }
   }
 }
 

@@ -4,6 +4,8 @@
 //   read FILE...        prints per file "reject <kind>" or "accept <count>"
 //                       and then a line "<sha256 of the bytes> <dtype>
 //                       <d0,d1,...> <name in hex>" per tensor
+//   verdict FILE        prints "reject <kind>" or "accept", and the peak of the
+//                       resident memory in bytes
 //   copy FROM TO        reads FROM and writes its tensors and metadata to TO
 #include <cstdio>
 #include <span>
@@ -15,6 +17,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/hash.h"
+#include "optiq/base/system.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/io/safetensors_impl.h"
 
@@ -73,6 +76,16 @@ void print_tensors(const std::filesystem::path& path) {
   }
 }
 
+void print_verdict(const std::filesystem::path& path) {
+  std::string verdict = "accept";
+  try {
+    io::SafetensorsFile::open(path);
+  } catch (const optiq::Error& error) {
+    verdict = fmt::format("reject {}", optiq::name_of(error.kind()));
+  }
+  fmt::print("{} {}\n", verdict, optiq::peak_rss_bytes());
+}
+
 void copy(const std::filesystem::path& from, const std::filesystem::path& to) {
   const auto file = io::SafetensorsFile::open(from);
   std::vector<io::TensorToWrite> tensors;
@@ -95,6 +108,8 @@ int main(int argc, char** argv) {
     for (std::size_t i = 1; i < words.size(); ++i) {
       print_tensors(words[i]);
     }
+  } else if (words.size() == 2 && words[0] == "verdict") {
+    print_verdict(words[1]);
   } else if (words.size() == 3 && words[0] == "copy") {
     copy(words[1], words[2]);
   } else {

@@ -74,6 +74,54 @@ def check_handcrafted(folder):
     print("handcrafted:", counts)
 
 
+def frame(header, n_data=0):
+    return len(header).to_bytes(8, "little") + header + bytes(n_data)
+
+
+def large_broken_files():
+    """Headers of megabytes that must not cost many times their size."""
+    entry = '"t%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},'
+    tiny = "".join(entry % i for i in range(300_000))
+    tensor = b'{"t":{"dtype":"U8","shape":%s,"data_offsets":[0,1]}}'
+    yield "large_empty_lists", frame(b'{"t":[' + b"[]," * 3_000_000 + b"[]]}")
+    yield "large_nested_objects", frame(b'{"t":[' + b'{"a":{}},' * 1_000_000 + b"{}]}")
+    yield "large_many_tensors", frame(("{" + tiny + '"x":1}').encode())
+    yield "large_shape", frame(tensor % (b"[" + b"1," * 4_000_000 + b"1,1.5]"), 1)
+    yield "large_unknown_field", frame(
+        b'{"t":{"a":[' + b"0," * 4_000_000 + b'0],"dtype":"U8","shape":[1]}}', 1)
+    yield "large_metadata", frame(
+        ('{"__metadata__":{' + ",".join(f'"{i}":"v"' for i in range(500_000)) + ',"x":1}}').encode())
+    yield "large_name", frame(b'{"' + b"n" * 8_000_000 + b'":{"dtype":"F33"}}')
+    yield "large_unfinished_text", frame(b'{"t":"' + b"x" * 30_000_000)
+    yield "large_escaped_text", frame(b'{"t":"' + b"\\\\," * 10_000_000)
+    yield "large_number", frame(b'{"t":1' + b"1" * 30_000_000)
+    yield "large_spaces", frame(b"{" + b" " * 20_000_000 + b'"t"')
+    yield "large_padding", frame(b"{" + b" " * 20_000_000)
+
+
+def check_memory(folder):
+    """No broken file ends the process, or costs more than twice its bytes and
+    64 MB."""
+    listing = run(DRIVER, "broken", folder)[0].splitlines()
+    broken = {name for name, expected in (line.rsplit(" ", 1) for line in listing)
+              if expected != "accepts"}
+    for name, content in large_broken_files():
+        (folder / name).write_bytes(content)
+        assert not judge_accepts(folder / name), name
+        broken.add(name)
+    assert len(broken) >= 40
+    peaks = []
+    for name in sorted(broken):
+        verdict, *_, peak = run(DRIVER, "verdict", folder / name)[0].split()
+        assert verdict == "reject", name
+        limit = 2 * (folder / name).stat().st_size + 64_000_000
+        peaks.append((int(peak) / limit, name, int(peak)))
+    share, name, peak = max(peaks)
+    print(f"memory of {len(broken)} broken files: the worst is {name}, {peak / 1e6:.0f} MB, "
+          f"{share:.0%} of what is allowed")
+    assert share <= 1
+
+
 def mutate(good, rng):
     """One edit inside the header; the length field follows when it can."""
     length = int.from_bytes(good[:8], "little")
@@ -185,7 +233,7 @@ def check_written(folder):
 
 
 def main():
-    for check in (check_handcrafted, check_mutations, check_foreign, check_written):
+    for check in (check_handcrafted, check_memory, check_mutations, check_foreign, check_written):
         with scratch() as folder:
             check(Path(folder))
 
