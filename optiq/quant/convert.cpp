@@ -124,13 +124,14 @@ void add_source_notices(
   }
 }
 
-// Largest tensor three times: source pages, MLX's triple, the file buffer.
+// Tensors come and go one at a time: the largest as it is read, and once more
+// for its codes, scales and biases, which are smaller.
 std::uint64_t writing_ram(const models::Checkpoint& checkpoint) {
   std::uint64_t largest = 0;
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
     largest = std::max(largest, bytes_of(tensor));
   }
-  return 3 * largest + (64u << 20);
+  return 2 * largest + (64u << 20);
 }
 
 // One conversion, step by step.
