@@ -310,12 +310,17 @@ RemovedFiles HubCache::remove(const HubId& id, bool whole) const {
 
 std::optional<std::string> repo_of_snapshot(const fs::path& path) {
   std::error_code error; // an unreadable path is no snapshot
-  fs::path real = fs::canonical(path, error);
-  if (error || !is_commit(real.filename().string()) ||
-      real.parent_path().filename() != "snapshots") {
+  // A file of a snapshot is a link out of it.
+  fs::path at = fs::canonical(
+      fs::is_directory(path, error) ? path : fs::absolute(path).parent_path(),
+      error);
+  while (at.has_relative_path() && at.parent_path().filename() != "snapshots") {
+    at = at.parent_path();
+  }
+  if (error || !is_commit(at.filename().string())) {
     return std::nullopt;
   }
-  const fs::path folder = real.parent_path().parent_path();
+  const fs::path folder = at.parent_path().parent_path();
   const std::string repo = repo_of_folder(folder.filename().string());
   return repo.empty() ? std::nullopt : std::optional(repo);
 }

@@ -85,7 +85,7 @@ class HubCache {
   std::filesystem::path root_;
 };
 
-/** "org/name" of the path of a snapshot, links resolved; nothing for others. */
+/** "org/name" of a snapshot or of a file in it; nothing for other paths. */
 std::optional<std::string> repo_of_snapshot(const std::filesystem::path& path);
 
 /** An flock on a file that is made for it; held until destroyed. */

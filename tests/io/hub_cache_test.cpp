@@ -56,7 +56,12 @@ TEST(HubCache, LaysOutAsTheOthersDo) {
       cache.lock("a/b", "first"),
       folder.path() / ".locks" / "models--a--b" / "first.lock");
   EXPECT_EQ(repo_of_snapshot(cache.snapshot("a/b", kFirst)), "a/b");
+  EXPECT_EQ(
+      repo_of_snapshot(cache.snapshot("a/b", kFirst) / "sub" / "weights"),
+      "a/b");
   EXPECT_EQ(repo_of_snapshot(repo), std::nullopt);
+  EXPECT_EQ(repo_of_snapshot(repo / "snapshots"), std::nullopt);
+  EXPECT_EQ(repo_of_snapshot(folder.path() / "absent"), std::nullopt);
 }
 
 TEST(HubCache, LinksAgainWhereABlobChanged) {
