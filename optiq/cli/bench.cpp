@@ -110,9 +110,10 @@ std::size_t cache_bytes(const models::Model& model, const BenchFlags& flags) {
 double bytes_per_token(const models::Model& model, const BenchFlags& flags) {
   std::uint64_t weights = 0;
   for (const models::Module& module : model.modules()) {
-    const bool is_embedding =
-        artifacts::place_of(module.name).part == "embed_tokens";
-    if (!is_embedding || model.info().tied_head) {
+    const std::string part = artifacts::place_of(module.name).part;
+    const bool only_rows = part == "embed_tokens_per_layer" ||
+        (part == "embed_tokens" && !model.info().tied_head);
+    if (!only_rows) {
       weights += module.matrix.nbytes();
     }
   }
