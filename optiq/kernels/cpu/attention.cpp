@@ -34,25 +34,22 @@ struct SpanWork {
   std::size_t n; // queries
   SpanScratch scratch;
   Partial to;
+  std::size_t keys_at; // in a block
+  std::size_t values_at;
 
-  std::size_t position(std::size_t query) const {
-    return tile.start + query / shape.group();
-  }
-  /** Head of the query, counted over all rows. */
   std::size_t head(std::size_t query) const {
-    return (tile.first_row + query / shape.group()) * shape.n_heads +
-        tile.kv_head * shape.group() + query % shape.group();
+    return scratch.heads[query];
   }
   const std::byte* keys(std::size_t block) const {
-    return tile.blocks[block] + tile.kv_head * shape.layout.head_bytes();
+    return tile.blocks[block] + keys_at;
   }
   const std::byte* values(std::size_t block) const {
-    return keys(block) + shape.layout.key.bytes();
+    return tile.blocks[block] + values_at;
   }
   /** Tokens of [from, from + n_tokens) that a query sees, counted from `from`;
    * {} when none. */
   Tokens seen(std::size_t query, std::size_t from, std::size_t n_tokens) const {
-    const std::size_t at = position(query);
+    const std::size_t at = scratch.positions[query];
     const auto inside = [=](std::size_t token) {
       return std::clamp(token, from, from + n_tokens) - from;
     };
@@ -168,12 +165,13 @@ HWY_INLINE void AddDense(
   });
 }
 
-HWY_INLINE void
-ScorePacked(const SpanWork& work, std::size_t block, const std::byte* next) {
+template <class Tile>
+HWY_INLINE void ScoreTile(
+    const SpanWork& work,
+    std::size_t block,
+    const std::byte* params,
+    const Tile& tile) {
   const KvSide& side = work.shape.layout.key;
-  const std::byte* keys = work.keys(block);
-  const std::byte* params = keys + side.codes_bytes();
-  const ByteTile tile = UnpackKeys(side, keys, true, work.scratch.codes, next);
   ForGroups(work, block, [&](const Group& group) HWY_ATTR {
     WithCount(group.n, [&](auto count) HWY_ATTR {
       DigitRows<count()> rows;
@@ -191,13 +189,12 @@ ScorePacked(const SpanWork& work, std::size_t block, const std::byte* next) {
   });
 }
 
-HWY_INLINE void
-AddPacked(const SpanWork& work, std::size_t block, const std::byte* next) {
-  const KvSide& side = work.shape.layout.value;
-  const std::byte* values = work.values(block);
-  const std::byte* params = values + side.codes_bytes();
-  const ByteTile tile =
-      UnpackValues(side, values, true, work.scratch.codes, next);
+template <class Tile>
+HWY_INLINE void AddTile(
+    const SpanWork& work,
+    std::size_t block,
+    const std::byte* params,
+    const Tile& tile) {
   ForGroups(work, block, [&](const Group& group) HWY_ATTR {
     WithCount(group.n, [&](auto count) HWY_ATTR {
       const float* p[count()];
@@ -206,9 +203,68 @@ AddPacked(const SpanWork& work, std::size_t block, const std::byte* next) {
         p[r] = work.scores(group.begin + r, block);
         out[r] = work.sum(group.begin + r);
       }
-      PackedValues<count()>(side, tile, params, p, out);
+      PackedValues<count()>(work.shape.layout.value, tile, params, p, out);
     });
   });
+}
+
+/** Whether unpacking in registers beats a tile: one group of queries. */
+HWY_INLINE bool ReadsNibbles(const SpanWork& work, const KvSide& side) {
+  return side.bits == 4 && side.wide == 0 && work.n <= kMaxQueries;
+}
+
+/** Calls body(tile) with the nibbles of a side; panels are `panel` bytes. */
+template <class Body>
+HWY_INLINE void WithNibbles(
+    const KvSide& side,
+    const std::byte* codes,
+    std::size_t panel,
+    const std::byte* next,
+    const Body& body) {
+  const auto* data = reinterpret_cast<const std::uint8_t*>(codes);
+  if (side.code == KvCode::Turbo) {
+    body(NibbleTile<true>{data, panel, next, ByteTable(*side.table)});
+  } else {
+    body(NibbleTile<false>{data, panel, next, ByteTable(CodeTable())});
+  }
+}
+
+HWY_INLINE void
+ScorePacked(const SpanWork& work, std::size_t block, const std::byte* next) {
+  const KvSide& side = work.shape.layout.key;
+  const std::byte* keys = work.keys(block);
+  const std::byte* params = keys + side.codes_bytes();
+  if (ReadsNibbles(work, side)) {
+    const std::size_t panel = side.codes_before(side.dims);
+    WithNibbles(side, keys, panel, next, [&](const auto& tile) HWY_ATTR {
+      ScoreTile(work, block, params, tile);
+    });
+    return;
+  }
+  ScoreTile(
+      work,
+      block,
+      params,
+      UnpackKeys(side, keys, true, work.scratch.codes, next));
+}
+
+HWY_INLINE void
+AddPacked(const SpanWork& work, std::size_t block, const std::byte* next) {
+  const KvSide& side = work.shape.layout.value;
+  const std::byte* values = work.values(block);
+  const std::byte* params = values + side.codes_bytes();
+  if (ReadsNibbles(work, side)) {
+    const std::size_t panel = 4 * side.codes_before(kPanelRows);
+    WithNibbles(side, values, panel, next, [&](const auto& tile) HWY_ATTR {
+      AddTile(work, block, params, tile);
+    });
+    return;
+  }
+  AddTile(
+      work,
+      block,
+      params,
+      UnpackValues(side, values, true, work.scratch.codes, next));
 }
 
 HWY_INLINE void Widen(const BF16* from, std::size_t n, float* to) {
@@ -218,11 +274,26 @@ HWY_INLINE void Widen(const BF16* from, std::size_t n, float* to) {
   }
 }
 
+/** What the codes' loops leave out of the fetching of `next`, a packed side:
+ * its parameters; all of it when the side at hand has bytes for codes and so no
+ * such loop. */
+HWY_INLINE void
+FetchRest(const KvSide& now, const KvSide& side, const std::byte* next) {
+  if (next == nullptr || !side.packed()) {
+    return;
+  }
+  const std::size_t from = now.bits == 8 ? 0 : side.codes_bytes();
+  for (std::size_t at = from; at < side.bytes(); at += 64) {
+    PrefetchFar(next + at);
+  }
+}
+
 /** Scores of all queries with a block; fetches `next`. */
 HWY_INLINE void
 ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.key;
   const std::byte* keys = work.keys(block);
+  FetchRest(side, work.shape.layout.value, next);
   float* wide = work.scratch.block;
   if (side.code == KvCode::Float32) {
     ScoreDense(work, block, reinterpret_cast<const float*>(keys), next);
@@ -249,6 +320,7 @@ HWY_INLINE void
 AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.value;
   const std::byte* values = work.values(block);
+  FetchRest(side, work.shape.layout.key, next);
   float* wide = work.scratch.block;
   if (side.code == KvCode::Float32) {
     AddDense(work, block, reinterpret_cast<const float*>(values), next);
@@ -363,6 +435,7 @@ void AttendSpan(
   const std::size_t first =
       std::max(span * kSpanBlocks, shape.first_seen(tile.start) / kBlockTokens);
   const std::size_t blocks = (tile.end() + kBlockTokens - 1) / kBlockTokens;
+  const std::size_t keys_at = tile.kv_head * shape.layout.head_bytes();
   const SpanWork work{
       .queries = queries,
       .shape = shape,
@@ -372,7 +445,16 @@ void AttendSpan(
       .first_token = first * kBlockTokens,
       .n = n,
       .scratch = SpanScratch(shape, n, memory),
-      .to = to};
+      .to = to,
+      .keys_at = keys_at,
+      .values_at = keys_at + shape.layout.key.bytes()};
+  for (std::size_t query = 0, row = 0; query < n; ++row) {
+    for (std::size_t i = 0; i < n / tile.rows; ++i, ++query) {
+      work.scratch.positions[query] = tile.start + row;
+      work.scratch.heads[query] = (tile.first_row + row) * shape.n_heads +
+          tile.kv_head * (n / tile.rows) + i;
+    }
+  }
   for (std::size_t b = work.first_block; b < work.last_block; ++b) {
     ScoreBlock(work, b, work.fetches() ? work.values(b) : nullptr);
   }

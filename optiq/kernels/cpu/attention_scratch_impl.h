@@ -17,6 +17,8 @@ struct SpanScratch {
   float* scores; // [n][256]
   float* block; // [64 * head_dim], keys or values as float32
   std::uint8_t* codes; // a tile of the codes of keys or values
+  std::size_t* positions; // [n], of the queries
+  std::size_t* heads; // [n], of the queries, counted over all rows
   std::size_t stride; // floats between the sums of queries
 
   SpanScratch(const AttentionShape& shape, std::size_t n, float* memory)
@@ -24,15 +26,20 @@ struct SpanScratch {
         block(scores + n * kSpanTokens),
         codes(reinterpret_cast<std::uint8_t*>(
             block + kBlockTokens * shape.layout.head_dim)),
+        positions(reinterpret_cast<std::size_t*>(
+            codes + kBlockTokens * most_dims(shape))),
+        heads(positions + n),
         stride(round_up(shape.layout.head_dim, 16)) {}
 
+  static std::size_t most_dims(const AttentionShape& shape) {
+    return std::max(shape.layout.key.dims, shape.layout.value.dims);
+  }
   static std::size_t floats(const AttentionShape& shape, std::size_t n) {
-    const std::size_t dims =
-        std::max(shape.layout.key.dims, shape.layout.value.dims);
     // Whole cache lines: the ranks of a pool have theirs side by side.
     return round_up(
         n * kSpanTokens + kBlockTokens * shape.layout.head_dim +
-            kBlockTokens * dims / 4,
+            kBlockTokens * most_dims(shape) / 4 +
+            2 * n * sizeof(std::size_t) / sizeof(float),
         16);
   }
 };

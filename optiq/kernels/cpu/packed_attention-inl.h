@@ -1,6 +1,7 @@
 // Products of queries with packed keys and values; included once per SIMD
 // target. The codes of a block are unpacked once into a tile of bytes that
-// stays in the first-level cache, then meet every query of the tile:
+// stays in the first-level cache, then meet every query of the tile (4 bits
+// that few queries read are unpacked in registers):
 //
 //   tile    [quads of 4 inputs][panels of 16 lanes][16 lanes][4 inputs]
 //
@@ -112,6 +113,15 @@ HWY_INLINE void UnpackChunk(
     UnpackTo<kBits, 7>(from, table, lanes, quad_stride);
   }
 }
+
+/** Codes of 4 bits as they lie: a vector holds two quads. */
+template <bool kLook>
+struct NibbleTile {
+  const std::uint8_t* data = nullptr;
+  std::size_t panel_stride = 0;
+  const std::byte* next = nullptr; // as many bytes to fetch
+  ByteTable table; // of turbo, when kLook
+};
 
 /** How the chunks of a side, or of a part of equal width, become a tile. */
 struct UnpackArgs {
@@ -269,6 +279,68 @@ HWY_INLINE void DotQuads(
   }
 }
 
+template <bool kLook>
+HWY_INLINE hn::Vec<PanelU8> LookNibble(
+    const NibbleTile<kLook>& tile,
+    hn::Vec<PanelU8> code) {
+  if constexpr (kLook) {
+    return tile.table.template Look<4>(code);
+  } else {
+    return code;
+  }
+}
+
+/** The same from nibbles; the sums are exact, so they are the same numbers. */
+template <std::size_t R, std::size_t P, bool kLook>
+HWY_INLINE void DotQuads(
+    const NibbleTile<kLook>& tile,
+    std::size_t first_quad,
+    std::size_t quads,
+    std::size_t vector,
+    const std::int8_t* const* digits,
+    hn::Vec<PanelI32> (&sums)[R][P]) {
+  const PanelI32 di;
+  const PanelU32 du;
+  const PanelU8 d8;
+  std::size_t at[P];
+  for (std::size_t v = 0; v < P; ++v) {
+    const std::size_t lane = (vector + v) * kLanes;
+    at[v] = first_quad / 2 * kVectorBytes +
+        lane / kPanelRows * tile.panel_stride + lane % kPanelRows * 4;
+  }
+  for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t v = 0; v < P; ++v) {
+      sums[r][v] = hn::Zero(di);
+    }
+  }
+  const auto fifteen = hn::Set(d8, std::uint8_t{15});
+  for (std::size_t quad = 0; quad < quads; quad += 2) {
+    hn::Vec<PanelU8> low[P];
+    hn::Vec<PanelU8> high[P];
+    for (std::size_t v = 0; v < P; ++v) {
+      const std::size_t byte = at[v] + quad / 2 * kVectorBytes;
+      if (tile.next != nullptr) {
+        PrefetchFar(tile.next + byte);
+      }
+      const auto both = hn::LoadU(d8, tile.data + byte);
+      const auto upper =
+          hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(du, both)));
+      low[v] = LookNibble(tile, hn::And(both, fifteen));
+      high[v] = LookNibble(tile, hn::And(upper, fifteen));
+    }
+    for (std::size_t r = 0; r < R; ++r) {
+      std::int32_t cells[2];
+      std::memcpy(cells, digits[r] + 4 * (first_quad + quad), 8);
+      const auto x0 = hn::BitCast(PanelI8(), hn::Set(di, cells[0]));
+      const auto x1 = hn::BitCast(PanelI8(), hn::Set(di, cells[1]));
+      for (std::size_t v = 0; v < P; ++v) {
+        sums[r][v] = hn::SumOfMulQuadAccumulate(di, low[v], x0, sums[r][v]);
+        sums[r][v] = hn::SumOfMulQuadAccumulate(di, high[v], x1, sums[r][v]);
+      }
+    }
+  }
+}
+
 HWY_INLINE VF32 LoadHalf(const hwy::bfloat16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, F32>(), p));
 }
@@ -284,11 +356,11 @@ struct DigitRows {
 };
 
 /** scores[r][t] of the P vectors of tokens from `vector` on. */
-template <std::size_t R, std::size_t P>
+template <std::size_t R, std::size_t P, class Tile>
 HWY_INLINE void ScoreVectors(
     const KvSide& side,
     const KeyUnits& units,
-    const ByteTile& tile,
+    const Tile& tile,
     const std::byte* params,
     const DigitRows<R>& rows,
     std::size_t vector,
@@ -305,7 +377,7 @@ HWY_INLINE void ScoreVectors(
   for (std::size_t u = 0; u < units.size; ++u) {
     const KeyUnit& unit = units.units[u];
     hn::Vec<PanelI32> sums[R][P];
-    DotQuads<R, P>(
+    DotQuads(
         tile, unit.channel / 4, unit.channels / 4, vector, rows.digits, sums);
     for (std::size_t v = 0; v < P; ++v) {
       VF32 scale = hn::Zero(d);
@@ -341,11 +413,11 @@ HWY_INLINE void ScoreVectors(
   }
 }
 
-template <std::size_t R>
+template <std::size_t R, class Tile>
 HWY_NOINLINE void PackedScores(
     const KvSide& side,
     const KeyUnits& units,
-    const ByteTile& tile,
+    const Tile& tile,
     const std::byte* params,
     const DigitRows<R>& rows,
     float* const* scores) {
@@ -428,9 +500,9 @@ HWY_INLINE void WeighTokens(
 }
 
 /** out[r][channel..] += of P vectors of channels from `vector` on. */
-template <std::size_t R, std::size_t P>
+template <std::size_t R, std::size_t P, class Tile>
 HWY_INLINE void AddVectors(
-    const ByteTile& tile,
+    const Tile& tile,
     std::size_t vector,
     const std::int8_t* const* digits,
     const float* scale,
@@ -439,7 +511,7 @@ HWY_INLINE void AddVectors(
     float* const* out) {
   const F32 d;
   hn::Vec<PanelI32> sums[R][P];
-  DotQuads<R, P>(tile, 0, kTokenQuads, vector, digits, sums);
+  DotQuads(tile, 0, kTokenQuads, vector, digits, sums);
   for (std::size_t r = 0; r < R; ++r) {
     for (std::size_t v = 0; v < P; ++v) {
       float* to = out[r] + (vector + v) * kLanes;
@@ -453,10 +525,10 @@ HWY_INLINE void AddVectors(
 }
 
 /** Channels [from, to), of one group and width. */
-template <std::size_t R>
+template <std::size_t R, class Tile>
 HWY_INLINE void AddChannels(
     const KvSide& side,
-    const ByteTile& tile,
+    const Tile& tile,
     std::size_t from,
     std::size_t to,
     const Weights* const* weights,
@@ -485,10 +557,10 @@ HWY_INLINE void AddChannels(
 }
 
 /** out[r][channel] += sum over tokens of p[r][t] v_t. */
-template <std::size_t R>
+template <std::size_t R, class Tile>
 HWY_NOINLINE void PackedValues(
     const KvSide& side,
-    const ByteTile& tile,
+    const Tile& tile,
     const std::byte* params,
     const float* const* p,
     float* const* out) {
