@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "hwy/aligned_allocator.h"
@@ -29,52 +30,82 @@ constexpr std::size_t kCodeCost = 16;
 // threads can share a long context out; larger ones add them up as they go.
 constexpr std::size_t kSharedQueries = 16;
 
+/** The format's shape, for this many query heads. */
 cpu::AttentionShape
-check_format(const mx::array& q, const KvFormat& format, float scale) {
-  require_rank("append_and_attend", "q", q, 3);
-  const int n_heads = q.shape(1);
-  if (format.n_kv_heads <= 0 || n_heads <= 0 ||
-      n_heads % format.n_kv_heads != 0 || format.head_dim <= 0 ||
-      q.shape(2) != format.head_dim) {
+check_format(const char* function, int n_heads, const KvFormat& format) {
+  if (format.n_kv_heads <= 0 || format.head_dim <= 0 || format.window < 0) {
     fail(
         ErrorKind::InvalidInput,
-        "[append_and_attend] q: found shape [{}], expected [T, a multiple of "
-        "{} heads, {}]. Pass q in the format's head shape.",
-        fmt::join(q.shape(), ", "),
+        "[{}] format: found {} kv heads of {} and a window of {} tokens, "
+        "expected positive heads and a window of 0 (all) or more. Pass the "
+        "layer's format.",
+        function,
         format.n_kv_heads,
-        format.head_dim);
-  }
-  if (format.window < 0) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[append_and_attend] format: found a window of {} tokens, expected 0 "
-        "for all or at least 1. Pass how many tokens a query sees.",
+        format.head_dim,
         format.window);
   }
   if (format.dtype != mx::float32 && format.dtype != mx::bfloat16) {
     fail(
         ErrorKind::InvalidInput,
-        "[append_and_attend] format: found KV elements of {} bytes that are "
-        "neither float32 nor bfloat16. Choose one of these.",
+        "[{}] format: found KV elements of {} bytes that are neither float32 "
+        "nor bfloat16. Choose one of these.",
+        function,
         mx::size_of(format.dtype));
   }
   if (format.method == KvMethod::Turbo && !format.rotations) {
     fail(
         ErrorKind::InvalidInput,
-        "[append_and_attend] format: found turbo without its rotations. Make "
-        "the format with make_kv_format.");
+        "[{}] format: found turbo without its rotations. Make the format with "
+        "make_kv_format.",
+        function);
   }
   cpu::AttentionShape shape{
       .n_heads = static_cast<std::size_t>(n_heads),
       .layout = layout_of(format),
-      .scale = scale,
       .window = static_cast<std::size_t>(format.window)};
   shape.units = cpu::key_units(shape.layout.key);
   return shape;
 }
 
+cpu::AttentionShape check_query(
+    const char* function,
+    const mx::array& q,
+    const KvFormat& format,
+    float scale) {
+  require_rank(function, "q", q, 3);
+  const int n_heads = q.shape(1);
+  cpu::AttentionShape shape = check_format(function, n_heads, format);
+  if (n_heads <= 0 || n_heads % format.n_kv_heads != 0 ||
+      q.shape(2) != format.head_dim) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] q: found shape [{}], expected [T, a multiple of {} heads, {}]. "
+        "Pass q in the format's head shape.",
+        function,
+        fmt::join(q.shape(), ", "),
+        format.n_kv_heads,
+        format.head_dim);
+  }
+  shape.scale = scale;
+  return shape;
+}
+
+/** k and v, evaluated. */
+std::pair<mx::array, mx::array> check_kv(
+    const char* function,
+    const mx::array& k,
+    const mx::array& v,
+    int rows,
+    const KvFormat& format) {
+  const mx::Shape shape{rows, format.n_kv_heads, format.head_dim};
+  return {
+      require_floats(function, "k", k, shape),
+      require_floats(function, "v", v, shape)};
+}
+
 /** The segments follow each other without gaps and their blocks are there. */
 void check_segments(
+    const char* function,
     std::span<const AttentionSegment> segments,
     int rows,
     const cpu::AttentionShape& shape) {
@@ -85,8 +116,9 @@ void check_segments(
         s.start < 0) {
       fail(
           ErrorKind::InvalidInput,
-          "[append_and_attend] segment {}: found rows {} + {} at position {}, "
+          "[{}] segment {}: found rows {} + {} at position {}, "
           "expected them to follow row {} within {} rows. Order the segments.",
+          function,
           i,
           s.first_row,
           s.rows,
@@ -99,8 +131,9 @@ void check_segments(
     if (s.blocks.size() * kKvBlockTokens < tokens) {
       fail(
           ErrorKind::InvalidInput,
-          "[append_and_attend] segment {}: found {} blocks of {} tokens, "
+          "[{}] segment {}: found {} blocks of {} tokens, "
           "expected room for {} tokens. Reserve the sequence first.",
+          function,
           i,
           s.blocks.size(),
           kKvBlockTokens,
@@ -114,9 +147,10 @@ void check_segments(
     if (s.rows > 0 && block < end) {
       fail(
           ErrorKind::InvalidInput,
-          "[append_and_attend] segment {}: found no block for position {}, "
+          "[{}] segment {}: found no block for position {}, "
           "expected one wherever a row of {} to {} sees. Reserve the sequence "
           "first, and keep the blocks inside the window.",
+          function,
           i,
           block * kKvBlockTokens,
           s.start,
@@ -127,8 +161,9 @@ void check_segments(
   if (next != rows) {
     fail(
         ErrorKind::InvalidInput,
-        "[append_and_attend] segments: found {} rows in all, expected the {} "
+        "[{}] segments: found {} rows in all, expected the {} "
         "of q. Cover every row.",
+        function,
         next,
         rows);
   }
@@ -155,12 +190,14 @@ void run_by_cost(const std::vector<std::size_t>& costs, const Body& body) {
 /** Writes the new rows. Tiles end with their block: the tokens of a block share
  * bytes. */
 void append_rows(
-    const float* k,
-    const float* v,
+    const mx::array& k,
+    const mx::array& v,
     const cpu::KvLayout& layout,
     std::span<const AttentionSegment> segments) {
   const std::size_t per_value =
       layout.key.packed() || layout.value.packed() ? kCodeCost : 1;
+  const float* kp = io::floats(k).data();
+  const float* vp = io::floats(v).data();
   Work work;
   for (const AttentionSegment& s : segments) {
     const auto rows = static_cast<std::size_t>(s.rows);
@@ -181,7 +218,7 @@ void append_rows(
     }
   }
   run_by_cost(work.costs, [&](std::size_t, std::size_t i) {
-    cpu::append_kv(k, v, layout, work.tiles[i]);
+    cpu::append_kv(kp, vp, layout, work.tiles[i]);
   });
 }
 
@@ -379,6 +416,21 @@ void run_plan(
   });
 }
 
+mx::array attend_rows(
+    const mx::array& q,
+    const cpu::AttentionShape& shape,
+    std::span<const AttentionSegment> segments) {
+  mx::array out = io::make_array(q.shape(), mx::float32);
+  const PreparedQueries prepared(
+      io::floats(q).data(), static_cast<std::size_t>(q.shape(0)), shape);
+  run_plan(
+      make_plan(segments, shape),
+      shape,
+      prepared.get(),
+      io::mutable_floats(out).data());
+  return out;
+}
+
 } // namespace
 
 mx::array append_and_attend(
@@ -388,31 +440,33 @@ mx::array append_and_attend(
     std::span<const AttentionSegment> segments,
     const KvFormat& format,
     float scale) {
-  const OpTimer timer("append_and_attend");
-  const cpu::AttentionShape shape = check_format(q, format, scale);
+  constexpr const char* kFunction = "append_and_attend";
+  const OpTimer timer(kFunction);
+  const cpu::AttentionShape shape = check_query(kFunction, q, format, scale);
   const bool appends = k.shape(0) > 0 || v.shape(0) > 0;
-  const mx::Shape kv_shape{
-      appends ? q.shape(0) : 0, format.n_kv_heads, format.head_dim};
   const mx::array queries = io::materialize(q);
-  const mx::array keys = require_floats("append_and_attend", "k", k, kv_shape);
-  const mx::array values =
-      require_floats("append_and_attend", "v", v, kv_shape);
-  check_segments(segments, q.shape(0), shape);
+  const auto [keys, values] =
+      check_kv(kFunction, k, v, appends ? q.shape(0) : 0, format);
+  check_segments(kFunction, segments, q.shape(0), shape);
+  if (appends) {
+    append_rows(keys, values, shape.layout, segments);
+  }
+  return attend_rows(queries, shape, segments);
+}
 
-  append_rows(
-      io::floats(keys).data(),
-      io::floats(values).data(),
-      shape.layout,
-      appends ? segments : std::span<const AttentionSegment>{});
-  mx::array out = io::make_array(q.shape(), mx::float32);
-  const PreparedQueries prepared(
-      io::floats(queries).data(), static_cast<std::size_t>(q.shape(0)), shape);
-  run_plan(
-      make_plan(segments, shape),
-      shape,
-      prepared.get(),
-      io::mutable_floats(out).data());
-  return out;
+void append_kv(
+    const mx::array& k,
+    const mx::array& v,
+    std::span<const AttentionSegment> segments,
+    const KvFormat& format) {
+  constexpr const char* kFunction = "append_kv";
+  const OpTimer timer(kFunction);
+  require_rank(kFunction, "k", k, 3);
+  const cpu::AttentionShape shape =
+      check_format(kFunction, format.n_kv_heads, format);
+  const auto [keys, values] = check_kv(kFunction, k, v, k.shape(0), format);
+  check_segments(kFunction, segments, k.shape(0), shape);
+  append_rows(keys, values, shape.layout, segments);
 }
 
 } // namespace optiq::kernels

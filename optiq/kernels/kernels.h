@@ -220,6 +220,13 @@ mx::array append_and_attend(
     const KvFormat& format,
     float scale);
 
+/** The first half alone, for rows that no query reads now. */
+void append_kv(
+    const mx::array& k,
+    const mx::array& v,
+    std::span<const AttentionSegment> segments,
+    const KvFormat& format);
+
 // --- gated delta net
 // -----------------------------------------------------------
 

@@ -10,11 +10,15 @@ add_test(NAME install/consumer
   --build-generator Ninja --build-project consumer --build-noclean
   --build-options -DCMAKE_PREFIX_PATH=${prefix} -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=${OPTIQ_SANITIZE_FLAG}"
   --test-command consumer)
+# The consumer's project builds the library's example too.
+add_test(NAME install/turboquant_cache COMMAND ${consumer}/turboquant_cache)
 add_test(NAME install/executable COMMAND ${prefix}/${CMAKE_INSTALL_BINDIR}/optiq doctor --json)
 add_test(NAME install/files_removed COMMAND ${CMAKE_COMMAND} -E rm -rf ${prefix} ${consumer})
 
 set_tests_properties(install/files PROPERTIES FIXTURES_SETUP optiq_prefix)
 set_tests_properties(install/consumer install/executable PROPERTIES FIXTURES_REQUIRED optiq_prefix)
+set_tests_properties(install/consumer PROPERTIES FIXTURES_SETUP optiq_consumer)
+set_tests_properties(install/turboquant_cache PROPERTIES FIXTURES_REQUIRED "optiq_prefix;optiq_consumer")
 set_tests_properties(install/files_removed PROPERTIES FIXTURES_CLEANUP optiq_prefix)
 set_tests_properties(install/executable PROPERTIES PASS_REGULAR_EXPRESSION "\"blas\": \"[^\"]*openblas")
-set_tests_properties(install/files install/consumer install/executable install/files_removed PROPERTIES LABELS install)
+set_tests_properties(install/files install/consumer install/turboquant_cache install/executable install/files_removed PROPERTIES LABELS install)

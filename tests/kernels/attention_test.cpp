@@ -483,7 +483,7 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   refused({late_rows}, c.format(), "no block for position 0");
   KvFormat backwards = c.format();
   backwards.window = -1;
-  refused({whole}, backwards, "window of -1");
+  refused({whole}, backwards, "window of -1 tokens");
   AttentionSegment late = whole;
   late.first_row = 1;
   refused({late}, c.format(), "segment 0");
