@@ -5,6 +5,7 @@
 #include "optiq/base/error.h"
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
+#include "optiq/models/kv_layout.h"
 
 namespace optiq::generate {
 namespace {
@@ -32,19 +33,19 @@ Engine::Engine(
     std::shared_ptr<const models::Model> model,
     EngineOptions options)
     : model_(std::move(model)),
-      options_(options),
-      pool_(std::make_shared<cache::BlockPool>(options.max_cache_bytes)) {
-  if (options.prefill_chunk < 1) {
+      options_(std::move(options)),
+      layout_(models::kv_layout(*model_, options_.compute, options_.kv)),
+      pool_(std::make_shared<cache::BlockPool>(options_.max_cache_bytes)) {
+  if (options_.prefill_chunk < 1) {
     fail(
         ErrorKind::InvalidInput,
         "[Engine] prefill_chunk is {}, expected at least 1",
-        options.prefill_chunk);
+        options_.prefill_chunk);
   }
 }
 
 std::unique_ptr<cache::Sequence> Engine::new_sequence() const {
-  return std::make_unique<cache::Sequence>(
-      pool_, model_->cache_layout(models::kv_dtype(options_.compute)));
+  return std::make_unique<cache::Sequence>(pool_, layout_);
 }
 
 mx::array Engine::run(std::span<const Work> work, int n_logits) {
