@@ -1,5 +1,7 @@
 #include "optiq/io/gguf_model.h"
 
+#include <mlx/ops.h>
+
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/io/gguf_dequantize.h"
@@ -22,6 +24,17 @@ mx::Dtype dtype_of(GgufType type) {
                                : mx::float32;
 }
 
+/** What a model made from this file holds: the embeddings' dtype, and float16
+ * (as the scales of most quantized types) where they are quantized. */
+mx::Dtype dtype_to_convert(const GgufFile& file) {
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (tensor.name == "token_embd.weight" && is_plain(tensor.type)) {
+      return dtype_of(tensor.type);
+    }
+  }
+  return mx::float16;
+}
+
 mx::array subtract_one(mx::array values) {
   for (float& value : mutable_floats(values)) {
     value -= 1.f;
@@ -40,6 +53,8 @@ std::shared_ptr<const GgufModel> GgufModel::open(
 
 GgufModel::GgufModel(GgufFile file, QuantizedForm form)
     : file_(std::move(file)),
+      form_(form),
+      dtype_(dtype_to_convert(file_)),
       architecture_(gguf_architecture(file_)),
       config_(gguf_config(file_, architecture_)) {
   for (std::size_t i = 0; i < file_.tensors().size(); ++i) {
@@ -88,7 +103,9 @@ void GgufModel::add_tensor(std::size_t index, QuantizedForm form) {
   }
   infos_.push_back(
       {.name = *name,
-       .dtype = source.shifted ? mx::float32 : dtype_of(tensor.type),
+       .dtype = form == QuantizedForm::Values ? dtype_
+           : source.shifted                   ? mx::float32
+                                              : dtype_of(tensor.type),
        .shape = {tensor.shape.begin(), tensor.shape.end()},
        .offset = tensor.offset,
        .nbytes = tensor.nbytes});
@@ -141,11 +158,30 @@ mx::array GgufModel::load_values(const Source& source) const {
                                : dequantize(file_, tensor, heads);
 }
 
+mx::array GgufModel::load_rounded(std::size_t index) const {
+  const mx::array values = load_values(sources_[index]);
+  if (values.dtype() == dtype_) {
+    return values;
+  }
+  mx::array rounded = materialize(mx::astype(values, dtype_));
+  if (!mx::all(mx::isfinite(rounded)).item<bool>()) {
+    const GgufTensor& tensor = file_.tensors()[sources_[index].tensor];
+    fail(
+        ErrorKind::Unsupported,
+        "[GgufModel] {}: tensor '{}': found values that float16 cannot hold "
+        "(above 65504, or not numbers)",
+        file_.path().string(),
+        tensor.name);
+  }
+  return rounded;
+}
+
 mx::array GgufModel::load(std::size_t index) const {
   const Source& source = sources_[index];
   const GgufTensor& tensor = file_.tensors()[source.tensor];
   if (source.part == Part::Values) {
-    return load_values(source);
+    return form_ == QuantizedForm::Values ? load_rounded(index)
+                                          : load_values(source);
   }
   const AffineParts parts = split_affine(file_, tensor, {source.head_dim});
   return source.part == Part::Codes ? parts.weight

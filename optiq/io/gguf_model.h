@@ -53,8 +53,11 @@ class GgufModel {
   void add_affine(std::size_t index, const std::string& name, Source source);
   int head_dim_of(const GgufTensor& tensor, const std::string& name) const;
   mx::array load_values(const Source& source) const;
+  mx::array load_rounded(std::size_t index) const;
 
   GgufFile file_;
+  QuantizedForm form_;
+  mx::Dtype dtype_; // of every tensor in the form Values
   GgufArchitecture architecture_;
   artifacts::Json config_;
   std::vector<TensorInfo> infos_;

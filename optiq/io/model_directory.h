@@ -20,7 +20,7 @@ class GgufModel;
 /** What the quantized matrices of a GGUF file appear as. */
 enum class QuantizedForm {
   Affine, // to run: MLX's triples of exactly these values, where there are such
-  Values, // to convert: float32
+  Values, // to convert: float16, or the file's own dtype where it has one
 };
 
 /**

@@ -194,10 +194,43 @@ TEST(GgufModel, TensorsHaveHuggingFaceNamesShapesAndTypes) {
       {l + "mlp.down_proj.weight", {32, 64}}};
   EXPECT_EQ(found, expected);
   EXPECT_EQ(opened.directory.config()["tie_word_embeddings"], false);
-  EXPECT_EQ(
-      opened.directory.info(l + "self_attn.v_proj.weight").dtype, mx::float16);
-  EXPECT_EQ(
-      opened.directory.info(l + "self_attn.o_proj.weight").dtype, mx::float32);
+}
+
+TEST(GgufModel, WhatIsConvertedHasOneDtype) {
+  const auto dtypes = [](std::uint32_t embeddings) {
+    SmallModel model = llama();
+    model.tensors["token_embd.weight"] = {{32, 4}, embeddings, ""};
+    std::vector<mx::Dtype> found;
+    const Opened opened(model);
+    for (const TensorInfo& info : opened.directory.tensors()) {
+      EXPECT_EQ(opened.directory.load(info.name).dtype(), info.dtype);
+      found.push_back(info.dtype);
+    }
+    return found;
+  };
+  for (const auto& [embeddings, expected] :
+       {std::pair{kQ8_0, mx::float16},
+        std::pair{kF32, mx::float32},
+        std::pair{kF16, mx::float16}}) {
+    for (const mx::Dtype dtype : dtypes(embeddings)) {
+      EXPECT_EQ(dtype, expected);
+    }
+  }
+}
+
+TEST(GgufModel, WhatFloat16CannotHoldIsRefused) {
+  SmallModel model = llama();
+  model.tensors["token_embd.weight"] = {{32, 4}, kQ8_0, ""};
+  std::string large;
+  for (int i = 0; i < 32; ++i) {
+    large += test::raw(1e5f);
+  }
+  model.tensors["blk.0.attn_norm.weight"].bytes = large;
+  const Opened opened(model);
+  test::expect_error(
+      ErrorKind::Unsupported, {"blk.0.attn_norm.weight", "65504"}, [&] {
+        opened.directory.load("model.layers.0.input_layernorm.weight");
+      });
 }
 
 TEST(GgufModel, ARunSeesMlxTriplesAndTheirWidths) {
@@ -238,7 +271,7 @@ TEST(GgufModel, OnlyLlamasQueriesAndKeysChangeTheirRows) {
       model.tensors[std::string("blk.0.") + leaf] = {
           {32, 32}, kF32, numbered_rows(32, 32)};
     }
-    const Opened opened(model);
+    const Opened opened(model, QuantizedForm::Affine);
     const auto q =
         opened.directory.load("model.layers.0.self_attn.q_proj.weight");
     const auto o =
@@ -261,13 +294,13 @@ TEST(GgufModel, GemmasNormsLoseTheirOne) {
     ones += test::raw(1.f + static_cast<float>(i) / 64);
   }
   model.tensors["blk.0.attn_norm.weight"].bytes = ones;
-  const Opened shifted(model);
+  const Opened shifted(model, QuantizedForm::Affine);
   const auto gain =
       shifted.directory.load("model.layers.0.input_layernorm.weight");
   EXPECT_EQ(floats(gain)[5], 5.f / 64);
   SmallModel plain = llama();
   plain.tensors["blk.0.attn_norm.weight"].bytes = ones;
-  const Opened kept(plain);
+  const Opened kept(plain, QuantizedForm::Affine);
   EXPECT_EQ(
       floats(kept.directory.load("model.layers.0.input_layernorm.weight"))[5],
       1 + 5.f / 64);
