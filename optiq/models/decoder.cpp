@@ -78,12 +78,15 @@ class Decoder final : public Model {
       const mx::array& x,
       const nn::ForwardContext& context) const override {
     const DecoderLayer& layer = parts_.layers[index];
-    const mx::array mixed =
-        run_mixer(index, norm(x, layer.mixer_norm), context);
-    const mx::array h = kernels::add(x, norm(mixed, layer.mixer_out_norm));
-    const mx::array fed =
-        nn::run_mlp(layer.mlp, norm(h, layer.mlp_norm), context.compute);
-    mx::array y = kernels::add(h, norm(fed, layer.mlp_out_norm));
+    const auto mixer = [&](const nn::BlockInput& input) {
+      return run_mixer(index, input, context);
+    };
+    const auto mlp = [&](const nn::BlockInput& input) {
+      return nn::run_mlp(layer.mlp, input, context.compute);
+    };
+    const mx::array h =
+        run_block(x, layer.mixer_norm, layer.mixer_out_norm, mixer);
+    mx::array y = run_block(h, layer.mlp_norm, layer.mlp_out_norm, mlp);
     if (layer.input) {
       y = add_layer_input(
           *layer.input, y, context.layer_inputs[index], context);
@@ -95,8 +98,9 @@ class Decoder final : public Model {
   mx::array logits(const mx::array& x, kernels::Compute compute)
       const override {
     const nn::Linear& head = parts_.head ? *parts_.head : parts_.embeddings;
-    const mx::array y =
-        kernels::matmul(norm(x, parts_.final_norm), head.weight, compute);
+    const kernels::RowNorm norm{parts_.final_norm, parts_.norm_eps};
+    const kernels::Matrix* const weights[] = {&head.weight};
+    const mx::array y = kernels::matmul(x, weights, compute, &norm).front();
     return parts_.logit_softcap > 0 ? kernels::softcap(y, parts_.logit_softcap)
                                     : y;
   }
@@ -115,9 +119,21 @@ class Decoder final : public Model {
       const kernels::Matrix& matrix) const override;
 
  private:
-  mx::array norm(const mx::array& x, const std::optional<mx::array>& weight)
-      const {
-    return weight ? kernels::rms_norm(x, *weight, parts_.norm_eps) : x;
+  /** x + out_norm(block(norm(x))). Without an out_norm the block adds x. */
+  template <typename F>
+  mx::array run_block(
+      const mx::array& x,
+      const mx::array& norm,
+      const std::optional<mx::array>& out_norm,
+      const F& block) const {
+    const nn::BlockInput input{
+        .x = x,
+        .norm = {norm, parts_.norm_eps},
+        .residual = out_norm ? nullptr : &x};
+    const mx::array y = block(input);
+    return out_norm
+        ? kernels::add(x, kernels::rms_norm(y, *out_norm, parts_.norm_eps))
+        : y;
   }
 
   mx::array add_layer_input(
@@ -129,18 +145,20 @@ class Decoder final : public Model {
         kernels::matmul(x, layer.gate.weight, context.compute);
     const mx::array projected = kernels::matmul(
         kernels::geglu(gate, input), layer.projection.weight, context.compute);
-    return kernels::add(x, norm(projected, layer.norm));
+    return kernels::add(
+        x, kernels::rms_norm(projected, layer.norm, parts_.norm_eps));
   }
 
   mx::array run_mixer(
       int index,
-      const mx::array& x,
+      const nn::BlockInput& input,
       const nn::ForwardContext& context) const {
     const auto& mixer = parts_.layers[index].mixer;
     if (const auto* net = std::get_if<nn::GatedDeltaNet>(&mixer)) {
-      return nn::run_gated_delta_net(*net, index, x, context);
+      return nn::run_gated_delta_net(*net, index, input, context);
     }
-    return nn::run_attention(std::get<nn::Attention>(mixer), index, x, context);
+    return nn::run_attention(
+        std::get<nn::Attention>(mixer), index, input, context);
   }
 
   template <typename F>
@@ -205,7 +223,10 @@ std::vector<mx::array> Decoder::layer_inputs(
   scale_in_place(
       projected, 1.f / std::sqrt(static_cast<float>(parts_.info.hidden_size)));
   const mx::array normed = io::reshaped(
-      norm(io::reshaped(projected, {rows, n_layers, size}), source.norm),
+      kernels::rms_norm(
+          io::reshaped(projected, {rows, n_layers, size}),
+          source.norm,
+          parts_.norm_eps),
       embedded.shape());
   mx::array sum = kernels::add(normed, embedded);
   scale_in_place(sum, std::sqrt(0.5f));

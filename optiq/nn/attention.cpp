@@ -54,7 +54,7 @@ struct Projected {
 
 Projected project_heads(
     const Attention& attention,
-    const mx::array& x,
+    const BlockInput& input,
     kernels::Compute compute) {
   std::vector<const Linear*> linears{&attention.q_proj};
   if (attention.k_proj) {
@@ -63,7 +63,7 @@ Projected project_heads(
   if (attention.v_proj) {
     linears.push_back(&*attention.v_proj);
   }
-  const auto y = project(x, linears, compute);
+  const auto y = project(input, linears, compute);
   if (!attention.k_proj) {
     const mx::array none = io::make_array(
         {0, attention.n_kv_heads * attention.head_dim}, mx::float32);
@@ -88,10 +88,10 @@ cache::LayerFormat kv_format(const Attention& attention, mx::Dtype dtype) {
 mx::array run_attention(
     const Attention& attention,
     int layer,
-    const mx::array& x,
+    const BlockInput& input,
     const ForwardContext& context) {
-  const int rows = x.shape(0);
-  Projected projected = project_heads(attention, x, context.compute);
+  const int rows = input.x.shape(0);
+  Projected projected = project_heads(attention, input, context.compute);
   std::optional<mx::array> gate;
   if (attention.has_output_gate) {
     std::tie(projected.q, gate) = split_query_and_gate(
@@ -125,9 +125,10 @@ mx::array run_attention(
   if (gate) {
     attended = kernels::sigmoid_gate(attended, *gate);
   }
-  return kernels::matmul(
+  return project_back(
       io::reshaped(attended, {rows, attention.n_heads * attention.head_dim}),
-      attention.o_proj.weight,
+      attention.o_proj,
+      input,
       context.compute);
 }
 

@@ -39,12 +39,12 @@ struct Attention {
 /** What the layer keeps per sequence. */
 cache::LayerFormat kv_format(const Attention& attention, mx::Dtype dtype);
 
-/** x [T, hidden] -> [T, hidden]; K/V of `layer` are appended where it has any
- * of its own. */
+/** [T, hidden] -> [T, hidden]; K/V of `layer` are appended where it has any of
+ * its own. */
 mx::array run_attention(
     const Attention& attention,
     int layer,
-    const mx::array& x,
+    const BlockInput& input,
     const ForwardContext& context);
 
 } // namespace optiq::nn

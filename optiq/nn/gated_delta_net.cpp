@@ -11,10 +11,10 @@ cache::RecurrentFormat recurrent_format(const GatedDeltaNet& net) {
 mx::array run_gated_delta_net(
     const GatedDeltaNet& net,
     int layer,
-    const mx::array& x,
+    const BlockInput& input,
     const ForwardContext& context) {
   const auto projected = project(
-      x,
+      input,
       {&net.in_proj_qkv, &net.in_proj_z, &net.in_proj_b, &net.in_proj_a},
       context.compute);
   std::vector<kernels::DeltaNetSegment> segments;
@@ -33,7 +33,7 @@ mx::array run_gated_delta_net(
       net.weights,
       net.shape,
       segments);
-  return kernels::matmul(y, net.out_proj.weight, context.compute);
+  return project_back(y, net.out_proj, input, context.compute);
 }
 
 } // namespace optiq::nn

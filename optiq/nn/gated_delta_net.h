@@ -19,11 +19,11 @@ struct GatedDeltaNet {
 /** What the layer keeps per sequence. */
 cache::RecurrentFormat recurrent_format(const GatedDeltaNet& net);
 
-/** x [T, hidden] -> [T, hidden]; the state of `layer` moves on. */
+/** [T, hidden] -> [T, hidden]; the state of `layer` moves on. */
 mx::array run_gated_delta_net(
     const GatedDeltaNet& net,
     int layer,
-    const mx::array& x,
+    const BlockInput& input,
     const ForwardContext& context);
 
 } // namespace optiq::nn

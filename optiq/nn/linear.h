@@ -15,10 +15,25 @@ struct Linear {
   kernels::Matrix weight; // [out, in]
 };
 
-/** x [T, in] through several projections that read the same rows. */
+/** What a mixer or an MLP does besides its own work, in the same pass over
+ * memory: it reads norm(x), and adds what it finds to the residual. */
+struct BlockInput {
+  const mx::array& x; // [T, hidden]
+  kernels::RowNorm norm;
+  const mx::array* residual = nullptr; // [T, hidden], or nothing
+};
+
+/** norm(x) through several projections that read the same rows. */
 std::vector<mx::array> project(
-    const mx::array& x,
+    const BlockInput& input,
     const std::vector<const Linear*>& linears,
+    kernels::Compute compute);
+
+/** A block's last projection: y [T, in] -> [T, hidden], plus the residual. */
+mx::array project_back(
+    const mx::array& y,
+    const Linear& linear,
+    const BlockInput& input,
     kernels::Compute compute);
 
 } // namespace optiq::nn

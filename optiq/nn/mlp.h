@@ -15,7 +15,8 @@ struct Mlp {
   Linear down_proj; // [hidden, intermediate]
 };
 
-/** x [T, hidden] -> [T, hidden]. */
-mx::array run_mlp(const Mlp& mlp, const mx::array& x, kernels::Compute compute);
+/** [T, hidden] -> [T, hidden]. */
+mx::array
+run_mlp(const Mlp& mlp, const BlockInput& input, kernels::Compute compute);
 
 } // namespace optiq::nn
