@@ -129,7 +129,7 @@ void bench_rows(
   const mx::array x = normal_array(rows, w.in_features(), 1000 + rows);
   const double error = error_of(x, w, compute);
   const double allowed = bits == 16 ? 1e-5
-      : compute == Compute::Fast    ? 1.2e-2
+      : compute == Compute::Int8    ? 1.2e-2
                                     : 1e-4;
   if (!(error < allowed)) {
     optiq::fail(
@@ -153,7 +153,7 @@ void bench_rows(
       "%4d %5s %5d %10.1f %6.1f%% %9.1f %9.2f %9.1f %9.2f  %.1e\n",
       bits,
       bits == 16                     ? "f32"
-          : compute == Compute::Fast ? "fast"
+          : compute == Compute::Int8 ? "int8"
                                      : "exact",
       rows,
       t.median * 1e6,
@@ -193,7 +193,7 @@ void bench(const Options& options) {
       if (options.rows != 0 && options.rows != rows) {
         continue;
       }
-      bench_rows(set, bits, rows, Compute::Fast);
+      bench_rows(set, bits, rows, Compute::Int8);
       if (bits != 16) {
         bench_rows(set, bits, rows, Compute::Exact);
       }

@@ -60,7 +60,7 @@ struct EvalResult {
   std::string model;
   std::string reference; // KL only, else ""
   std::string data; // name of the file; needle: ""
-  std::string compute; // of `model`: "exact" or "fast"
+  std::string compute; // of `model`: "exact", "fast" or "int8"
   std::string simd; // name of the SIMD target
   std::uint64_t limit = 0; // rows at most; 0 = all
   std::variant<KlScores, PerplexityScores, ExactMatchScores, NeedleScores>

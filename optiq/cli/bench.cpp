@@ -68,7 +68,7 @@ struct Result {
   std::uint64_t peak_rss = 0; // without what the bandwidth probe takes
   Samples prefill;
   Samples decode;
-  std::optional<double> fast_kl; // mean nats, fast against exact arithmetic
+  std::optional<double> kl_to_exact; // mean nats, of the arithmetic in use
   std::optional<WorkProfile> prefill_profile;
   std::optional<WorkProfile> decode_profile;
   double read_bandwidth = 0; // bytes per second
@@ -278,8 +278,8 @@ artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
   json["bytes_per_token"] = result.bytes_per_token;
   json["read_bandwidth"] = result.read_bandwidth;
   json["bandwidth_fraction"] = bandwidth_fraction(result);
-  if (result.fast_kl) {
-    json["fast_kl"] = *result.fast_kl;
+  if (result.kl_to_exact) {
+    json["kl_to_exact"] = *result.kl_to_exact;
   }
   if (result.prefill_profile) {
     json["prefill_profile"] = to_json(*result.prefill_profile);
@@ -340,15 +340,14 @@ void print_result(const BenchFlags& flags, const Result& result) {
       "memory",
       result.load_seconds,
       artifacts::format_size(result.peak_rss));
-  if (result.fast_kl) {
+  if (result.kl_to_exact) {
     fmt::print(
-        "{:<16} {:.2e} nats, mean KL of fast against exact arithmetic over {} "
-        "tokens of text\n",
-        "fast",
-        *result.fast_kl,
+        "{:<16} {:.2e} nats to exact arithmetic, mean over {} tokens of text\n",
+        "KL",
+        *result.kl_to_exact,
         kKlTokens);
-  } else if (flags.compute == kernels::Compute::Fast) {
-    fmt::print("{:<16} KL not measured: the model has no tokenizer\n", "fast");
+  } else if (flags.compute != kernels::Compute::Exact) {
+    fmt::print("{:<16} not measured: the model has no tokenizer\n", "KL");
   }
   if (result.prefill_profile) {
     print_profile("one prefill", *result.prefill_profile);
@@ -370,11 +369,12 @@ void check_lengths(const models::Model& model, const BenchFlags& flags) {
   }
 }
 
-/** Mean KL of fast against exact arithmetic on text (on random ids a model is
+/** Mean KL of an arithmetic to the exact one on text (on random ids a model is
  * sure of nothing); nothing without a tokenizer. */
-std::optional<double> measure_fast_kl(
+std::optional<double> measure_kl_to_exact(
     const io::ModelDirectory& directory,
-    const models::Model& model) {
+    const models::Model& model,
+    kernels::Compute compute) {
   std::optional<quant::CalibrationEncoder> encoder;
   try {
     encoder = quant::make_calibration_encoder(directory);
@@ -388,8 +388,7 @@ std::optional<double> measure_fast_kl(
       {.n_chunks = 1,
        .chunk_tokens = std::min(kKlTokens, model.info().max_positions)},
       *encoder);
-  return eval::measure_kl(
-             model, model, text.chunks, {.compute = kernels::Compute::Fast})
+  return eval::measure_kl(model, model, text.chunks, {.compute = compute})
       .mean_kl;
 }
 
@@ -411,8 +410,8 @@ void run_bench(const BenchFlags& flags) {
   result.read_bandwidth =
       kernels::measure_read_bandwidth(kBandwidthBytes, kBandwidthRepeats);
   result.bytes_per_token = bytes_per_token(*model, flags);
-  if (flags.compute == kernels::Compute::Fast) {
-    result.fast_kl = measure_fast_kl(*directory, *model);
+  if (flags.compute != kernels::Compute::Exact) {
+    result.kl_to_exact = measure_kl_to_exact(*directory, *model, flags.compute);
   }
   if (flags.profile) {
     result.prefill_profile = profile_work([&] { return bench.prefill_once(); });

@@ -46,14 +46,18 @@ void add_model_option(CLI::App& command, std::string& model) {
 
 void add_compute_option(CLI::App& command, kernels::Compute& compute) {
   static const std::map<std::string, kernels::Compute> kNames{
-      {"fast", kernels::Compute::Fast}, {"exact", kernels::Compute::Exact}};
+      {"int8", kernels::Compute::Int8},
+      {"fast", kernels::Compute::Fast},
+      {"exact", kernels::Compute::Exact}};
   command
       .add_option(
           "--compute",
           compute,
-          "Arithmetic on quantized weights: fast (int8 activations) or exact")
+          "Arithmetic: int8 rounds activations to 8 bits (long prompts and "
+          "batches run 1.4 times as fast), fast keeps 16, exact also keeps K/V "
+          "in float32")
       ->transform(CLI::CheckedTransformer(kNames))
-      ->option_text("fast|exact");
+      ->option_text("int8|fast|exact");
 }
 
 void add_threads_option(CLI::App& command) {
@@ -67,10 +71,6 @@ void add_threads_option(CLI::App& command) {
           },
           "Compute threads; 0 = all cores")
       ->check(CLI::Range(0, 1024));
-}
-
-const char* name_of(kernels::Compute compute) {
-  return compute == kernels::Compute::Fast ? "fast" : "exact";
 }
 
 std::filesystem::path find_model(const std::string& model, ProgressMode mode) {

@@ -17,13 +17,11 @@ namespace optiq::cli {
 /** MODEL as a positional argument or as -m/--model, exactly once. */
 void add_model_option(CLI::App& command, std::string& model);
 
-/** --compute fast|exact. */
+/** --compute int8|fast|exact. */
 void add_compute_option(CLI::App& command, kernels::Compute& compute);
 
 /** --threads N, 0 = all cores; takes effect at once. */
 void add_threads_option(CLI::App& command);
-
-const char* name_of(kernels::Compute compute);
 
 /** The directory or file that the user named as MODEL: a local path, or a name
  * on the hub, whose missing files are fetched (progress on stderr). */

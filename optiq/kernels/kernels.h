@@ -26,11 +26,16 @@ namespace optiq::kernels {
 
 namespace mx = mlx::core;
 
-/** Arithmetic of products with quantized weights. */
+/** Arithmetic of a forward on quantized weights, where activations become one
+ * or two int8 digits per value with a scale per 64. */
 enum class Compute {
-  Fast, // activations as one int8 digit per value, one scale per group
-  Exact, // two int8 digits (error 2e-5 .. 5e-5)
+  Int8, // one digit (error of a product 6e-3), K/V in bfloat16
+  Fast, // two digits (2e-5 .. 5e-5), K/V in bfloat16
+  Exact, // two digits, K/V in float32
 };
+
+/** "int8", "fast" or "exact". */
+const char* name_of(Compute compute);
 
 /**
  * An immutable weight matrix [out, in], dense or affine-quantized, in the

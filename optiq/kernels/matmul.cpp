@@ -78,6 +78,18 @@ void run(
 
 } // namespace
 
+const char* name_of(Compute compute) {
+  switch (compute) {
+    case Compute::Int8:
+      return "int8";
+    case Compute::Fast:
+      return "fast";
+    case Compute::Exact:
+      return "exact";
+  }
+  return "";
+}
+
 std::vector<mx::array> matmul(
     const mx::array& x,
     std::span<const Matrix* const> weights,

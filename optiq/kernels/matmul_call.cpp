@@ -128,7 +128,7 @@ class Run {
           call_.rows,
           weight.in_features(),
           weight.group_size(),
-          call_.compute == Compute::Exact ? 2 : 1);
+          call_.compute == Compute::Int8 ? 1 : 2);
     }
   }
 

@@ -62,10 +62,6 @@ std::optional<Record> parse_record(std::string_view line) {
   }
 }
 
-const char* name_of_compute(kernels::Compute compute) {
-  return compute == kernels::Compute::Exact ? "exact" : "fast";
-}
-
 } // namespace
 
 SensitivityJournal::SensitivityJournal(
@@ -211,7 +207,7 @@ std::string sensitivity_key(
       kSchema,
       calibration_hash,
       group_size,
-      name_of_compute(compute),
+      name_of(compute),
       kernels::simd_target(),
       directory.config().dump()));
   for (const io::TensorInfo& tensor : directory.tensors()) {

@@ -76,7 +76,7 @@ void check_rows(const Block& block, int rows, Compute compute) {
 
 void check_block(const Block& block, std::initializer_list<int> rows) {
   for (const int n : rows) {
-    check_rows(block, n, Compute::Fast);
+    check_rows(block, n, Compute::Int8);
     check_rows(block, n, Compute::Exact);
   }
 }

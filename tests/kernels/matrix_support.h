@@ -134,7 +134,7 @@ struct Expected {
  * rounding of the integer sum, each rounding at most the sum of magnitudes. */
 inline Expected
 expect_affine(const AffineCase& c, const float* x, int n, Compute compute) {
-  const double most = compute == Compute::Fast ? 127 : 32639;
+  const double most = compute == Compute::Int8 ? 127 : 32639;
   const int unit = std::min(c.group, 64);
   Expected e;
   double magnitude = 0;

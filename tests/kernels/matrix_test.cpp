@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kBits[] = {2, 3, 4, 5, 6, 8};
 constexpr int kGroups[] = {32, 64, 128};
-constexpr Compute kComputes[] = {Compute::Fast, Compute::Exact};
+constexpr Compute kComputes[] = {Compute::Int8, Compute::Exact};
 constexpr int kMostRows = 64;
 
 std::vector<float> product(
@@ -42,8 +42,7 @@ void expect_same_bits(
 void check_affine(const AffineCase& c, Compute compute) {
   SCOPED_TRACE(
       testing::Message() << c.bits << " bits, group " << c.group << ", ["
-                         << c.out << ", " << c.in << "], "
-                         << (compute == Compute::Fast ? "fast" : "exact"));
+                         << c.out << ", " << c.in << "], " << name_of(compute));
   const Matrix w = matrix_of(c);
   const auto x = normal_values(static_cast<std::size_t>(kMostRows) * c.in, 5);
   const auto y = product(x, 0, kMostRows, w, compute);
@@ -88,7 +87,7 @@ TEST(Matrix, QuantizedProductsAreRightAndIndependentOfTheBatch) {
 TEST(Matrix, InputsLongerThanATileKeepTheirOrderOfSums) {
   for (int bits : kBits) {
     const AffineCase c = make_affine(35, 2 * 1024 + 64, bits, 64);
-    check_affine(c, Compute::Fast);
+    check_affine(c, Compute::Int8);
     check_affine(c, Compute::Exact);
   }
 }
@@ -201,7 +200,7 @@ double relative_rms(const AffineCase& c, Compute compute) {
   return std::sqrt(error / norm);
 }
 
-TEST(Matrix, ErrorLevelsOfFastAndExact) {
+TEST(Matrix, ErrorLevelsOfOneAndTwoDigits) {
   // A step of s leaves s/sqrt(12) of rms error. For normal values the peak of
   // 64 is about 2.4 sigma: 2.4/127/sqrt(12) = 5.4e-3, 2.4/32639/sqrt(12) =
   // 2.1e-5. A factor of two for the draw.
@@ -215,10 +214,10 @@ TEST(Matrix, ErrorLevelsOfFastAndExact) {
   for (std::size_t i = 0; i < c.codes.size(); ++i) {
     c.codes[i] = (bytes[i / 2] >> (4 * (i % 2))) & 15;
   }
-  const double fast = relative_rms(c, Compute::Fast);
+  const double int8 = relative_rms(c, Compute::Int8);
   const double exact = relative_rms(c, Compute::Exact);
-  EXPECT_LT(fast, 2 * 5.4e-3);
-  EXPECT_GT(fast, 0.5 * 5.4e-3);
+  EXPECT_LT(int8, 2 * 5.4e-3);
+  EXPECT_GT(int8, 0.5 * 5.4e-3);
   EXPECT_LT(exact, 2 * 2.1e-5);
 }
 

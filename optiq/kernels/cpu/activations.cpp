@@ -162,9 +162,19 @@ void QuantizeActivations(
   const std::size_t units = layout.units();
   const std::size_t cols = layout.cols;
   float inverse_rms[kMostRows] = {};
+  if (norm.weight == nullptr) {
+    // Unit by unit: a rank quantizes about the columns that it computed, which
+    // are in its own cache.
+    const std::size_t blocks = layout.blocks();
+    for (std::size_t task = first; task < last; ++task) {
+      const int block = static_cast<int>(task % blocks) * layout.block_rows;
+      QuantizeTask(x, nullptr, inverse_rms, to, block, task / blocks);
+    }
+    return;
+  }
   for (std::size_t task = first; task < last; ++task) {
     const int block = static_cast<int>(task / units) * layout.block_rows;
-    if (norm.weight != nullptr && (task == first || task % units == 0)) {
+    if (task == first || task % units == 0) {
       const int rows = std::min(layout.block_rows, layout.rows - block);
       for (int r = 0; r < rows; ++r) {
         inverse_rms[r] =
