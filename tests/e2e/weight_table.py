@@ -48,13 +48,13 @@ def check(folder, bits, model):
         assert 0 < found["mean_row_kl"] <= KL_AT_8
     else:
         assert abs(found["mean_row_kl"] / kl - 1) <= KL
-    exact, fast = (
+    exact, int8 = (
         evaluate(folder, model, "--task", "exact-match", "--compute", compute)
-        for compute in ("exact", "fast")
+        for compute in ("exact", "int8")
     )
     print(
         f"{bits} bits: accuracy {exact['accuracy']:.3f} exact, "
-        f"{fast['accuracy']:.3f} fast, expected {accuracy:.3f}"
+        f"{int8['accuracy']:.3f} int8, expected {accuracy:.3f}"
     )
     assert exact["count"] == 500
     assert abs(exact["accuracy"] - accuracy) <= ACCURACY
