@@ -137,6 +137,7 @@ Json to_json(const EvalResult& result) {
   json["data"] = result.data;
   json["compute"] = result.compute;
   json["simd"] = result.simd;
+  json["kv"] = result.kv;
   json["limit"] = result.limit;
   std::visit(
       [&](const auto& scores) { add_scores(json, scores); }, result.scores);
@@ -151,6 +152,7 @@ EvalResult eval_result_from_json(const Json& json, const std::string& where) {
       .data = required<std::string>(json, "data", where),
       .compute = required<std::string>(json, "compute", where),
       .simd = required<std::string>(json, "simd", where),
+      .kv = optional_or<std::string>(json, "kv", where, "dense"),
       .limit = required<std::uint64_t>(json, "limit", where),
       .scores = {}};
   const auto task = required<std::string>(json, "task", where);

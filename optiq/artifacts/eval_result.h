@@ -62,6 +62,7 @@ struct EvalResult {
   std::string data; // name of the file; needle: ""
   std::string compute; // of `model`: "exact", "fast" or "int8"
   std::string simd; // name of the SIMD target
+  std::string kv = "dense"; // K/V cache: "dense", "affine 4", a config's name
   std::uint64_t limit = 0; // rows at most; 0 = all
   std::variant<KlScores, PerplexityScores, ExactMatchScores, NeedleScores>
       scores;

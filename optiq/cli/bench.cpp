@@ -20,6 +20,7 @@
 #include "optiq/base/version.h"
 #include "optiq/cli/bench_profile.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/eval/kl.h"
 #include "optiq/generate/generator.h"
@@ -49,6 +50,7 @@ struct BenchFlags {
   int repeats = 5;
   kernels::Compute compute = kernels::Compute::Fast;
   bool profile = false;
+  KvFlags kv;
   std::string json;
 };
 
@@ -289,6 +291,7 @@ artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
   json["gen"] = flags.gen;
   json["batch"] = flags.batch;
   json["context"] = flags.context;
+  json["kv"] = describe_kv(flags.kv);
   json["repeats"] = flags.repeats;
   json["compute"] = name_of(flags.compute);
   json["threads"] = ThreadPool::shared().size();
@@ -316,10 +319,11 @@ void print_samples(const char* name, const Samples& samples) {
 
 void print_result(const BenchFlags& flags, const Result& result) {
   fmt::print(
-      "{}: {} arithmetic, {}, {} threads, batch {}, context {}, medians of "
-      "{}\n",
+      "{}: {} arithmetic, {} K/V cache, {}, {} threads, batch {}, context {}, "
+      "medians of {}\n",
       flags.model,
       name_of(flags.compute),
+      describe_kv(flags.kv),
       kernels::simd_target(),
       ThreadPool::shared().size(),
       flags.batch,
@@ -398,7 +402,7 @@ void run_bench(const BenchFlags& flags) {
   std::optional<io::ModelDirectory> directory;
   result.load_seconds = seconds_of([&] {
     directory = open_model(flags.model);
-    model = load_checked(*directory);
+    model = with_kv_flags(load_checked(*directory), flags.kv);
   });
   check_lengths(*model, flags);
   require_ram(2 * cache_bytes(*model, flags), "the KV cache of the benchmark");
@@ -449,6 +453,7 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   add_compute_option(*command, flags->compute);
+  add_kv_options(*command, flags->kv);
   add_threads_option(*command);
   command->add_flag(
       "--profile",

@@ -9,6 +9,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/progress.h"
 #include "optiq/eval/dataset.h"
@@ -34,6 +35,7 @@ struct EvalFlags {
   int batch = 16;
   std::size_t seq_len = 512;
   eval::NeedleOptions needle;
+  KvFlags kv;
   kernels::Compute compute = kernels::Compute::Exact;
 };
 
@@ -95,7 +97,11 @@ artifacts::KlScores run_kl(
         dataset.name);
   }
   const auto expected = load_checked(reference.directory);
-  const auto model = load_checked(subject.directory);
+  // A model that differs from its reference by its cache alone is loaded once.
+  const auto model = with_kv_flags(
+      flags.reference == flags.model ? expected
+                                     : load_checked(subject.directory),
+      flags.kv);
   return eval::measure_kl(
       *expected, *model, rows, {.compute = flags.compute, .on_progress = sink});
 }
@@ -108,7 +114,7 @@ artifacts::PerplexityScores run_perplexity(
     const ProgressSink& sink) {
   const auto rows = token_rows(flags, dataset, chat, *subject.tokenizer);
   return eval::measure_perplexity(
-      *load_checked(subject.directory),
+      *with_kv_flags(load_checked(subject.directory), flags.kv),
       rows,
       {.compute = flags.compute, .on_progress = sink});
 }
@@ -130,7 +136,7 @@ artifacts::ExactMatchScores run_exact_match(
   const auto prompts = eval::encode_chats(
       eval::render_questions(dataset, *chat), *subject.tokenizer);
   return eval::measure_exact_match(
-      load_checked(subject.directory),
+      with_kv_flags(load_checked(subject.directory), flags.kv),
       *subject.tokenizer,
       prompts,
       wanted,
@@ -145,7 +151,7 @@ artifacts::NeedleScores run_needle(
   const auto prompts =
       eval::make_needle_prompts(*subject.tokenizer, chat, flags.needle);
   return eval::measure_needle(
-      load_checked(subject.directory),
+      with_kv_flags(load_checked(subject.directory), flags.kv),
       *subject.tokenizer,
       prompts,
       flags.needle,
@@ -198,11 +204,12 @@ void print_scores(const artifacts::NeedleScores& s) {
 
 void print_result(const artifacts::EvalResult& result) {
   fmt::print(
-      "{} of {}{}, {} arithmetic, {}\n",
+      "{} of {}{}, {} arithmetic, {} K/V cache, {}\n",
       artifacts::task_of(result),
       result.model,
       result.data.empty() ? "" : " on " + result.data,
       result.compute,
+      result.kv,
       result.simd);
   if (!result.reference.empty()) {
     fmt::print("reference {}, exact arithmetic\n", result.reference);
@@ -252,6 +259,7 @@ void run_eval(const EvalFlags& flags) {
       .data = dataset.name,
       .compute = name_of(flags.compute),
       .simd = kernels::simd_target(),
+      .kv = describe_kv(flags.kv),
       .limit = flags.limit,
       .scores = {}};
   if (flags.task == "kl") {
@@ -339,6 +347,7 @@ void add_eval_command(CLI::App& app) {
       ->capture_default_str();
   add_needle_options(*command, *flags);
   add_compute_option(*command, flags->compute);
+  add_kv_options(*command, flags->kv);
   add_threads_option(*command);
   command
       ->add_option(

@@ -14,6 +14,7 @@
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
+#include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/generate/defaults.h"
 #include "optiq/generate/generator.h"
@@ -38,6 +39,7 @@ struct GenerateFlags {
   std::optional<int> top_k;
   std::optional<std::uint64_t> seed;
   kernels::Compute compute = kernels::Compute::Fast;
+  KvFlags kv;
 };
 
 std::string read_prompt(const GenerateFlags& flags) {
@@ -149,6 +151,7 @@ void print_json(
       {"temperature", sampler.temperature},
       {"top_p", sampler.top_p},
       {"min_p", sampler.min_p},
+      {"kv", describe_kv(flags.kv)},
       {"top_k", sampler.top_k},
       {"seed", sampler.seed},
       {"peak_rss_bytes", peak_rss_bytes()}};
@@ -172,7 +175,7 @@ void run_generate(const GenerateFlags& flags) {
   const auto tokenizer = generate::load_tokenizer(directory);
   const auto sampler = choose_sampler(flags, directory);
   const auto prompt = encode_prompt(flags, directory, *tokenizer);
-  const auto model = load_checked(directory);
+  const auto model = with_kv_flags(load_checked(directory), flags.kv);
   const std::size_t needed = cache_bytes(*model, flags, prompt.size());
   require_ram(needed, "the KV cache");
   generate::Engine engine(
@@ -247,6 +250,7 @@ void add_generate_command(CLI::App& app) {
   command->add_option(
       "--seed", flags->seed, "Seed of sampling (default: the time)");
   add_compute_option(*command, flags->compute);
+  add_kv_options(*command, flags->kv);
   add_threads_option(*command);
   command->add_flag(
       "--json", flags->json, "One JSON object with text, tokens and timings");

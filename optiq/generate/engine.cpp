@@ -5,7 +5,6 @@
 #include "optiq/base/error.h"
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
-#include "optiq/models/kv_layout.h"
 
 namespace optiq::generate {
 namespace {
@@ -33,8 +32,8 @@ Engine::Engine(
     std::shared_ptr<const models::Model> model,
     EngineOptions options)
     : model_(std::move(model)),
-      options_(std::move(options)),
-      layout_(models::kv_layout(*model_, options_.compute, options_.kv)),
+      options_(options),
+      layout_(model_->cache_layout(models::kv_dtype(options_.compute))),
       pool_(std::make_shared<cache::BlockPool>(options_.max_cache_bytes)) {
   if (options_.prefill_chunk < 1) {
     fail(

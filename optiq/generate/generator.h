@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "optiq/artifacts/kv_config.h"
 #include "optiq/generate/sampler.h"
 #include "optiq/models/model.h"
 
@@ -20,14 +19,11 @@ struct EngineOptions {
   kernels::Compute compute = kernels::Compute::Fast;
   int prefill_chunk = 512; // tokens per forward of one prompt
   std::size_t max_cache_bytes = std::size_t{4} << 30;
-  /** Layers whose K/V cache is quantized; the others' is dense. */
-  std::vector<artifacts::KvLayer> kv;
 };
 
 /** Runs sequences of one model: owns their block pool. One thread at a time. */
 class Engine {
  public:
-  /** Throws what models::kv_layout throws for options.kv. */
   Engine(std::shared_ptr<const models::Model> model, EngineOptions options);
 
   const models::Model& model() const {
@@ -35,10 +31,6 @@ class Engine {
   }
   const EngineOptions& options() const {
     return options_;
-  }
-  /** What each layer keeps per sequence. */
-  const std::vector<cache::LayerFormat>& cache_layout() const {
-    return layout_;
   }
   std::unique_ptr<cache::Sequence> new_sequence() const;
 

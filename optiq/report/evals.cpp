@@ -84,10 +84,11 @@ void write_evals(Markup& page, const ReportInput& input) {
             "th",
             {{"colspan", "2"}},
             fmt::format(
-                "{}{}, {} arithmetic",
+                "{}{}, {} arithmetic, {} K/V cache",
                 artifacts::task_of(result),
                 result.data.empty() ? "" : " on " + result.data,
-                result.compute));
+                result.compute,
+                result.kv));
     page.close();
     const auto rows = std::visit(
         [](const auto& scores) { return figures(scores); }, result.scores);

@@ -18,6 +18,7 @@ EvalResult with(decltype(EvalResult::scores) scores) {
       .data = "d.jsonl",
       .compute = "exact",
       .simd = "AVX2",
+      .kv = "turbo 3",
       .limit = 7,
       .scores = std::move(scores)};
 }

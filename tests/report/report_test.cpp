@@ -173,8 +173,9 @@ TEST(Report, ResultsShowValueErrorAndConditions) {
   result.scores = artifacts::ExactMatchScores{0.976, 0.007, 500, 2};
   input.evals = {result};
   const std::string page = render_report(input);
-  EXPECT_TRUE(
-      contains(page, "exact-match on questions.jsonl, fast arithmetic"));
+  EXPECT_TRUE(contains(
+      page,
+      "exact-match on questions.jsonl, fast arithmetic, dense K/V cache"));
   EXPECT_TRUE(contains(page, "0.976 ± 0.007"));
 }
 
@@ -186,7 +187,7 @@ TEST(Report, NeedlesBecomeAHeatMap) {
       0.5, 0.1, {256, 512}, {0, 1}, 4, 8, {{4, 3}, {1, 0}}};
   input.evals = {result};
   const std::string page = render_report(input);
-  EXPECT_TRUE(contains(page, "needle, fast arithmetic"));
+  EXPECT_TRUE(contains(page, "needle, fast arithmetic, dense K/V cache"));
   EXPECT_TRUE(contains(page, "--heat: 75%\">0.75</td>"));
 }
 

@@ -6,7 +6,7 @@
 #include "support/tiny_model.h"
 
 #include "optiq/kernels/kernels.h"
-#include "optiq/models/kv_layout.h"
+#include "optiq/models/kv_model.h"
 
 namespace optiq {
 namespace {
@@ -20,22 +20,16 @@ const std::shared_ptr<const models::Model>& tiny() {
   return model;
 }
 
-std::vector<int> attention_layers() {
-  std::vector<int> layers;
-  const auto layout = tiny()->cache_layout(mx::bfloat16);
-  for (std::size_t i = 0; i < layout.size(); ++i) {
-    if (std::holds_alternative<kernels::KvFormat>(layout[i])) {
-      layers.push_back(static_cast<int>(i));
-    }
-  }
-  return layers;
+/** The tiny model with these caches. */
+std::shared_ptr<const models::Model> tiny(const std::vector<KvLayer>& kv) {
+  return models::with_kv(tiny(), kv);
 }
 
 /** The same widths for every attention layer. */
 std::vector<KvLayer>
 uniform(artifacts::KvMethod method, double key_bits, double value_bits) {
   std::vector<KvLayer> kv;
-  for (const int layer : attention_layers()) {
+  for (const int layer : models::kv_layers(*tiny())) {
     kv.push_back(
         {.layer_idx = layer,
          .method = method,
@@ -54,8 +48,8 @@ bool bit_equal(std::span<const float> a, std::span<const float> b) {
       std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-TEST(KvLayout, QuantizesTheNamedLayersAlone) {
-  const std::vector<int> layers = attention_layers();
+TEST(WithKv, QuantizesTheNamedLayersAlone) {
+  const std::vector<int> layers = models::kv_layers(*tiny());
   ASSERT_GE(layers.size(), 2u);
   const KvLayer entry{
       .layer_idx = layers[1],
@@ -65,7 +59,7 @@ TEST(KvLayout, QuantizesTheNamedLayersAlone) {
       .rotation = artifacts::KvRotation::Orthogonal,
       .seed = 7};
   const auto dense = tiny()->cache_layout(mx::float32);
-  const auto layout = models::kv_layout(*tiny(), Compute::Exact, {{entry}});
+  const auto layout = tiny({entry})->cache_layout(mx::float32);
   ASSERT_EQ(layout.size(), dense.size());
   for (std::size_t i = 0; i < layout.size(); ++i) {
     const auto* format = std::get_if<kernels::KvFormat>(&layout[i]);
@@ -87,21 +81,18 @@ TEST(KvLayout, QuantizesTheNamedLayersAlone) {
   }
 }
 
-TEST(KvLayout, RefusesAConfigOfAnotherModel) {
+TEST(WithKv, RefusesAConfigOfAnotherModel) {
   const auto refused = [](const std::vector<KvLayer>& kv,
                           const std::string& words) {
-    test::expect_error(ErrorKind::InvalidInput, {words}, [&] {
-      models::kv_layout(*tiny(), Compute::Fast, kv);
-    });
+    test::expect_error(ErrorKind::InvalidInput, {words}, [&] { tiny(kv); });
   };
-  const int layer = attention_layers().front();
+  const int layer = models::kv_layers(*tiny()).front();
   refused({{.layer_idx = 99}}, "found 99");
   refused({{.layer_idx = -1}}, "found -1");
   refused({{.layer_idx = 0}}, "without a K/V cache");
   refused({{.layer_idx = layer}, {.layer_idx = layer}}, "twice");
   test::expect_error(ErrorKind::Unsupported, {"7 bits"}, [&] {
-    models::kv_layout(
-        *tiny(), Compute::Fast, {{{.layer_idx = layer, .key_bits = 7}}});
+    tiny({{.layer_idx = layer, .key_bits = 7}});
   });
 }
 
@@ -114,13 +105,13 @@ const std::vector<std::vector<KvLayer>>& configs() {
   return all;
 }
 
-TEST(KvEngine, ChunksDoNotChangeABitOfTheLogits) {
+TEST(WithKv, ChunksDoNotChangeABitOfTheLogits) {
   const auto tokens = testing::arithmetic_tokens(300);
   for (const Compute compute : {Compute::Fast, Compute::Exact}) {
     for (const auto& kv : configs()) {
       const auto logits = [&](int chunk) {
         generate::Engine engine(
-            tiny(), {.compute = compute, .prefill_chunk = chunk, .kv = kv});
+            tiny(kv), {.compute = compute, .prefill_chunk = chunk});
         const auto sequence = engine.new_sequence();
         return values_of(engine.extend(*sequence, tokens, 20));
       };
@@ -131,11 +122,11 @@ TEST(KvEngine, ChunksDoNotChangeABitOfTheLogits) {
   }
 }
 
-TEST(KvEngine, ABatchOfEightEqualsEachAlone) {
+TEST(WithKv, ABatchOfEightEqualsEachAlone) {
   const auto tokens = testing::arithmetic_tokens(400);
   const std::vector<std::size_t> lengths{1, 63, 64, 65, 130, 256, 300, 7};
   for (const auto& kv : configs()) {
-    generate::Engine engine(tiny(), {.kv = kv});
+    generate::Engine engine(tiny(kv), {});
     std::vector<std::unique_ptr<cache::Sequence>> together;
     std::vector<generate::Engine::Work> work;
     std::vector<float> alone;
@@ -154,15 +145,15 @@ TEST(KvEngine, ABatchOfEightEqualsEachAlone) {
   }
 }
 
-TEST(KvEngine, FewerBitsTakeFewerBytesAndMoreError) {
+TEST(WithKv, FewerBitsTakeFewerBytesAndMoreError) {
   const auto tokens = testing::arithmetic_tokens(256);
   const int vocab = tiny()->info().vocab_size;
   const auto run = [&](const std::vector<KvLayer>& kv) {
-    generate::Engine engine(tiny(), {.compute = Compute::Exact, .kv = kv});
+    generate::Engine engine(tiny(kv), {.compute = Compute::Exact});
     const auto sequence = engine.new_sequence();
     return std::pair{
         engine.extend(*sequence, tokens, 256),
-        cache::bytes_per_token(engine.cache_layout())};
+        cache::bytes_per_token(tiny(kv)->cache_layout(mx::float32))};
   };
   const auto [reference, dense_bytes] = run({});
   for (const auto method :

@@ -1,0 +1,153 @@
+#include "optiq/cli/kv_options.h"
+
+#include <charconv>
+#include <filesystem>
+#include <utility>
+
+#include "optiq/base/error.h"
+#include "optiq/models/kv_model.h"
+
+namespace optiq::cli {
+namespace {
+
+double parse_bits(const std::string& text, const std::string& all) {
+  double bits = 0;
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), bits);
+  if (error != std::errc() || end != text.data() + text.size() || bits <= 0) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[--kv-bits] found '{}', expected a width as in 4, or those of keys "
+        "and values as in 4,2",
+        all);
+  }
+  return bits;
+}
+
+/** "4" -> 4, 4; "4,2" -> 4, 2. */
+std::pair<double, double> parse_sides(const std::string& text) {
+  const std::size_t comma = text.find(',');
+  const double keys = parse_bits(text.substr(0, comma), text);
+  return {
+      keys,
+      comma == std::string::npos ? keys
+                                 : parse_bits(text.substr(comma + 1), text)};
+}
+
+void check(const KvFlags& flags) {
+  const bool details = !flags.method.empty() || !flags.rotation.empty() ||
+      flags.seed || flags.group_size;
+  if (!flags.config.empty() && (!flags.bits.empty() || details)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[--kv-config] the file says everything about the cache. Give it or "
+        "--kv-bits with its companions");
+  }
+  if (flags.bits.empty() && details) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[--kv-bits] expected a width beside --kv-method, --kv-rotation, "
+        "--kv-seed and --kv-group-size");
+  }
+  const bool turbo = flags.method == "turbo";
+  if (!turbo && (!flags.rotation.empty() || flags.seed)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[--kv-rotation, --kv-seed] are of --kv-method turbo, affine rotates "
+        "nothing");
+  }
+  if (turbo && flags.group_size) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[--kv-group-size] is of --kv-method affine, turbo has no groups");
+  }
+}
+
+} // namespace
+
+void add_kv_options(CLI::App& command, KvFlags& flags) {
+  command
+      .add_option(
+          "--kv-config", flags.config, "K/V cache per layer: a kv_config.json")
+      ->option_text("FILE");
+  command
+      .add_option(
+          "--kv-bits",
+          flags.bits,
+          "K/V cache of every layer: bits, or those of keys and values")
+      ->option_text("N[,N]");
+  command.add_option("--kv-method", flags.method, "How: affine (default)")
+      ->check(CLI::IsMember({"affine", "turbo"}))
+      ->option_text("affine|turbo");
+  command
+      .add_option(
+          "--kv-rotation",
+          flags.rotation,
+          "turbo rotates by: hadamard (default)")
+      ->check(CLI::IsMember({"hadamard", "orthogonal"}))
+      ->option_text("hadamard|orthogonal");
+  command.add_option("--kv-seed", flags.seed, "turbo: seed of rotations [42]");
+  command
+      .add_option(
+          "--kv-group-size", flags.group_size, "affine: values of a group [64]")
+      ->check(CLI::IsMember({32, 64, 128}))
+      ->option_text("32|64|128");
+}
+
+artifacts::KvConfig kv_config_of(
+    const KvFlags& flags,
+    const models::Model& model) {
+  check(flags);
+  if (!flags.config.empty()) {
+    return artifacts::read_kv_config(flags.config);
+  }
+  artifacts::KvConfig config;
+  if (flags.bits.empty()) {
+    return config;
+  }
+  const auto [key_bits, value_bits] = parse_sides(flags.bits);
+  for (const int layer : models::kv_layers(model)) {
+    artifacts::KvLayer entry{
+        .layer_idx = layer, .key_bits = key_bits, .value_bits = value_bits};
+    if (!flags.method.empty()) {
+      entry.method = artifacts::kv_method_of(flags.method);
+    }
+    if (!flags.rotation.empty()) {
+      entry.rotation = artifacts::kv_rotation_of(flags.rotation);
+    }
+    entry.seed = flags.seed.value_or(entry.seed);
+    entry.group_size = flags.group_size.value_or(entry.group_size);
+    config.layers.push_back(entry);
+  }
+  if (config.layers.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[--kv-bits] this model has no attention layer with a K/V cache");
+  }
+  return config;
+}
+
+std::shared_ptr<const models::Model> with_kv_flags(
+    std::shared_ptr<const models::Model> model,
+    const KvFlags& flags) {
+  artifacts::KvConfig config = kv_config_of(flags, *model);
+  if (config.layers.empty()) {
+    return model;
+  }
+  return models::with_kv(std::move(model), std::move(config.layers));
+}
+
+std::string describe_kv(const KvFlags& flags) {
+  if (!flags.config.empty()) {
+    return std::filesystem::path(flags.config).filename().string();
+  }
+  if (flags.bits.empty()) {
+    return "dense";
+  }
+  const std::string method = flags.method.empty() ? "affine" : flags.method;
+  const std::string rotation =
+      flags.rotation.empty() ? "" : " " + flags.rotation;
+  return method + rotation + " " + flags.bits;
+}
+
+} // namespace optiq::cli

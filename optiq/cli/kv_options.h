@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "optiq/artifacts/kv_config.h"
+#include "optiq/models/model.h"
+
+namespace optiq::cli {
+
+/** What the user said about the K/V cache. */
+struct KvFlags {
+  std::string config; // a kv_config.json
+  std::string bits; // "4" or "4,2" (keys, values)
+  std::string method;
+  std::string rotation;
+  std::optional<std::uint64_t> seed;
+  std::optional<int> group_size;
+};
+
+/** --kv-config, or --kv-bits with --kv-method and the like. */
+void add_kv_options(CLI::App& command, KvFlags& flags);
+
+/** The layers to quantize: none without a flag. Throws InvalidInput for flags
+ * that contradict each other or would have no effect. */
+artifacts::KvConfig kv_config_of(
+    const KvFlags& flags,
+    const models::Model& model);
+
+/** The model with the caches that the flags ask for. */
+std::shared_ptr<const models::Model> with_kv_flags(
+    std::shared_ptr<const models::Model> model,
+    const KvFlags& flags);
+
+/** For titles: "bf16", "affine 4", "turbo 4,2", "kv_config.json". */
+std::string describe_kv(const KvFlags& flags);
+
+} // namespace optiq::cli
