@@ -1,6 +1,6 @@
-// Blocks, all numbers little-endian, d and m float16, codes q unsigned, their
-// low four bits two to a byte (q[i] low, q[i + 16] high nibble of byte i;
-// in the K types q[i] and q[i + 32] of each 64):
+// Blocks, all numbers little-endian, d and m float16, codes q unsigned. A byte
+// holds the low four bits of two codes: q[i] and, in its high nibble, q[i + 16],
+// in the K types q[i + 32] of each 64.
 //
 //   Q4_0  d q[32]:4                          d * (q - 8)
 //   Q4_1  d m q[32]:4                        d * q + m

@@ -5,8 +5,9 @@
 
 #include <gtest/gtest.h>
 
-#include "optiq/base/error.h"
 #include "support/expect_error.h"
+
+#include "optiq/base/error.h"
 
 namespace optiq::artifacts {
 namespace {
