@@ -12,6 +12,9 @@ namespace optiq::kernels::cpu {
 // L2 while a block of K or V stays in L1.
 inline constexpr std::size_t kTileQueries = 96;
 
+// What is rounded to int8 counts as zero below this: 1 / scale would overflow.
+inline constexpr float kTiniestWeight = 1e-30f;
+
 /** Where the scratch of a span lies, for n queries. */
 struct SpanScratch {
   float* scores; // [n][256]

@@ -1,12 +1,6 @@
 // Products of queries with packed keys and values; included once per SIMD
-// target. The codes of a block are unpacked once into a tile of bytes that
-// stays in the first-level cache, then meet every query of the tile (4 bits
-// that few queries read are unpacked in registers):
-//
-//   tile    [quads of 4 inputs][panels of 16 lanes][16 lanes][4 inputs]
-//
-// Keys: inputs are channels, lanes tokens. Values: inputs are tokens, lanes
-// channels. Turbo's codes pass through a table of centroids, as bytes.
+// target. Queries meet the tiles of packed_tiles-inl.h, or 4-bit codes as they
+// lie where few queries read them.
 #if defined(OPTIQ_KERNELS_CPU_PACKED_ATTENTION_INL_H_) == \
     defined(HWY_TARGET_TOGGLE)
 #ifdef OPTIQ_KERNELS_CPU_PACKED_ATTENTION_INL_H_
@@ -19,13 +13,14 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 
 #include "hwy/highway.h"
 
 #include "optiq/kernels/cpu/attention.h"
+#include "optiq/kernels/cpu/attention_scratch_impl.h"
 #include "optiq/kernels/cpu/dense_attention-inl.h"
+#include "optiq/kernels/cpu/packed_tiles-inl.h"
 #include "optiq/kernels/cpu/panel_kernel-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
@@ -36,210 +31,6 @@ namespace optiq::kernels::cpu::HWY_NAMESPACE {
 constexpr std::size_t kVectors = HWY_MAX_BYTES >= 64 ? 4 : 2;
 // Weights of the values that share a group, as int8: at most this many groups.
 constexpr std::size_t kMaxGroups = kMaxHeadDim / 32;
-// Below this a block's weights count as zero: 1 / scale would overflow.
-constexpr float kTiniestWeight = 1e-30f;
-constexpr std::size_t kTokenQuads = kBlockTokens / 4;
-
-/** Where the vector of a quad and a panel lies. */
-struct ByteTile {
-  const std::uint8_t* data = nullptr;
-  std::size_t quad_stride = 0;
-  std::size_t panel_stride = 0;
-};
-
-/** Turbo's bytes of up to 32 codes. */
-struct ByteTable {
-  hn::Vec<PanelU8> low;
-  hn::Vec<PanelU8> high;
-
-  explicit ByteTable(const CodeTable& table)
-      : low(hn::LoadDup128(PanelU8(), table.bytes.data())),
-        high(hn::LoadDup128(PanelU8(), table.bytes.data() + 16)) {}
-
-  template <int kBits>
-  HWY_INLINE hn::Vec<PanelU8> Look(hn::Vec<PanelU8> codes) const {
-    const PanelU8 d;
-    if constexpr (kBits <= 4) {
-      return hn::TableLookupBytes(low, codes);
-    } else {
-      const auto fifteen = hn::Set(d, std::uint8_t{15});
-      const auto index = hn::And(codes, fifteen);
-      return hn::IfThenElse(
-          hn::Gt(codes, fifteen),
-          hn::TableLookupBytes(high, index),
-          hn::TableLookupBytes(low, index));
-    }
-  }
-};
-
-template <int kBits, int kQuad>
-HWY_INLINE void UnpackTo(
-    const std::uint8_t* chunk,
-    const ByteTable* table,
-    std::uint8_t* to,
-    std::size_t quad_stride) {
-  auto codes = UnpackQuad<kBits, kQuad>(chunk);
-  if constexpr (kBits <= 5) {
-    if (table != nullptr) {
-      codes = table->Look<kBits>(codes);
-    }
-  }
-  hn::StoreU(codes, PanelU8(), to + kQuad * quad_stride);
-}
-
-/** The 8 quads of a chunk; fetches as many bytes from `next` on. */
-template <int kBits>
-HWY_INLINE void UnpackChunk(
-    const std::uint8_t* chunk,
-    const ByteTable* table,
-    std::uint8_t* to,
-    std::size_t quad_stride,
-    const std::byte* next) {
-  if (next != nullptr) {
-    for (int i = 0; i < kBits; ++i) {
-      PrefetchFar(next + i * kVectorBytes);
-    }
-  }
-  for (int part = 0; part < kParts; ++part) {
-    const std::uint8_t* from = chunk + part * kLanes * 4;
-    std::uint8_t* lanes = to + part * kLanes * 4;
-    UnpackTo<kBits, 0>(from, table, lanes, quad_stride);
-    UnpackTo<kBits, 1>(from, table, lanes, quad_stride);
-    UnpackTo<kBits, 2>(from, table, lanes, quad_stride);
-    UnpackTo<kBits, 3>(from, table, lanes, quad_stride);
-    UnpackTo<kBits, 4>(from, table, lanes, quad_stride);
-    UnpackTo<kBits, 5>(from, table, lanes, quad_stride);
-    UnpackTo<kBits, 6>(from, table, lanes, quad_stride);
-    UnpackTo<kBits, 7>(from, table, lanes, quad_stride);
-  }
-}
-
-/** Codes of 4 bits as they lie: a vector holds two quads. */
-template <bool kLook>
-struct NibbleTile {
-  const std::uint8_t* data = nullptr;
-  std::size_t panel_stride = 0;
-  const std::byte* next = nullptr; // as many bytes to fetch
-  ByteTable table; // of turbo, when kLook
-};
-
-/** How the chunks of a side, or of a part of equal width, become a tile. */
-struct UnpackArgs {
-  const std::uint8_t* codes = nullptr;
-  std::size_t panels = 0;
-  std::size_t chunks = 0; // per panel
-  std::size_t panel_stride = 0; // bytes of codes
-  std::uint8_t* to = nullptr;
-  std::size_t quad_stride = 0;
-  const CodeTable* table = nullptr; // null: the codes themselves
-  const std::byte* next = nullptr;
-};
-
-template <int kBits>
-HWY_NOINLINE void UnpackBits(const UnpackArgs& args) {
-  const CodeTable none;
-  const ByteTable table(args.table != nullptr ? *args.table : none);
-  for (std::size_t panel = 0; panel < args.panels; ++panel) {
-    for (std::size_t chunk = 0; chunk < args.chunks; ++chunk) {
-      const std::size_t at =
-          panel * args.panel_stride + chunk * kBits * kVectorBytes;
-      UnpackChunk<kBits>(
-          args.codes + at,
-          args.table != nullptr ? &table : nullptr,
-          args.to + chunk * kChunkQuads * args.quad_stride +
-              panel * kVectorBytes,
-          args.quad_stride,
-          args.next == nullptr ? nullptr : args.next + at);
-    }
-  }
-}
-
-HWY_INLINE void Unpack(std::size_t bits, const UnpackArgs& args) {
-  switch (bits) {
-    case 1:
-      return UnpackBits<1>(args);
-    case 2:
-      return UnpackBits<2>(args);
-    case 3:
-      return UnpackBits<3>(args);
-    case 4:
-      return UnpackBits<4>(args);
-    case 5:
-      return UnpackBits<5>(args);
-    case 6:
-      return UnpackBits<6>(args);
-    default:
-      return UnpackBits<8>(args);
-  }
-}
-
-/** The tile of a block's keys, in `memory` unless the codes are bytes. */
-HWY_INLINE ByteTile UnpackKeys(
-    const KvSide& side,
-    const std::byte* block,
-    bool as_values, // of turbo: bytes of centroids, not codes
-    std::uint8_t* memory,
-    const std::byte* next) {
-  const auto* codes = reinterpret_cast<const std::uint8_t*>(block);
-  const std::size_t panel_bytes = side.codes_before(side.dims);
-  if (side.bits == 8) {
-    return {codes, kVectorBytes, panel_bytes};
-  }
-  constexpr std::size_t kPanels = kBlockTokens / kPanelRows;
-  const std::size_t quad_stride = kPanels * kVectorBytes;
-  const auto part = [&](std::size_t from, std::size_t to) {
-    const bool look = as_values && side.code == KvCode::Turbo;
-    Unpack(
-        side.bits_of(from),
-        {.codes = codes + side.codes_before(from),
-         .panels = kPanels,
-         .chunks = (to - from) / kChunkInputs,
-         .panel_stride = panel_bytes,
-         .to = memory + from / 4 * quad_stride,
-         .quad_stride = quad_stride,
-         .table = look ? &side.table_of(from) : nullptr,
-         .next = next == nullptr ? nullptr : next + side.codes_before(from)});
-  };
-  if (side.wide > 0) {
-    part(0, side.wide);
-  }
-  part(side.wide, side.dims);
-  return {memory, quad_stride, kVectorBytes};
-}
-
-/** The same of values. */
-HWY_INLINE ByteTile UnpackValues(
-    const KvSide& side,
-    const std::byte* block,
-    bool as_values,
-    std::uint8_t* memory,
-    const std::byte* next) {
-  const auto* codes = reinterpret_cast<const std::uint8_t*>(block);
-  constexpr std::size_t kChunks = kBlockTokens / kChunkInputs;
-  if (side.bits == 8) {
-    return {codes, kVectorBytes, kChunks * 8 * kVectorBytes};
-  }
-  const std::size_t quad_stride = side.dims / kPanelRows * kVectorBytes;
-  const auto part = [&](std::size_t from, std::size_t to) {
-    const bool look = as_values && side.code == KvCode::Turbo;
-    const std::size_t before = 4 * side.codes_before(from);
-    Unpack(
-        side.bits_of(from),
-        {.codes = codes + before,
-         .panels = (to - from) / kPanelRows,
-         .chunks = kChunks,
-         .panel_stride = kChunks * side.bits_of(from) * kVectorBytes,
-         .to = memory + from / kPanelRows * kVectorBytes,
-         .quad_stride = quad_stride,
-         .table = look ? &side.table_of(from) : nullptr,
-         .next = next == nullptr ? nullptr : next + before});
-  };
-  if (side.wide > 0) {
-    part(0, side.wide);
-  }
-  part(side.wide, side.dims);
-  return {memory, quad_stride, kVectorBytes};
-}
 
 /** sums[r][v] = sum over quads of dot4(tile, digits[r]), for the P vectors of
  * lanes from `vector` on. */
