@@ -1,6 +1,6 @@
 // Blocks, all numbers little-endian, d and m float16, codes q unsigned. A byte
-// holds the low four bits of two codes: q[i] and, in its high nibble, q[i + 16],
-// in the K types q[i + 32] of each 64.
+// holds the low four bits of two codes: q[i] and, in its high nibble, q[i +
+// 16], in the K types q[i + 32] of each 64.
 //
 //   Q4_0  d q[32]:4                          d * (q - 8)
 //   Q4_1  d m q[32]:4                        d * q + m

@@ -27,7 +27,7 @@ REFERENCE = {
 ACCURACY = 0.015
 KL = 0.10  # relative, at 4 and 3 bits
 KL_AT_8 = 5e-5
-FAST = 0.01  # accuracy of fast arithmetic against exact
+INT8 = 0.01  # accuracy of int8 arithmetic against exact
 
 
 def evaluate(folder, model, *arguments):
@@ -58,7 +58,7 @@ def check(folder, bits, model):
     )
     assert exact["count"] == 500
     assert abs(exact["accuracy"] - accuracy) <= ACCURACY
-    assert abs(fast["accuracy"] - exact["accuracy"]) <= FAST
+    assert abs(int8["accuracy"] - exact["accuracy"]) <= INT8
 
 
 def main():
