@@ -1,6 +1,7 @@
 #include "optiq/cache/kv_cache.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -20,22 +21,6 @@ std::size_t blocks_for(std::size_t n_tokens) {
   return (n_tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
 }
 
-/** Bytes of one piece of a layer's memory. */
-std::size_t piece_bytes(const LayerFormat& format) {
-  if (const auto* kv = std::get_if<kernels::KvFormat>(&format)) {
-    return kv->block_bytes();
-  }
-  const auto* recurrent = std::get_if<RecurrentFormat>(&format);
-  return recurrent != nullptr ? recurrent_bytes(*recurrent) : 0;
-}
-
-/** The first block that a token at `position` or later sees. */
-std::size_t first_visible_block(const kernels::KvFormat& format, int position) {
-  const int hidden =
-      format.window == 0 ? 0 : std::max(0, position - format.window + 1);
-  return static_cast<std::size_t>(hidden) / kernels::kKvBlockTokens;
-}
-
 /** The most blocks that a layer holds at once, as sequence_bytes. */
 std::size_t most_blocks(
     const kernels::KvFormat& format,
@@ -52,6 +37,20 @@ std::size_t most_blocks(
 }
 
 } // namespace
+
+std::size_t piece_bytes(const LayerFormat& format) {
+  if (const auto* kv = std::get_if<kernels::KvFormat>(&format)) {
+    return kv->block_bytes();
+  }
+  const auto* recurrent = std::get_if<RecurrentFormat>(&format);
+  return recurrent != nullptr ? recurrent_bytes(*recurrent) : 0;
+}
+
+std::size_t first_visible_block(const kernels::KvFormat& format, int position) {
+  const int hidden =
+      format.window == 0 ? 0 : std::max(0, position - format.window + 1);
+  return static_cast<std::size_t>(hidden) / kernels::kKvBlockTokens;
+}
 
 std::size_t bytes_per_token(std::span<const LayerFormat> layers, int length) {
   std::size_t bytes = 0;
@@ -117,7 +116,7 @@ void BlockPool::drop_free_blocks() {
 }
 
 std::byte* BlockPool::allocate(std::size_t bytes) {
-  if (bytes > max_bytes_ - used_) {
+  if (!make_room(bytes)) {
     fail(
         ErrorKind::Exhausted,
         "[BlockPool::allocate] cache memory: found {} of {} bytes in use, "
@@ -159,7 +158,26 @@ std::byte* BlockPool::allocate(std::size_t bytes) {
   return block;
 }
 
+void BlockPool::share(std::byte* block) {
+  ++more_owners_[block];
+}
+
+bool BlockPool::make_room(std::size_t bytes) {
+  while (bytes > max_bytes_ - used_) {
+    if (!reclaim_some_ || !reclaim_some_()) {
+      return false;
+    }
+  }
+  return true;
+}
+
 void BlockPool::release(std::byte* block, std::size_t bytes) {
+  if (const auto more = more_owners_.find(block); more != more_owners_.end()) {
+    if (--more->second == 0) {
+      more_owners_.erase(more);
+    }
+    return;
+  }
   auto list = std::find_if(free_.begin(), free_.end(), [&](const auto& entry) {
     return entry.first == bytes;
   });
@@ -217,6 +235,38 @@ void Sequence::commit(int n_tokens) {
   }
 }
 
+void Sequence::resume(
+    int n_tokens,
+    const std::vector<std::vector<std::byte*>>& blocks,
+    const Sequence* states) {
+  assert(length_ == 0 && n_tokens % kernels::kKvBlockTokens == 0);
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    if (!std::holds_alternative<kernels::KvFormat>(layers_[i])) {
+      continue;
+    }
+    assert(tables_[i].empty());
+    tables_[i] = blocks[i];
+    for (std::byte* block : blocks[i]) {
+      if (block != nullptr) {
+        pool_->share(block);
+      }
+    }
+  }
+  if (states != nullptr) {
+    copy_states(*states);
+  }
+  length_ = n_tokens;
+}
+
+void Sequence::copy_states(const Sequence& from) {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    if (std::holds_alternative<RecurrentFormat>(layers_[i])) {
+      std::memcpy(
+          tables_[i].front(), from.tables_[i].front(), piece_bytes(layers_[i]));
+    }
+  }
+}
+
 void Sequence::grow(const std::vector<std::size_t>& pieces) {
   std::vector<std::size_t> before(layers_.size());
   std::size_t asked = 0;
@@ -224,7 +274,7 @@ void Sequence::grow(const std::vector<std::size_t>& pieces) {
     before[i] = tables_[i].size();
     asked += (pieces[i] - before[i]) * piece_bytes(layers_[i]);
   }
-  if (asked > pool_->max_bytes() - pool_->used_bytes()) {
+  if (!pool_->make_room(asked)) {
     fail(
         ErrorKind::Exhausted,
         "[Sequence::reserve] cache memory: found {} of {} bytes in use, "

@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -26,6 +28,11 @@ struct SharedFormat {
 /** What one layer keeps per sequence. Data, so that a format is a row. */
 using LayerFormat =
     std::variant<kernels::KvFormat, RecurrentFormat, SharedFormat>;
+
+/** Bytes of one piece of a layer's memory: a block, a state, 0 if shared. */
+std::size_t piece_bytes(const LayerFormat& format);
+/** The first block that a token at `position` or later sees. */
+std::size_t first_visible_block(const kernels::KvFormat& format, int position);
 
 /** What one more token costs over all layers when `length` are there: a layer
  * whose window is full costs nothing more. */
@@ -56,9 +63,24 @@ class BlockPool {
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
 
-  /** Zeroed memory. Throws Exhausted, with used, asked and cap. */
+  /** Zeroed memory with one owner. Throws Exhausted, with used, asked and
+   * cap. */
   std::byte* allocate(std::size_t bytes);
+  /** One owner more, who releases too. Nobody writes to a shared block. */
+  void share(std::byte* block);
+  /** One owner less; the last one gives the memory back. */
   void release(std::byte* block, std::size_t bytes);
+  bool is_shared(std::byte* block) const {
+    return more_owners_.contains(block);
+  }
+
+  /** Whether `bytes` more fit under the cap, if need be by reclaiming. */
+  bool make_room(std::size_t bytes);
+  /** Who keeps memory that nobody waits for: each call gives some of it back,
+   * or says false when none is left. */
+  void set_reclaimer(std::function<bool()> reclaim_some) {
+    reclaim_some_ = std::move(reclaim_some);
+  }
 
   std::size_t used_bytes() const {
     return used_;
@@ -75,6 +97,8 @@ class BlockPool {
   std::size_t used_ = 0;
   std::size_t free_bytes_ = 0; // held in free_; used_ + this <= max_bytes_
   std::vector<std::pair<std::size_t, std::vector<std::byte*>>> free_;
+  std::unordered_map<std::byte*, int> more_owners_; // beyond the first
+  std::function<bool()> reclaim_some_;
 };
 
 /**
@@ -98,6 +122,15 @@ class Sequence {
   void reserve(int n_tokens);
   /** Gives back the blocks that every later token's window hides. */
   void commit(int n_tokens);
+  /** Makes another sequence's first n_tokens, whole blocks, the past of this
+   * empty one: shares `blocks` (per layer, null where hidden) and copies the
+   * states. */
+  void resume(
+      int n_tokens,
+      const std::vector<std::vector<std::byte*>>& blocks,
+      const Sequence* states);
+  /** From a sequence with the same recurrent layers. */
+  void copy_states(const Sequence& from);
 
   const LayerFormat& format(int layer) const {
     return layers_[layer];
