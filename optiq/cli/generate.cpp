@@ -193,6 +193,7 @@ void run_generate(const GenerateFlags& flags) {
       {.max_tokens = flags.max_tokens,
        .sampler = sampler,
        .stop_ids = generate::stop_ids(directory, *tokenizer),
+       .share_prefixes = false, // with whom? the process answers one prompt
        .cancel = &interrupt.flag()},
       [&](std::size_t, std::int32_t token) {
         if (stream.first_token == start) {

@@ -34,7 +34,8 @@ Engine::Engine(
     : model_(std::move(model)),
       options_(options),
       layout_(model_->cache_layout(models::kv_dtype(options_.compute))),
-      pool_(std::make_shared<cache::BlockPool>(options_.max_cache_bytes)) {
+      pool_(std::make_shared<cache::BlockPool>(options_.max_cache_bytes)),
+      prefixes_(pool_, layout_) {
   if (options_.prefill_chunk < 1) {
     fail(
         ErrorKind::InvalidInput,
@@ -45,6 +46,21 @@ Engine::Engine(
 
 std::unique_ptr<cache::Sequence> Engine::new_sequence() const {
   return std::make_unique<cache::Sequence>(pool_, layout_);
+}
+
+std::unique_ptr<cache::Sequence> Engine::resume(
+    std::span<const std::int32_t> prompt,
+    std::string_view key) {
+  auto sequence = new_sequence();
+  prefixes_.resume(key, prompt, *sequence);
+  return sequence;
+}
+
+void Engine::keep_prefix(
+    std::span<const std::int32_t> tokens,
+    const cache::Sequence& sequence,
+    std::string_view key) {
+  prefixes_.insert(key, tokens, sequence);
 }
 
 mx::array Engine::run(std::span<const Work> work, int n_logits) {

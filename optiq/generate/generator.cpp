@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "optiq/base/error.h"
+#include "optiq/generate/shared_beginnings.h"
 #include "optiq/io/array.h"
 
 namespace optiq::generate {
@@ -11,9 +12,11 @@ namespace {
 /** A prompt that is being completed. */
 struct Running {
   std::size_t prompt = 0; // index into the caller's list
-  std::unique_ptr<cache::Sequence> sequence;
   Sampler sampler;
+  std::unique_ptr<cache::Sequence> sequence; // null until its first forward
   std::size_t prefilled = 0; // prompt tokens that the sequence holds
+  /** Lengths at which its prefix is kept, ascending, those to come. */
+  std::vector<std::size_t> borders;
   Completion completion;
   bool done = false;
 };
@@ -49,7 +52,7 @@ class BatchRun {
  public:
   BatchRun(
       Engine& engine,
-      std::span<const std::span<const std::int32_t>> prompts,
+      Prompts prompts,
       const GenerateOptions& options,
       int batch,
       const DoneSink& on_done,
@@ -60,7 +63,12 @@ class BatchRun {
         batch_(static_cast<std::size_t>(batch)),
         on_done_(on_done),
         on_token_(on_token),
-        results_(prompts.size()) {}
+        results_(prompts.size()) {
+    if (options.share_prefixes) {
+      shared_ = shared_beginnings(prompts);
+      pauses_at_borders_ = cache::needs_border(engine.prefixes().layers());
+    }
+  }
 
   std::vector<Completion> run() {
     while (next_ < prompts_.size() || !running_.empty()) {
@@ -82,10 +90,65 @@ class BatchRun {
       sampler.seed += next_;
       running_.push_back(
           {.prompt = next_,
-           .sequence = engine_.new_sequence(),
            .sampler = Sampler(sampler),
+           .sequence = nullptr,
+           .borders = {},
            .completion = {}});
       ++next_;
+    }
+  }
+
+  /** Whether another one is prefilling what this one has in common with it, up
+   * to where that is kept. */
+  bool waits(const Running& r) const {
+    return options_.share_prefixes &&
+        std::any_of(running_.begin(), running_.end(), [&](const Running& o) {
+             return o.sequence != nullptr && !o.borders.empty() &&
+                 common_length(prompts_[o.prompt], prompts_[r.prompt]) >=
+                 o.borders.front();
+           });
+  }
+
+  void start(Running& r) {
+    const auto prompt = prompts_[r.prompt];
+    if (!options_.share_prefixes) {
+      r.sequence = engine_.new_sequence();
+      return;
+    }
+    r.sequence = engine_.resume(prompt);
+    r.prefilled = static_cast<std::size_t>(r.sequence->length());
+    const std::size_t shared = std::min(shared_[r.prompt], prompt.size() - 1) /
+        kernels::kKvBlockTokens * kernels::kKvBlockTokens;
+    if (shared > r.prefilled) {
+      r.borders.push_back(shared);
+    }
+    const int end = cache::border_to_keep(
+        engine_.prefixes().layers(),
+        static_cast<int>(std::max(shared, r.prefilled)),
+        static_cast<int>(prompt.size()));
+    if (end > 0) {
+      r.borders.push_back(static_cast<std::size_t>(end));
+    }
+  }
+
+  /** The next tokens of a prompt, at most `budget`. */
+  std::span<const std::int32_t> next_chunk(const Running& r, std::size_t budget)
+      const {
+    const auto prompt = prompts_[r.prompt];
+    const std::size_t stop = pauses_at_borders_ && !r.borders.empty()
+        ? r.borders.front()
+        : prompt.size();
+    return prompt.subspan(r.prefilled, std::min(budget, stop - r.prefilled));
+  }
+
+  void keep_prefix(Running& r) {
+    bool reached = false;
+    while (!r.borders.empty() && r.borders.front() <= r.prefilled) {
+      r.borders.erase(r.borders.begin());
+      reached = true;
+    }
+    if (reached) {
+      engine_.keep_prefix(prompts_[r.prompt].first(r.prefilled), *r.sequence);
     }
   }
 
@@ -96,13 +159,17 @@ class BatchRun {
     std::vector<Running*> workers;
     auto budget = static_cast<std::size_t>(engine_.options().prefill_chunk);
     for (Running& r : running_) {
-      const auto prompt = prompts_[r.prompt];
       std::span<const std::int32_t> tokens;
-      if (r.prefilled == prompt.size()) {
+      if (r.prefilled == prompts_[r.prompt].size()) {
         tokens = {&r.completion.tokens.back(), 1};
       } else {
-        tokens = prompt.subspan(
-            r.prefilled, std::min(budget, prompt.size() - r.prefilled));
+        if (r.sequence == nullptr) {
+          if (budget == 0 || waits(r)) {
+            continue;
+          }
+          start(r);
+        }
+        tokens = next_chunk(r, budget);
         budget -= tokens.size();
         r.prefilled += tokens.size();
       }
@@ -114,6 +181,7 @@ class BatchRun {
     const mx::array logits = engine_.step(work);
     const auto vocab = static_cast<std::size_t>(logits.shape(1));
     for (std::size_t i = 0; i < workers.size(); ++i) {
+      keep_prefix(*workers[i]);
       if (workers[i]->prefilled == prompts_[workers[i]->prompt].size()) {
         take_token(*workers[i], io::floats(logits).subspan(i * vocab, vocab));
       }
@@ -163,11 +231,13 @@ class BatchRun {
   }
 
   Engine& engine_;
-  std::span<const std::span<const std::int32_t>> prompts_;
+  Prompts prompts_;
   const GenerateOptions& options_;
   std::size_t batch_;
   const DoneSink& on_done_;
   const TokenSink& on_token_;
+  std::vector<std::size_t> shared_; // by prompt; empty without sharing
+  bool pauses_at_borders_ = false;
   std::vector<Completion> results_;
   std::vector<Running> running_;
   std::size_t next_ = 0; // first prompt that has not been admitted

@@ -6,8 +6,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "optiq/cache/prefix_tree.h"
 #include "optiq/generate/sampler.h"
 #include "optiq/models/model.h"
 
@@ -21,7 +23,8 @@ struct EngineOptions {
   std::size_t max_cache_bytes = std::size_t{4} << 30;
 };
 
-/** Runs sequences of one model: owns their block pool. One thread at a time. */
+/** Runs sequences of one model: owns their block pool and the prefixes kept in
+ * it. One thread at a time. */
 class Engine {
  public:
   Engine(std::shared_ptr<const models::Model> model, EngineOptions options);
@@ -33,6 +36,23 @@ class Engine {
     return options_;
   }
   std::unique_ptr<cache::Sequence> new_sequence() const;
+
+  /** A sequence that holds the longest prefix of the prompt that was kept under
+   * this key, at least the last token short. The key is what separates users
+   * who must not share: a tenant, an adapter. Throws Exhausted. */
+  std::unique_ptr<cache::Sequence> resume(
+      std::span<const std::int32_t> prompt,
+      std::string_view key = {});
+  /** Keeps a sequence's prefix for prompts that begin with its tokens, until
+   * others need the memory. What can be kept, and where a prefill should pause
+   * for it, cache/prefix_tree.h says. */
+  void keep_prefix(
+      std::span<const std::int32_t> tokens,
+      const cache::Sequence& sequence,
+      std::string_view key = {});
+  const cache::PrefixTree& prefixes() const {
+    return prefixes_;
+  }
 
   /** Appends tokens to a sequence; logits of its last `n_logits` rows,
    * [n_logits, vocab_size]. Prefills in chunks. */
@@ -57,6 +77,7 @@ class Engine {
   EngineOptions options_;
   std::vector<cache::LayerFormat> layout_;
   std::shared_ptr<cache::BlockPool> pool_;
+  cache::PrefixTree prefixes_;
 };
 
 /** What ended a completion. */
@@ -66,6 +87,9 @@ struct GenerateOptions {
   int max_tokens = 256;
   SamplerOptions sampler;
   std::vector<std::int32_t> stop_ids;
+  /** Prefills once what prompts of this call, or an earlier one of the engine,
+   * have in common at their beginning. Changes no bit of the logits. */
+  bool share_prefixes = true;
   /** Checked before every step; true ends all completions (Cancelled). */
   const std::atomic<bool>* cancel = nullptr;
 };
