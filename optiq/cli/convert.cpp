@@ -17,7 +17,6 @@
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/progress.h"
-#include "optiq/io/hub_cache.h"
 
 namespace optiq::cli {
 namespace {
@@ -36,19 +35,6 @@ struct ConvertFlags {
   std::optional<int> bits;
   quant::ConvertOptions options;
 };
-
-std::string default_output(const fs::path& source) {
-  if (const auto repo = io::repo_of_snapshot(source)) {
-    return (fs::path("optiq_output") / fs::path(*repo).filename()).string();
-  }
-  const fs::path path = fs::weakly_canonical(source);
-  fs::path name =
-      path.has_filename() ? path.filename() : path.parent_path().filename();
-  if (name.extension() == ".gguf") {
-    name = name.stem();
-  }
-  return (fs::path("optiq_output") / name).string();
-}
 
 quant::ConvertOptions to_options(const ConvertFlags& flags) {
   quant::ConvertOptions options = flags.options;
@@ -72,8 +58,9 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   }
   options.source =
       find_model(flags.source, parse_progress_mode(flags.progress));
-  options.output =
-      flags.output.empty() ? default_output(options.source) : flags.output;
+  options.output = flags.output.empty()
+      ? "optiq_output/" + name_of_model(options.source)
+      : flags.output;
   return options;
 }
 

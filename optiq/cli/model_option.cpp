@@ -5,6 +5,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
+#include "optiq/io/hub_cache.h"
 
 namespace optiq::cli {
 namespace {
@@ -80,6 +81,17 @@ std::filesystem::path find_model(const std::string& model, ProgressMode mode) {
                return io::resolve_model(model, io::hub_settings(), sink);
              })
       .path;
+}
+
+std::string name_of_model(const std::filesystem::path& model) {
+  if (const auto repo = io::repo_of_snapshot(model)) {
+    return std::filesystem::path(*repo).filename().string();
+  }
+  // "dir/" and "." have no file name of their own.
+  const auto path = std::filesystem::weakly_canonical(model);
+  const auto name =
+      path.has_filename() ? path.filename() : path.parent_path().filename();
+  return (name.extension() == ".gguf" ? name.stem() : name).string();
 }
 
 io::ResolvedModel fetch_showing(const io::HubId& id, ProgressMode mode) {

@@ -29,6 +29,10 @@ std::filesystem::path find_model(
     const std::string& model,
     ProgressMode mode = ProgressMode::Auto);
 
+/** What a result made from a model is called: the name of its repository on
+ * the hub, of its directory, or of its file. */
+std::string name_of_model(const std::filesystem::path& model);
+
 /** Fetches what is missing of a model of the hub. Progress and notices go to
  * stderr. */
 io::ResolvedModel fetch_showing(const io::HubId& id, ProgressMode mode);

@@ -306,7 +306,7 @@ class Conversion {
     require_ram(
         source_.loaded_bytes() + bytes, "the weights and measuring with them");
     const std::string key = key_of(calibration, options);
-    const auto journal = open_journal(key);
+    const auto journal = open_sensitivity_journal(key, result_.notices);
     set_sensitivity(
         calibration,
         key,
@@ -365,25 +365,6 @@ class Conversion {
       const SensitivityOptions& options) const {
     return sensitivity_key(
         source_, calibration.hash, options.group_size, options.compute);
-  }
-
-  // A cache that may not be written costs only the resuming.
-  std::unique_ptr<SensitivityJournal> open_journal(const std::string& key) {
-    const fs::path path = sensitivity_journal_path(key);
-    std::string reason = "neither OPTIQ_CACHE_DIR nor HOME is set";
-    if (!path.empty()) {
-      try {
-        return std::make_unique<SensitivityJournal>(path, key);
-      } catch (const Error& e) {
-        if (e.kind() != ErrorKind::Denied) {
-          throw;
-        }
-        reason = e.what();
-      }
-    }
-    result_.notices.push_back(
-        "the measurement is not kept and cannot be resumed: " + reason);
-    return std::make_unique<SensitivityJournal>();
   }
 
   WeightSource weight_source() const {

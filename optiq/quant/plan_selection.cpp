@@ -70,6 +70,45 @@ double mean_log_ratio(
 
 } // namespace
 
+Selection select_model(
+    const models::Model& reference,
+    const Calibration& calibration,
+    std::span<const ModelMaker> makers,
+    kernels::Compute compute,
+    const ProgressSink& progress) {
+  std::uint64_t done = 0;
+  const auto report = [&](const std::string& detail) {
+    if (progress) {
+      progress({"selection", done, makers.size(), detail});
+    }
+  };
+  const eval::KlReference judge(
+      reference, calibration.chunks, {.compute = compute}, true);
+  Selection selection;
+  std::vector<std::vector<double>> chunk_kl;
+  for (const ModelMaker& make : makers) {
+    report("whole model");
+    const artifacts::KlScores scores = judge.compare(*make());
+    if (!std::isfinite(scores.mean_kl)) {
+      fail(
+          ErrorKind::Corrupt,
+          "[select_model] the KL of the quantized model is {}, expected a "
+          "number. Does the model hold NaN or infinite weights?",
+          scores.mean_kl);
+    }
+    selection.kl.push_back(scores.mean_kl);
+    chunk_kl.push_back(scores.row_kl);
+    ++done;
+  }
+  report("");
+  for (std::size_t i = 1; i < chunk_kl.size(); ++i) {
+    if (mean_log_ratio(chunk_kl[i], chunk_kl[selection.best]) < 0) {
+      selection.best = i;
+    }
+  }
+  return selection;
+}
+
 artifacts::Plan select_plan(
     const models::Model& reference,
     const WeightSource& weight_of,
@@ -79,39 +118,17 @@ artifacts::Plan select_plan(
     kernels::Compute compute,
     const ProgressSink& progress) {
   keep_first_of_equals(plans);
-  std::uint64_t done = 0;
-  const auto report = [&](const std::string& detail) {
-    if (progress) {
-      progress({"selection", done, plans.size(), detail});
-    }
-  };
-  const eval::KlReference judge(
-      reference, calibration.chunks, {.compute = compute}, true);
-  std::vector<std::vector<double>> chunk_kl;
-  for (artifacts::Plan& plan : plans) {
-    report("whole model");
-    const auto model =
-        quantize_model(reference, weight_of, release, plan.layers);
-    const artifacts::KlScores scores = judge.compare(*model);
-    plan.measured_kl = scores.mean_kl;
-    if (!std::isfinite(scores.mean_kl)) {
-      fail(
-          ErrorKind::Corrupt,
-          "[select_plan] the KL of the quantized model is {}, expected a "
-          "number. Does the model hold NaN or infinite weights?",
-          scores.mean_kl);
-    }
-    chunk_kl.push_back(scores.row_kl);
-    ++done;
+  std::vector<ModelMaker> makers;
+  for (const artifacts::Plan& plan : plans) {
+    makers.emplace_back([&] {
+      return quantize_model(reference, weight_of, release, plan.layers);
+    });
   }
-  report("");
-  std::size_t best = 0;
-  for (std::size_t i = 1; i < plans.size(); ++i) {
-    if (mean_log_ratio(chunk_kl[i], chunk_kl[best]) < 0) {
-      best = i;
-    }
-  }
-  return plans[best];
+  const Selection selection =
+      select_model(reference, calibration, makers, compute, progress);
+  artifacts::Plan best = std::move(plans[selection.best]);
+  best.measured_kl = selection.kl[selection.best];
+  return best;
 }
 
 } // namespace optiq::quant

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,27 @@
 
 namespace optiq::quant {
 
+/** Makes one changed model, which is let go once it is measured. */
+using ModelMaker = std::function<std::unique_ptr<models::Model>()>;
+
+struct Selection {
+  std::size_t best = 0;
+  std::vector<double> kl; // mean over tokens, per model
+};
+
+/**
+ * The model with the least KL(reference || model) on the calibration text, as
+ * the geometric mean over chunks; ties go to the earlier one. Throws Corrupt
+ * when a KL is not a number. Reports stage "selection". One changed model at a
+ * time is in memory, and the reference's final hidden states.
+ */
+Selection select_model(
+    const models::Model& reference,
+    const Calibration& calibration,
+    std::span<const ModelMaker> makers,
+    kernels::Compute compute,
+    const ProgressSink& progress);
+
 /** Weights of the size prior (PlanOptions::prior_weight) that are tried. */
 inline constexpr double kPriorWeights[] =
     {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0};
@@ -19,14 +42,8 @@ inline constexpr double kPriorWeights[] =
 /** Tells that a module's weight will not be read for a while. */
 using WeightRelease = std::function<void(const std::string& module)>;
 
-/**
- * The plan whose whole quantized model has the least KL(reference ||
- * quantized) on the calibration text, as the geometric mean over chunks; with
- * its mean KL over tokens as measured_kl. Plans of equal widths are measured
- * once; ties go to the earlier plan. Throws
- * Corrupt when a KL is not a number. Reports stage "selection". One quantized
- * model at a time is in memory, and the reference's head.
- */
+/** The plan that select_model takes, with its mean KL over tokens as
+ * measured_kl. Plans of equal widths are measured once. */
 artifacts::Plan select_plan(
     const models::Model& reference,
     const WeightSource& weight_of,

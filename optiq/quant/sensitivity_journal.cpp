@@ -237,4 +237,24 @@ fs::path sensitivity_journal_path(const std::string& key) {
   return cache.empty() ? fs::path() : cache / "sensitivity" / (key + ".jsonl");
 }
 
+std::unique_ptr<SensitivityJournal> open_sensitivity_journal(
+    const std::string& key,
+    std::vector<std::string>& notices) {
+  const fs::path path = sensitivity_journal_path(key);
+  std::string reason = "neither OPTIQ_CACHE_DIR nor HOME is set";
+  if (!path.empty()) {
+    try {
+      return std::make_unique<SensitivityJournal>(path, key);
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::Denied) {
+        throw;
+      }
+      reason = e.what();
+    }
+  }
+  notices.push_back(
+      "the measurement is not kept and cannot be resumed: " + reason);
+  return std::make_unique<SensitivityJournal>();
+}
+
 } // namespace optiq::quant

@@ -2,9 +2,11 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "optiq/io/model_directory.h"
 #include "optiq/kernels/kernels.h"
@@ -64,5 +66,11 @@ std::string sensitivity_key(
 /** <cache>/sensitivity/<key>.jsonl, where <cache> is $OPTIQ_CACHE_DIR,
  * $XDG_CACHE_HOME/optiq or $HOME/.cache/optiq; empty when none is set. */
 std::filesystem::path sensitivity_journal_path(const std::string& key);
+
+/** The journal at that path; one in memory, with a notice, where it may not be
+ * written: that costs only the resuming. */
+std::unique_ptr<SensitivityJournal> open_sensitivity_journal(
+    const std::string& key,
+    std::vector<std::string>& notices);
 
 } // namespace optiq::quant
