@@ -179,6 +179,31 @@ KvConfig read_kv_config(const std::filesystem::path& file) {
   return kv_config_from_json(read_json_file(file), file.string());
 }
 
+std::optional<KvCost> measured_cost(
+    const KvLayer& layer,
+    const KvLayerSensitivity& sensitivity) {
+  const auto find = [&](double key_bits,
+                        double value_bits) -> const KvCandidate* {
+    for (const KvCandidate& c : sensitivity.candidates) {
+      if (c.method == layer.method && c.key_bits == key_bits &&
+          c.value_bits == value_bits) {
+        return &c;
+      }
+    }
+    return nullptr;
+  };
+  if (const auto* both = find(layer.key_bits, layer.value_bits)) {
+    return KvCost{both->kl, both->bytes_per_token};
+  }
+  const auto* keys = find(layer.key_bits, 0);
+  const auto* values = find(0, layer.value_bits);
+  if (keys == nullptr || values == nullptr) {
+    return std::nullopt;
+  }
+  return KvCost{
+      keys->kl + values->kl, keys->bytes_per_token + values->bytes_per_token};
+}
+
 Json to_json(const std::vector<KvLayerSensitivity>& layers) {
   Json list = Json::array();
   for (const KvLayerSensitivity& layer : layers) {

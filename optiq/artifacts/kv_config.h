@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,18 @@ struct KvLayerSensitivity {
   int head_dim = 0;
   std::vector<KvCandidate> candidates;
 };
+
+/** What a cache costs by a measurement. */
+struct KvCost {
+  double kl = 0; // of this layer alone; of sides measured alone, their sum
+  double bytes_per_token = 0;
+};
+
+/** Of a layer's cache: of the candidate with its method and widths, or of its
+ * two sides; nothing where they were not measured. */
+std::optional<KvCost> measured_cost(
+    const KvLayer& layer,
+    const KvLayerSensitivity& sensitivity);
 
 Json to_json(const std::vector<KvLayerSensitivity>& layers);
 std::vector<KvLayerSensitivity> kv_sensitivity_from_json(

@@ -5,10 +5,17 @@
 #include <vector>
 
 #include "optiq/artifacts/eval_result.h"
+#include "optiq/artifacts/kv_config.h"
 #include "optiq/artifacts/metadata.h"
 #include "optiq/artifacts/model_map.h"
 
 namespace optiq::report {
+
+/** What optiq kv-cache wrote. */
+struct KvChoice {
+  artifacts::KvConfig config;
+  std::vector<artifacts::KvLayerSensitivity> sensitivity; // may be empty
+};
 
 /** What is known of a model; only the map is always there. */
 struct ReportInput {
@@ -16,10 +23,12 @@ struct ReportInput {
   std::optional<artifacts::Metadata> metadata;
   std::optional<artifacts::Sensitivity> sensitivity;
   std::vector<artifacts::EvalResult> evals;
+  std::optional<KvChoice> kv;
 };
 
 /** One HTML page that needs no other file and no script: header, bit map,
- * sensitivity plot, size breakdown, results. It is well-formed XML too. */
+ * sensitivity plot, size breakdown, K/V cache, results. It is well-formed XML
+ * too. */
 std::string render_report(const ReportInput& input);
 
 } // namespace optiq::report

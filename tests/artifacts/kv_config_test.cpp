@@ -81,5 +81,28 @@ TEST(KvSensitivity, SurvivesWritingAndReading) {
   EXPECT_EQ(to_json(kv_sensitivity_from_json(json, "memory")), json);
 }
 
+TEST(KvSensitivity, ACacheCostsItsCandidateOrItsTwoSides) {
+  KvLayerSensitivity layer;
+  layer.candidates = {
+      {.key_bits = 4, .value_bits = 4, .kl = 1, .bytes_per_token = 10},
+      {.key_bits = 4, .value_bits = 0, .kl = 2, .bytes_per_token = 5},
+      {.key_bits = 0, .value_bits = 2, .kl = 4, .bytes_per_token = 3}};
+  const auto cost = [&](KvMethod method, double key_bits, double value_bits) {
+    return measured_cost(
+        {.method = method, .key_bits = key_bits, .value_bits = value_bits},
+        layer);
+  };
+  const auto both = cost(KvMethod::Affine, 4, 4);
+  ASSERT_TRUE(both.has_value());
+  EXPECT_EQ(both->kl, 1);
+  EXPECT_EQ(both->bytes_per_token, 10);
+  const auto sides = cost(KvMethod::Affine, 4, 2);
+  ASSERT_TRUE(sides.has_value());
+  EXPECT_EQ(sides->kl, 6);
+  EXPECT_EQ(sides->bytes_per_token, 8);
+  EXPECT_FALSE(cost(KvMethod::Affine, 2, 4).has_value());
+  EXPECT_FALSE(cost(KvMethod::Turbo, 4, 4).has_value());
+}
+
 } // namespace
 } // namespace optiq::artifacts
