@@ -40,6 +40,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("optiq ") + optiq::kVersion);
   app.require_subcommand(1);
   optiq::cli::add_convert_command(app);
+  optiq::cli::add_kv_cache_command(app);
   optiq::cli::add_generate_command(app);
   optiq::cli::add_eval_command(app);
   optiq::cli::add_bench_command(app);

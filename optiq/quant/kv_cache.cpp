@@ -1,0 +1,154 @@
+#include "optiq/quant/kv_cache.h"
+
+#include <fmt/format.h>
+
+#include "optiq/base/error.h"
+#include "optiq/base/file.h"
+#include "optiq/base/system.h"
+
+namespace optiq::quant {
+namespace {
+
+namespace fs = std::filesystem;
+using kernels::kKvBlockTokens;
+
+constexpr const char* kConfigFile = "kv_config.json";
+constexpr const char* kSensitivityFile = "kv_sensitivity.json";
+
+// Nothing of the user's may be lost.
+void check_output(const fs::path& output, bool overwrite) {
+  if (!fs::exists(output)) {
+    return;
+  }
+  if (!overwrite) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] {}: exists already, expected a new folder. Choose another "
+        "-o, or pass --overwrite to replace it.",
+        output.string());
+  }
+  if (!fs::is_directory(output)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] {}: found a file, expected a folder. Choose another -o.",
+        output.string());
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(output)) {
+    const std::string name = entry.path().filename().string();
+    if (name != kConfigFile && name != kSensitivityFile) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[kv-cache] {}: found '{}', expected {} and {} alone in a folder "
+          "that --overwrite replaces. Choose another -o.",
+          output.string(),
+          name,
+          kConfigFile,
+          kSensitivityFile);
+    }
+  }
+}
+
+void write_files(
+    const KvCacheResult& result,
+    const fs::path& output,
+    bool overwrite) {
+  StagedDirectory staged(output, overwrite);
+  write_file_atomically(
+      staged.path() / kConfigFile,
+      artifacts::dump_json(
+          artifacts::to_json(artifacts::KvConfig{result.plan.layers}), 2));
+  write_file_atomically(
+      staged.path() / kSensitivityFile,
+      artifacts::dump_json(artifacts::to_json(result.sensitivity), 2));
+  staged.publish();
+}
+
+Calibration make_calibration(
+    const std::shared_ptr<const models::Model>& model,
+    const io::ModelDirectory& directory,
+    const CalibrationOptions& options,
+    const ProgressSink& progress) {
+  const int longest = model->info().max_positions;
+  if (options.chunk_tokens < 2 || options.chunk_tokens > longest) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] --seq-len: found {}, expected 2 to {} tokens, which is "
+        "the model's context.",
+        options.chunk_tokens,
+        longest);
+  }
+  const CalibrationEncoder encoder = make_calibration_encoder(directory);
+  if (options.source != "self") {
+    return load_calibration(options, encoder);
+  }
+  generate::Engine engine(model, {.compute = kernels::Compute::Exact});
+  return sample_calibration(options, encoder, engine, progress);
+}
+
+void add_sizes(
+    const std::vector<KvLayerOffers>& layers,
+    KvCacheResult& result) {
+  std::string kept;
+  for (const KvLayerOffers& layer : layers) {
+    const double dense =
+        static_cast<double>(layer.dense_bytes) / kKvBlockTokens;
+    if (layer.offers.empty()) {
+      result.kept_bytes_per_token += dense;
+      kept += (kept.empty() ? "" : ", ") + std::to_string(layer.layer_idx);
+    } else {
+      result.dense_bytes_per_token += dense;
+      result.values_per_token +=
+          std::uint64_t{2} * layer.n_kv_heads * layer.head_dim;
+    }
+  }
+  result.plan_bytes_per_token =
+      static_cast<double>(result.plan.block_bytes) / kKvBlockTokens;
+  if (!kept.empty()) {
+    result.notices.push_back(fmt::format(
+        "the caches of layers {} stay bf16: {}", kept, layers.back().refusal));
+  }
+}
+
+} // namespace
+
+KvCacheResult choose_kv_cache(
+    const std::shared_ptr<const models::Model>& model,
+    const io::ModelDirectory& directory,
+    KvCacheOptions options,
+    const ProgressSink& progress) {
+  check_output(options.output, options.overwrite);
+  validate(options.search);
+  const KvSearch& search = options.search;
+  const std::vector<KvLayerOffers> layers = kv_offers(model, search);
+  const std::uint64_t budget = kv_budget(layers, search, options.target);
+
+  const Calibration calibration =
+      make_calibration(model, directory, options.calibration, progress);
+  KvCacheResult result;
+  result.notices = calibration.notices;
+  result.calibration_hash = calibration.hash;
+  const ProbeOptions probing;
+  require_ram(
+      kv_sensitivity_bytes(model, layers, calibration, search, probing),
+      "measuring the K/V cache");
+  const auto journal = open_sensitivity_journal(
+      sensitivity_key(
+          directory, calibration.hash, search.group_size, probing.compute),
+      result.notices);
+  const std::vector<KvMeasured> measured = measure_kv_sensitivity(
+      model, layers, calibration, search, probing, *journal, progress);
+  result.plan = select_kv_plan(
+      model,
+      calibration,
+      make_kv_plans(layers, measured, search, budget),
+      probing.compute,
+      progress);
+  for (const KvMeasured& m : measured) {
+    result.sensitivity.push_back(m.layer);
+  }
+  add_sizes(layers, result);
+  write_files(result, options.output, options.overwrite);
+  return result;
+}
+
+} // namespace optiq::quant

@@ -1,0 +1,372 @@
+#include "optiq/quant/kv_sensitivity.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "optiq/base/error.h"
+#include "optiq/models/kv_model.h"
+
+namespace optiq::quant {
+namespace mx = mlx::core;
+
+namespace {
+
+using artifacts::KvMethod;
+
+// Below this no cache has changed anything: KL of a cache that is quantized is
+// orders of magnitude above the rounding of its own sum.
+constexpr double kLeastKl = 1e-9;
+
+// The layer's offer of a method at a width; the reason where there is none.
+std::optional<KvOffer> find_offer(
+    const std::shared_ptr<const models::Model>& model,
+    const KvSearch& search,
+    KvLayerOffers& layer,
+    KvMethod method,
+    double bits) {
+  const int idx = layer.layer_idx;
+  // Keys alone and values alone: what a side adds to the dense other side.
+  const auto block_bytes = [&](double key_bits, double value_bits) {
+    const artifacts::KvLayer kv =
+        kv_layer(search, idx, method, key_bits, value_bits);
+    const auto layout =
+        models::with_kv(model, {kv})->cache_layout(mx::bfloat16);
+    return std::get<kernels::KvFormat>(layout[idx]).block_bytes();
+  };
+  try {
+    const std::uint64_t dense_side = layer.dense_bytes / 2;
+    return KvOffer{
+        .method = method,
+        .bits = bits,
+        .key_bytes = block_bytes(bits, 0) - dense_side,
+        .value_bytes = block_bytes(0, bits) - dense_side};
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::Unsupported) {
+      throw;
+    }
+    layer.refusal = error.what();
+    return std::nullopt;
+  }
+}
+
+void require_every_width(
+    const std::vector<KvLayerOffers>& layers,
+    const KvSearch& search) {
+  for (const double bits : search.candidate_bits) {
+    const bool offered =
+        std::any_of(layers.begin(), layers.end(), [&](const auto& layer) {
+          return std::any_of(
+              layer.offers.begin(), layer.offers.end(), [&](const auto& offer) {
+                return offer.bits == bits;
+              });
+        });
+    if (!offered) {
+      std::string names;
+      for (const KvMethod method : search.methods) {
+        names += (names.empty() ? "" : " and ") + std::string(name_of(method));
+      }
+      fail(
+          ErrorKind::Unsupported,
+          "[kv-cache] --candidate-bits: found {}, which {} cannot have in this "
+          "model, expected affine at 2, 3, 4, 5, 6 or 8 bits or turbo at 1, 2, "
+          "2.5, 3, 3.5, 4 or 5. The last reason: {}",
+          bits,
+          names,
+          layers.back().refusal);
+    }
+  }
+}
+
+/** The sides that a probe quantizes. */
+enum class Sides { Both, Keys, Values };
+
+std::vector<Sides> sides_of(const KvSearch& search) {
+  return search.split ? std::vector{Sides::Keys, Sides::Values}
+                      : std::vector{Sides::Both};
+}
+
+// One way to quantize one layer, and where its KL stands in the journal.
+struct KvVariant {
+  const KvOffer* offer = nullptr;
+  Sides sides = Sides::Both;
+  std::string probe;
+  int id = 0; // Variant::bits
+
+  double key_bits() const {
+    return sides == Sides::Values ? 0 : offer->bits;
+  }
+  double value_bits() const {
+    return sides == Sides::Keys ? 0 : offer->bits;
+  }
+};
+
+// Everything but the width, the group size and the model, on which the
+// journal's entries depend.
+std::string probe_name(
+    const KvLayerOffers& layer,
+    const KvSearch& search,
+    KvMethod method,
+    Sides sides) {
+  const char* what = sides == Sides::Both ? "kv"
+      : sides == Sides::Keys              ? "k"
+                                          : "v";
+  std::string name =
+      fmt::format("{} {} {}", layer.layer_name, what, name_of(method));
+  if (method == KvMethod::Turbo) {
+    name += fmt::format(" {} {}", name_of(search.rotation), search.seed);
+  }
+  return name;
+}
+
+// 4 of 4 bits, 25 of 2.5.
+int width_id(double bits) {
+  return static_cast<int>(bits == std::floor(bits) ? bits : 10 * bits);
+}
+
+std::vector<KvVariant> variants_of(
+    const KvLayerOffers& layer,
+    const KvSearch& search) {
+  std::vector<KvVariant> variants;
+  for (const Sides sides : sides_of(search)) {
+    for (const KvOffer& offer : layer.offers) {
+      variants.push_back(
+          {&offer,
+           sides,
+           probe_name(layer, search, offer.method, sides),
+           width_id(offer.bits)});
+    }
+  }
+  return variants;
+}
+
+std::vector<Probe> make_probes(
+    const std::shared_ptr<const models::Model>& model,
+    const std::vector<KvLayerOffers>& layers,
+    const KvSearch& search) {
+  std::vector<Probe> probes;
+  for (const KvLayerOffers& layer : layers) {
+    const int idx = layer.layer_idx;
+    for (const KvVariant& v : variants_of(layer, search)) {
+      if (probes.empty() || probes.back().name != v.probe) {
+        probes.push_back({.name = v.probe, .first_layer = idx, .variants = {}});
+      }
+      const artifacts::KvLayer kv =
+          kv_layer(search, idx, v.offer->method, v.key_bits(), v.value_bits());
+      probes.back().variants.push_back(
+          {.bits = v.id,
+           .bytes = 0, // weights are shared, caches are made per forward
+           .make = [model, kv] { return models::with_kv(model, {kv}); }});
+    }
+  }
+  return probes;
+}
+
+// Mean KL of each chunk over the layers at the narrowest width of the first
+// method, which says how fragile the chunk's text is.
+std::vector<double> chunk_scales(
+    const std::vector<KvLayerOffers>& layers,
+    const Calibration& calibration,
+    const KvSearch& search,
+    const SensitivityJournal& journal) {
+  std::vector<double> scales(calibration.chunks.size(), 0.0);
+  double n_layers = 0;
+  for (const KvLayerOffers& layer : layers) {
+    if (layer.offers.empty()) {
+      continue;
+    }
+    ++n_layers;
+    for (const KvVariant& v : variants_of(layer, search)) {
+      for (std::size_t c = 0;
+           v.offer == &layer.offers.front() && c < scales.size();
+           ++c) {
+        scales[c] += journal.at(v.probe, v.id, static_cast<int>(c));
+      }
+    }
+  }
+  for (double& scale : scales) {
+    scale /= n_layers;
+  }
+  return scales;
+}
+
+double mean_relative_kl(
+    const SensitivityJournal& journal,
+    const KvVariant& variant,
+    const std::vector<double>& scales) {
+  double sum = 0;
+  for (std::size_t c = 0; c < scales.size(); ++c) {
+    if (scales[c] > 0) {
+      sum += journal.at(variant.probe, variant.id, static_cast<int>(c)) /
+          scales[c];
+    }
+  }
+  return sum / static_cast<double>(scales.size());
+}
+
+void require_effect(const std::vector<KvMeasured>& measured) {
+  double largest = 0;
+  for (const KvMeasured& m : measured) {
+    for (const artifacts::KvCandidate& candidate : m.layer.candidates) {
+      largest = std::max(largest, candidate.kl);
+    }
+  }
+  if (largest < kLeastKl) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] the largest KL of a quantized cache: found {:.1e}, "
+        "expected at least {:.0e}. The output does not depend on the cache: "
+        "raise --seq-len, or take other --calibration text.",
+        largest,
+        kLeastKl);
+  }
+}
+
+} // namespace
+
+void validate(KvSearch& search) {
+  if (search.methods.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] --methods: none given, expected affine, turbo or both.");
+  }
+  auto& bits = search.candidate_bits;
+  if (bits.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] --candidate-bits: none given, expected a list like 4,8.");
+  }
+  for (const double b : bits) {
+    if (!(b > 0 && b <= 16)) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[kv-cache] --candidate-bits: found {}, expected widths of 1 to 8 "
+          "bits, like 4,8.",
+          b);
+    }
+  }
+  std::sort(bits.begin(), bits.end());
+  bits.erase(std::unique(bits.begin(), bits.end()), bits.end());
+  auto& methods = search.methods;
+  std::sort(methods.begin(), methods.end());
+  methods.erase(std::unique(methods.begin(), methods.end()), methods.end());
+  if (search.group_size != 32 && search.group_size != 64 &&
+      search.group_size != 128) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] --group-size: found {}, expected 32, 64 or 128.",
+        search.group_size);
+  }
+}
+
+artifacts::KvLayer kv_layer(
+    const KvSearch& search,
+    int layer_idx,
+    KvMethod method,
+    double key_bits,
+    double value_bits) {
+  return {
+      .layer_idx = layer_idx,
+      .method = method,
+      .key_bits = key_bits,
+      .value_bits = value_bits,
+      .group_size = search.group_size,
+      .rotation = search.rotation,
+      .seed = search.seed};
+}
+
+std::vector<KvLayerOffers> kv_offers(
+    const std::shared_ptr<const models::Model>& model,
+    const KvSearch& search) {
+  const auto layout = model->cache_layout(mx::bfloat16);
+  std::vector<KvLayerOffers> layers;
+  for (const int i : models::kv_layers(*model)) {
+    const auto& dense = std::get<kernels::KvFormat>(layout[i]);
+    KvLayerOffers layer{
+        .layer_idx = i,
+        .layer_name = fmt::format("model.layers.{}", i),
+        .n_kv_heads = dense.n_kv_heads,
+        .head_dim = dense.head_dim,
+        .dense_bytes = dense.block_bytes(),
+        .offers = {},
+        .refusal = {}};
+    for (const KvMethod method : search.methods) {
+      for (const double bits : search.candidate_bits) {
+        if (const auto offer = find_offer(model, search, layer, method, bits)) {
+          layer.offers.push_back(*offer);
+        }
+      }
+    }
+    layers.push_back(std::move(layer));
+  }
+  if (layers.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[kv-cache] the model: found no layer with a K/V cache, expected one "
+        "at least. Recurrent layers keep states, which stay as they are.");
+  }
+  require_every_width(layers, search);
+  return layers;
+}
+
+std::vector<KvMeasured> measure_kv_sensitivity(
+    const std::shared_ptr<const models::Model>& model,
+    const std::vector<KvLayerOffers>& layers,
+    const Calibration& calibration,
+    const KvSearch& search,
+    const ProbeOptions& options,
+    SensitivityJournal& journal,
+    const ProgressSink& progress) {
+  measure_probes(
+      *model,
+      make_probes(model, layers, search),
+      calibration,
+      options,
+      journal,
+      progress);
+  const std::vector<double> scales =
+      chunk_scales(layers, calibration, search, journal);
+  std::vector<KvMeasured> result;
+  for (const KvLayerOffers& layer : layers) {
+    if (layer.offers.empty()) {
+      continue;
+    }
+    KvMeasured measured{
+        .layer =
+            {.layer_idx = layer.layer_idx,
+             .layer_name = layer.layer_name,
+             .n_kv_heads = layer.n_kv_heads,
+             .head_dim = layer.head_dim,
+             .candidates = {}},
+        .relative_kl = {}};
+    for (const KvVariant& v : variants_of(layer, search)) {
+      const std::uint64_t bytes =
+          (v.sides == Sides::Values ? 0 : v.offer->key_bytes) +
+          (v.sides == Sides::Keys ? 0 : v.offer->value_bytes);
+      measured.layer.candidates.push_back(
+          {.method = v.offer->method,
+           .key_bits = v.key_bits(),
+           .value_bits = v.value_bits(),
+           .kl = mean_over_chunks(calibration, journal, v.probe, v.id).kl,
+           .bytes_per_token =
+               static_cast<double>(bytes) / kernels::kKvBlockTokens});
+      measured.relative_kl.push_back(mean_relative_kl(journal, v, scales));
+    }
+    result.push_back(std::move(measured));
+  }
+  require_effect(result);
+  return result;
+}
+
+std::uint64_t kv_sensitivity_bytes(
+    const std::shared_ptr<const models::Model>& model,
+    const std::vector<KvLayerOffers>& layers,
+    const Calibration& calibration,
+    const KvSearch& search,
+    const ProbeOptions& options) {
+  return probe_bytes(
+      *model, make_probes(model, layers, search), calibration, options);
+}
+
+} // namespace optiq::quant
