@@ -1,6 +1,7 @@
 """The commands of the Python original's documentation, word for word, with what
 each must do. The models are served by the mock hub under the original's names."""
 
+import json
 import os
 import re
 import shlex
@@ -16,7 +17,10 @@ DOCUMENT = SHARED / "reference" / "seed-optiq-experiments.txt"
 SOURCE = "Qwen/Qwen3.5-9B"
 
 CONVERT = "optiq convert Qwen/Qwen3.5-9B --target-bpw 4.5 --candidate-bits 4,8"
-COMMANDS = (CONVERT,)
+QUANTIZED = "mlx-community/Qwen3.5-9B-OptiQ-4bit"
+KV_CACHE = (f"optiq kv-cache {QUANTIZED} --target-bits 4.5 --candidate-bits 4,8 "
+            "-o optiq_output/kv_cache/qwen35_9b")
+COMMANDS = (CONVERT, KV_CACHE)
 
 
 def require_word_for_word():
@@ -39,10 +43,11 @@ def run_in(folder, command, env, *more):
 
 def run_all(tmp, *convert_more):
     require_word_for_word()
-    with MockHub({SOURCE: model_files(MODEL)}) as hub:
+    with MockHub({name: model_files(MODEL) for name in (SOURCE, QUANTIZED)}) as hub:
         env = {"HF_HOME": str(tmp / "home"), "HF_ENDPOINT": hub.url, "HF_TOKEN": "",
                "HF_HUB_CACHE": "", "HF_HUB_OFFLINE": "", "OPTIQ_CACHE_DIR": str(tmp / "cache")}
         convert(tmp, env, *convert_more)
+        kv_cache(tmp, env)
 
 
 def convert(tmp, env, *more):
@@ -55,3 +60,11 @@ def convert(tmp, env, *more):
     assert f"made from    {SOURCE} by method optiq" in head, head
     assert SOURCE in (out / "README.md").read_text()
     return out
+
+
+def kv_cache(tmp, env):
+    text = run_in(tmp, KV_CACHE, env)
+    config = json.loads((tmp / "optiq_output/kv_cache/qwen35_9b/kv_config.json").read_text())
+    # The attention layers of tiny-qwen3.5; one at 8 bits would be a mean of 6.
+    assert config == [{"layer_idx": i, "bits": 4, "group_size": 64} for i in (3, 7)], config
+    assert re.search(r"true width +4\.5000", text), text
