@@ -21,7 +21,7 @@ PROMPT = "The capital of France is"
 def check(source, folder):
     out = folder / "converted"
     start = time.monotonic()
-    convert(source, out, folder, "--target-bpw", "6", "--n-calibration", "4")
+    convert(source, out, folder, "--target-bpw", "7", "--n-calibration", "4")
     seconds = time.monotonic() - start
     print(f"{source.name}: converted in {seconds:.0f} s", flush=True)
     assert seconds < LIMIT_SECONDS
