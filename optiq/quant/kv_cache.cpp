@@ -1,5 +1,7 @@
 #include "optiq/quant/kv_cache.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "optiq/base/error.h"
@@ -89,12 +91,14 @@ void add_sizes(
     const std::vector<KvLayerOffers>& layers,
     KvCacheResult& result) {
   std::string kept;
+  std::string reason;
   for (const KvLayerOffers& layer : layers) {
     const double dense =
         static_cast<double>(layer.dense_bytes) / kKvBlockTokens;
     if (layer.offers.empty()) {
       result.kept_bytes_per_token += dense;
       kept += (kept.empty() ? "" : ", ") + std::to_string(layer.layer_idx);
+      reason = layer.refusals.begin()->second;
     } else {
       result.dense_bytes_per_token += dense;
       result.values_per_token +=
@@ -104,8 +108,8 @@ void add_sizes(
   result.plan_bytes_per_token =
       static_cast<double>(result.plan.block_bytes) / kKvBlockTokens;
   if (!kept.empty()) {
-    result.notices.push_back(fmt::format(
-        "the caches of layers {} stay bf16: {}", kept, layers.back().refusal));
+    result.notices.push_back(
+        fmt::format("the caches of layers {} stay bf16: {}", kept, reason));
   }
 }
 
@@ -127,7 +131,10 @@ KvCacheResult choose_kv_cache(
   KvCacheResult result;
   result.notices = calibration.notices;
   result.calibration_hash = calibration.hash;
-  const ProbeOptions probing;
+  ProbeOptions probing;
+  // The reference's logits, made once, save a run of its head per probe.
+  probing.max_logit_bytes = std::max<std::size_t>(
+      probing.max_logit_bytes, system_info().available_ram_bytes / 8);
   require_ram(
       kv_sensitivity_bytes(model, layers, calibration, search, probing),
       "measuring the K/V cache");

@@ -19,7 +19,7 @@ using artifacts::KvMethod;
 // orders of magnitude above the rounding of its own sum.
 constexpr double kLeastKl = 1e-9;
 
-// The layer's offer of a method at a width; the reason where there is none.
+// The layer's offer of a method at a width; notes why where there is none.
 std::optional<KvOffer> find_offer(
     const std::shared_ptr<const models::Model>& model,
     const KvSearch& search,
@@ -46,7 +46,8 @@ std::optional<KvOffer> find_offer(
     if (error.kind() != ErrorKind::Unsupported) {
       throw;
     }
-    layer.refusal = error.what();
+    std::string& reasons = layer.refusals[bits];
+    reasons += (reasons.empty() ? "" : " ") + std::string(error.what());
     return std::nullopt;
   }
 }
@@ -71,10 +72,10 @@ void require_every_width(
           ErrorKind::Unsupported,
           "[kv-cache] --candidate-bits: found {}, which {} cannot have in this "
           "model, expected affine at 2, 3, 4, 5, 6 or 8 bits or turbo at 1, 2, "
-          "2.5, 3, 3.5, 4 or 5. The last reason: {}",
+          "2.5, 3, 3.5, 4 or 5. {}",
           bits,
           names,
-          layers.back().refusal);
+          layers.back().refusals.at(bits));
     }
   }
 }
@@ -290,7 +291,7 @@ std::vector<KvLayerOffers> kv_offers(
         .head_dim = dense.head_dim,
         .dense_bytes = dense.block_bytes(),
         .offers = {},
-        .refusal = {}};
+        .refusals = {}};
     for (const KvMethod method : search.methods) {
       for (const double bits : search.candidate_bits) {
         if (const auto offer = find_offer(model, search, layer, method, bits)) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,7 +50,7 @@ struct KvLayerOffers {
   int head_dim = 0;
   std::uint64_t dense_bytes = 0; // of a block in bf16
   std::vector<KvOffer> offers; // empty: no method has its shape
-  std::string refusal; // of the last format that was refused, or empty
+  std::map<double, std::string> refusals; // by width: why not, per method
 };
 
 /** Every layer with a cache of its own, by index. A width that one method

@@ -37,7 +37,7 @@ KvLayerOffers offers_of(int layer, int dims, const KvSearch& search) {
       .head_dim = dims,
       .dense_bytes = std::uint64_t{2} * 64 * 2 * dims,
       .offers = {},
-      .refusal = {}};
+      .refusals = {}};
   for (const KvMethod method : search.methods) {
     for (const double bits : search.candidate_bits) {
       if (has_width(method, bits)) {
