@@ -72,11 +72,11 @@ class Peers:
         decode = next(t["avg_ts"] for t in tests if t["n_gen"])
         return {"prefill": prefill, "decode": decode, "bytes": tests[0]["model_size"]}
 
-    def measure_ours(self, model, batch):
+    def measure_ours(self, model, batch=1, compute="fast"):
         a = self.arguments
         result = self.out / "bench.json"
         flags = ["--prompt", a.prompt, "--gen", a.gen, "--threads", a.threads]
-        flags += ["--repeats", 1, "--batch", batch, "--json", result]
+        flags += ["--repeats", 1, "--batch", batch, "--compute", compute, "--json", result]
         run(a.optiq, "bench", model, *flags)
         bench = json.loads(result.read_text())
         return {
@@ -120,6 +120,7 @@ def print_ratios(runs):
     pairs = [
         ("OptIQ 4 bits", "llama.cpp Q4_0"),
         ("OptIQ 4 bits", "llama.cpp Q4_0 --pure"),
+        ("OptIQ 4 bits, int8", "llama.cpp Q4_0"),
         ("OptIQ 8 bits", "llama.cpp Q8_0"),
     ]
     print("\n| ratio, round by round | prefill | decode |")
@@ -139,10 +140,11 @@ def main():
     pure = peers.quantize_theirs("q4_0_pure", "Q4_0", "--pure")
     ours4, ours8 = peers.quantize_ours(4), peers.quantize_ours(8)
     plan = {
-        "OptIQ 4 bits": lambda: peers.measure_ours(ours4, 1),
+        "OptIQ 4 bits": lambda: peers.measure_ours(ours4),
+        "OptIQ 4 bits, int8": lambda: peers.measure_ours(ours4, compute="int8"),
         "llama.cpp Q4_0": lambda: peers.measure_theirs(q4),
         "llama.cpp Q4_0 --pure": lambda: peers.measure_theirs(pure),
-        "OptIQ 8 bits": lambda: peers.measure_ours(ours8, 1),
+        "OptIQ 8 bits": lambda: peers.measure_ours(ours8),
         "llama.cpp Q8_0": lambda: peers.measure_theirs(q8),
         "OptIQ 4 bits, batch 8": lambda: peers.measure_ours(ours4, 8),
         "OptIQ 8 bits, batch 8": lambda: peers.measure_ours(ours8, 8),
