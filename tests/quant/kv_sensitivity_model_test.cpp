@@ -164,18 +164,18 @@ TEST(KvSensitivity, AWidthIsOfferedByTheMethodsThatHaveIt) {
             {KvMethod::Turbo, 3.5},
             {KvMethod::Turbo, 4}}));
   }
-  const auto refused = [](const std::vector<KvMethod>& methods, double bits) {
+  const auto refused = [](const std::vector<KvMethod>& methods,
+                          double bits,
+                          std::initializer_list<std::string> words) {
     KvSearch bad;
     bad.methods = methods;
-    bad.candidate_bits = {4, bits};
+    bad.candidate_bits = {4, bits, 9};
     test::expect_error(
-        ErrorKind::Unsupported, {fmt::format("found {}, which", bits)}, [&] {
-          kv_offers(tiny(), bad);
-        });
+        ErrorKind::Unsupported, words, [&] { kv_offers(tiny(), bad); });
   };
-  refused(kBoth, 7);
-  refused({KvMethod::Affine}, 2.5);
-  refused({KvMethod::Turbo}, 8);
+  refused(kBoth, 7, {"found 7, which", "affine at 7 bits", "turbo at 7 bits"});
+  refused({KvMethod::Turbo}, 8, {"found 8, which", "turbo at 8 bits"});
+  refused({KvMethod::Affine}, 2.5, {"found 2.5, which", "affine at 2.5 bits"});
 }
 
 /** The model with the output of a layer's attention scaled. */
