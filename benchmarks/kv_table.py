@@ -23,6 +23,7 @@ def parse_arguments():
     parser.add_argument("--optiq", type=Path, default=ROOT / "build/release/optiq/cli/optiq")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--bits", default="4,3,2")
+    parser.add_argument("--rotations", default="orthogonal,hadamard")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--compute", default="exact")
     return parser.parse_args()
@@ -63,7 +64,7 @@ def main():
                 lambda data, bits=bits: f"{accuracy(arguments, data, '--kv-bits', bits):.3f}",
             )
         )
-    for rotation in ("orthogonal", "hadamard"):
+    for rotation in arguments.rotations.split(","):
         for bits in arguments.bits.split(","):
             rows.append(
                 (
