@@ -11,11 +11,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <random>
 #include <string>
 #include <vector>
 
 #include <mlx/ops.h>
+
+#include "support.h"
 
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
@@ -27,6 +28,9 @@
 namespace {
 
 namespace mx = mlx::core;
+using bench::normal_array;
+using bench::time_runs;
+using bench::Timing;
 using optiq::cache::BlockPool;
 using optiq::cache::Sequence;
 using optiq::kernels::AttentionSegment;
@@ -47,35 +51,6 @@ struct Shape {
   int n_kv_heads;
   int head_dim;
 };
-
-struct Timing {
-  double median = 0; // seconds
-  double fastest = 0;
-  double slowest = 0;
-};
-
-Timing time_runs(int n, const std::function<void()>& body) {
-  std::vector<double> seconds;
-  for (int i = 0; i < n; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    const std::chrono::duration<double> took =
-        std::chrono::steady_clock::now() - start;
-    seconds.push_back(took.count());
-  }
-  std::sort(seconds.begin(), seconds.end());
-  return {seconds[n / 2], seconds.front(), seconds.back()};
-}
-
-mx::array normal_array(const mx::Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  mx::array x = optiq::io::make_array(shape, mx::float32);
-  for (float& value : optiq::io::mutable_floats(x)) {
-    value = normal(random);
-  }
-  return x;
-}
 
 std::string name_of(const KvFormat& f) {
   if (f.method == KvMethod::Dense) {

@@ -8,11 +8,12 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
-#include <random>
 #include <span>
 #include <vector>
 
 #include <mlx/ops.h>
+
+#include "support.h"
 
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
@@ -24,40 +25,14 @@
 namespace {
 
 namespace mx = mlx::core;
+using bench::normal_array;
+using bench::time_runs;
+using bench::Timing;
 using optiq::cache::BlockPool;
 using optiq::cache::Sequence;
 using optiq::kernels::AttentionSegment;
 using optiq::kernels::DeltaNetShape;
 using optiq::kernels::KvFormat;
-
-struct Timing {
-  double median = 0; // seconds
-  double fastest = 0;
-  double slowest = 0;
-};
-
-Timing time_runs(int n, const std::function<void()>& body) {
-  std::vector<double> seconds;
-  for (int i = 0; i < n; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    const std::chrono::duration<double> took =
-        std::chrono::steady_clock::now() - start;
-    seconds.push_back(took.count());
-  }
-  std::sort(seconds.begin(), seconds.end());
-  return {seconds[n / 2], seconds.front(), seconds.back()};
-}
-
-mx::array normal_array(const mx::Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  mx::array x = optiq::io::make_array(shape, mx::float32);
-  for (float& value : optiq::io::mutable_floats(x)) {
-    value = normal(random);
-  }
-  return x;
-}
 
 /** Ends the program when y is not the portable result. */
 void verify(const char* what, const mx::array& y, const mx::array& portable) {

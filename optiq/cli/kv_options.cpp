@@ -130,11 +130,11 @@ artifacts::KvConfig kv_config_of(
 std::shared_ptr<const models::Model> with_kv_flags(
     std::shared_ptr<const models::Model> model,
     const KvFlags& flags) {
-  artifacts::KvConfig config = kv_config_of(flags, *model);
+  const artifacts::KvConfig config = kv_config_of(flags, *model);
   if (config.layers.empty()) {
     return model;
   }
-  return models::with_kv(std::move(model), std::move(config.layers));
+  return models::with_kv(std::move(model), config.layers);
 }
 
 std::string describe_kv(const KvFlags& flags) {

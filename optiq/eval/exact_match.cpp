@@ -7,7 +7,6 @@
 #include "optiq/base/system.h"
 #include "optiq/eval/numbers.h"
 #include "optiq/eval/row_forward_impl.h"
-#include "optiq/eval/statistics.h"
 #include "optiq/generate/generator.h"
 
 namespace optiq::eval {
@@ -71,6 +70,12 @@ Answers answer_questions(
   return answers;
 }
 
+Estimate accuracy_of(const Answers& answers) {
+  const auto n_right = static_cast<std::size_t>(
+      std::count(answers.right.begin(), answers.right.end(), true));
+  return proportion(n_right, answers.right.size());
+}
+
 artifacts::ExactMatchScores measure_exact_match(
     const std::shared_ptr<const models::Model>& model,
     const text::Tokenizer& tokenizer,
@@ -79,9 +84,7 @@ artifacts::ExactMatchScores measure_exact_match(
     const ExactMatchOptions& options) {
   const Answers answers =
       answer_questions(model, tokenizer, prompts, wanted, options);
-  const auto n_right = static_cast<std::size_t>(
-      std::count(answers.right.begin(), answers.right.end(), true));
-  const Estimate accuracy = proportion(n_right, prompts.size());
+  const Estimate accuracy = accuracy_of(answers);
   return {
       .accuracy = accuracy.value,
       .accuracy_stderr = accuracy.standard_error,

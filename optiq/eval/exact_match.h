@@ -7,6 +7,7 @@
 #include "optiq/artifacts/eval_result.h"
 #include "optiq/base/progress.h"
 #include "optiq/eval/dataset.h"
+#include "optiq/eval/statistics.h"
 #include "optiq/models/model.h"
 #include "optiq/text/tokenizer.h"
 
@@ -38,7 +39,10 @@ Answers answer_questions(
     const std::vector<std::string>& wanted,
     const ExactMatchOptions& options);
 
-/** The share of right answers of answer_questions. */
+/** The share of right answers. */
+Estimate accuracy_of(const Answers& answers);
+
+/** That of answer_questions. */
 artifacts::ExactMatchScores measure_exact_match(
     const std::shared_ptr<const models::Model>& model,
     const text::Tokenizer& tokenizer,

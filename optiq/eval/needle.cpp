@@ -11,7 +11,6 @@
 
 #include "optiq/base/error.h"
 #include "optiq/eval/needle_filler_impl.h"
-#include "optiq/eval/statistics.h"
 
 namespace optiq::eval {
 namespace {
@@ -237,9 +236,7 @@ artifacts::NeedleScores measure_needle(
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     scores.right[prompts[i].length][prompts[i].depth] += answers.right[i];
   }
-  const auto n_right = static_cast<std::size_t>(
-      std::count(answers.right.begin(), answers.right.end(), true));
-  const Estimate accuracy = proportion(n_right, prompts.size());
+  const Estimate accuracy = accuracy_of(answers);
   scores.accuracy = accuracy.value;
   scores.accuracy_stderr = accuracy.standard_error;
   return scores;

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "optiq/base/error.h"
+#include "optiq/models/model_decorator.h"
 
 namespace optiq::models {
 namespace {
@@ -49,68 +50,29 @@ std::vector<cache::LayerFormat> quantize_caches(
   std::set<int> seen;
   for (const artifacts::KvLayer& entry : kv) {
     kernels::KvFormat& format = cache_of(layout, entry.layer_idx, seen);
-    format.method = entry.method == artifacts::KvMethod::Affine
-        ? kernels::KvMethod::Affine
-        : kernels::KvMethod::Turbo;
-    format.key_bits = static_cast<float>(entry.key_bits);
-    format.value_bits = static_cast<float>(entry.value_bits);
-    format.group_size = entry.group_size;
-    format.rotation = entry.rotation == artifacts::KvRotation::Hadamard
-        ? kernels::KvRotation::Hadamard
-        : kernels::KvRotation::Orthogonal;
-    format.seed = entry.seed + static_cast<std::uint64_t>(entry.layer_idx);
-    format.compute = compute;
-    format = kernels::make_kv_format(format);
+    format = quantized_cache(format, entry, compute);
   }
   return layout;
 }
 
-class KvModel final : public Model {
+class KvModel final : public ModelDecorator {
  public:
   KvModel(
       std::shared_ptr<const Model> model,
-      std::vector<artifacts::KvLayer> kv)
-      : model_(std::move(model)),
-        kv_(std::move(kv)),
+      const std::vector<artifacts::KvLayer>& kv)
+      : ModelDecorator(std::move(model)),
         exact_(quantize_caches(
             model_->cache_layout(kv_dtype(kernels::Compute::Exact)),
-            kv_,
+            kv,
             kernels::Compute::Exact)),
         fast_(quantize_caches(
             model_->cache_layout(kv_dtype(kernels::Compute::Fast)),
-            kv_,
+            kv,
             kernels::Compute::Fast)) {}
 
-  const ModelInfo& info() const override {
-    return model_->info();
-  }
   std::vector<cache::LayerFormat> cache_layout(
       mx::Dtype kv_dtype) const override {
     return kv_dtype == mx::float32 ? exact_ : fast_;
-  }
-  mx::array embed(std::span<const std::int32_t> tokens) const override {
-    return model_->embed(tokens);
-  }
-  std::vector<mx::array> layer_inputs(
-      std::span<const std::int32_t> tokens,
-      kernels::Compute compute) const override {
-    return model_->layer_inputs(tokens, compute);
-  }
-  int rerun_from(int layer) const override {
-    return model_->rerun_from(layer);
-  }
-  mx::array run_layer(
-      int layer,
-      const mx::array& x,
-      const nn::ForwardContext& context) const override {
-    return model_->run_layer(layer, x, context);
-  }
-  mx::array logits(const mx::array& x, kernels::Compute compute)
-      const override {
-    return model_->logits(x, compute);
-  }
-  std::vector<Module> modules() const override {
-    return model_->modules();
   }
   std::unique_ptr<Model> with_matrix(
       const std::string& module,
@@ -121,18 +83,34 @@ class KvModel final : public Model {
   }
 
  private:
-  std::shared_ptr<const Model> model_;
-  std::vector<artifacts::KvLayer> kv_;
   std::vector<cache::LayerFormat> exact_;
   std::vector<cache::LayerFormat> fast_;
 };
 
 } // namespace
 
+kernels::KvFormat quantized_cache(
+    kernels::KvFormat dense,
+    const artifacts::KvLayer& kv,
+    kernels::Compute compute) {
+  dense.method = kv.method == artifacts::KvMethod::Affine
+      ? kernels::KvMethod::Affine
+      : kernels::KvMethod::Turbo;
+  dense.key_bits = static_cast<float>(kv.key_bits);
+  dense.value_bits = static_cast<float>(kv.value_bits);
+  dense.group_size = kv.group_size;
+  dense.rotation = kv.rotation == artifacts::KvRotation::Hadamard
+      ? kernels::KvRotation::Hadamard
+      : kernels::KvRotation::Orthogonal;
+  dense.seed = kv.seed + static_cast<std::uint64_t>(kv.layer_idx);
+  dense.compute = compute;
+  return kernels::make_kv_format(std::move(dense));
+}
+
 std::unique_ptr<Model> with_kv(
     std::shared_ptr<const Model> model,
-    std::vector<artifacts::KvLayer> kv) {
-  return std::make_unique<KvModel>(std::move(model), std::move(kv));
+    const std::vector<artifacts::KvLayer>& kv) {
+  return std::make_unique<KvModel>(std::move(model), kv);
 }
 
 std::vector<int> kv_layers(const Model& model) {

@@ -18,7 +18,14 @@ namespace optiq::models {
  */
 std::unique_ptr<Model> with_kv(
     std::shared_ptr<const Model> model,
-    std::vector<artifacts::KvLayer> kv);
+    const std::vector<artifacts::KvLayer>& kv);
+
+/** What with_kv makes of one layer's dense cache. Throws what
+ * kernels::make_kv_format throws. */
+kernels::KvFormat quantized_cache(
+    kernels::KvFormat dense,
+    const artifacts::KvLayer& kv,
+    kernels::Compute compute);
 
 /** Layers that have a K/V cache of their own. */
 std::vector<int> kv_layers(const Model& model);

@@ -256,10 +256,7 @@ class Conversion {
     options.modules = free_modules(inventory_, options_.plan);
     options.candidate_bits = options_.plan.candidate_bits;
     options.group_size = options_.plan.group_size;
-    // The reference's logits, made once, save a run of its head per module:
-    // with a vocabulary of 262144 a third of the whole time.
-    options.max_logit_bytes = std::max<std::size_t>(
-        options.max_logit_bytes, system_info().available_ram_bytes / 8);
+    keep_logits_in_ram(options);
     return options;
   }
 

@@ -132,9 +132,7 @@ KvCacheResult choose_kv_cache(
   result.notices = calibration.notices;
   result.calibration_hash = calibration.hash;
   ProbeOptions probing;
-  // The reference's logits, made once, save a run of its head per probe.
-  probing.max_logit_bytes = std::max<std::size_t>(
-      probing.max_logit_bytes, system_info().available_ram_bytes / 8);
+  keep_logits_in_ram(probing);
   require_ram(
       kv_sensitivity_bytes(model, layers, calibration, search, probing),
       "measuring the K/V cache");

@@ -21,7 +21,7 @@ constexpr double kLeastKl = 1e-9;
 
 // The layer's offer of a method at a width; notes why where there is none.
 std::optional<KvOffer> find_offer(
-    const std::shared_ptr<const models::Model>& model,
+    const kernels::KvFormat& dense,
     const KvSearch& search,
     KvLayerOffers& layer,
     KvMethod method,
@@ -29,11 +29,11 @@ std::optional<KvOffer> find_offer(
   const int idx = layer.layer_idx;
   // Keys alone and values alone: what a side adds to the dense other side.
   const auto block_bytes = [&](double key_bits, double value_bits) {
-    const artifacts::KvLayer kv =
-        kv_layer(search, idx, method, key_bits, value_bits);
-    const auto layout =
-        models::with_kv(model, {kv})->cache_layout(mx::bfloat16);
-    return std::get<kernels::KvFormat>(layout[idx]).block_bytes();
+    return models::quantized_cache(
+               dense,
+               kv_layer(search, idx, method, key_bits, value_bits),
+               kernels::Compute::Fast)
+        .block_bytes();
   };
   try {
     const std::uint64_t dense_side = layer.dense_bytes / 2;
@@ -192,20 +192,6 @@ std::vector<double> chunk_scales(
   return scales;
 }
 
-double mean_relative_kl(
-    const SensitivityJournal& journal,
-    const KvVariant& variant,
-    const std::vector<double>& scales) {
-  double sum = 0;
-  for (std::size_t c = 0; c < scales.size(); ++c) {
-    if (scales[c] > 0) {
-      sum += journal.at(variant.probe, variant.id, static_cast<int>(c)) /
-          scales[c];
-    }
-  }
-  return sum / static_cast<double>(scales.size());
-}
-
 void require_effect(const std::vector<KvMeasured>& measured) {
   double largest = 0;
   for (const KvMeasured& m : measured) {
@@ -294,7 +280,7 @@ std::vector<KvLayerOffers> kv_offers(
         .refusals = {}};
     for (const KvMethod method : search.methods) {
       for (const double bits : search.candidate_bits) {
-        if (const auto offer = find_offer(model, search, layer, method, bits)) {
+        if (const auto offer = find_offer(dense, search, layer, method, bits)) {
           layer.offers.push_back(*offer);
         }
       }
@@ -352,7 +338,8 @@ std::vector<KvMeasured> measure_kv_sensitivity(
            .kl = mean_over_chunks(calibration, journal, v.probe, v.id).kl,
            .bytes_per_token =
                static_cast<double>(bytes) / kernels::kKvBlockTokens});
-      measured.relative_kl.push_back(mean_relative_kl(journal, v, scales));
+      measured.relative_kl.push_back(
+          mean_relative_kl(journal, v.probe, v.id, scales));
     }
     result.push_back(std::move(measured));
   }

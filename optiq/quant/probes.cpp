@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "optiq/base/error.h"
+#include "optiq/base/system.h"
 #include "optiq/io/array.h"
 
 namespace optiq::quant {
@@ -458,6 +459,25 @@ ChunkMean mean_over_chunks(
     squares += residual * residual;
   }
   return {mean, std::sqrt(squares * n / (n - 1.0)) / weight};
+}
+
+double mean_relative_kl(
+    const SensitivityJournal& journal,
+    const std::string& probe,
+    int bits,
+    std::span<const double> scales) {
+  double sum = 0;
+  for (std::size_t c = 0; c < scales.size(); ++c) {
+    if (scales[c] > 0) {
+      sum += journal.at(probe, bits, static_cast<int>(c)) / scales[c];
+    }
+  }
+  return sum / static_cast<double>(scales.size());
+}
+
+void keep_logits_in_ram(ProbeOptions& options) {
+  options.max_logit_bytes = std::max<std::size_t>(
+      options.max_logit_bytes, system_info().available_ram_bytes / 8);
 }
 
 } // namespace optiq::quant

@@ -44,6 +44,11 @@ struct ProbeOptions {
   std::size_t max_activation_bytes = std::size_t{256} << 20;
 };
 
+/** Raises max_logit_bytes to what this machine has room for: the reference's
+ * logits, made once, save a run of its head per probe; with a vocabulary of
+ * 262144 a third of the whole time. */
+void keep_logits_in_ram(ProbeOptions& options);
+
 /** Brings every variant's mean KL of every chunk into the journal; measures
  * what it lacks. Reports (stage "sensitivity") in rows times layers. Throws
  * Corrupt when a KL is not a number. */
@@ -80,5 +85,13 @@ ChunkMean mean_over_chunks(
     const SensitivityJournal& journal,
     const std::string& probe,
     int bits);
+
+/** Mean over chunks of a variant's KL / the chunk's scale; a chunk with scale 0
+ * adds nothing. */
+double mean_relative_kl(
+    const SensitivityJournal& journal,
+    const std::string& probe,
+    int bits,
+    std::span<const double> scales);
 
 } // namespace optiq::quant

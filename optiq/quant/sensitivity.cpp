@@ -76,20 +76,6 @@ std::vector<double> chunk_scales(
   return scales;
 }
 
-double mean_relative_kl(
-    const SensitivityJournal& journal,
-    const std::string& module,
-    int bits,
-    const std::vector<double>& scales) {
-  double sum = 0;
-  for (std::size_t c = 0; c < scales.size(); ++c) {
-    if (scales[c] > 0) {
-      sum += journal.at(module, bits, static_cast<int>(c)) / scales[c];
-    }
-  }
-  return sum / static_cast<double>(scales.size());
-}
-
 } // namespace
 
 std::unique_ptr<models::Model> with_quantized(

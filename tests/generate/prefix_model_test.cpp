@@ -15,6 +15,7 @@
 #include "optiq/generate/generator.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/models/kv_model.h"
+#include "optiq/models/model_decorator.h"
 
 namespace optiq::generate {
 namespace {
@@ -29,41 +30,17 @@ constexpr int kLayers = 4;
 constexpr int kChunk = 100; // of prefill
 
 /** Passes everything on and counts the tokens that are forwarded. */
-class CountingModel final : public models::Model {
+class CountingModel final : public models::ModelDecorator {
  public:
-  explicit CountingModel(ModelPtr model) : model_(std::move(model)) {}
+  using ModelDecorator::ModelDecorator;
 
   std::size_t tokens() const {
     return tokens_;
   }
 
-  const models::ModelInfo& info() const override {
-    return model_->info();
-  }
-  std::vector<cache::LayerFormat> cache_layout(mx::Dtype dtype) const override {
-    return model_->cache_layout(dtype);
-  }
   mx::array embed(std::span<const std::int32_t> tokens) const override {
     tokens_ += tokens.size();
     return model_->embed(tokens);
-  }
-  std::vector<mx::array> layer_inputs(
-      std::span<const std::int32_t> tokens,
-      kernels::Compute compute) const override {
-    return model_->layer_inputs(tokens, compute);
-  }
-  mx::array run_layer(
-      int layer,
-      const mx::array& x,
-      const nn::ForwardContext& context) const override {
-    return model_->run_layer(layer, x, context);
-  }
-  mx::array logits(const mx::array& x, kernels::Compute compute)
-      const override {
-    return model_->logits(x, compute);
-  }
-  std::vector<models::Module> modules() const override {
-    return model_->modules();
   }
   std::unique_ptr<models::Model> with_matrix(
       const std::string& module,
@@ -72,7 +49,6 @@ class CountingModel final : public models::Model {
   }
 
  private:
-  ModelPtr model_;
   mutable std::size_t tokens_ = 0;
 };
 
