@@ -10,6 +10,7 @@
 // foreach_target.h comes first.
 #include <hwy/highway.h>
 
+#include "optiq/kernels/cpu/panels.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,12 +27,10 @@ constexpr int kMostDigits = 2;
 // Below this a unit counts as zero: 1 / scale would leave the float range.
 constexpr float kTiniest = 1e-30f;
 
-/** One unit of one row, in the making. */
-struct Unit {
-  alignas(64) float values[kMostUnit];
-  alignas(64) std::int8_t planes[kMostDigits * kMostUnit]; // digit by digit
-  float scale;
-  float sum;
+/** One unit of a block of rows, in the making. */
+struct Work {
+  alignas(64) float values[kMostRows][kMostUnit];
+  alignas(64) std::uint8_t planes[kMostDigits][kMostRows][kMostUnit];
 };
 
 /** Loads the values, normalized as rms_norm does it, and returns max |x| as
@@ -42,7 +41,7 @@ HWY_INLINE std::int32_t LoadUnit(
     const float* weight,
     float inverse_rms,
     int unit,
-    Unit& to) {
+    float* values) {
   const F32 df;
   const I di;
   const auto mask = hn::Set(di, 0x7fffffff);
@@ -53,72 +52,109 @@ HWY_INLINE std::int32_t LoadUnit(
     if (weight != nullptr) {
       v = hn::Mul(hn::Mul(v, inverse), hn::LoadU(df, weight + i));
     }
-    hn::Store(v, df, to.values + i);
+    hn::Store(v, df, values + i);
     most = hn::Max(most, hn::And(hn::BitCast(di, v), mask));
   }
   return hn::ReduceMax(di, most);
 }
 
-/** Rounds value * inverse into `digits` int8 planes; returns the integer sum.
- */
-HWY_INLINE std::int32_t
-RoundUnit(float inverse, int unit, int digits, Unit& to) {
+/** Rounds value * inverse of row r into planes; returns the integer sum. */
+template <int kDigits>
+HWY_INLINE std::int32_t RoundUnit(float inverse, int unit, int r, Work& work) {
   const F32 df;
   const I di;
-  const hn::Rebind<std::int8_t, I> d8;
+  const hn::RebindToUnsigned<I> du;
+  const hn::Rebind<std::uint8_t, I> d8;
   auto sum = hn::Zero(di);
   for (int i = 0; i < unit; i += static_cast<int>(hn::Lanes(di))) {
     const auto v = hn::NearestInt(
-        hn::Mul(hn::Load(df, to.values + i), hn::Set(df, inverse)));
+        hn::Mul(hn::Load(df, work.values[r] + i), hn::Set(df, inverse)));
     sum = hn::Add(sum, v);
-    if (digits == 1) {
-      hn::StoreU(hn::DemoteTo(d8, v), d8, to.planes + i);
-    } else {
+    // v = 256 * h + l with l in [-128, 127]: l is v's last byte.
+    if constexpr (kDigits == 2) {
       const auto h = hn::ShiftRight<8>(hn::Add(v, hn::Set(di, 128)));
-      const auto l = hn::Sub(v, hn::ShiftLeft<8>(h));
-      hn::StoreU(hn::DemoteTo(d8, h), d8, to.planes + i);
-      hn::StoreU(hn::DemoteTo(d8, l), d8, to.planes + unit + i);
+      hn::StoreU(
+          hn::TruncateTo(d8, hn::BitCast(du, h)), d8, work.planes[0][r] + i);
     }
+    hn::StoreU(
+        hn::TruncateTo(d8, hn::BitCast(du, v)),
+        d8,
+        work.planes[kDigits - 1][r] + i);
   }
   return hn::ReduceSum(di, sum);
 }
 
-HWY_INLINE void
-QuantizeUnit(std::int32_t most_bits, int unit, int digits, Unit& to) {
+/** Fills row r of the planes, its scale and its sum. */
+template <int kDigits>
+HWY_INLINE void QuantizeRow(
+    std::int32_t most_bits,
+    int unit,
+    int r,
+    Work& work,
+    float& scale,
+    float& sum) {
   // 127 * 256 + 127 is the largest value whose two digits both fit.
-  const float most = digits == 1 ? 127.f : 32639.f;
+  constexpr float kMost = kDigits == 1 ? 127.f : 32639.f;
   const auto peak = hwy::BitCastScalar<float>(most_bits);
   const bool finite = peak <= std::numeric_limits<float>::max();
   if (finite && peak >= kTiniest) {
-    to.scale = peak / most;
-    to.sum =
-        to.scale * static_cast<float>(RoundUnit(most / peak, unit, digits, to));
-  } else {
-    std::memset(to.planes, 0, sizeof(to.planes));
-    to.scale = to.sum = finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
-  }
-}
-
-/** The planes of one row to its place among `rows` interleaved ones. */
-HWY_INLINE void PlaceCells(
-    const Unit& from,
-    int unit,
-    int digits,
-    int rows,
-    std::int32_t* cell) {
-  if (digits * rows == 1) {
-    std::memcpy(cell, from.planes, unit);
+    scale = peak / kMost;
+    sum = scale *
+        static_cast<float>(RoundUnit<kDigits>(kMost / peak, unit, r, work));
     return;
   }
-  for (int q = 0; q < unit / 4; ++q) {
-    for (int d = 0; d < digits; ++d) {
-      std::memcpy(cell, from.planes + d * unit + 4 * q, 4);
-      cell += rows;
+  for (int d = 0; d < kDigits; ++d) {
+    std::memset(work.planes[d][r], 0, unit);
+  }
+  scale = sum = finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
+}
+
+/** Cells of 32 inputs of kRows rows, row after row per quad. */
+template <int kRows>
+HWY_INLINE void PlaceChunk(
+    const std::uint8_t* plane,
+    std::int32_t* HWY_RESTRICT cell) {
+  const hn::CappedTag<std::int32_t, kChunkInputs / 4> d;
+  const hn::RepartitionToWide<decltype(d)> d_pairs;
+  const hn::Repartition<std::uint8_t, decltype(d)> d8;
+  for (int at = 0; at < kChunkInputs;
+       at += 4 * static_cast<int>(hn::Lanes(d))) {
+    hn::Vec<decltype(d)> v[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      v[r] = hn::BitCast(d, hn::Load(d8, plane + r * kMostUnit + at));
+    }
+    std::int32_t* const to = cell + at / 4 * kRows;
+    if constexpr (kRows == 1) {
+      hn::StoreU(v[0], d, to);
+    } else if constexpr (kRows == 2) {
+      hn::StoreInterleaved2(v[0], v[1], d, to);
+    } else if constexpr (kRows == 4) {
+      hn::StoreInterleaved4(v[0], v[1], v[2], v[3], d, to);
+    } else {
+      hn::Vec<decltype(d_pairs)> lower[4];
+      hn::Vec<decltype(d_pairs)> upper[4];
+      for (int p = 0; p < 4; ++p) {
+        lower[p] = hn::BitCast(
+            d_pairs, hn::InterleaveWholeLower(d, v[2 * p], v[2 * p + 1]));
+        upper[p] = hn::BitCast(
+            d_pairs, hn::InterleaveWholeUpper(d, v[2 * p], v[2 * p + 1]));
+      }
+      auto* const pairs = reinterpret_cast<std::int64_t*>(to);
+      hn::StoreInterleaved4(
+          lower[0], lower[1], lower[2], lower[3], d_pairs, pairs);
+      hn::StoreInterleaved4(
+          upper[0],
+          upper[1],
+          upper[2],
+          upper[3],
+          d_pairs,
+          pairs + 4 * hn::Lanes(d_pairs));
     }
   }
 }
 
 /** One unit of all rows of a block; rows that only pad it are zero. */
+template <int kDigits, int kRows>
 void QuantizeTask(
     const float* x,
     const float* weight,
@@ -128,28 +164,51 @@ void QuantizeTask(
     std::size_t u) {
   const ActivationLayout& layout = to.layout;
   const int unit = layout.unit;
-  const int rows = layout.rows_of_block(block);
-  std::int32_t* cells = to.cells + layout.cell_offset(block) +
-      u * (unit / 4) * layout.digits * rows;
-  float* scales = to.scales + layout.scale_offset(block) + u * 2 * rows;
-  Unit work;
-  for (int r = 0; r < rows; ++r) {
-    std::int32_t most = 0;
-    if (block + r < layout.rows) {
-      const float* in =
-          x + static_cast<std::size_t>(block + r) * layout.cols + u * unit;
-      most = LoadUnit(
-          in,
-          weight == nullptr ? nullptr : weight + u * unit,
-          inverse_rms[r],
-          unit,
-          work);
-    }
-    QuantizeUnit(most, unit, layout.digits, work);
-    PlaceCells(work, unit, layout.digits, rows, cells + r);
-    scales[r] = work.scale;
-    scales[rows + r] = work.sum;
+  const int inside = std::min(kRows, layout.rows - block);
+  float* const scales = to.scales + layout.scale_offset(block) + u * 2 * kRows;
+  Work work;
+  std::int32_t most[kRows] = {};
+  for (int r = 0; r < inside; ++r) {
+    most[r] = LoadUnit(
+        x + static_cast<std::size_t>(block + r) * layout.cols + u * unit,
+        weight == nullptr ? nullptr : weight + u * unit,
+        inverse_rms[r],
+        unit,
+        work.values[r]);
   }
+  for (int r = 0; r < kRows; ++r) {
+    QuantizeRow<kDigits>(most[r], unit, r, work, scales[r], scales[kRows + r]);
+  }
+  std::int32_t* cell =
+      to.cells + layout.cell_offset(block) + u * (unit / 4) * kDigits * kRows;
+  for (int at = 0; at < unit; at += kChunkInputs) {
+    for (int d = 0; d < kDigits; ++d) {
+      PlaceChunk<kRows>(&work.planes[d][0][at], cell);
+      cell += kChunkQuads * kRows;
+    }
+  }
+}
+
+using Task = void (*)(
+    const float*,
+    const float*,
+    const float*,
+    const Activations&,
+    int,
+    std::size_t);
+
+/** By log2 of the rows. */
+template <int kDigits>
+constexpr Task kTasks[4] = {
+    QuantizeTask<kDigits, 1>,
+    QuantizeTask<kDigits, 2>,
+    QuantizeTask<kDigits, 4>,
+    QuantizeTask<kDigits, 8>};
+
+HWY_INLINE Task TaskOf(const ActivationLayout& layout, int block) {
+  const int rows = layout.rows_of_block(block);
+  const int i = rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3;
+  return layout.digits == 2 ? kTasks<2>[i] : kTasks<1>[i];
 }
 
 void QuantizeActivations(
@@ -168,7 +227,7 @@ void QuantizeActivations(
     const std::size_t blocks = layout.blocks();
     for (std::size_t task = first; task < last; ++task) {
       const int block = static_cast<int>(task % blocks) * layout.block_rows;
-      QuantizeTask(x, nullptr, inverse_rms, to, block, task / blocks);
+      TaskOf(layout, block)(x, nullptr, inverse_rms, to, block, task / blocks);
     }
     return;
   }
@@ -181,7 +240,7 @@ void QuantizeActivations(
             InverseRms(F32(), x + (block + r) * cols, cols, norm.eps);
       }
     }
-    QuantizeTask(x, norm.weight, inverse_rms, to, block, task % units);
+    TaskOf(layout, block)(x, norm.weight, inverse_rms, to, block, task % units);
   }
 }
 

@@ -16,7 +16,8 @@ constexpr int unit_inputs(int group) {
  * (1, 2, 4 or 8; the last block is the smallest of them that holds the rest,
  * padded with zero rows):
  *
- *   cells   per block, unit, quad, digit, row: 4 int8 of 4 inputs
+ *   cells   per block, unit, chunk of 32 inputs, digit, quad, row: 4 int8 of 4
+ *           inputs
  *   scales  per block, unit: the rows' scales, then the rows' sums
  *
  * One digit: x ~ scale * q, |q| <= 127. Two: x ~ scale * (256 * h + l). A sum

@@ -139,8 +139,10 @@ HWY_INLINE void DotQuad(
   }
   HWY_UNROLL(16)
   for (int m = 0; m < kDigits * kRows; ++m) {
-    const auto x =
-        hn::BitCast(PanelI8(), hn::Set(di, cells[kQuad * kDigits * kRows + m]));
+    const int digit = m / kRows;
+    const std::int32_t cell =
+        cells[(digit * kChunkQuads + kQuad) * kRows + m % kRows];
+    const auto x = hn::BitCast(PanelI8(), hn::Set(di, cell));
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
       acc[kChain][m][v] =
@@ -150,7 +152,7 @@ HWY_INLINE void DotQuad(
 }
 
 /** The integer sums of one unit. */
-template <int kBits, int kDigits, int kRows, int kVecs>
+template <int kBits, int kDigits, int kRows, int kVecs, int kTile>
 HWY_INLINE void DotUnit(
     const std::uint8_t* codes,
     const KernelArgs& args,
@@ -170,7 +172,8 @@ HWY_INLINE void DotUnit(
     }
   }
   const std::size_t stride = args.code_stride;
-  for (int chunk = 0; chunk < args.chunks; ++chunk) {
+  HWY_UNROLL(2)
+  for (int chunk = 0; chunk < (kTile > 0 ? kTile : args.chunks); ++chunk) {
     if constexpr (kVecs == 1) {
       HWY_UNROLL(8)
       for (int i = 0; i < kBits; ++i) {
@@ -217,9 +220,12 @@ HWY_INLINE std::size_t LanesInside(const KernelArgs& args, int v) {
       : std::min<std::size_t>(kLanes, args.y_cols - before);
 }
 
-template <int kBits, int kDigits, int kRows, int kVecs>
+/** kTile: chunks per unit of an unpacked tile, in which every unit has its own
+ * float32 parameters; 0: panels as they are packed. */
+template <int kBits, int kDigits, int kRows, int kVecs, int kTile = 0>
 void MultiplyBlock(const KernelArgs& args) {
   const PanelF32 df;
+  const FloatType param_type = kTile > 0 ? FloatType::Float32 : args.param_type;
   hn::Vec<PanelF32> y[kRows][kVecs];
   HWY_UNROLL(8)
   for (int m = 0; m < kRows; ++m) {
@@ -234,20 +240,20 @@ void MultiplyBlock(const KernelArgs& args) {
   }
   const std::int32_t* cells = args.cells;
   const float* scales = args.scales;
-  const std::size_t bias_at = kPanelRows * size_of(args.param_type);
+  const std::size_t bias_at = kPanelRows * size_of(param_type);
   for (std::size_t b = 0; b < args.blocks; ++b) {
     const std::uint8_t* codes = args.block + b * args.block_bytes;
     const std::uint8_t* params = args.params + b * args.block_bytes;
-    for (int u = 0; u < args.units; ++u) {
+    for (int u = 0; u < (kTile > 0 ? 1 : args.units); ++u) {
       hn::Vec<PanelI32> sums[kRows][kVecs];
-      DotUnit<kBits, kDigits, kRows, kVecs>(codes, args, cells, sums);
+      DotUnit<kBits, kDigits, kRows, kVecs, kTile>(codes, args, cells, sums);
       codes += args.chunks * kBits * kVectorBytes;
       cells += args.chunks * kChunkQuads * kDigits * kRows;
       HWY_UNROLL(4)
       for (int v = 0; v < kVecs; ++v) {
         const std::uint8_t* at = params + v * args.param_stride;
-        const auto scale = LoadParams(args.param_type, at);
-        const auto bias = LoadParams(args.param_type, at + bias_at);
+        const auto scale = LoadParams(param_type, at);
+        const auto bias = LoadParams(param_type, at + bias_at);
         HWY_UNROLL(8)
         for (int m = 0; m < kRows; ++m) {
           const auto step = hn::Mul(scale, hn::Set(df, scales[m]));

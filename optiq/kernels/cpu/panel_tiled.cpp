@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 
 #include "optiq/kernels/cpu/panel_matmul_impl.h"
 
@@ -16,15 +15,16 @@ namespace optiq::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-/** Kernels on unpacked tiles, two vectors at a time. */
+/** Kernels on unpacked tiles, two vectors at a time, by log2 of the rows. */
+template <int kChunks>
 constexpr Kernel kTiled[2][4] = {
-    {MultiplyBlock<8, 1, 1, 2>,
-     MultiplyBlock<8, 1, 2, 2>,
-     MultiplyBlock<8, 1, 4, 2>,
-     MultiplyBlock<8, 1, 8, 2>},
-    {MultiplyBlock<8, 2, 1, 2>,
-     MultiplyBlock<8, 2, 2, 2>,
-     MultiplyBlock<8, 2, 4, 2>,
+    {MultiplyBlock<8, 1, 1, 2, kChunks>,
+     MultiplyBlock<8, 1, 2, 2, kChunks>,
+     MultiplyBlock<8, 1, 4, 2, kChunks>,
+     MultiplyBlock<8, 1, 8, 2, kChunks>},
+    {MultiplyBlock<8, 2, 1, 2, kChunks>,
+     MultiplyBlock<8, 2, 2, 2, kChunks>,
+     MultiplyBlock<8, 2, 4, 2, kChunks>,
      nullptr}};
 
 template <int kBits>
@@ -62,23 +62,39 @@ constexpr int kTileInputs = 1024;
 constexpr std::size_t kTileBytes = // codes, then at most 32 groups' params
     kPanelRows * (kTileInputs + kTileInputs / 32 * 2 * sizeof(float));
 
-/** Unpacks blocks of one panel into blocks of 8-bit codes. */
+/** Scales and biases of a block as float32. */
+void WidenParams(
+    FloatType type,
+    const std::uint8_t* params,
+    std::uint8_t* out) {
+  const PanelF32 df;
+  for (int i = 0; i < 2 * kPanelRows; i += kLanes) {
+    hn::StoreU(
+        LoadParams(type, params + i * size_of(type)),
+        df,
+        reinterpret_cast<float*>(out) + i);
+  }
+}
+
+/** Unpacks blocks of one panel into units of 8-bit codes. */
 void UnpackTile(
     const PanelShape& shape,
     const std::uint8_t* block,
     std::size_t blocks,
     std::uint8_t* tile) {
   const auto unpack = UnpackerOf(shape.bits);
-  const std::size_t params = 2 * kPanelRows * size_of(shape.params);
-  for (std::size_t b = 0; b < blocks; ++b) {
-    for (int c = 0; c < shape.group / kChunkInputs; ++c) {
-      unpack(block, tile);
-      block += shape.bits * kVectorBytes;
-      tile += 8 * kVectorBytes;
+  const int unit_chunks = unit_inputs(shape.group) / kChunkInputs;
+  for (std::size_t b = 0; b < blocks; ++b, block += shape.block_bytes()) {
+    const std::uint8_t* codes = block;
+    for (int at = 0; at < shape.group; at += unit_chunks * kChunkInputs) {
+      for (int c = 0; c < unit_chunks; ++c) {
+        unpack(codes, tile);
+        codes += shape.bits * kVectorBytes;
+        tile += 8 * kVectorBytes;
+      }
+      WidenParams(shape.params, block + shape.codes_bytes(), tile);
+      tile += 2 * kPanelRows * sizeof(float);
     }
-    std::memcpy(tile, block, params);
-    block += params;
-    tile += params;
   }
 }
 
@@ -89,6 +105,9 @@ void MultiplyTile(
     KernelArgs args) {
   const ActivationLayout& layout = x.layout;
   const std::size_t first_unit = first_block * args.units;
+  const Kernel(&kernels)[4] = layout.unit == kChunkInputs
+      ? kTiled<1>[layout.digits - 1]
+      : kTiled<2>[layout.digits - 1];
   for (int row = 0; row < layout.rows; row += layout.block_rows) {
     const int rows = layout.rows_of_block(row);
     KernelArgs call = args;
@@ -97,7 +116,7 @@ void MultiplyTile(
     call.scales = x.scales + layout.scale_offset(row) + first_unit * 2 * rows;
     call.y = args.y + row * args.y_stride;
     call.y_rows = std::min(rows, layout.rows - row);
-    kTiled[layout.digits - 1][Log2(rows)](call);
+    kernels[Log2(rows)](call);
   }
 }
 
@@ -111,24 +130,24 @@ void MultiplyTiled(
   alignas(64) std::uint8_t tiles[2 * kTileBytes];
   const PanelShape& shape = weights.shape;
   const auto* panels = reinterpret_cast<const std::uint8_t*>(weights.data);
-  PanelShape wide = shape;
-  wide.bits = 8;
   const std::size_t tile_blocks = kTileInputs / shape.group;
   const std::size_t all_cols = shape.rows;
   KernelArgs args = MakeArgs(shape);
-  args.block_bytes = wide.block_bytes();
+  const std::size_t unit_bytes = 16 * unit_inputs(shape.group);
+  args.block_bytes = unit_bytes + 2 * kPanelRows * sizeof(float);
   args.y_stride = to.stride;
   for (std::size_t panel = first; panel < last; panel += 2) {
     const std::size_t count = std::min<std::size_t>(2, last - panel);
     for (std::size_t b = 0; b < shape.blocks(); b += tile_blocks) {
-      args.blocks = std::min(tile_blocks, shape.blocks() - b);
+      const std::size_t blocks = std::min(tile_blocks, shape.blocks() - b);
+      args.blocks = blocks * args.units;
       args.accumulate = b > 0;
       for (std::size_t i = 0; i < count; ++i) {
         UnpackTile(
             shape,
             panels + (panel + i) * shape.panel_bytes() +
                 b * shape.block_bytes(),
-            args.blocks,
+            blocks,
             tiles + i * kTileBytes);
       }
       // Vectors of 16 lanes: the two panels. Smaller: parts of one, in turn.
@@ -141,15 +160,14 @@ void MultiplyTiled(
         const std::size_t col = (panel + panel_of) * kPanelRows + part * kLanes;
         const std::size_t lanes = kParts == 1 ? count * kLanes : 2 * kLanes;
         args.block = tile + part * kLanes * 4;
-        args.params =
-            tile + wide.codes_bytes() + part * kLanes * size_of(shape.params);
+        args.params = tile + unit_bytes + part * kLanes * sizeof(float);
         // A lone panel is computed twice and stored once.
         args.code_stride = next_panel ? kTileBytes
             : kParts == 1             ? 0
                                       : kLanes * 4;
         args.param_stride = next_panel ? kTileBytes
             : kParts == 1              ? 0
-                                       : kLanes * size_of(shape.params);
+                                       : kLanes * sizeof(float);
         args.y = to.y + (col - first * kPanelRows);
         args.y_cols = col < all_cols ? std::min(lanes, all_cols - col) : 0;
         MultiplyTile(x, b, args);
