@@ -8,7 +8,8 @@
 //     "prior_weight": number?, "measured_kl": number?,
 //     "n_high_bits": int, "n_low_bits": int, "threshold": 0.0,
 //     "candidate_bits": [int, ...], "group_size": int,
-//     "calibration": string, "calibration_hash": string, "compute": string,
+//     "calibration": string, "calibration_hash": string,
+//     "calibration_tokens": int?, "compute": string,
 //     "per_layer": { module: { "bits": int, "group_size": int, "kl": number?,
 //                              "parameters": int, "protected": bool }, ... } }
 //
@@ -389,6 +390,7 @@ Json to_json(const Metadata& metadata) {
       {"group_size", plan.group_size},
       {"calibration", metadata.calibration},
       {"calibration_hash", metadata.calibration_hash},
+      {"calibration_tokens", metadata.calibration_tokens},
       {"compute", metadata.compute},
       {"per_layer", layers_to_json(plan.layers)}};
 }
@@ -446,6 +448,8 @@ Metadata metadata_from_json(const Json& json, const std::string& where) {
   metadata.reference = text("reference");
   metadata.calibration = text("calibration");
   metadata.calibration_hash = text("calibration_hash");
+  metadata.calibration_tokens =
+      optional_or<std::uint64_t>(root, "calibration_tokens", where, 0);
   metadata.compute = text("compute");
   metadata.plan = read_plan_members(root, where);
   return metadata;

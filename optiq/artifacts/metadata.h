@@ -57,6 +57,7 @@ struct Metadata {
   std::string reference; // "bf16"
   std::string calibration; // "mix", "self" or a file's name; "" = none
   std::string calibration_hash; // SHA-256 of the calibration token ids
+  std::uint64_t calibration_tokens = 0;
   std::string compute; // "exact", "fast" or "int8", of the measurement
   Plan plan;
 };

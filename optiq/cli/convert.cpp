@@ -275,13 +275,7 @@ void add_output_options(CLI::App& command, ConvertFlags& flags) {
       "--save-plan", flags.save_plan, "Write the plan to this file");
   command.add_option(
       "--plan", flags.plan, "Take the widths from this plan; measure nothing");
-  command
-      .add_option(
-          "--progress",
-          flags.progress,
-          "Progress on stderr; auto: a bar on a "
-          "terminal, else plain lines")
-      ->option_text("auto|plain|json|none");
+  add_progress_option(command, flags.progress);
   command.add_option("--json", flags.json, "Write the result to this file");
 }
 

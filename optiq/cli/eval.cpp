@@ -349,11 +349,7 @@ void add_eval_command(CLI::App& app) {
   add_compute_option(*command, flags->compute);
   add_kv_options(*command, flags->kv);
   add_threads_option(*command);
-  command
-      ->add_option(
-          "--progress", flags->progress, "auto, plain, json or none (stderr)")
-      ->option_text("auto|plain|json|none")
-      ->capture_default_str();
+  add_progress_option(*command, flags->progress);
   command->add_option("--json", flags->json, "Write the result to this file");
   command->footer(
       "kl and ppl run in exact arithmetic unless --compute says otherwise; a\n"

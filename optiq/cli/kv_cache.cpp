@@ -282,12 +282,7 @@ void add_output_options(CLI::App& command, KvCacheFlags& flags) {
       "--overwrite",
       flags.options.overwrite,
       "Replace an earlier result, once the new one is complete");
-  command
-      .add_option(
-          "--progress",
-          flags.progress,
-          "Progress on stderr; auto: a bar on a terminal, else plain lines")
-      ->option_text("auto|plain|json|none");
+  add_progress_option(command, flags.progress);
   command.add_option("--json", flags.json, "Write the result to this file");
 }
 

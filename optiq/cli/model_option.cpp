@@ -61,6 +61,15 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute) {
       ->option_text("int8|fast|exact");
 }
 
+void add_progress_option(CLI::App& command, std::string& progress) {
+  command
+      .add_option(
+          "--progress",
+          progress,
+          "Progress on stderr; auto: a bar on a terminal, else plain lines")
+      ->option_text("auto|plain|json|none");
+}
+
 void add_threads_option(CLI::App& command) {
   command
       .add_option_function<int>(

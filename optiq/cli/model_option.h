@@ -23,6 +23,9 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute);
 /** --threads N, 0 = all cores; takes effect at once. */
 void add_threads_option(CLI::App& command);
 
+/** --progress auto|plain|json|none, for parse_progress_mode. */
+void add_progress_option(CLI::App& command, std::string& progress);
+
 /** The directory or file that the user named as MODEL: a local path, or a name
  * on the hub, whose missing files are fetched (progress on stderr). */
 std::filesystem::path find_model(

@@ -40,11 +40,7 @@ void add_pull_command(CLI::App& app) {
       ->add_option(
           "MODEL", flags->model, "org/name[@revision][:file.gguf] of the hub")
       ->required();
-  command
-      ->add_option(
-          "--progress", flags->progress, "auto, plain, json or none (stderr)")
-      ->option_text("auto|plain|json|none")
-      ->capture_default_str();
+  add_progress_option(*command, flags->progress);
   command->footer(
       "An interrupted download goes on where it ended. The cache is that of\n"
       "huggingface_hub: HF_HOME (or HF_HUB_CACHE) says where it is, HF_TOKEN\n"

@@ -382,6 +382,14 @@ std::vector<std::int32_t> beginning(
 
 } // namespace
 
+std::size_t Calibration::n_tokens() const {
+  std::size_t n = 0;
+  for (const auto& chunk : chunks) {
+    n += chunk.size();
+  }
+  return n;
+}
+
 CalibrationEncoder make_calibration_encoder(
     const io::ModelDirectory& directory) {
   CalibrationEncoder encoder;

@@ -36,6 +36,8 @@ struct Calibration {
   std::vector<std::vector<std::int32_t>> chunks;
   std::string hash; // SHA-256 over the chunks' ids
   std::vector<std::string> notices; // what the user should know
+
+  std::size_t n_tokens() const;
 };
 
 /** What turns documents into token ids, of one model. */

@@ -380,6 +380,7 @@ class Conversion {
         calibration.notices.end());
     result_.metadata.calibration = calibration.name;
     result_.metadata.calibration_hash = calibration.hash;
+    result_.metadata.calibration_tokens = calibration.n_tokens();
     result_.metadata.compute = "exact";
     result_.sensitivity = artifacts::Sensitivity{
         .base_model = result_.metadata.base_model,

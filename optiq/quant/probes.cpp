@@ -19,14 +19,6 @@ constexpr int kMaxBatchRows = 2048;
 // Libraries, tokenizer and heap of the process.
 constexpr std::uint64_t kProcessBytes = 64u << 20;
 
-std::size_t count_tokens(const Calibration& calibration) {
-  std::size_t n = 0;
-  for (const auto& chunk : calibration.chunks) {
-    n += chunk.size();
-  }
-  return n;
-}
-
 // Bytes that one row of a forward holds: about four arrays of the width of the
 // widest matrix live at the same time.
 std::size_t activation_row_bytes(const models::Model& model) {
@@ -400,7 +392,7 @@ std::uint64_t probe_work(
         static_cast<std::uint64_t>(
                   model.info().n_layers - probe.first_layer + 1);
   }
-  return layers * count_tokens(calibration);
+  return layers * calibration.n_tokens();
 }
 
 std::uint64_t probe_bytes(
@@ -408,7 +400,7 @@ std::uint64_t probe_bytes(
     std::span<const Probe> probes,
     const Calibration& calibration,
     const ProbeOptions& options) {
-  const std::uint64_t tokens = count_tokens(calibration);
+  const std::uint64_t tokens = calibration.n_tokens();
   const auto hidden = static_cast<std::uint64_t>(model.info().hidden_size);
   const auto vocab = static_cast<std::uint64_t>(model.info().vocab_size);
   std::uint64_t candidates = 0;

@@ -47,6 +47,7 @@ Metadata example_metadata() {
       .reference = "bf16",
       .calibration = "mix",
       .calibration_hash = "00ff",
+      .calibration_tokens = 8192,
       .compute = "exact",
       .plan = example_plan()};
 }

@@ -47,6 +47,7 @@ def writes_what_it_planned(tmp, env):
     assert result["file_bytes"] == metadata["file_bytes"] == weight_bytes(out)
     assert 4.0 <= metadata["achieved_bpw"] <= 4.5
     assert metadata["calibration"] == "mix" and len(metadata["calibration_hash"]) == 64
+    assert metadata["calibration_tokens"] > 0
     config = json.loads((out / "config.json").read_text())
     assert list(config) == sorted(config)
     assert config["quantization"] == config["quantization_config"]
