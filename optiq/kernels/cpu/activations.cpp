@@ -36,18 +36,19 @@ struct Work {
 /** Loads the values, normalized as rms_norm does it, and returns max |x| as
  * float bits: they order like the values, and NaN above infinity, where a float
  * max would lose it. */
+template <int kUnit>
 HWY_INLINE std::int32_t LoadUnit(
     const float* x,
     const float* weight,
     float inverse_rms,
-    int unit,
     float* values) {
   const F32 df;
   const I di;
   const auto mask = hn::Set(di, 0x7fffffff);
   const auto inverse = hn::Set(df, inverse_rms);
   auto most = hn::Zero(di);
-  for (int i = 0; i < unit; i += static_cast<int>(hn::Lanes(df))) {
+  HWY_UNROLL(4)
+  for (int i = 0; i < kUnit; i += static_cast<int>(hn::Lanes(df))) {
     auto v = hn::LoadU(df, x + i);
     if (weight != nullptr) {
       v = hn::Mul(hn::Mul(v, inverse), hn::LoadU(df, weight + i));
@@ -59,54 +60,55 @@ HWY_INLINE std::int32_t LoadUnit(
 }
 
 /** Rounds value * inverse of row r into planes; returns the integer sum. */
-template <int kDigits>
-HWY_INLINE std::int32_t RoundUnit(float inverse, int unit, int r, Work& work) {
+template <int kUnit, int kDigits>
+HWY_INLINE std::int32_t RoundUnit(float inverse, int r, Work& work) {
+  // Adding it rounds |x| < 2^22 to even and leaves the integer in the low bits.
+  constexpr float kMagic = 12582912.f; // 1.5 * 2^23
+  constexpr std::uint32_t kMagicBits = 0x4b400000;
   const F32 df;
   const I di;
   const hn::RebindToUnsigned<I> du;
   const hn::Rebind<std::uint8_t, I> d8;
-  auto sum = hn::Zero(di);
-  for (int i = 0; i < unit; i += static_cast<int>(hn::Lanes(di))) {
-    const auto v = hn::NearestInt(
-        hn::Mul(hn::Load(df, work.values[r] + i), hn::Set(df, inverse)));
+  auto sum = hn::Zero(du);
+  HWY_UNROLL(4)
+  for (int i = 0; i < kUnit; i += static_cast<int>(hn::Lanes(di))) {
+    const auto x =
+        hn::Mul(hn::Load(df, work.values[r] + i), hn::Set(df, inverse));
+    const auto v = hn::BitCast(du, hn::Add(x, hn::Set(df, kMagic)));
     sum = hn::Add(sum, v);
-    // v = 256 * h + l with l in [-128, 127]: l is v's last byte.
+    // 256 * h + l with l in [-128, 127]: l is the last byte, and h the one
+    // before it after adding 128.
     if constexpr (kDigits == 2) {
-      const auto h = hn::ShiftRight<8>(hn::Add(v, hn::Set(di, 128)));
-      hn::StoreU(
-          hn::TruncateTo(d8, hn::BitCast(du, h)), d8, work.planes[0][r] + i);
+      const auto h = hn::ShiftRight<8>(hn::Add(v, hn::Set(du, 128)));
+      hn::StoreU(hn::TruncateTo(d8, h), d8, work.planes[0][r] + i);
     }
-    hn::StoreU(
-        hn::TruncateTo(d8, hn::BitCast(du, v)),
-        d8,
-        work.planes[kDigits - 1][r] + i);
+    hn::StoreU(hn::TruncateTo(d8, v), d8, work.planes[kDigits - 1][r] + i);
   }
-  return hn::ReduceSum(di, sum);
+  return static_cast<std::int32_t>(hn::ReduceSum(du, sum) - kUnit * kMagicBits);
 }
 
-/** Fills row r of the planes, its scale and its sum. */
-template <int kDigits>
+/** Fills row r of the planes, its scale and its integer sum. */
+template <int kUnit, int kDigits>
 HWY_INLINE void QuantizeRow(
     std::int32_t most_bits,
-    int unit,
     int r,
     Work& work,
     float& scale,
-    float& sum) {
+    std::int32_t& sum) {
   // 127 * 256 + 127 is the largest value whose two digits both fit.
   constexpr float kMost = kDigits == 1 ? 127.f : 32639.f;
   const auto peak = hwy::BitCastScalar<float>(most_bits);
   const bool finite = peak <= std::numeric_limits<float>::max();
   if (finite && peak >= kTiniest) {
     scale = peak / kMost;
-    sum = scale *
-        static_cast<float>(RoundUnit<kDigits>(kMost / peak, unit, r, work));
+    sum = RoundUnit<kUnit, kDigits>(kMost / peak, r, work);
     return;
   }
   for (int d = 0; d < kDigits; ++d) {
-    std::memset(work.planes[d][r], 0, unit);
+    std::memset(work.planes[d][r], 0, kUnit);
   }
-  scale = sum = finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
+  scale = finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
+  sum = 0;
 }
 
 /** Cells of 32 inputs of kRows rows, row after row per quad. */
@@ -154,7 +156,7 @@ HWY_INLINE void PlaceChunk(
 }
 
 /** One unit of all rows of a block; rows that only pad it are zero. */
-template <int kDigits, int kRows>
+template <int kUnit, int kDigits, int kRows>
 void QuantizeTask(
     const float* x,
     const float* weight,
@@ -163,25 +165,27 @@ void QuantizeTask(
     int block,
     std::size_t u) {
   const ActivationLayout& layout = to.layout;
-  const int unit = layout.unit;
   const int inside = std::min(kRows, layout.rows - block);
-  float* const scales = to.scales + layout.scale_offset(block) + u * 2 * kRows;
   Work work;
   std::int32_t most[kRows] = {};
   for (int r = 0; r < inside; ++r) {
-    most[r] = LoadUnit(
-        x + static_cast<std::size_t>(block + r) * layout.cols + u * unit,
-        weight == nullptr ? nullptr : weight + u * unit,
+    most[r] = LoadUnit<kUnit>(
+        x + static_cast<std::size_t>(block + r) * layout.cols + u * kUnit,
+        weight == nullptr ? nullptr : weight + u * kUnit,
         inverse_rms[r],
-        unit,
         work.values[r]);
   }
+  float* const scales = to.scales + layout.scale_offset(block) + u * 2 * kRows;
+  std::int32_t sums[kRows];
   for (int r = 0; r < kRows; ++r) {
-    QuantizeRow<kDigits>(most[r], unit, r, work, scales[r], scales[kRows + r]);
+    QuantizeRow<kUnit, kDigits>(most[r], r, work, scales[r], sums[r]);
+  }
+  for (int r = 0; r < kRows; ++r) {
+    scales[kRows + r] = scales[r] * static_cast<float>(sums[r]);
   }
   std::int32_t* cell =
-      to.cells + layout.cell_offset(block) + u * (unit / 4) * kDigits * kRows;
-  for (int at = 0; at < unit; at += kChunkInputs) {
+      to.cells + layout.cell_offset(block) + u * (kUnit / 4) * kDigits * kRows;
+  for (int at = 0; at < kUnit; at += kChunkInputs) {
     for (int d = 0; d < kDigits; ++d) {
       PlaceChunk<kRows>(&work.planes[d][0][at], cell);
       cell += kChunkQuads * kRows;
@@ -198,17 +202,22 @@ using Task = void (*)(
     std::size_t);
 
 /** By log2 of the rows. */
-template <int kDigits>
+template <int kUnit, int kDigits>
 constexpr Task kTasks[4] = {
-    QuantizeTask<kDigits, 1>,
-    QuantizeTask<kDigits, 2>,
-    QuantizeTask<kDigits, 4>,
-    QuantizeTask<kDigits, 8>};
+    QuantizeTask<kUnit, kDigits, 1>,
+    QuantizeTask<kUnit, kDigits, 2>,
+    QuantizeTask<kUnit, kDigits, 4>,
+    QuantizeTask<kUnit, kDigits, 8>};
 
 HWY_INLINE Task TaskOf(const ActivationLayout& layout, int block) {
   const int rows = layout.rows_of_block(block);
   const int i = rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3;
-  return layout.digits == 2 ? kTasks<2>[i] : kTasks<1>[i];
+  if (layout.unit == kMostUnit) {
+    return layout.digits == 2 ? kTasks<kMostUnit, 2>[i]
+                              : kTasks<kMostUnit, 1>[i];
+  }
+  return layout.digits == 2 ? kTasks<kChunkInputs, 2>[i]
+                            : kTasks<kChunkInputs, 1>[i];
 }
 
 void QuantizeActivations(

@@ -98,10 +98,50 @@ void UnpackTile(
   }
 }
 
-/** All rows times one tile of one or two panels. */
+/** The packed blocks of a tile: of two panels, one at the end. */
+struct Packed {
+  const std::uint8_t* panel[2] = {}; // null: no such panel
+  std::size_t blocks = 0; // of each
+  std::size_t bytes = 0;
+};
+
+/** Blocks from `block` on of panels `panel` and `panel` + 1. */
+Packed PackedAt(
+    const PanelWeights& weights,
+    std::size_t panel,
+    std::size_t end,
+    std::size_t block) {
+  const PanelShape& shape = weights.shape;
+  Packed packed;
+  packed.blocks =
+      std::min<std::size_t>(kTileInputs / shape.group, shape.blocks() - block);
+  packed.bytes = packed.blocks * shape.block_bytes();
+  for (std::size_t i = 0; i < 2 && panel + i < end; ++i) {
+    packed.panel[i] = reinterpret_cast<const std::uint8_t*>(weights.data) +
+        (panel + i) * shape.panel_bytes() + block * shape.block_bytes();
+  }
+  return packed;
+}
+
+/** Share `part` of `parts` of what is unpacked next: memory is read while the
+ * products run. */
+HWY_INLINE void Fetch(const Packed& next, std::size_t part, std::size_t parts) {
+  constexpr std::size_t kLine = 64;
+  const std::size_t lines = (next.bytes + kLine - 1) / kLine;
+  for (const std::uint8_t* panel : next.panel) {
+    for (std::size_t i = lines * part / parts;
+         panel != nullptr && i < lines * (part + 1) / parts;
+         ++i) {
+      __builtin_prefetch(panel + i * kLine, 0, 2); // to the second level
+    }
+  }
+}
+
+/** All rows times one tile of one or two panels; fetches `next`. */
 void MultiplyTile(
     const Activations& x,
     std::size_t first_block,
+    const Packed& next,
     KernelArgs args) {
   const ActivationLayout& layout = x.layout;
   const std::size_t first_unit = first_block * args.units;
@@ -116,6 +156,7 @@ void MultiplyTile(
     call.scales = x.scales + layout.scale_offset(row) + first_unit * 2 * rows;
     call.y = args.y + row * args.y_stride;
     call.y_rows = std::min(rows, layout.rows - row);
+    Fetch(next, row / layout.block_rows, layout.blocks());
     kernels[Log2(rows)](call);
   }
 }
@@ -129,7 +170,6 @@ void MultiplyTiled(
     const Output& to) {
   alignas(64) std::uint8_t tiles[2 * kTileBytes];
   const PanelShape& shape = weights.shape;
-  const auto* panels = reinterpret_cast<const std::uint8_t*>(weights.data);
   const std::size_t tile_blocks = kTileInputs / shape.group;
   const std::size_t all_cols = shape.rows;
   KernelArgs args = MakeArgs(shape);
@@ -139,16 +179,16 @@ void MultiplyTiled(
   for (std::size_t panel = first; panel < last; panel += 2) {
     const std::size_t count = std::min<std::size_t>(2, last - panel);
     for (std::size_t b = 0; b < shape.blocks(); b += tile_blocks) {
-      const std::size_t blocks = std::min(tile_blocks, shape.blocks() - b);
-      args.blocks = blocks * args.units;
+      const Packed packed = PackedAt(weights, panel, last, b);
+      // Beyond `last` is often the same rank's next call.
+      const Packed next = b + tile_blocks < shape.blocks()
+          ? PackedAt(weights, panel, last, b + tile_blocks)
+          : PackedAt(weights, panel + 2, shape.panels(), 0);
+      args.blocks = packed.blocks * args.units;
       args.accumulate = b > 0;
       for (std::size_t i = 0; i < count; ++i) {
         UnpackTile(
-            shape,
-            panels + (panel + i) * shape.panel_bytes() +
-                b * shape.block_bytes(),
-            blocks,
-            tiles + i * kTileBytes);
+            shape, packed.panel[i], packed.blocks, tiles + i * kTileBytes);
       }
       // Vectors of 16 lanes: the two panels. Smaller: parts of one, in turn.
       const std::size_t vectors = count * kParts;
@@ -170,7 +210,7 @@ void MultiplyTiled(
                                        : kLanes * sizeof(float);
         args.y = to.y + (col - first * kPanelRows);
         args.y_cols = col < all_cols ? std::min(lanes, all_cols - col) : 0;
-        MultiplyTile(x, b, args);
+        MultiplyTile(x, b, next, args);
       }
     }
   }
