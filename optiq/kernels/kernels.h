@@ -96,12 +96,16 @@ mx::array matmul_add(
     const mx::array& residual,
     Compute compute);
 
-/** swiglu(matmul(x, gate), matmul(x, up)), the same bits; with a norm, x is
- * rms_norm(x). */
-mx::array matmul_swiglu(
+/** What is applied to the gate of a gated linear unit. */
+enum class Activation { Silu, GeluTanh };
+
+/** swiglu (Silu) or geglu (GeluTanh) of matmul(x, gate) and matmul(x, up), the
+ * same bits; with a norm, x is rms_norm(x). */
+mx::array matmul_glu(
     const mx::array& x,
     const Matrix& gate,
     const Matrix& up,
+    Activation activation,
     Compute compute,
     const RowNorm* norm = nullptr);
 

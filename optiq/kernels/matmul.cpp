@@ -4,6 +4,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
+#include "optiq/kernels/cpu/elementwise.h"
 #include "optiq/kernels/matmul_call_impl.h"
 #include "optiq/kernels/matrix_impl.h"
 #include "optiq/kernels/profile.h"
@@ -134,26 +135,30 @@ mx::array matmul_add(
   return result;
 }
 
-mx::array matmul_swiglu(
+mx::array matmul_glu(
     const mx::array& x,
     const Matrix& gate,
     const Matrix& up,
+    Activation activation,
     Compute compute,
     const RowNorm* norm) {
   const Matrix* const both[] = {&gate, &up};
-  const OpTimer timer([&] { return describe("matmul_swiglu", both); });
+  const OpTimer timer([&] { return describe("matmul_glu", both); });
   const mx::array input = check_input(x, both);
   if (gate.out_features() != up.out_features()) {
     fail(
         ErrorKind::InvalidInput,
-        "[matmul_swiglu] up: found {} outputs, expected the {} of gate.",
+        "[matmul_glu] up: found {} outputs, expected the {} of gate.",
         up.out_features(),
         gate.out_features());
   }
   mx::array result =
       io::make_array({x.shape(0), gate.out_features()}, mx::float32);
   const MatmulJob job{
-      .weight = &gate, .up = &up, .y = io::mutable_floats(result).data()};
+      .weight = &gate,
+      .up = &up,
+      .glu = activation == Activation::Silu ? cpu::swiglu : cpu::geglu,
+      .y = io::mutable_floats(result).data()};
   run(input, norm, compute, {&job, 1});
   return result;
 }

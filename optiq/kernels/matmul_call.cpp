@@ -235,7 +235,7 @@ class Run {
       if (job.up != nullptr) {
         run_product(*job.up, part, {scratch, columns}, scratch + up_floats_);
         for (int t = 0; t < call_.rows; ++t) {
-          cpu::swiglu(y + t * out, scratch + t * columns, columns, y + t * out);
+          job.glu(y + t * out, scratch + t * columns, columns, y + t * out);
         }
       }
       if (job.residual != nullptr) {

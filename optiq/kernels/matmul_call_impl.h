@@ -13,8 +13,10 @@ namespace optiq::kernels {
 /** One product of a call, and what follows it on the same columns. */
 struct MatmulJob {
   const Matrix* weight = nullptr;
-  /** With a second matrix: y = silu(x weight^T) * (x up^T). */
+  /** With a second matrix: y = glu(x weight^T, x up^T). */
   const Matrix* up = nullptr;
+  void (*glu)(const float* gate, const float* up, std::size_t n, float* out) =
+      nullptr;
   const float* residual = nullptr; // [rows, out], added
   float* y = nullptr; // [rows, out]
 };

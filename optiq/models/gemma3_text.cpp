@@ -52,7 +52,7 @@ TransformerConfig parse_gemma3_text_config(
   // Trained with the factor in bfloat16.
   gemma.embedding_scale = static_cast<float>(mx::bfloat16_t(
       static_cast<float>(std::sqrt(static_cast<double>(gemma.hidden_size)))));
-  gemma.activation = nn::Activation::GeluTanh;
+  gemma.activation = kernels::Activation::GeluTanh;
   gemma.has_qk_norm = true;
   gemma.has_output_norms = true;
   gemma.adds_one_to_norms = true;

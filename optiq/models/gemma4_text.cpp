@@ -105,7 +105,7 @@ TransformerConfig parse_gemma4_text_config(
   gemma.model_type = kGemma4Text.model_type;
   gemma.score_scale = 1.f; // the norms of q and k take its place
   gemma.embedding_scale = std::sqrt(static_cast<float>(gemma.hidden_size));
-  gemma.activation = nn::Activation::GeluTanh;
+  gemma.activation = kernels::Activation::GeluTanh;
   gemma.has_qk_norm = true;
   gemma.has_v_norm = true;
   gemma.has_output_norms = true;

@@ -37,7 +37,7 @@ struct TransformerConfig {
   float norm_eps = 0.f;
   float score_scale = 0.f;
   float embedding_scale = 1.f;
-  nn::Activation activation = nn::Activation::Silu;
+  kernels::Activation activation = kernels::Activation::Silu;
   bool has_qk_norm = false; // per head, before RoPE
   bool has_v_norm = false; // per head, without a weight
   bool has_output_norms = false; // of attention and MLP, as Gemma's

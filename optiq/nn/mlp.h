@@ -4,12 +4,9 @@
 
 namespace optiq::nn {
 
-/** What is applied to gate(x). */
-enum class Activation { Silu, GeluTanh };
-
 /** Gated feed-forward: down(activation(gate(x)) * up(x)). */
 struct Mlp {
-  Activation activation = Activation::Silu;
+  kernels::Activation activation = kernels::Activation::Silu;
   Linear gate_proj; // [intermediate, hidden]
   Linear up_proj; // [intermediate, hidden]
   Linear down_proj; // [hidden, intermediate]

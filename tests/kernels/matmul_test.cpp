@@ -67,11 +67,14 @@ void check_rows(const Block& block, int rows, Compute compute) {
       matmul_add(x, a, residual, compute),
       kernels::add(residual, matmul(x, a, compute)));
   expect_equal_bits(
-      matmul_swiglu(x, a, b, compute),
+      matmul_glu(x, a, b, Activation::Silu, compute),
       swiglu(matmul(x, a, compute), matmul(x, b, compute)));
   expect_equal_bits(
-      matmul_swiglu(x, a, b, compute, &norm),
+      matmul_glu(x, a, b, Activation::Silu, compute, &norm),
       swiglu(with_norm[0], with_norm[1]));
+  expect_equal_bits(
+      matmul_glu(x, a, b, Activation::GeluTanh, compute, &norm),
+      geglu(with_norm[0], with_norm[1]));
 }
 
 void check_block(const Block& block, std::initializer_list<int> rows) {
@@ -129,7 +132,8 @@ TEST(Matmul, NoRowsGiveNoRows) {
   const Block block = quantized_block(32, 128, 4, 64, 8);
   const mx::array none = mx::zeros({0, 128});
   EXPECT_EQ(
-      matmul_swiglu(none, block.a, block.b, Compute::Fast, &block.norm).shape(),
+      matmul_glu(none, block.a, block.b, Activation::Silu, Compute::Fast)
+          .shape(),
       (mx::Shape{0, 32}));
   EXPECT_EQ(
       matmul_add(none, block.a, mx::zeros({0, 32}), Compute::Fast).shape(),
@@ -149,8 +153,8 @@ TEST(Matmul, RejectsWhatDoesNotFit) {
   expect_error(invalid, {"[matmul_add] residual: found"}, [&] {
     matmul_add(x, block.a, mx::zeros({2, 31}), Compute::Fast);
   });
-  expect_error(invalid, {"[matmul_swiglu] up: found 48 outputs"}, [&] {
-    matmul_swiglu(x, block.a, other, Compute::Fast);
+  expect_error(invalid, {"[matmul_glu] up: found 48 outputs"}, [&] {
+    matmul_glu(x, block.a, other, Activation::Silu, Compute::Fast);
   });
 }
 
