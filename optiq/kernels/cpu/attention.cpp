@@ -14,6 +14,7 @@
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
 #include "optiq/kernels/cpu/dense_attention-inl.h"
 #include "optiq/kernels/cpu/packed_attention-inl.h"
+#include "optiq/kernels/cpu/packed_weights-inl.h"
 #include "optiq/kernels/cpu/rotation-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
@@ -165,46 +166,51 @@ HWY_INLINE void AddDense(
   });
 }
 
+/** Scores of n queries from `begin` on with a block. */
 template <class Tile>
 HWY_INLINE void ScoreTile(
     const SpanWork& work,
     std::size_t block,
-    const std::byte* params,
+    std::size_t begin,
+    std::size_t n,
     const Tile& tile) {
   const KvSide& side = work.shape.layout.key;
-  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    WithCount(group.n, [&](auto count) HWY_ATTR {
-      DigitRows<count()> rows;
-      float* scores[count()];
-      for (std::size_t r = 0; r < count(); ++r) {
-        const std::size_t query = group.begin + r;
-        const std::size_t head = work.head(query);
-        rows.digits[r] = work.queries.digits + head * side.dims;
-        rows.factors[r] =
-            work.queries.factors + head * 2 * work.shape.units.size;
-        scores[r] = work.scores(query, block);
-      }
-      PackedScores<count()>(side, work.shape.units, tile, params, rows, scores);
-    });
+  const KeyUnits& units = work.shape.units;
+  const std::byte* params = work.keys(block) + side.codes_bytes();
+  WithCount(n, [&](auto count) HWY_ATTR {
+    DigitRows<count()> rows;
+    float* scores[count()];
+    for (std::size_t r = 0; r < count(); ++r) {
+      const std::size_t head = work.head(begin + r);
+      rows.digits[r] = work.queries.digits + head * side.dims;
+      rows.factors[r] = work.queries.factors + head * 2 * units.size;
+      scores[r] = work.scores(begin + r, block);
+    }
+    if (side.code == KvCode::Affine) {
+      PackedScores<true, count()>(units, tile, params, rows, scores);
+    } else {
+      PackedScores<false, count()>(units, tile, params, rows, scores);
+    }
   });
 }
 
+/** Adds the values of a block to the sums of n queries from `begin` on. */
 template <class Tile>
 HWY_INLINE void AddTile(
     const SpanWork& work,
     std::size_t block,
-    const std::byte* params,
+    std::size_t begin,
+    std::size_t n,
     const Tile& tile) {
-  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    WithCount(group.n, [&](auto count) HWY_ATTR {
-      const float* p[count()];
-      float* out[count()];
-      for (std::size_t r = 0; r < count(); ++r) {
-        p[r] = work.scores(group.begin + r, block);
-        out[r] = work.sum(group.begin + r);
-      }
-      PackedValues<count()>(work.shape.layout.value, tile, params, p, out);
-    });
+  const KvSide& side = work.shape.layout.value;
+  WithCount(n, [&](auto count) HWY_ATTR {
+    const SpanWeights* weights[count()];
+    float* out[count()];
+    for (std::size_t r = 0; r < count(); ++r) {
+      weights[r] = work.scratch.weights + (begin + r) * side.groups();
+      out[r] = work.sum(begin + r);
+    }
+    PackedValues<count()>(side, tile, block - work.first_block, weights, out);
   });
 }
 
@@ -233,38 +239,79 @@ HWY_INLINE void
 ScorePacked(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.key;
   const std::byte* keys = work.keys(block);
-  const std::byte* params = keys + side.codes_bytes();
   if (ReadsNibbles(work, side)) {
     const std::size_t panel = side.codes_before(side.dims);
     WithNibbles(side, keys, panel, next, [&](const auto& tile) HWY_ATTR {
-      ScoreTile(work, block, params, tile);
+      ScoreTile(work, block, 0, work.n, tile);
     });
     return;
   }
-  ScoreTile(
-      work,
-      block,
-      params,
-      UnpackKeys(side, keys, true, work.scratch.codes, next));
+  const ByteTile tile = UnpackKeys(side, keys, true, work.scratch.codes, next);
+  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+    ScoreTile(work, block, group.begin, group.n, tile);
+  });
 }
 
 HWY_INLINE void
 AddPacked(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.value;
   const std::byte* values = work.values(block);
-  const std::byte* params = values + side.codes_bytes();
   if (ReadsNibbles(work, side)) {
     const std::size_t panel = 4 * side.codes_before(kPanelRows);
     WithNibbles(side, values, panel, next, [&](const auto& tile) HWY_ATTR {
-      AddTile(work, block, params, tile);
+      AddTile(work, block, 0, work.n, tile);
     });
     return;
   }
-  AddTile(
-      work,
-      block,
-      params,
-      UnpackValues(side, values, true, work.scratch.codes, next));
+  const ByteTile tile =
+      UnpackValues(side, values, true, work.scratch.codes, next);
+  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+    AddTile(work, block, group.begin, group.n, tile);
+  });
+}
+
+/** Rounds the weights of a span to digits; the sums begin with what does not
+ * depend on codes. */
+template <bool kAffine>
+HWY_INLINE void WeighPacked(const SpanWork& work) {
+  const F32 d;
+  const KvSide& side = work.shape.layout.value;
+  const std::size_t groups = side.groups();
+  const int middle = MiddleCode(side);
+  SpanWeights* weights = work.scratch.weights;
+  for (std::size_t i = 0; i < work.n * groups; ++i) {
+    std::fill_n(weights[i].after, std::size(weights[i].after), 0.0f);
+  }
+  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
+    const std::byte* params = work.values(b) + side.codes_bytes();
+    for (std::size_t g = 0; g < groups; ++g) {
+      const BlockScales scales =
+          LoadScales<kAffine>(params + g * 4 * kBlockTokens, middle);
+      for (std::size_t query = 0; query < work.n; ++query) {
+        WeighBlock(
+            scales,
+            middle,
+            work.scores(query, b),
+            b - work.first_block,
+            weights[query * groups + g]);
+      }
+    }
+  }
+  const std::size_t channels = kAffine ? side.group : side.head_dim;
+  for (std::size_t i = 0; i < work.n * groups; ++i) {
+    const std::size_t from = i % groups * channels;
+    const float after = hn::ReduceSum(d, hn::Load(d, weights[i].after));
+    if (!std::isfinite(after)) { // digits hold nothing then
+      std::fill_n(
+          weights[i].scale,
+          kSpanBlocks,
+          std::numeric_limits<float>::quiet_NaN());
+    }
+    std::fill_n(
+        work.sum(i / groups) + from,
+        std::min(channels, side.head_dim - from),
+        after);
+  }
 }
 
 HWY_INLINE void Widen(const BF16* from, std::size_t n, float* to) {
@@ -431,7 +478,8 @@ void AttendSpan(
     std::size_t span,
     float* memory,
     const Partial& to) {
-  const std::size_t n = tile.rows * shape.group();
+  const std::size_t group = shape.group();
+  const std::size_t n = tile.rows * group;
   const std::size_t first =
       std::max(span * kSpanBlocks, shape.first_seen(tile.start) / kBlockTokens);
   const std::size_t blocks = (tile.end() + kBlockTokens - 1) / kBlockTokens;
@@ -449,16 +497,23 @@ void AttendSpan(
       .keys_at = keys_at,
       .values_at = keys_at + shape.layout.key.bytes()};
   for (std::size_t query = 0, row = 0; query < n; ++row) {
-    for (std::size_t i = 0; i < n / tile.rows; ++i, ++query) {
+    for (std::size_t i = 0; i < group; ++i, ++query) {
       work.scratch.positions[query] = tile.start + row;
-      work.scratch.heads[query] = (tile.first_row + row) * shape.n_heads +
-          tile.kv_head * (n / tile.rows) + i;
+      work.scratch.heads[query] =
+          (tile.first_row + row) * shape.n_heads + tile.kv_head * group + i;
     }
   }
   for (std::size_t b = work.first_block; b < work.last_block; ++b) {
     ScoreBlock(work, b, work.fetches() ? work.values(b) : nullptr);
   }
   WeighSpan(work);
+  if (shape.layout.value.packed() && !shape.layout.exact) {
+    if (shape.layout.value.code == KvCode::Affine) {
+      WeighPacked<true>(work);
+    } else {
+      WeighPacked<false>(work);
+    }
+  }
   for (std::size_t b = work.first_block; b < work.last_block; ++b) {
     const std::size_t next = b + kSpanBlocks;
     const bool fetch = work.fetches() && next < blocks;

@@ -13,7 +13,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #include "hwy/highway.h"
 
@@ -21,6 +20,7 @@
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
 #include "optiq/kernels/cpu/dense_attention-inl.h"
 #include "optiq/kernels/cpu/packed_tiles-inl.h"
+#include "optiq/kernels/cpu/packed_weights-inl.h"
 #include "optiq/kernels/cpu/panel_kernel-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
@@ -29,10 +29,15 @@ namespace optiq::kernels::cpu::HWY_NAMESPACE {
 
 // Vectors of lanes multiplied together by each of kMaxQueries queries.
 constexpr std::size_t kVectors = HWY_MAX_BYTES >= 64 ? 4 : 2;
-// Weights of the values that share a group, as int8: at most this many groups.
-constexpr std::size_t kMaxGroups = kMaxHeadDim / 32;
 
-/** sums[r][v] = sum over quads of dot4(tile, digits[r]), for the P vectors of
+/** The four digits of a quad, for every lane. */
+HWY_INLINE hn::Vec<PanelI8> QuadDigits(const std::int8_t* digits) {
+  std::int32_t cell;
+  std::memcpy(&cell, digits, 4);
+  return hn::BitCast(PanelI8(), hn::Set(PanelI32(), cell));
+}
+
+/** sums[r][v] += sum over quads of dot4(tile, digits[r]), for the P vectors of
  * lanes from `vector` on. */
 template <std::size_t R, std::size_t P>
 HWY_INLINE void DotQuads(
@@ -49,20 +54,13 @@ HWY_INLINE void DotQuads(
     data[v] = tile.data + first_quad * tile.quad_stride +
         lane / kPanelRows * tile.panel_stride + lane % kPanelRows * 4;
   }
-  for (std::size_t r = 0; r < R; ++r) {
-    for (std::size_t v = 0; v < P; ++v) {
-      sums[r][v] = hn::Zero(di);
-    }
-  }
   for (std::size_t quad = 0; quad < quads; ++quad) {
     hn::Vec<PanelU8> codes[P];
     for (std::size_t v = 0; v < P; ++v) {
       codes[v] = hn::LoadU(PanelU8(), data[v] + quad * tile.quad_stride);
     }
     for (std::size_t r = 0; r < R; ++r) {
-      std::int32_t cell;
-      std::memcpy(&cell, digits[r] + 4 * (first_quad + quad), 4);
-      const auto x = hn::BitCast(PanelI8(), hn::Set(di, cell));
+      const auto x = QuadDigits(digits[r] + 4 * (first_quad + quad));
       for (std::size_t v = 0; v < P; ++v) {
         sums[r][v] = hn::SumOfMulQuadAccumulate(di, codes[v], x, sums[r][v]);
       }
@@ -99,11 +97,6 @@ HWY_INLINE void DotQuads(
     at[v] = first_quad / 2 * kVectorBytes +
         lane / kPanelRows * tile.panel_stride + lane % kPanelRows * 4;
   }
-  for (std::size_t r = 0; r < R; ++r) {
-    for (std::size_t v = 0; v < P; ++v) {
-      sums[r][v] = hn::Zero(di);
-    }
-  }
   const auto fifteen = hn::Set(d8, std::uint8_t{15});
   for (std::size_t quad = 0; quad < quads; quad += 2) {
     hn::Vec<PanelU8> low[P];
@@ -120,23 +113,18 @@ HWY_INLINE void DotQuads(
       high[v] = LookNibble(tile, hn::And(upper, fifteen));
     }
     for (std::size_t r = 0; r < R; ++r) {
-      std::int32_t cells[2];
-      std::memcpy(cells, digits[r] + 4 * (first_quad + quad), 8);
-      const auto x0 = hn::BitCast(PanelI8(), hn::Set(di, cells[0]));
-      const auto x1 = hn::BitCast(PanelI8(), hn::Set(di, cells[1]));
+      const auto x0 = QuadDigits(digits[r] + 4 * (first_quad + quad));
       for (std::size_t v = 0; v < P; ++v) {
         sums[r][v] = hn::SumOfMulQuadAccumulate(di, low[v], x0, sums[r][v]);
+      }
+    }
+    for (std::size_t r = 0; r < R; ++r) {
+      const auto x1 = QuadDigits(digits[r] + 4 * (first_quad + quad + 1));
+      for (std::size_t v = 0; v < P; ++v) {
         sums[r][v] = hn::SumOfMulQuadAccumulate(di, high[v], x1, sums[r][v]);
       }
     }
   }
-}
-
-HWY_INLINE VF32 LoadHalf(const hwy::bfloat16_t* p) {
-  return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, F32>(), p));
-}
-HWY_INLINE VF32 LoadHalf(const hwy::float16_t* p) {
-  return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), p));
 }
 
 /** Digits and factors of the queries multiplied together. */
@@ -147,9 +135,8 @@ struct DigitRows {
 };
 
 /** scores[r][t] of the P vectors of tokens from `vector` on. */
-template <std::size_t R, std::size_t P, class Tile>
+template <bool kAffine, std::size_t R, std::size_t P, class Tile>
 HWY_INLINE void ScoreVectors(
-    const KvSide& side,
     const KeyUnits& units,
     const Tile& tile,
     const std::byte* params,
@@ -164,16 +151,20 @@ HWY_INLINE void ScoreVectors(
       f[r][v] = hn::Zero(d);
     }
   }
-  const bool affine = side.code == KvCode::Affine;
   for (std::size_t u = 0; u < units.size; ++u) {
     const KeyUnit& unit = units.units[u];
     hn::Vec<PanelI32> sums[R][P];
+    for (std::size_t r = 0; r < R; ++r) {
+      for (std::size_t v = 0; v < P; ++v) {
+        sums[r][v] = hn::Zero(PanelI32());
+      }
+    }
     DotQuads(
         tile, unit.channel / 4, unit.channels / 4, vector, rows.digits, sums);
     for (std::size_t v = 0; v < P; ++v) {
       VF32 scale = hn::Zero(d);
       VF32 bias = hn::Zero(d);
-      if (affine) {
+      if constexpr (kAffine) {
         const auto* at = reinterpret_cast<const hwy::bfloat16_t*>(params) +
             unit.group * 2 * kBlockTokens + token + v * kLanes;
         scale = LoadHalf(at);
@@ -183,7 +174,7 @@ HWY_INLINE void ScoreVectors(
         const VF32 sum = hn::ConvertTo(d, sums[r][v]);
         const VF32 factor = hn::Set(d, rows.factors[r][2 * u]);
         const VF32 offset = hn::Set(d, rows.factors[r][2 * u + 1]);
-        if (affine) {
+        if constexpr (kAffine) {
           f[r][v] = hn::MulAdd(sum, hn::Mul(scale, factor), f[r][v]);
           f[r][v] = hn::MulAdd(bias, offset, f[r][v]);
         } else {
@@ -194,123 +185,59 @@ HWY_INLINE void ScoreVectors(
   }
   for (std::size_t v = 0; v < P; ++v) {
     const std::size_t at = token + v * kLanes;
-    VF32 norm = hn::Set(d, 1.0f);
-    if (!affine) {
-      norm = LoadHalf(reinterpret_cast<const hwy::float16_t*>(params) + at);
-    }
     for (std::size_t r = 0; r < R; ++r) {
-      hn::StoreU(hn::Mul(f[r][v], norm), d, scores[r] + at);
+      VF32 score = f[r][v];
+      if constexpr (!kAffine) {
+        score = hn::Mul(
+            score,
+            LoadHalf(reinterpret_cast<const hwy::float16_t*>(params) + at));
+      }
+      hn::StoreU(score, d, scores[r] + at);
     }
   }
 }
 
-template <std::size_t R, class Tile>
+template <bool kAffine, std::size_t R, class Tile>
 HWY_NOINLINE void PackedScores(
-    const KvSide& side,
     const KeyUnits& units,
     const Tile& tile,
     const std::byte* params,
     const DigitRows<R>& rows,
     float* const* scores) {
   for (std::size_t v = 0; v < kBlockTokens / kLanes; v += kVectors) {
-    ScoreVectors<R, kVectors>(side, units, tile, params, rows, v, scores);
+    ScoreVectors<kAffine, R, kVectors>(units, tile, params, rows, v, scores);
   }
 }
 
-/** A query's weights of a block for one group: int8 digits of p * scale. */
-struct Weights {
-  HWY_ALIGN std::int8_t digits[kBlockTokens];
-  float scale = 0.0f; // of a digit
-  float before = 0.0f; // what the integer sums are too large by
-  float after = 0.0f; // what is added to the products
+/** What a block of values is multiplied by. */
+template <std::size_t R>
+struct WeightRows {
+  const std::int8_t* digits[R];
+  std::int32_t before[R];
+  float scale[R];
 };
-
-/** Codes are taken from here: half the range, so that what rounds the weights
- * meets half the codes. */
-HWY_INLINE float MiddleCode(const KvSide& side) {
-  return side.code == KvCode::Affine ? static_cast<float>(1 << (side.bits - 1))
-                                     : 128.0f;
-}
-
-/** p is zero where the query does not see; what scales hold there is not
- * read. */
-HWY_INLINE void WeighTokens(
-    const KvSide& side,
-    std::size_t group,
-    const std::byte* params,
-    const float* p,
-    Weights& to) {
-  const F32 d;
-  const PanelI32 di;
-  const hn::Rebind<std::int8_t, PanelI32> d8;
-  const bool affine = side.code == KvCode::Affine;
-  const float middle = MiddleCode(side);
-  constexpr std::size_t kN = kBlockTokens / kLanes;
-  VF32 w[kN];
-  VF32 largest = hn::Zero(d);
-  VF32 after = hn::Zero(d); // p * (bias + middle * scale)
-  for (std::size_t v = 0; v < kN; ++v) {
-    const std::size_t at = v * kLanes;
-    const VF32 pv = hn::LoadU(d, p + at);
-    const auto used = hn::Ne(pv, hn::Zero(d));
-    if (affine) {
-      const auto* scale = reinterpret_cast<const hwy::bfloat16_t*>(params) +
-          group * 2 * kBlockTokens + at;
-      w[v] = hn::IfThenElseZero(used, hn::Mul(pv, LoadHalf(scale)));
-      const VF32 bias = hn::Mul(pv, LoadHalf(scale + kBlockTokens));
-      after = hn::Add(after, hn::IfThenElseZero(used, bias));
-      after = hn::MulAdd(w[v], hn::Set(d, middle), after);
-    } else {
-      const VF32 norm =
-          LoadHalf(reinterpret_cast<const hwy::float16_t*>(params) + at);
-      w[v] = hn::IfThenElseZero(used, hn::Mul(pv, norm));
-      // A NaN makes the sum NaN, where a maximum may lose it.
-      after = hn::MulAdd(w[v], hn::Zero(d), after);
-    }
-    largest = hn::Max(largest, hn::Abs(w[v]));
-  }
-  const float most = hn::ReduceMax(d, largest);
-  to.after = hn::ReduceSum(d, after);
-  to.before = 0.0f;
-  if (!(most >= kTiniestWeight) || !std::isfinite(to.after)) {
-    to.scale = std::isfinite(to.after)
-        ? 0.0f
-        : std::numeric_limits<float>::quiet_NaN();
-    std::fill_n(to.digits, kBlockTokens, std::int8_t{0});
-    return;
-  }
-  to.scale = most / 127.0f;
-  const VF32 inverse = hn::Set(d, 127.0f / most);
-  auto sum = hn::Zero(di);
-  for (std::size_t v = 0; v < kN; ++v) {
-    const auto digit = hn::NearestInt(hn::Mul(w[v], inverse));
-    sum = hn::Add(sum, digit);
-    hn::StoreU(hn::DemoteTo(d8, digit), d8, to.digits + v * kLanes);
-  }
-  to.before = middle * static_cast<float>(hn::ReduceSum(di, sum));
-}
 
 /** out[r][channel..] += of P vectors of channels from `vector` on. */
 template <std::size_t R, std::size_t P, class Tile>
 HWY_INLINE void AddVectors(
     const Tile& tile,
     std::size_t vector,
-    const std::int8_t* const* digits,
-    const float* scale,
-    const float* before, // subtracted from the integer sum
-    const float* after, // added to the product
+    const WeightRows<R>& rows,
     float* const* out) {
   const F32 d;
   hn::Vec<PanelI32> sums[R][P];
-  DotQuads(tile, 0, kTokenQuads, vector, digits, sums);
   for (std::size_t r = 0; r < R; ++r) {
     for (std::size_t v = 0; v < P; ++v) {
+      sums[r][v] = hn::Set(PanelI32(), rows.before[r]);
+    }
+  }
+  DotQuads(tile, 0, kTokenQuads, vector, rows.digits, sums);
+  for (std::size_t r = 0; r < R; ++r) {
+    const VF32 scale = hn::Set(d, rows.scale[r]);
+    for (std::size_t v = 0; v < P; ++v) {
       float* to = out[r] + (vector + v) * kLanes;
-      const VF32 sum =
-          hn::Sub(hn::ConvertTo(d, sums[r][v]), hn::Set(d, before[r]));
-      const VF32 term =
-          hn::MulAdd(sum, hn::Set(d, scale[r]), hn::Set(d, after[r]));
-      hn::StoreU(hn::Add(hn::LoadU(d, to), term), d, to);
+      const VF32 sum = hn::ConvertTo(d, sums[r][v]);
+      hn::StoreU(hn::MulAdd(sum, scale, hn::LoadU(d, to)), d, to);
     }
   }
 }
@@ -318,62 +245,54 @@ HWY_INLINE void AddVectors(
 /** Channels [from, to), of one group and width. */
 template <std::size_t R, class Tile>
 HWY_INLINE void AddChannels(
-    const KvSide& side,
     const Tile& tile,
     std::size_t from,
     std::size_t to,
-    const Weights* const* weights,
+    const WeightRows<R>& rows,
     float* const* out) {
-  const bool affine = side.code == KvCode::Affine;
-  const float step = affine
-      ? 1.0f
-      : side.table_of(from).step / std::sqrt(static_cast<float>(side.head_dim));
-  const std::int8_t* digits[R];
-  float scale[R];
-  float before[R];
-  float after[R];
-  for (std::size_t r = 0; r < R; ++r) {
-    digits[r] = weights[r]->digits;
-    scale[r] = weights[r]->scale * step;
-    before[r] = weights[r]->before;
-    after[r] = weights[r]->after;
-  }
   std::size_t v = from / kLanes;
   for (; (v + kVectors) * kLanes <= to; v += kVectors) {
-    AddVectors<R, kVectors>(tile, v, digits, scale, before, after, out);
+    AddVectors<R, kVectors>(tile, v, rows, out);
   }
   for (; v * kLanes < to; ++v) {
-    AddVectors<R, 1>(tile, v, digits, scale, before, after, out);
+    AddVectors<R, 1>(tile, v, rows, out);
   }
 }
 
-/** out[r][channel] += sum over tokens of p[r][t] v_t. */
+/** out[r][channel] += sum over tokens of p[r][t] (v_t - what `after` holds), of
+ * a block of a span; weights[r] [groups]. */
 template <std::size_t R, class Tile>
 HWY_NOINLINE void PackedValues(
     const KvSide& side,
     const Tile& tile,
-    const std::byte* params,
-    const float* const* p,
+    std::size_t block,
+    const SpanWeights* const* weights,
     float* const* out) {
-  Weights memory[R];
-  const Weights* weights[R];
-  const std::size_t groups = side.groups();
-  for (std::size_t g = 0; g < groups; ++g) {
+  const auto rows_of = [&](std::size_t group, float step) HWY_ATTR {
+    WeightRows<R> rows;
     for (std::size_t r = 0; r < R; ++r) {
-      WeighTokens(side, g, params, p[r], memory[r]);
-      weights[r] = &memory[r];
+      const SpanWeights& w = weights[r][group];
+      rows.digits[r] = w.digits + block * kBlockTokens;
+      rows.before[r] = w.before[block];
+      rows.scale[r] = w.scale[block] * step;
     }
-    if (side.code == KvCode::Affine) {
+    return rows;
+  };
+  if (side.code == KvCode::Affine) {
+    for (std::size_t g = 0; g < side.groups(); ++g) {
       const std::size_t from = g * side.group;
       const std::size_t to = std::min(side.head_dim, from + side.group);
-      AddChannels<R>(side, tile, from, to, weights, out);
-      continue;
+      AddChannels<R>(tile, from, to, rows_of(g, 1.0f), out);
     }
-    if (side.wide > 0) {
-      AddChannels<R>(side, tile, 0, side.wide, weights, out);
-    }
-    AddChannels<R>(side, tile, side.wide, side.head_dim, weights, out);
+    return;
   }
+  const float shrink = 1.0f / std::sqrt(static_cast<float>(side.head_dim));
+  if (side.wide > 0) {
+    const float step = side.wide_table->step * shrink;
+    AddChannels<R>(tile, 0, side.wide, rows_of(0, step), out);
+  }
+  const float step = side.table->step * shrink;
+  AddChannels<R>(tile, side.wide, side.head_dim, rows_of(0, step), out);
 }
 
 /** Byte `input` of the cells of lanes from `vector` on, as integers. */
