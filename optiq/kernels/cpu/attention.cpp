@@ -32,6 +32,7 @@ struct SpanWork {
   std::size_t first_block; // of the span that the tile sees
   std::size_t last_block;
   std::size_t first_token; // of first_block
+  std::size_t tile_blocks; // where what the tile sees ends
   std::size_t n; // queries
   SpanScratch scratch;
   Partial to;
@@ -64,7 +65,15 @@ struct SpanWork {
   float* sum(std::size_t query) const {
     return to.sum + query * scratch.stride;
   }
-  /** Few queries read a block once: then memory is what they wait for. */
+  /** What to fetch while a block's keys, or values, are read; null for nothing:
+   * only few queries, which read a block once, wait for memory. */
+  const std::byte* after_keys(std::size_t block) const {
+    return fetches() ? values(block) : nullptr;
+  }
+  const std::byte* after_values(std::size_t block) const {
+    const std::size_t next = block + kSpanBlocks;
+    return fetches() && next < tile_blocks ? keys(next) : nullptr;
+  }
   bool fetches() const {
     return n <= 2 * kMaxQueries;
   }
@@ -166,107 +175,134 @@ HWY_INLINE void AddDense(
   });
 }
 
-/** Scores of n queries from `begin` on with a block. */
-template <class Tile>
-HWY_INLINE void ScoreTile(
-    const SpanWork& work,
-    std::size_t block,
-    std::size_t begin,
-    std::size_t n,
-    const Tile& tile) {
-  const KvSide& side = work.shape.layout.key;
-  const KeyUnits& units = work.shape.units;
-  const std::byte* params = work.keys(block) + side.codes_bytes();
-  WithCount(n, [&](auto count) HWY_ATTR {
-    DigitRows<count()> rows;
-    float* scores[count()];
-    for (std::size_t r = 0; r < count(); ++r) {
-      const std::size_t head = work.head(begin + r);
-      rows.digits[r] = work.queries.digits + head * side.dims;
-      rows.factors[r] = work.queries.factors + head * 2 * units.size;
-      scores[r] = work.scores(begin + r, block);
-    }
-    if (side.code == KvCode::Affine) {
-      PackedScores<true, count()>(units, tile, params, rows, scores);
-    } else {
-      PackedScores<false, count()>(units, tile, params, rows, scores);
-    }
-  });
+/** What the codes' loops leave out of the fetching of `next`, a packed side:
+ * its parameters; all of it when the side at hand has bytes for codes and so no
+ * such loop. */
+HWY_INLINE void
+FetchRest(const KvSide& now, const KvSide& side, const std::byte* next) {
+  if (next == nullptr || !side.packed()) {
+    return;
+  }
+  const std::size_t from = now.bits == 8 ? 0 : side.codes_bytes();
+  for (std::size_t at = from; at < side.bytes(); at += 64) {
+    PrefetchFar(next + at);
+  }
 }
 
-/** Adds the values of a block to the sums of n queries from `begin` on. */
-template <class Tile>
-HWY_INLINE void AddTile(
-    const SpanWork& work,
-    std::size_t block,
-    std::size_t begin,
-    std::size_t n,
-    const Tile& tile) {
-  const KvSide& side = work.shape.layout.value;
-  WithCount(n, [&](auto count) HWY_ATTR {
-    const SpanWeights* weights[count()];
-    float* out[count()];
-    for (std::size_t r = 0; r < count(); ++r) {
-      weights[r] = work.scratch.weights + (begin + r) * side.groups();
-      out[r] = work.sum(begin + r);
-    }
-    PackedValues<count()>(side, tile, block - work.first_block, weights, out);
-  });
+/** R queries from `begin` on, as packed keys meet them. */
+template <std::size_t R>
+HWY_INLINE DigitRows<R> DigitsOf(const SpanWork& work, std::size_t begin) {
+  DigitRows<R> rows;
+  for (std::size_t r = 0; r < R; ++r) {
+    const std::size_t head = work.head(begin + r);
+    rows.digits[r] = work.queries.digits + head * work.shape.layout.key.dims;
+    rows.factors[r] = work.queries.factors + head * 2 * work.shape.units.size;
+    rows.scores[r] = work.scores(begin + r, work.first_block);
+  }
+  return rows;
+}
+
+/** The same as packed values meet them. */
+template <std::size_t R>
+HWY_INLINE WeightRows<R> WeightsOf(const SpanWork& work, std::size_t begin) {
+  const std::size_t groups = work.shape.layout.value.groups();
+  WeightRows<R> rows;
+  for (std::size_t r = 0; r < R; ++r) {
+    rows.weights[r] = work.scratch.weights + (begin + r) * groups;
+    rows.sums[r] = work.sum(begin + r);
+  }
+  return rows;
 }
 
 /** Whether unpacking in registers beats a tile: one group of queries. */
 HWY_INLINE bool ReadsNibbles(const SpanWork& work, const KvSide& side) {
-  return side.bits == 4 && side.wide == 0 && work.n <= kMaxQueries;
+  return side.packed() && !work.shape.layout.exact && side.bits == 4 &&
+      side.wide == 0 && work.n <= kMaxQueries;
 }
 
-/** Calls body(tile) with the nibbles of a side; panels are `panel` bytes. */
+/** Calls body(tile) with the nibbles of a side whose panels are `panel` bytes;
+ * body says where they lie. */
 template <class Body>
-HWY_INLINE void WithNibbles(
-    const KvSide& side,
-    const std::byte* codes,
-    std::size_t panel,
-    const std::byte* next,
-    const Body& body) {
-  const auto* data = reinterpret_cast<const std::uint8_t*>(codes);
+HWY_INLINE void
+WithNibbles(const KvSide& side, std::size_t panel, const Body& body) {
   if (side.code == KvCode::Turbo) {
-    body(NibbleTile<true>{data, panel, next, ByteTable(*side.table)});
+    body(NibbleTile<true>{nullptr, panel, nullptr, ByteTable(*side.table)});
   } else {
-    body(NibbleTile<false>{data, panel, next, ByteTable(CodeTable())});
+    body(NibbleTile<false>{nullptr, panel, nullptr, ByteTable(CodeTable())});
   }
+}
+
+/** Scores of the span with keys of nibbles. */
+HWY_INLINE void ScoreNibbles(const SpanWork& work) {
+  const KvSide& side = work.shape.layout.key;
+  const std::size_t codes_bytes = side.codes_bytes();
+  const std::size_t panel = side.codes_before(side.dims);
+  WithNibbles(side, panel, [&](auto tile) HWY_ATTR {
+    WithCount(work.n, [&](auto count) HWY_ATTR {
+      const auto rows = DigitsOf<count()>(work, 0);
+      for (std::size_t b = work.first_block; b < work.last_block; ++b) {
+        const std::byte* keys = work.keys(b);
+        tile.data = reinterpret_cast<const std::uint8_t*>(keys);
+        tile.next = work.after_keys(b);
+        FetchRest(side, work.shape.layout.value, tile.next);
+        PackedScores<!tile.kLooks, count()>(
+            work.shape.units,
+            tile,
+            keys + codes_bytes,
+            rows,
+            b - work.first_block);
+      }
+    });
+  });
+}
+
+/** Adds the values of the span, nibbles. */
+HWY_INLINE void AddNibbles(const SpanWork& work) {
+  const KvSide& side = work.shape.layout.value;
+  const std::size_t panel = 4 * side.codes_before(kPanelRows);
+  WithNibbles(side, panel, [&](auto tile) HWY_ATTR {
+    WithCount(work.n, [&](auto count) HWY_ATTR {
+      const auto rows = WeightsOf<count()>(work, 0);
+      for (std::size_t b = work.first_block; b < work.last_block; ++b) {
+        tile.data = reinterpret_cast<const std::uint8_t*>(work.values(b));
+        tile.next = work.after_values(b);
+        FetchRest(side, work.shape.layout.key, tile.next);
+        PackedValues<count()>(side, tile, rows, b - work.first_block);
+      }
+    });
+  });
 }
 
 HWY_INLINE void
 ScorePacked(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.key;
   const std::byte* keys = work.keys(block);
-  if (ReadsNibbles(work, side)) {
-    const std::size_t panel = side.codes_before(side.dims);
-    WithNibbles(side, keys, panel, next, [&](const auto& tile) HWY_ATTR {
-      ScoreTile(work, block, 0, work.n, tile);
-    });
-    return;
-  }
+  const std::byte* params = keys + side.codes_bytes();
+  const KeyUnits& units = work.shape.units;
+  const std::size_t at = block - work.first_block;
   const ByteTile tile = UnpackKeys(side, keys, true, work.scratch.codes, next);
   ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    ScoreTile(work, block, group.begin, group.n, tile);
+    WithCount(group.n, [&](auto count) HWY_ATTR {
+      const auto rows = DigitsOf<count()>(work, group.begin);
+      if (side.code == KvCode::Affine) {
+        PackedScores<true, count()>(units, tile, params, rows, at);
+      } else {
+        PackedScores<false, count()>(units, tile, params, rows, at);
+      }
+    });
   });
 }
 
 HWY_INLINE void
 AddPacked(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.value;
-  const std::byte* values = work.values(block);
-  if (ReadsNibbles(work, side)) {
-    const std::size_t panel = 4 * side.codes_before(kPanelRows);
-    WithNibbles(side, values, panel, next, [&](const auto& tile) HWY_ATTR {
-      AddTile(work, block, 0, work.n, tile);
-    });
-    return;
-  }
   const ByteTile tile =
-      UnpackValues(side, values, true, work.scratch.codes, next);
+      UnpackValues(side, work.values(block), true, work.scratch.codes, next);
   ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    AddTile(work, block, group.begin, group.n, tile);
+    WithCount(group.n, [&](auto count) HWY_ATTR {
+      const auto rows = WeightsOf<count()>(work, group.begin);
+      PackedValues<count()>(side, tile, rows, block - work.first_block);
+    });
   });
 }
 
@@ -321,20 +357,6 @@ HWY_INLINE void Widen(const BF16* from, std::size_t n, float* to) {
   }
 }
 
-/** What the codes' loops leave out of the fetching of `next`, a packed side:
- * its parameters; all of it when the side at hand has bytes for codes and so no
- * such loop. */
-HWY_INLINE void
-FetchRest(const KvSide& now, const KvSide& side, const std::byte* next) {
-  if (next == nullptr || !side.packed()) {
-    return;
-  }
-  const std::size_t from = now.bits == 8 ? 0 : side.codes_bytes();
-  for (std::size_t at = from; at < side.bytes(); at += 64) {
-    PrefetchFar(next + at);
-  }
-}
-
 /** Scores of all queries with a block; fetches `next`. */
 HWY_INLINE void
 ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
@@ -386,6 +408,26 @@ AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
     AddDense<float>(work, block, wide, nullptr);
   } else {
     AddPacked(work, block, next);
+  }
+}
+
+HWY_INLINE void ScoreSpan(const SpanWork& work) {
+  if (ReadsNibbles(work, work.shape.layout.key)) {
+    ScoreNibbles(work);
+    return;
+  }
+  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
+    ScoreBlock(work, b, work.after_keys(b));
+  }
+}
+
+HWY_INLINE void AddSpan(const SpanWork& work) {
+  if (ReadsNibbles(work, work.shape.layout.value)) {
+    AddNibbles(work);
+    return;
+  }
+  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
+    AddBlock(work, b, work.after_values(b));
   }
 }
 
@@ -491,6 +533,7 @@ void AttendSpan(
       .first_block = first,
       .last_block = std::min((span + 1) * kSpanBlocks, blocks),
       .first_token = first * kBlockTokens,
+      .tile_blocks = blocks,
       .n = n,
       .scratch = SpanScratch(shape, n, memory),
       .to = to,
@@ -503,9 +546,7 @@ void AttendSpan(
           (tile.first_row + row) * shape.n_heads + tile.kv_head * group + i;
     }
   }
-  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
-    ScoreBlock(work, b, work.fetches() ? work.values(b) : nullptr);
-  }
+  ScoreSpan(work);
   WeighSpan(work);
   if (shape.layout.value.packed() && !shape.layout.exact) {
     if (shape.layout.value.code == KvCode::Affine) {
@@ -514,11 +555,35 @@ void AttendSpan(
       WeighPacked<false>(work);
     }
   }
-  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
-    const std::size_t next = b + kSpanBlocks;
-    const bool fetch = work.fetches() && next < blocks;
-    AddBlock(work, b, fetch ? work.keys(next) : nullptr);
-  }
+  AddSpan(work);
+}
+
+/** Adds the denominators of a vector of queries, of which there is room for
+ * whole ones; what their sums are multiplied by. */
+HWY_INLINE void AddDenominators(
+    F32 d,
+    std::size_t begin,
+    const Partial& part,
+    const Partial& total,
+    float (&factors)[2][16]) {
+  const VF32 before = hn::LoadU(d, total.maximum + begin);
+  const VF32 fresh = hn::LoadU(d, part.maximum + begin);
+  const VF32 maximum = hn::IfThenElse(hn::Lt(before, fresh), fresh, before);
+  // The distance is zero also when both are infinite.
+  const auto factor = [&](VF32 m) HWY_ATTR {
+    return ExpNonPositive(
+        d, hn::IfThenZeroElse(hn::Eq(m, maximum), hn::Sub(m, maximum)));
+  };
+  const VF32 old = factor(before);
+  const VF32 added = factor(fresh);
+  hn::Store(old, d, factors[0]);
+  hn::Store(added, d, factors[1]);
+  const VF32 sum = hn::LoadU(d, total.denominator + begin);
+  const VF32 more = hn::LoadU(d, part.denominator + begin);
+  const VF32 both = hn::Add(hn::Mul(sum, old), hn::Mul(more, added));
+  const auto blind = hn::Eq(more, hn::Zero(d));
+  hn::StoreU(hn::IfThenElse(blind, before, maximum), d, total.maximum + begin);
+  hn::StoreU(hn::IfThenElse(blind, sum, both), d, total.denominator + begin);
 }
 
 void AddPartial(
@@ -528,29 +593,24 @@ void AddPartial(
     const Partial& total) {
   const F32 d;
   const std::size_t stride = round_up(shape.layout.head_dim, 16);
-  for (std::size_t query = 0; query < n; ++query) {
-    if (part.denominator[query] == 0.0f) {
-      continue; // it saw nothing: adding zeros could still flip a sign
-    }
-    const float before = total.maximum[query];
-    const float maximum = std::max(before, part.maximum[query]);
-    HWY_ALIGN float factors[16] = {
-        // Equal also when both are infinite.
-        before == maximum ? 0.0f : before - maximum,
-        part.maximum[query] == maximum ? 0.0f : part.maximum[query] - maximum};
-    for (std::size_t i = 0; i < 2; i += hn::Lanes(d)) {
-      hn::StoreU(ExpNonPositive(d, hn::LoadU(d, factors + i)), d, factors + i);
-    }
-    total.maximum[query] = maximum;
-    total.denominator[query] = total.denominator[query] * factors[0] +
-        part.denominator[query] * factors[1];
-    const VF32 old = hn::Set(d, factors[0]);
-    const VF32 fresh = hn::Set(d, factors[1]);
-    float* to = total.sum + query * stride;
-    const float* from = part.sum + query * stride;
-    for (std::size_t i = 0; i < stride; i += hn::Lanes(d)) {
-      const VF32 kept = hn::Mul(old, hn::LoadU(d, to + i));
-      hn::StoreU(hn::MulAdd(fresh, hn::LoadU(d, from + i), kept), d, to + i);
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t begin = 0; begin < n; begin += lanes) {
+    const std::size_t count = std::min(lanes, n - begin);
+    HWY_ALIGN float factors[2][16]; // of the total and the part
+    AddDenominators(d, begin, part, total, factors);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t query = begin + i;
+      if (part.denominator[query] == 0.0f) {
+        continue; // it saw nothing: adding zeros could still flip a sign
+      }
+      const VF32 old = hn::Set(d, factors[0][i]);
+      const VF32 fresh = hn::Set(d, factors[1][i]);
+      float* to = total.sum + query * stride;
+      const float* from = part.sum + query * stride;
+      for (std::size_t c = 0; c < stride; c += lanes) {
+        const VF32 kept = hn::Mul(old, hn::LoadU(d, to + c));
+        hn::StoreU(hn::MulAdd(fresh, hn::LoadU(d, from + c), kept), d, to + c);
+      }
     }
   }
 }

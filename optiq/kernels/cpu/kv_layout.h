@@ -75,7 +75,10 @@ struct KvSide {
     return channel < wide ? *wide_table : *table;
   }
   std::size_t groups() const {
-    return code == KvCode::Affine ? (head_dim + group - 1) / group : 1;
+    // Most often 1, and then without the division, which a span would feel.
+    return code != KvCode::Affine || head_dim <= group
+        ? 1
+        : (head_dim + group - 1) / group;
   }
   /** Bytes of the codes of the channels before `channel`, per 16 tokens. */
   std::size_t codes_before(std::size_t channel) const {

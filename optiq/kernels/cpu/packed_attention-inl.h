@@ -127,11 +127,13 @@ HWY_INLINE void DotQuads(
   }
 }
 
-/** Digits and factors of the queries multiplied together. */
+/** Digits and factors of the queries multiplied together, and where their
+ * scores with a span go. */
 template <std::size_t R>
 struct DigitRows {
   const std::int8_t* digits[R];
   const float* factors[R];
+  float* scores[R];
 };
 
 /** scores[r][t] of the P vectors of tokens from `vector` on. */
@@ -142,7 +144,7 @@ HWY_INLINE void ScoreVectors(
     const std::byte* params,
     const DigitRows<R>& rows,
     std::size_t vector,
-    float* const* scores) {
+    std::size_t block) {
   const F32 d;
   const std::size_t token = vector * kLanes;
   VF32 f[R][P];
@@ -192,29 +194,51 @@ HWY_INLINE void ScoreVectors(
             score,
             LoadHalf(reinterpret_cast<const hwy::float16_t*>(params) + at));
       }
-      hn::StoreU(score, d, scores[r] + at);
+      hn::StoreU(score, d, rows.scores[r] + block * kBlockTokens + at);
     }
   }
 }
 
+/** Scores with a block of the span. */
 template <bool kAffine, std::size_t R, class Tile>
 HWY_NOINLINE void PackedScores(
     const KeyUnits& units,
     const Tile& tile,
     const std::byte* params,
     const DigitRows<R>& rows,
-    float* const* scores) {
+    std::size_t block) {
   for (std::size_t v = 0; v < kBlockTokens / kLanes; v += kVectors) {
-    ScoreVectors<kAffine, R, kVectors>(units, tile, params, rows, v, scores);
+    ScoreVectors<kAffine, R, kVectors>(units, tile, params, rows, v, block);
   }
 }
 
-/** What a block of values is multiplied by. */
+/** Weights of the queries multiplied together, [groups] each, and their sums.
+ */
 template <std::size_t R>
 struct WeightRows {
+  const SpanWeights* weights[R];
+  float* sums[R];
+};
+
+/** What a block and a group of values are multiplied by. */
+template <std::size_t R>
+struct BlockWeights {
   const std::int8_t* digits[R];
   std::int32_t before[R];
   float scale[R];
+
+  BlockWeights(
+      const WeightRows<R>& rows,
+      std::size_t block,
+      std::size_t group,
+      float step) {
+    for (std::size_t r = 0; r < R; ++r) {
+      const SpanWeights& w = rows.weights[r][group];
+      digits[r] = w.digits + block * kBlockTokens;
+      before[r] = w.before[block];
+      scale[r] = w.scale[block] * step;
+    }
+  }
 };
 
 /** out[r][channel..] += of P vectors of channels from `vector` on. */
@@ -222,7 +246,7 @@ template <std::size_t R, std::size_t P, class Tile>
 HWY_INLINE void AddVectors(
     const Tile& tile,
     std::size_t vector,
-    const WeightRows<R>& rows,
+    const BlockWeights<R>& rows,
     float* const* out) {
   const F32 d;
   hn::Vec<PanelI32> sums[R][P];
@@ -248,7 +272,7 @@ HWY_INLINE void AddChannels(
     const Tile& tile,
     std::size_t from,
     std::size_t to,
-    const WeightRows<R>& rows,
+    const BlockWeights<R>& rows,
     float* const* out) {
   std::size_t v = from / kLanes;
   for (; (v + kVectors) * kLanes <= to; v += kVectors) {
@@ -259,40 +283,32 @@ HWY_INLINE void AddChannels(
   }
 }
 
-/** out[r][channel] += sum over tokens of p[r][t] (v_t - what `after` holds), of
- * a block of a span; weights[r] [groups]. */
+/** sums[r][channel] += sum over tokens of p[r][t] (v_t - what `after` holds),
+ * of a block of the span. */
 template <std::size_t R, class Tile>
 HWY_NOINLINE void PackedValues(
     const KvSide& side,
     const Tile& tile,
-    std::size_t block,
-    const SpanWeights* const* weights,
-    float* const* out) {
-  const auto rows_of = [&](std::size_t group, float step) HWY_ATTR {
-    WeightRows<R> rows;
-    for (std::size_t r = 0; r < R; ++r) {
-      const SpanWeights& w = weights[r][group];
-      rows.digits[r] = w.digits + block * kBlockTokens;
-      rows.before[r] = w.before[block];
-      rows.scale[r] = w.scale[block] * step;
-    }
-    return rows;
-  };
+    const WeightRows<R>& rows,
+    std::size_t block) {
   if (side.code == KvCode::Affine) {
-    for (std::size_t g = 0; g < side.groups(); ++g) {
-      const std::size_t from = g * side.group;
+    std::size_t group = 0;
+    for (std::size_t from = 0; from < side.head_dim; from += side.group) {
       const std::size_t to = std::min(side.head_dim, from + side.group);
-      AddChannels<R>(tile, from, to, rows_of(g, 1.0f), out);
+      const BlockWeights<R> weights(rows, block, group++, 1.0f);
+      AddChannels<R>(tile, from, to, weights, rows.sums);
     }
     return;
   }
   const float shrink = 1.0f / std::sqrt(static_cast<float>(side.head_dim));
   if (side.wide > 0) {
     const float step = side.wide_table->step * shrink;
-    AddChannels<R>(tile, 0, side.wide, rows_of(0, step), out);
+    const BlockWeights<R> weights(rows, block, 0, step);
+    AddChannels<R>(tile, 0, side.wide, weights, rows.sums);
   }
   const float step = side.table->step * shrink;
-  AddChannels<R>(tile, side.wide, side.head_dim, rows_of(0, step), out);
+  const BlockWeights<R> weights(rows, block, 0, step);
+  AddChannels<R>(tile, side.wide, side.head_dim, weights, rows.sums);
 }
 
 /** Byte `input` of the cells of lanes from `vector` on, as integers. */

@@ -103,6 +103,7 @@ HWY_INLINE void UnpackChunk(
 /** Codes of 4 bits as they lie: a vector holds two quads. */
 template <bool kLook>
 struct NibbleTile {
+  static constexpr bool kLooks = kLook;
   const std::uint8_t* data = nullptr;
   std::size_t panel_stride = 0;
   const std::byte* next = nullptr; // as many bytes to fetch
