@@ -99,10 +99,10 @@ double check(const Shape& shape, const KvFormat& format) {
     size += b * b;
   }
   const double relative = std::sqrt(error / size);
-  // int8 digits of queries and weights: 1e-2 of a product. A code on the edge
-  // of two centroids may fall either way: 1e-3.
+  // bfloat16 queries and weights: 2^-9 of a product. int8 digits: 1e-2 of it. A
+  // code on the edge of two centroids may fall either way: 1e-3.
   const bool dense = format.method == KvMethod::Dense;
-  const double most = dense              ? 1e-5
+  const double most = dense              ? 0x1p-8
       : format.compute == Compute::Exact ? 1e-3
                                          : 3e-2;
   // Written so that NaN fails.

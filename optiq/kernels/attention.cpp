@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <utility>
 #include <vector>
 
@@ -51,6 +50,14 @@ check_format(const char* function, int n_heads, const KvFormat& format) {
         "nor bfloat16. Choose one of these.",
         function,
         mx::size_of(format.dtype));
+  }
+  if (format.dtype == mx::bfloat16 && format.head_dim % 2 != 0) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] format: found heads of {} in bfloat16, expected an even number: "
+        "channels lie in pairs. Choose float32.",
+        function,
+        format.head_dim);
   }
   if (format.method == KvMethod::Turbo && !format.rotations) {
     fail(
@@ -248,10 +255,16 @@ class PreparedQueries {
     const std::size_t digit_floats =
         digits ? heads * shape.layout.key.dims / sizeof(float) : 0;
     const std::size_t factor_floats = digits ? heads * 2 * shape.units.size : 0;
-    memory_ = scratch_of(heads * dim + digit_floats + factor_floats);
-    queries_.values = memory_.get();
+    const bool halves = cpu::needs_halves(shape);
+    const std::size_t value_floats = heads * dim / (halves ? 2 : 1);
+    memory_ = scratch_of(value_floats + digit_floats + factor_floats);
+    if (halves) {
+      queries_.halves = reinterpret_cast<std::uint16_t*>(memory_.get());
+    } else {
+      queries_.values = memory_.get();
+    }
     if (digits) {
-      queries_.factors = memory_.get() + heads * dim;
+      queries_.factors = memory_.get() + value_floats;
       queries_.digits =
           reinterpret_cast<std::int8_t*>(queries_.factors + factor_floats);
     }
@@ -344,14 +357,6 @@ Plan make_plan(
   return plan;
 }
 
-void clear_total(
-    const cpu::AttentionShape& shape,
-    std::size_t n,
-    const cpu::Partial& total) {
-  std::fill_n(total.sum, cpu::partial_floats(shape, n), 0.0f);
-  std::fill_n(total.maximum, n, -std::numeric_limits<float>::infinity());
-}
-
 /** Attention of everything planned. */
 void run_plan(
     const Plan& plan,
@@ -384,8 +389,8 @@ void run_plan(
     const auto part = cpu::partial_at(shape, n, scratch + of_span);
     const auto total =
         cpu::partial_at(shape, n, scratch + of_span + of_partial);
-    clear_total(shape, n, total);
-    for (std::size_t s = item.spans.first; s < item.spans.last; ++s) {
+    cpu::attend_span(queries, shape, tile, item.spans.first, scratch, total);
+    for (std::size_t s = item.spans.first + 1; s < item.spans.last; ++s) {
       cpu::attend_span(queries, shape, tile, s, scratch, part);
       cpu::add_partial(shape, n, part, total);
     }
@@ -400,15 +405,15 @@ void run_plan(
         (spans.last - spans.first) * tile.rows * shape.group() *
         shape.layout.head_dim);
   }
-  run_by_cost(costs, [&](std::size_t rank, std::size_t i) {
+  run_by_cost(costs, [&](std::size_t, std::size_t i) {
     const cpu::AttentionTile& tile = plan.tiles[plan.shared[i]];
     const std::size_t n = tile.rows * shape.group();
     const cpu::Spans spans = cpu::spans_of(shape, tile);
+    const std::size_t first = plan.first_item[i];
     const auto total =
-        cpu::partial_at(shape, n, memory.get() + rank * per_rank + of_span);
-    clear_total(shape, n, total);
-    for (std::size_t s = 0; s < spans.last - spans.first; ++s) {
-      const Item& item = plan.items[plan.first_item[i] + s];
+        cpu::partial_at(shape, n, kept + plan.items[first].partial);
+    for (std::size_t s = 1; s < spans.last - spans.first; ++s) {
+      const Item& item = plan.items[first + s];
       cpu::add_partial(
           shape, n, cpu::partial_at(shape, n, kept + item.partial), total);
     }

@@ -164,13 +164,13 @@ struct KvRotations; // of keys and of values
 /**
  * How one layer's K and V lie in its blocks (64 tokens of one layer of one
  * sequence). Data: sides may differ in width, and a side of 0 bits is dense.
- * Per kv head a block holds the keys, then the values; dense: K^T
- * [head_dim][64], then V [64][head_dim]; packed: cpu/kv_layout.h.
+ * Per kv head a block holds the keys, then the values, as cpu/kv_layout.h words
+ * it.
  */
 struct KvFormat {
   mx::Dtype dtype = mx::bfloat16; // of dense sides; or float32
   int n_kv_heads = 0;
-  int head_dim = 0; // a multiple of 16 when packed
+  int head_dim = 0; // a multiple of 16 when packed, even in bfloat16
   int window = 0; // tokens a query sees, its own included; 0 = all before it
 
   KvMethod method = KvMethod::Dense;
@@ -179,7 +179,7 @@ struct KvFormat {
   int group_size = 64; // affine: 32, 64, 128; a head's last may be shorter
   KvRotation rotation = KvRotation::Hadamard; // turbo
   std::uint64_t seed = 42; // turbo: of the keys
-  Compute compute = Compute::Fast; // products with codes: int8 or float32
+  Compute compute = Compute::Fast; // Exact: float32 meets codes and bfloat16
   std::shared_ptr<const KvRotations> rotations; // turbo: by make_kv_format
 
   std::size_t block_bytes() const;

@@ -80,6 +80,13 @@ void check_shape(const KvFormat& format) {
         "neither float32 nor bfloat16. Choose one of these.",
         mx::size_of(format.dtype));
   }
+  if (format.dtype == mx::bfloat16 && format.head_dim % 2 != 0) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[make_kv_format] head_dim: found {} in bfloat16, expected an even "
+        "number: channels lie in pairs. Choose float32.",
+        format.head_dim);
+  }
 }
 
 void check_packed(const KvFormat& format) {

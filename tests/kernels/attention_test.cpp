@@ -121,16 +121,99 @@ std::vector<float> stored(const Case& c, const mx::array& x) {
   return {io::floats(y).begin(), io::floats(y).end()};
 }
 
+/** The nearest bfloat16, ties to even. */
+double nearest_bf16(double x) {
+  int exponent = 0;
+  const double fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(fraction, 8)), exponent - 8);
+}
+
+/** Scores of one query in double, with a bound of their error. */
+struct Scores {
+  std::vector<double> s; // by token; none before `first`
+  int first = 0;
+  double error = 0.0; // of the worst, in a chain of D products in float32
+};
+
+Scores score_in_double(
+    const Case& c,
+    const float* q,
+    const std::vector<float>& k,
+    int t,
+    int kv) {
+  const int dim = c.head_dim;
+  std::vector<double> scaled(dim);
+  for (int i = 0; i < dim; ++i) {
+    scaled[i] = c.dtype == mx::bfloat16 ? nearest_bf16(q[i] * c.scale())
+                                        : double{q[i]} * c.scale();
+  }
+  Scores scores;
+  scores.s.resize(t + 1);
+  scores.first = c.first_seen(t);
+  for (int s = scores.first; s <= t; ++s) {
+    double size = 0.0;
+    for (int i = 0; i < dim; ++i) {
+      const double product = scaled[i] * k[(s * c.n_kv_heads + kv) * dim + i];
+      scores.s[s] += product;
+      size += std::abs(product);
+    }
+    scores.error = std::max(scores.error, (dim + 2) * kUnit * size);
+  }
+  return scores;
+}
+
+/** Weights of a query before they are divided by their sum. */
+struct Weights {
+  std::vector<double> p;
+  std::vector<double> slack; // how far p may be off by its rounding
+  double sum = 0.0;
+  double slack_sum = 0.0;
+};
+
+/**
+ * exp of the scores. Of bfloat16 caches it is rounded against the largest score
+ * of its span of 256 tokens: known exactly, unless the error of the kernel's p
+ * (twice that of a score, the difference and exp) reaches over the middle of
+ * two bfloat16.
+ */
+Weights weigh_in_double(const Case& c, const Scores& scores) {
+  const auto largest = [&](int from, int to) {
+    return *std::max_element(scores.s.begin() + from, scores.s.begin() + to);
+  };
+  const int end = static_cast<int>(scores.s.size());
+  const double top = largest(scores.first, end);
+  Weights w{std::vector<double>(end), std::vector<double>(end)};
+  for (int t = scores.first; t < end; ++t) {
+    const int span = t / 256 * 256;
+    const double span_top =
+        largest(std::max(scores.first, span), std::min(end, span + 256));
+    const double x = scores.s[t] - span_top;
+    double low = std::exp(x);
+    double high = low;
+    if (c.dtype == mx::bfloat16) {
+      const double off = std::expm1(2 * scores.error + 2 * (4 - x) * kUnit);
+      low = nearest_bf16(low * (1 - off));
+      high = nearest_bf16(high * (1 + off));
+    }
+    const double rescale = std::exp(span_top - top);
+    w.p[t] = rescale * (low + high) / 2;
+    w.slack[t] = rescale * (high - low) / 2;
+    w.sum += w.p[t];
+    w.slack_sum += w.slack[t];
+  }
+  return w;
+}
+
 struct Oracle {
   std::vector<double> y;
   std::vector<double> bound; // on the error of a float32 result
 };
 
 /**
- * The softmax in double, and a bound of the error in float32. A score is a
- * chain of D products: off by at most (D + 2) u sum |q k| scale. That shifts
- * log p twice (numerator, denominator); exp, the online rescaling (three
- * roundings per block) and the chain over S values add S + 3 S/64 + 16 units.
+ * The softmax in double, with the cache's roundings of queries and weights, and
+ * a bound of the error in float32: that of a score shifts log p twice
+ * (numerator, denominator); exp, the online rescaling (three roundings per
+ * block) and the chain over S values add S + 3 S/64 + 16 units.
  */
 Oracle attend_in_double(const Case& c, const Inputs& in) {
   const int tokens = in.q.shape(0);
@@ -143,37 +226,23 @@ Oracle attend_in_double(const Case& c, const Inputs& in) {
     for (int h = 0; h < c.n_heads; ++h) {
       const int kv = h / (c.n_heads / c.n_kv_heads);
       const float* qh = q.data() + (t * c.n_heads + h) * dim;
-      std::vector<double> p(t + 1);
-      double worst_score = 0.0;
-      const int first = c.first_seen(t);
-      for (int s = first; s <= t; ++s) {
-        double size = 0.0;
-        for (int i = 0; i < dim; ++i) {
-          const double product =
-              double{qh[i]} * k[(s * c.n_kv_heads + kv) * dim + i] * c.scale();
-          p[s] += product;
-          size += std::abs(product);
-        }
-        worst_score = std::max(worst_score, (dim + 2) * kUnit * size);
-      }
-      const double largest = *std::max_element(p.begin() + first, p.end());
-      double sum = 0.0;
-      for (int s = first; s <= t; ++s) {
-        p[s] = std::exp(p[s] - largest);
-        sum += p[s];
-      }
-      const double relative =
-          2 * worst_score + (t + 1 + 3 * (t / 64 + 1) + 16) * kUnit;
+      const Scores scores = score_in_double(c, qh, k, t, kv);
+      const Weights w = weigh_in_double(c, scores);
+      const double relative = std::expm1(2 * scores.error) +
+          (t + 1 + 3 * (t / 64 + 1) + 16) * kUnit;
       for (int i = 0; i < dim; ++i) {
         double y = 0.0;
         double size = 0.0;
-        for (int s = first; s <= t; ++s) {
-          const double term = p[s] / sum * v[(s * c.n_kv_heads + kv) * dim + i];
-          y += term;
-          size += std::abs(term);
+        double slack = 0.0;
+        for (int s = scores.first; s <= t; ++s) {
+          const double value = v[(s * c.n_kv_heads + kv) * dim + i];
+          y += w.p[s] / w.sum * value;
+          size += w.p[s] / w.sum * std::abs(value);
+          slack += w.slack[s] * std::abs(value);
         }
+        slack += std::abs(y) * w.slack_sum;
         oracle.y.push_back(y);
-        oracle.bound.push_back(relative * size);
+        oracle.bound.push_back(relative * size + slack / (w.sum - w.slack_sum));
       }
     }
   }
@@ -205,7 +274,8 @@ const std::vector<Case> kCases{
     {4, 4, 96, mx::bfloat16},
     {2, 1, 20, mx::float32},
     {2, 1, 20, mx::bfloat16},
-    {1, 1, 3, mx::bfloat16},
+    {1, 1, 6, mx::bfloat16},
+    {1, 1, 3, mx::float32},
 };
 
 TEST(Attention, MatchesDoubleForEveryShapeAndTarget) {
@@ -287,26 +357,38 @@ TEST(Attention, ChunksOfAWindowDoNotChangeABit) {
   }
 }
 
-TEST(Attention, WhatAWindowHidesDoesNotSpread) {
-  const Case c{3, 1, 64, mx::float32, 65};
-  Inputs in(c, 200, 19);
-  const std::vector<float> before = run_chunks(c, in, {200});
+/** Makes keys and values of one token NaN or infinite. */
+void spoil(const Case& c, Inputs& in, int token, float with) {
+  const int row = c.n_kv_heads * c.head_dim;
   for (mx::array* x : {&in.k, &in.v}) {
-    std::fill_n(
-        io::mutable_floats(*x).begin() + 70 * c.head_dim,
-        c.head_dim,
-        std::numeric_limits<float>::quiet_NaN());
+    std::fill_n(io::mutable_floats(*x).begin() + token * row, row, with);
   }
-  const std::vector<float> after = run_chunks(c, in, {200});
-  const std::size_t row = std::size_t{3} * c.head_dim;
-  for (int t = 0; t < 200; ++t) {
-    const bool sees = t >= 70 && t < 70 + 65;
-    EXPECT_EQ(
-        same_bits(
-            std::span(before).subspan(t * row, row),
-            std::span(after).subspan(t * row, row)),
-        !sees)
-        << t;
+}
+
+TEST(Attention, WhatAWindowHidesDoesNotSpread) {
+  for (const mx::Dtype dtype : {mx::float32, mx::bfloat16}) {
+    for (const int window : {64, 65}) {
+      for (const int spoilt : {70, 71}) {
+        SCOPED_TRACE(::testing::Message() << window << ", " << spoilt);
+        const Case c{3, 1, 64, dtype, window};
+        testing::for_each_target([&] {
+          Inputs in(c, 200, 19);
+          const std::vector<float> before = run_chunks(c, in, {200});
+          spoil(c, in, spoilt, std::numeric_limits<float>::quiet_NaN());
+          const std::vector<float> after = run_chunks(c, in, {200});
+          const std::size_t row = std::size_t{3} * c.head_dim;
+          for (int t = 0; t < 200; ++t) {
+            const bool sees = t >= spoilt && t < spoilt + window;
+            EXPECT_EQ(
+                same_bits(
+                    std::span(before).subspan(t * row, row),
+                    std::span(after).subspan(t * row, row)),
+                !sees)
+                << t;
+          }
+        });
+      }
+    }
   }
 }
 
@@ -412,50 +494,89 @@ TEST(Attention, ReadsWhatIsThereWithoutKeysAndValues) {
 }
 
 TEST(Attention, ATokenSeesNoLaterOne) {
-  const Case c{3, 1, 64, mx::float32};
-  Inputs in(c, 100, 41);
-  const std::vector<float> before = run_chunks(c, in, {100});
-  const std::size_t row = c.head_dim;
-  for (mx::array* x : {&in.k, &in.v}) {
-    std::fill_n(
-        io::mutable_floats(*x).begin() + 80 * row,
-        row,
-        std::numeric_limits<float>::quiet_NaN());
-  }
-  const std::vector<float> after = run_chunks(c, in, {100});
-  const std::size_t unchanged = std::size_t{80} * c.n_heads * c.head_dim;
-  EXPECT_TRUE(same_bits(
-      std::span(before).first(unchanged), std::span(after).first(unchanged)));
-  // And it reaches those that do see it.
-  EXPECT_TRUE(std::isnan(after[unchanged]));
-  EXPECT_TRUE(std::isnan(after.back()));
-}
-
-TEST(Attention, BlocksHoldTransposedKeysThenValues) {
-  const Case c{2, 2, 5, mx::bfloat16};
-  const Inputs in(c, 67, 51);
-  const Blocks blocks(c, 67);
-  append(c, in, blocks, 0, 67);
-  const std::vector<float> k = stored(c, in.k);
-  const std::vector<float> v = stored(c, in.v);
-  for (int t = 0; t < 67; ++t) {
-    for (int h = 0; h < 2; ++h) {
-      const auto* head = reinterpret_cast<const std::uint16_t*>(
-                             blocks.span()[t / kKvBlockTokens]) +
-          2 * h * 5 * kKvBlockTokens;
-      for (int i = 0; i < 5; ++i) {
-        const auto bits = [](float x) {
-          return std::bit_cast<std::uint32_t>(x) >> 16;
-        };
-        const int column = t % kKvBlockTokens;
-        EXPECT_EQ(
-            head[i * kKvBlockTokens + column], bits(k[(t * 2 + h) * 5 + i]));
-        EXPECT_EQ(
-            head[5 * kKvBlockTokens + column * 5 + i],
-            bits(v[(t * 2 + h) * 5 + i]));
-      }
+  for (const mx::Dtype dtype : {mx::float32, mx::bfloat16}) {
+    for (const int spoilt : {80, 81}) {
+      SCOPED_TRACE(spoilt);
+      const Case c{3, 1, 64, dtype};
+      testing::for_each_target([&] {
+        Inputs in(c, 100, 41);
+        const std::vector<float> before = run_chunks(c, in, {100});
+        spoil(c, in, spoilt, std::numeric_limits<float>::infinity());
+        const std::vector<float> after = run_chunks(c, in, {100});
+        const std::size_t unchanged =
+            std::size_t{1} * spoilt * c.n_heads * c.head_dim;
+        EXPECT_TRUE(same_bits(
+            std::span(before).first(unchanged),
+            std::span(after).first(unchanged)));
+        // And it reaches those that do see it.
+        EXPECT_TRUE(std::isnan(after[unchanged]));
+        EXPECT_TRUE(std::isnan(after.back()));
+      });
     }
   }
+}
+
+TEST(Attention, QueriesRoundToNearestEven) {
+  const std::vector<std::pair<float, float>> roundings{
+      {1 + 0x1p-8f, 1.0f},
+      {1 + 0x3p-8f, 1 + 0x4p-8f},
+      {1 + 0x1p-8f + 0x1p-20f, 1 + 0x2p-8f},
+      {1 + 0x1p-8f - 0x1p-20f, 1.0f},
+      {-1 - 0x3p-8f, -1 - 0x4p-8f}};
+  const Case c{1, 1, 2, mx::bfloat16};
+  testing::for_each_target([&] {
+    for (const auto& [query, rounded] : roundings) {
+      std::vector<float> outs;
+      for (const float x : {query, rounded}) {
+        // Two tokens whose scores differ by 8 x: weights of both matter.
+        Inputs in(c, 2, 1);
+        in.q = testing::array_of({x, 0, x, 0}, {2, 1, 2});
+        in.k = testing::array_of({4, 0, -4, 0}, {2, 1, 2});
+        in.v = testing::array_of({1, 0, -1, 0}, {2, 1, 2});
+        Blocks blocks(c, 2);
+        const std::vector<AttentionSegment> segments{
+            {.first_row = 0, .rows = 2, .start = 0, .blocks = blocks.span()}};
+        const mx::array y =
+            append_and_attend(in.q, in.k, in.v, segments, c.format(), 1.0f);
+        outs.push_back(io::floats(y)[2]);
+      }
+      EXPECT_EQ(outs[0], outs[1]) << query;
+    }
+  });
+}
+
+TEST(Attention, BlocksHoldKeysThenValues) {
+  const Case c{2, 2, 6, mx::bfloat16};
+  Inputs in(c, 67, 51);
+  io::mutable_floats(in.k)[5] = std::numeric_limits<float>::quiet_NaN();
+  io::mutable_floats(in.v)[7] = 0x1.8p-130f; // subnormal
+  const std::vector<float> k = stored(c, in.k);
+  const std::vector<float> v = stored(c, in.v);
+  testing::for_each_target([&] {
+    const Blocks blocks(c, 67);
+    append(c, in, blocks, 0, 41);
+    append(c, in, blocks, 41, 26);
+    for (int t = 0; t < 67; ++t) {
+      for (int h = 0; h < 2; ++h) {
+        const auto* keys = reinterpret_cast<const std::uint16_t*>(
+                               blocks.span()[t / kKvBlockTokens]) +
+            2 * h * 6 * kKvBlockTokens;
+        const std::uint16_t* values = keys + 6 * kKvBlockTokens;
+        for (int i = 0; i < 6; ++i) {
+          const auto bits = [](float x) {
+            return std::bit_cast<std::uint32_t>(x) >> 16;
+          };
+          const int column = t % kKvBlockTokens;
+          EXPECT_EQ(
+              keys[(i / 2 * kKvBlockTokens + column) * 2 + i % 2],
+              bits(k[(t * 2 + h) * 6 + i]));
+          EXPECT_EQ(
+              values[(column / 2 * 6 + i) * 2 + column % 2],
+              bits(v[(t * 2 + h) * 6 + i]));
+        }
+      }
+    }
+  });
 }
 
 TEST(Attention, RefusesWhatDoesNotFit) {
@@ -489,6 +610,7 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   refused({late}, c.format(), "segment 0");
   refused({}, c.format(), "0 rows in all");
   refused({whole}, {mx::float16, 1, 16}, "bfloat16");
+  refused({whole}, {mx::bfloat16, 1, 15}, "heads of 15 in bfloat16");
   refused({whole}, {mx::float32, 1, 8}, "q: found shape [70, 2, 16]");
   refused({whole}, {mx::float32, 2, 16}, "k: found");
 }

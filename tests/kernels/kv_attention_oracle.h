@@ -29,6 +29,7 @@ using testing::same_bits;
 constexpr int kHeads = 6;
 constexpr int kKvHeads = 2;
 constexpr int kGroup = kHeads / kKvHeads;
+constexpr double kHalfUnit = 0x1p-9; // unit roundoff of bfloat16
 
 inline KvFormat format_of(
     KvMethod method,
@@ -162,7 +163,9 @@ rotation_of(const KvFormat& f, const cpu::KvSide& side, std::uint64_t seed) {
  * bound of the error of the kernels. Where both compute modes differ:
  *   fast   a query's digit is off by half a step (largest of 64 / 127), a
  *          centroid's byte by half a step of its table, a weight's digit
- *          p * scale by half a step (largest of the block / 127)
+ *          p * scale by half a step (largest of the block / 127); where the
+ *          other side is bfloat16, queries and weights by 2^-9 of themselves,
+ *          weights once in the numerator and once in the denominator
  *   exact  a product is a chain of D float32 operations
  */
 class Oracle {
@@ -198,8 +201,10 @@ class Oracle {
     for (double& x : p) {
       x /= sum;
     }
+    const double rounded = layout_.dots(layout_.value) ? kHalfUnit : 0.0;
     const double relative =
-        std::expm1(2 * score_error) + (t + 3 * (t / 64 + 1) + 16) * kUnit;
+        std::exp(2 * score_error) * (1 + rounded) / (1 - rounded) - 1 +
+        (t + 3 * (t / 64 + 1) + 16) * kUnit;
     std::vector<double> out(dim);
     std::vector<double> error(dim);
     for (int i = 0; i < dim; ++i) {
@@ -284,6 +289,9 @@ class Oracle {
       const double size = std::abs(k) + 2 * bias_size(side, block, s, i);
       sum += q_[i] * k;
       error += 2 * (dim + 8) * kUnit * q_size_[i] * size;
+      if (layout_.dots(side)) {
+        error += kHalfUnit * std::abs(q_[i] * k);
+      }
       if (fast(side)) {
         const double bytes = byte_error(side, block, s, i);
         // The kernels' units may be smaller: a larger one only widens.

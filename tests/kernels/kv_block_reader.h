@@ -10,7 +10,7 @@
 #include "optiq/kernels/kernels.h"
 #include "optiq/kernels/kv_format_impl.h"
 
-/** Reads packed blocks one code at a time, as cpu/kv_layout.h words it. */
+/** Reads blocks one value at a time, as cpu/kv_layout.h words it. */
 namespace optiq::testing {
 
 using kernels::cpu::KvCode;
@@ -98,12 +98,16 @@ inline double held(
     int token,
     int channel) {
   const auto dim = static_cast<int>(side.head_dim);
-  const int dense = is_key ? channel * 64 + token : token * dim + channel;
   switch (side.code) {
     case KvCode::Float32:
-      return reinterpret_cast<const float*>(block)[dense];
+      return reinterpret_cast<const float*>(
+          block)[is_key ? channel * 64 + token : token * dim + channel];
     case KvCode::BFloat16:
-      return half_at(block, dense, true);
+      return half_at(
+          block,
+          is_key ? (channel / 2 * 64 + token) * 2 + channel % 2
+                 : (token / 2 * dim + channel) * 2 + token % 2,
+          true);
     default:
       break;
   }

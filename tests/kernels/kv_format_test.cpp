@@ -89,6 +89,8 @@ TEST(KvFormat, RefusesWhatNoMethodHasWithTheReason) {
   refused(format, invalid, "bfloat16");
   format = format_of(KvMethod::Dense, 0, 0, 0);
   refused(format, invalid, "heads of 0");
+  format = format_of(KvMethod::Dense, 0, 0, 15);
+  refused(format, invalid, "found 15 in bfloat16");
 }
 
 } // namespace

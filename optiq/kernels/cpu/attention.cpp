@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "optiq/kernels/cpu/attention.cpp"
@@ -15,13 +15,12 @@
 #include "optiq/kernels/cpu/dense_attention-inl.h"
 #include "optiq/kernels/cpu/packed_attention-inl.h"
 #include "optiq/kernels/cpu/packed_weights-inl.h"
+#include "optiq/kernels/cpu/softmax-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu::HWY_NAMESPACE {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /** One tile against one span. */
 struct SpanWork {
@@ -57,9 +56,21 @@ struct SpanWork {
     const Tokens tokens{inside(shape.first_seen(at)), inside(at + 1)};
     return tokens.empty() ? Tokens{} : tokens;
   }
+  /** Whether every query sees every token of a block. */
+  bool all_see(std::size_t block) const {
+    return (block + 1) * kBlockTokens <= tile.start + 1 &&
+        block * kBlockTokens >= shape.first_seen(tile.end() - 1);
+  }
   float* scores(std::size_t query, std::size_t block) const {
     return scratch.scores + query * kSpanTokens +
         (block - first_block) * kBlockTokens;
+  }
+  /** Scores that have become weights of dense values: float32, or bfloat16
+   * from the start of the span's scores on. */
+  template <class Cell>
+  const Cell* weights(std::size_t query, std::size_t block) const {
+    return reinterpret_cast<const Cell*>(scores(query, first_block)) +
+        (block - first_block) * kBlockTokens / kDepth<Cell>;
   }
   float* sum(std::size_t query) const {
     return to.sum + query * scratch.stride;
@@ -91,13 +102,15 @@ template <class Body>
 HWY_INLINE void
 ForGroups(const SpanWork& work, std::size_t block, const Body& body) {
   const std::size_t n_groups = (work.n + kMaxQueries - 1) / kMaxQueries;
-  for (std::size_t i = 0; i < n_groups; ++i) {
-    Group group{.begin = work.n * i / n_groups};
-    group.n = work.n * (i + 1) / n_groups - group.begin;
-    bool any = false;
+  const bool whole = work.all_see(block);
+  Group group;
+  for (std::size_t i = 0; i < n_groups; ++i, group.begin += group.n) {
+    group.n = (work.n - group.begin) / (n_groups - i);
+    bool any = whole;
     for (std::size_t r = 0; r < group.n; ++r) {
-      group.seen[r] =
-          work.seen(group.begin + r, block * kBlockTokens, kBlockTokens);
+      group.seen[r] = whole
+          ? Tokens{0, kBlockTokens}
+          : work.seen(group.begin + r, block * kBlockTokens, kBlockTokens);
       any = any || !group.seen[r].empty();
     }
     if (any) {
@@ -130,23 +143,28 @@ HWY_INLINE void WithCount(std::size_t n, const Body& body) {
   }
 }
 
-template <class Kv>
+template <class Cell>
 HWY_INLINE void ScoreDense(
     const SpanWork& work,
     std::size_t block,
-    const Kv* keys,
+    const Cell* keys,
     const std::byte* next) {
   const std::size_t dim = work.shape.layout.head_dim;
   ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    Rows rows;
+    Rows<Cell> rows;
     std::size_t most = 0;
     for (std::size_t r = 0; r < group.n; ++r) {
       const std::size_t query = group.begin + r;
-      rows.left[r] = work.queries.values + work.head(query) * dim;
+      const std::size_t at = work.head(query) * dim;
+      if constexpr (std::is_same_v<Cell, float>) {
+        rows.left[r] = work.queries.values + at;
+      } else {
+        rows.left[r] = reinterpret_cast<const Cell*>(work.queries.halves + at);
+      }
       rows.out[r] = work.scores(query, block);
       most = std::max(most, group.seen[r].end);
     }
-    const Right<Kv> right{
+    const Right<Cell> right{
         keys, kBlockTokens, group.begin == 0 ? next : nullptr};
     WithCount(group.n, [&](auto count) HWY_ATTR {
       DenseScores<count()>(rows, most, dim, right);
@@ -154,20 +172,20 @@ HWY_INLINE void ScoreDense(
   });
 }
 
-template <class Kv>
+template <class Cell>
 HWY_INLINE void AddDense(
     const SpanWork& work,
     std::size_t block,
-    const Kv* values,
+    const Cell* values,
     const std::byte* next) {
   const std::size_t dim = work.shape.layout.head_dim;
   ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    Rows rows;
+    Rows<Cell> rows;
     for (std::size_t r = 0; r < group.n; ++r) {
-      rows.left[r] = work.scores(group.begin + r, block);
+      rows.left[r] = work.weights<Cell>(group.begin + r, block);
       rows.out[r] = work.sum(group.begin + r);
     }
-    const Right<Kv> right{values, dim, group.begin == 0 ? next : nullptr};
+    const Right<Cell> right{values, dim, group.begin == 0 ? next : nullptr};
     WithCount(group.n, [&](auto count) HWY_ATTR {
       DenseValues<count()>(rows, group.seen, dim, right);
     });
@@ -349,13 +367,6 @@ HWY_INLINE void WeighPacked(const SpanWork& work) {
   }
 }
 
-HWY_INLINE void Widen(const BF16* from, std::size_t n, float* to) {
-  const F32 d;
-  for (std::size_t i = 0; i < n; i += hn::Lanes(d)) {
-    hn::StoreU(LoadKv(d, from + i), d, to + i);
-  }
-}
-
 /** Scores of all queries with a block; fetches `next`. */
 HWY_INLINE void
 ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
@@ -366,11 +377,11 @@ ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   if (side.code == KvCode::Float32) {
     ScoreDense(work, block, reinterpret_cast<const float*>(keys), next);
   } else if (side.code == KvCode::BFloat16) {
-    const auto* narrow = reinterpret_cast<const BF16*>(keys);
-    if (work.n <= kMaxQueries) {
-      ScoreDense(work, block, narrow, next);
-    } else { // widened once when many queries read it
-      Widen(narrow, side.head_dim * kBlockTokens, wide);
+    const auto* pairs = reinterpret_cast<const BfPair*>(keys);
+    if (work.shape.layout.dots(side)) {
+      ScoreDense(work, block, pairs, next);
+    } else {
+      WidenPairs(pairs, side.head_dim / 2, kBlockTokens, wide);
       ScoreDense<float>(work, block, wide, nullptr);
     }
   } else if (work.shape.layout.exact) {
@@ -393,11 +404,11 @@ AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   if (side.code == KvCode::Float32) {
     AddDense(work, block, reinterpret_cast<const float*>(values), next);
   } else if (side.code == KvCode::BFloat16) {
-    const auto* narrow = reinterpret_cast<const BF16*>(values);
-    if (work.n <= kMaxQueries) {
-      AddDense(work, block, narrow, next);
+    const auto* pairs = reinterpret_cast<const BfPair*>(values);
+    if (work.shape.layout.dots(side)) {
+      AddDense(work, block, pairs, next);
     } else {
-      Widen(narrow, side.head_dim * kBlockTokens, wide);
+      WidenPairs(pairs, kBlockTokens / 2, side.head_dim, wide);
       AddDense<float>(work, block, wide, nullptr);
     }
   } else if (work.shape.layout.exact) {
@@ -430,85 +441,31 @@ HWY_INLINE void AddSpan(const SpanWork& work) {
   }
 }
 
-/** The lanes of [i, i + lanes) that lie in `seen`. */
-HWY_INLINE hn::Mask<F32> Seen(F32 d, std::size_t i, Tokens seen) {
-  const std::size_t lanes = hn::Lanes(d);
-  const auto before = hn::FirstN(d, std::max(seen.begin, i) - i);
-  return hn::AndNot(before, hn::FirstN(d, std::min(lanes, seen.end - i)));
-}
-
-/** Calls body(i, all) for the vectors that hold tokens of `seen`; all: only
- * such. */
-template <class Body>
-HWY_INLINE void ForVectors(Tokens seen, const Body& body) {
-  const std::size_t lanes = hn::Lanes(F32());
-  std::size_t i = seen.begin / lanes * lanes;
-  if (i < seen.begin) {
-    body(i, false);
-    i += lanes;
-  }
-  for (; i + lanes <= seen.end; i += lanes) {
-    body(i, true);
-  }
-  if (i < seen.end) {
-    body(i, false);
-  }
-}
-
-/** Largest of the scores seen. */
-HWY_INLINE float MaxScore(F32 d, const float* scores, Tokens seen) {
-  const VF32 least = hn::Set(d, -kInfinity);
-  VF32 largest = least;
-  ForVectors(seen, [&](std::size_t i, bool all) HWY_ATTR {
-    VF32 x = hn::LoadU(d, scores + i);
-    if (!all) {
-      x = hn::IfThenElse(Seen(d, i, seen), x, least);
-    }
-    largest = hn::Max(largest, x);
-  });
-  return hn::ReduceMax(d, largest);
-}
-
-/** scores -> exp(scores - maximum), zero where not seen; their sum. */
-HWY_INLINE float
-ExpScores(F32 d, float* scores, Tokens seen, std::size_t end, float maximum) {
-  const std::size_t lanes = hn::Lanes(d);
-  const VF32 m = hn::Set(d, maximum);
-  VF32 sum = hn::Zero(d);
-  std::fill_n(scores, seen.begin / lanes * lanes, 0.0f);
-  ForVectors(seen, [&](std::size_t i, bool all) HWY_ATTR {
-    VF32 p = ExpNonPositive(d, hn::Sub(hn::LoadU(d, scores + i), m));
-    if (!all) {
-      p = hn::IfThenElseZero(Seen(d, i, seen), p);
-    }
-    hn::StoreU(p, d, scores + i);
-    sum = hn::Add(sum, p);
-  });
-  const std::size_t after = round_up(seen.end, lanes);
-  if (after < end) {
-    std::fill_n(scores + after, end - after, 0.0f);
-  }
-  return hn::ReduceSum(d, sum);
-}
-
-/** Turns the scores of a span into weights. */
+/** Turns the scores of a span into weights. A few queries at a time look for
+ * their largest score first: exp waits for it. */
+template <class Weight>
 HWY_INLINE void WeighSpan(const SpanWork& work) {
+  constexpr std::size_t kTogether = 8;
   const F32 d;
   const std::size_t tokens =
       (work.last_block - work.first_block) * kBlockTokens;
-  for (std::size_t query = 0; query < work.n; ++query) {
-    float* scores = work.scores(query, work.first_block);
-    const Tokens seen = work.seen(query, work.first_token, tokens);
-    std::fill_n(work.sum(query), work.scratch.stride, 0.0f);
-    if (seen.empty()) {
-      std::fill_n(scores, tokens, 0.0f);
-      work.to.maximum[query] = -kInfinity;
-      work.to.denominator[query] = 0.0f;
-      continue;
+  for (std::size_t begin = 0; begin < work.n; begin += kTogether) {
+    const std::size_t end = std::min(work.n, begin + kTogether);
+    for (std::size_t query = begin; query < end; ++query) {
+      const Tokens seen = work.seen(query, work.first_token, tokens);
+      work.to.maximum[query] =
+          MaxScore(d, work.scores(query, work.first_block), seen);
     }
-    const float maximum = MaxScore(d, scores, seen);
-    work.to.maximum[query] = maximum;
-    work.to.denominator[query] = ExpScores(d, scores, seen, tokens, maximum);
+    for (std::size_t query = begin; query < end; ++query) {
+      const Tokens seen = work.seen(query, work.first_token, tokens);
+      work.to.denominator[query] = ExpScores<Weight>(
+          d,
+          work.scores(query, work.first_block),
+          seen,
+          tokens,
+          work.to.maximum[query]);
+      std::fill_n(work.sum(query), work.scratch.stride, 0.0f);
+    }
   }
 }
 
@@ -546,7 +503,11 @@ void AttendSpan(
     }
   }
   ScoreSpan(work);
-  WeighSpan(work);
+  if (shape.layout.dots(shape.layout.value)) {
+    WeighSpan<BF16>(work);
+  } else {
+    WeighSpan<float>(work);
+  }
   if (shape.layout.value.packed() && !shape.layout.exact) {
     if (shape.layout.value.code == KvCode::Affine) {
       WeighPacked<true>(work);

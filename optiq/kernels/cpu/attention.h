@@ -19,6 +19,11 @@
  * tiled and spans are shared out; tokens it does not see are never read into
  * it.
  *
+ * bfloat16 sides meet bfloat16 (or, exact, are turned into float32 block by
+ * block): queries are rounded after the scale, weights after exp, and the
+ * denominator is the sum of the rounded weights. Of a pair of tokens of which a
+ * row sees one, the other is masked out.
+ *
  * Packed sides meet int8 (or, exact, are turned into float32 block by block):
  * scores from queries rounded per unit of up to 64 channels; values from
  * weights p * scale rounded per block of 64 tokens.
@@ -74,7 +79,8 @@ struct AttentionTile {
 
 /** Queries as the kernels read them, scaled and rotated. */
 struct Queries {
-  float* values = nullptr; // [T][n_heads][head_dim]
+  float* values = nullptr; // [T][n_heads][head_dim], unless there are halves
+  std::uint16_t* halves = nullptr; // the same as bfloat16, for dots
   std::int8_t* digits = nullptr; // [T][n_heads][key dims], for int8 products
   /** [T][n_heads][units][2]: what the integer sum is multiplied by, then of
    * affine what the bias is multiplied by, of turbo what the sum is too large
@@ -91,6 +97,9 @@ struct Partial {
 
 /** Whether keys meet int8 queries. */
 bool needs_digits(const AttentionShape& shape);
+
+/** Whether keys meet bfloat16 queries. */
+bool needs_halves(const AttentionShape& shape);
 
 /** Fills `to` for heads [first, last) of q [T][n_heads][head_dim]. */
 void prepare_queries(
@@ -129,8 +138,8 @@ void attend_span(
     float* scratch,
     const Partial& to);
 
-/** Adds a partial to the total of the spans before; a total starts with a
- * maximum of minus infinity and zeros. */
+/** Adds a partial to the total of the spans before; a total starts as the
+ * partial of the first. */
 void add_partial(
     const AttentionShape& shape,
     std::size_t n,

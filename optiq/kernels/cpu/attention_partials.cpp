@@ -57,6 +57,8 @@ void AddPartial(
   for (std::size_t begin = 0; begin < n; begin += lanes) {
     const std::size_t count = std::min(lanes, n - begin);
     HWY_ALIGN float factors[2][16]; // of the total and the part
+    HWY_ALIGN float before[16];
+    hn::Store(hn::LoadU(d, total.denominator + begin), d, before);
     AddDenominators(d, begin, part, total, factors);
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t query = begin + i;
@@ -67,6 +69,10 @@ void AddPartial(
       const VF32 fresh = hn::Set(d, factors[1][i]);
       float* to = total.sum + query * stride;
       const float* from = part.sum + query * stride;
+      if (before[i] == 0.0f) { // nor did it before
+        std::copy_n(from, stride, to);
+        continue;
+      }
       for (std::size_t c = 0; c < stride; c += lanes) {
         const VF32 kept = hn::Mul(old, hn::LoadU(d, to + c));
         hn::StoreU(hn::MulAdd(fresh, hn::LoadU(d, from + c), kept), d, to + c);

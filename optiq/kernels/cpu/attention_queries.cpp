@@ -15,7 +15,7 @@
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 // What is done to queries once before they meet a cache: scaled, rotated,
-// rounded to int8.
+// rounded to int8 or bfloat16.
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu::HWY_NAMESPACE {
 namespace {
@@ -76,6 +76,21 @@ HWY_INLINE void MakeDigits(
   }
 }
 
+/** x * scale as bfloat16. */
+HWY_INLINE void
+RoundQuery(const float* x, float scale, std::size_t n, std::uint16_t* to) {
+  const F32 d;
+  const hn::Rebind<hwy::bfloat16_t, F32> halves;
+  const hn::Rebind<std::uint16_t, F32> d16;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = 0; i < n; i += lanes) {
+    const std::size_t count = std::min(lanes, n - i);
+    const VF32 v = hn::Mul(hn::LoadN(d, x + i, count), hn::Set(d, scale));
+    const auto rounded = hn::BitCast(d16, hn::DemoteTo(halves, v));
+    hn::StoreN(rounded, d16, to + i, count);
+  }
+}
+
 void PrepareQueries(
     const float* q,
     const AttentionShape& shape,
@@ -90,6 +105,10 @@ void PrepareQueries(
     if (side.code == KvCode::Turbo) {
       Rotate(side.rotation, false, from, rotated);
       from = rotated;
+    }
+    if (to.halves != nullptr) {
+      RoundQuery(from, shape.scale, dim, to.halves + head * dim);
+      continue;
     }
     float* values = to.values + head * dim;
     for (std::size_t i = 0; i < dim; ++i) {
@@ -136,6 +155,10 @@ KeyUnits key_units(const KvSide& key) {
 
 bool needs_digits(const AttentionShape& shape) {
   return shape.layout.key.packed() && !shape.layout.exact;
+}
+
+bool needs_halves(const AttentionShape& shape) {
+  return shape.layout.dots(shape.layout.key);
 }
 
 void prepare_queries(

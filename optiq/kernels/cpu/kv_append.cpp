@@ -1,7 +1,6 @@
 #include "optiq/kernels/cpu/kv_append.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -21,6 +20,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu::HWY_NAMESPACE {
 namespace {
+
+using U32 = hn::RebindToUnsigned<F32>;
+using VU32 = hn::Vec<U32>;
 
 /** Largest finite f16: longer vectors are stored with it. */
 constexpr float kMaxNorm = 65504.f;
@@ -198,7 +200,7 @@ HWY_INLINE void PackValue(
 }
 
 /** One packed vector into column `column` of its side. */
-void EncodeVector(
+HWY_INLINE void EncodePacked(
     const KvSide& side,
     bool is_key,
     const float* x,
@@ -216,6 +218,91 @@ void EncodeVector(
     PackKey(side, codes, column, bytes);
   } else {
     PackValue(side, codes, column, bytes);
+  }
+}
+
+/** x as bfloat16 in the upper halves: round to nearest even, subnormals too
+ * (the instruction would drop them). */
+HWY_INLINE VU32 RoundToUpper(VF32 x) {
+  const U32 du;
+  const VU32 bits = hn::BitCast(du, x);
+  const VU32 odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
+  const VU32 rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fff)));
+  const VU32 quiet = hn::Or(bits, hn::Set(du, 0x400000));
+  const auto nan = hn::RebindMask(du, hn::IsNaN(x));
+  return hn::And(hn::IfThenElse(nan, quiet, rounded), hn::Set(du, 0xffff0000u));
+}
+
+/** A token's channels into its column of the pairs [head_dim / 2][64]. */
+HWY_INLINE void PutKeyPairs(
+    const float* x,
+    std::size_t dim,
+    std::size_t column,
+    std::uint32_t* to) {
+  const F32 d;
+  const U32 du;
+  HWY_ALIGN std::uint32_t upper[hn::MaxLanes(F32())];
+  for (std::size_t at = 0; at < dim; at += hn::Lanes(d)) {
+    hn::StoreU(RoundToUpper(hn::LoadN(d, x + at, dim - at)), du, upper);
+    const std::size_t n = std::min(hn::Lanes(d), dim - at);
+    for (std::size_t i = 0; i < n; i += 2) {
+      to[(at + i) / 2 * kBlockTokens + column] = upper[i] >> 16 | upper[i + 1];
+    }
+  }
+}
+
+/** A token's channels into its half of the pairs [32][head_dim]. */
+HWY_INLINE void PutValuePairs(
+    const float* x,
+    std::size_t dim,
+    std::size_t column,
+    std::uint32_t* to) {
+  const F32 d;
+  const U32 du;
+  const bool odd = column % 2 == 1;
+  const VU32 partner = hn::Set(du, odd ? 0x0000ffffu : 0xffff0000u);
+  to += column / 2 * dim;
+  for (std::size_t i = 0; i < dim; i += hn::Lanes(d)) {
+    const std::size_t n = std::min(hn::Lanes(d), dim - i);
+    const VU32 upper = RoundToUpper(hn::LoadN(d, x + i, n));
+    const VU32 kept = hn::And(hn::LoadN(du, to + i, n), partner);
+    const VU32 mine = odd ? upper : hn::ShiftRight<16>(upper);
+    hn::StoreN(hn::Or(kept, mine), du, to + i, n);
+  }
+}
+
+/** A token's channels as they are. */
+HWY_INLINE void PutFloats(
+    const float* x,
+    std::size_t dim,
+    bool is_key,
+    std::size_t column,
+    float* to) {
+  if (!is_key) {
+    std::copy_n(x, dim, to + column * dim);
+    return;
+  }
+  for (std::size_t i = 0; i < dim; ++i) {
+    to[i * kBlockTokens + column] = x[i];
+  }
+}
+
+/** One vector into column `column` of its side. */
+void EncodeVector(
+    const KvSide& side,
+    bool is_key,
+    const float* x,
+    std::size_t column,
+    std::byte* to) {
+  const std::size_t dim = side.head_dim;
+  if (side.packed()) {
+    EncodePacked(side, is_key, x, column, to);
+  } else if (side.code == KvCode::Float32) {
+    PutFloats(x, dim, is_key, column, reinterpret_cast<float*>(to));
+  } else if (is_key) {
+    PutKeyPairs(x, dim, column, reinterpret_cast<std::uint32_t*>(to));
+  } else {
+    PutValuePairs(x, dim, column, reinterpret_cast<std::uint32_t*>(to));
   }
 }
 
@@ -241,53 +328,6 @@ namespace {
 HWY_EXPORT(EncodeVector);
 HWY_EXPORT(RotateRows);
 
-void convert(float x, float& to) {
-  to = x;
-}
-
-/** Round to nearest even, subnormals too (the instruction would drop them). */
-void convert(float x, std::uint16_t& to) {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  to =
-      static_cast<std::uint16_t>(std::isnan(x) ? (bits >> 16) | 0x40 : rounded);
-}
-
-/** n tokens of a dense side; rows of x are `row` apart. */
-template <class Kv>
-void store_dense(
-    const float* x,
-    std::size_t row,
-    std::size_t dim,
-    std::size_t n,
-    Kv* to,
-    std::size_t token_stride,
-    std::size_t channel_stride) {
-  for (std::size_t t = 0; t < n; ++t) {
-    for (std::size_t i = 0; i < dim; ++i) {
-      convert(x[t * row + i], to[t * token_stride + i * channel_stride]);
-    }
-  }
-}
-
-template <class Kv>
-void append_dense(
-    const float* x,
-    std::size_t row,
-    const KvSide& side,
-    bool is_key,
-    std::size_t column,
-    std::size_t n,
-    std::byte* block) {
-  auto* to = reinterpret_cast<Kv*>(block);
-  const std::size_t dim = side.head_dim;
-  if (is_key) {
-    store_dense(x, row, dim, n, to + column, 1, kBlockTokens);
-  } else {
-    store_dense(x, row, dim, n, to + column * dim, dim, 1);
-  }
-}
-
 /** n tokens of one side of one head, from `column` of its block on. */
 void append_side(
     const float* x,
@@ -297,16 +337,6 @@ void append_side(
     std::size_t column,
     std::size_t n,
     std::byte* block) {
-  switch (side.code) {
-    case KvCode::Float32:
-      return append_dense<float>(x, row, side, is_key, column, n, block);
-    case KvCode::BFloat16:
-      return append_dense<std::uint16_t>(
-          x, row, side, is_key, column, n, block);
-    case KvCode::Affine:
-    case KvCode::Turbo:
-      break;
-  }
   for (std::size_t t = 0; t < n; ++t) {
     HWY_DYNAMIC_DISPATCH(EncodeVector)
     (side, is_key, x + t * row, column + t, block);

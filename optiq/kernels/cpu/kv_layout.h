@@ -9,8 +9,10 @@
  * A block of the cache: 64 tokens of one layer of one sequence.
  *
  *   block   for each kv head: its keys, then its values
- *   side    dense   keys K^T [head_dim][64] or values V [64][head_dim]
- *           packed  codes, then parameters
+ *   side    float32   keys K^T [head_dim][64] or values V [64][head_dim]
+ *           bfloat16  keys [head_dim / 2][64 tokens][2 channels] or values
+ *                     [32 pairs of tokens][head_dim][2 tokens]
+ *           packed    codes, then parameters
  *
  * Codes are cut into chunks as in panels.h: 32 inputs x 16 lanes, `bits`
  * vectors of 64 bytes. Of keys the lanes are tokens and the inputs channels
@@ -105,10 +107,15 @@ struct KvSide {
 struct KvLayout {
   std::size_t n_kv_heads = 0;
   std::size_t head_dim = 0;
-  bool exact = false; // codes meet float32, not int8
+  bool exact = false; // all products are float32's
   KvSide key;
   KvSide value;
 
+  /** Whether a side meets queries or weights rounded to bfloat16, in dots of
+   * pairs. */
+  bool dots(const KvSide& side) const {
+    return side.code == KvCode::BFloat16 && !exact;
+  }
   std::size_t head_bytes() const {
     return key.bytes() + value.bytes();
   }
