@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -10,8 +9,6 @@
 
 namespace optiq::cache {
 namespace {
-
-constexpr std::size_t kAlignment = 64; // a cache line, a vector
 
 std::size_t recurrent_bytes(const RecurrentFormat& format) {
   return (format.conv_floats + format.state_floats) * sizeof(float);
@@ -99,21 +96,8 @@ std::size_t sequence_bytes(
   return bytes;
 }
 
-BlockPool::BlockPool(std::size_t max_bytes) : max_bytes_(max_bytes) {}
-
-BlockPool::~BlockPool() {
-  drop_free_blocks();
-}
-
-void BlockPool::drop_free_blocks() {
-  for (auto& [bytes, blocks] : free_) {
-    for (std::byte* block : blocks) {
-      std::free(block);
-    }
-    blocks.clear();
-  }
-  free_bytes_ = 0;
-}
+BlockPool::BlockPool(std::size_t max_bytes)
+    : max_bytes_(max_bytes), memory_(max_bytes) {}
 
 std::byte* BlockPool::allocate(std::size_t bytes) {
   if (!make_room(bytes)) {
@@ -126,32 +110,20 @@ std::byte* BlockPool::allocate(std::size_t bytes) {
         max_bytes_,
         bytes);
   }
-  std::byte* block = nullptr;
-  const auto list =
-      std::find_if(free_.begin(), free_.end(), [&](const auto& entry) {
-        return entry.first == bytes && !entry.second.empty();
-      });
-  if (list != free_.end()) {
-    block = list->second.back();
-    list->second.pop_back();
-    free_bytes_ -= bytes;
-  } else {
-    // Blocks of other sizes must not hold memory beyond the cap.
-    if (used_ + free_bytes_ + bytes > max_bytes_) {
-      drop_free_blocks();
-    }
-    const std::size_t rounded =
-        (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    block = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
-    if (block == nullptr) {
-      fail(
-          ErrorKind::Exhausted,
-          "[BlockPool::allocate] the system refused {} bytes with {} of {} in "
-          "use, expected the cap to fit into RAM. Lower the limit.",
-          bytes,
-          used_,
-          max_bytes_);
-    }
+  // Blocks of other sizes must not hold memory beyond the cap.
+  if (!memory_.has_idle(bytes) &&
+      used_ + memory_.idle_bytes() + bytes > max_bytes_) {
+    memory_.discard_idle();
+  }
+  std::byte* const block = memory_.take(bytes);
+  if (block == nullptr) {
+    fail(
+        ErrorKind::Exhausted,
+        "[BlockPool::allocate] the system refused {} bytes with {} of {} in "
+        "use, expected the cap to fit into RAM. Lower the limit.",
+        bytes,
+        used_,
+        max_bytes_);
   }
   std::memset(block, 0, bytes);
   used_ += bytes;
@@ -178,15 +150,8 @@ void BlockPool::release(std::byte* block, std::size_t bytes) {
     }
     return;
   }
-  auto list = std::find_if(free_.begin(), free_.end(), [&](const auto& entry) {
-    return entry.first == bytes;
-  });
-  if (list == free_.end()) {
-    list = free_.insert(free_.end(), {bytes, {}});
-  }
-  list->second.push_back(block);
+  memory_.give(block, bytes);
   used_ -= bytes;
-  free_bytes_ += bytes;
 }
 
 Sequence::Sequence(

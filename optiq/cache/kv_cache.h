@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "optiq/cache/block_memory.h"
 #include "optiq/kernels/kernels.h"
 
 namespace optiq::cache {
@@ -52,14 +53,12 @@ std::size_t sequence_bytes(
     std::size_t max_rows);
 
 /**
- * The memory of all sequences: fixed-size blocks per format, recycled through
- * free lists, with a hard cap on the bytes handed out. Not thread-safe: the
- * engine thread owns it.
+ * The memory of all sequences: fixed-size blocks per format, recycled, with a
+ * hard cap on the bytes handed out. Not thread-safe: the engine thread owns it.
  */
 class BlockPool {
  public:
   explicit BlockPool(std::size_t max_bytes);
-  ~BlockPool();
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
 
@@ -90,13 +89,9 @@ class BlockPool {
   }
 
  private:
-  /** Gives the recycled blocks back to the system. */
-  void drop_free_blocks();
-
   std::size_t max_bytes_;
   std::size_t used_ = 0;
-  std::size_t free_bytes_ = 0; // held in free_; used_ + this <= max_bytes_
-  std::vector<std::pair<std::size_t, std::vector<std::byte*>>> free_;
+  BlockMemory memory_; // used_ and its idle bytes are at most max_bytes_
   std::unordered_map<std::byte*, int> more_owners_; // beyond the first
   std::function<bool()> reclaim_some_;
 };

@@ -7,6 +7,7 @@
 #include <hwy/targets.h>
 
 #include "optiq/base/error.h"
+#include "optiq/base/pages.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/cpu/probe.h"
 #include "optiq/kernels/kernels.h"
@@ -84,6 +85,7 @@ void force_simd_target(const std::string& name) {
 double measure_read_bandwidth(std::size_t bytes, int repeats) {
   const std::size_t n = std::max<std::size_t>(1, bytes / 8);
   const std::unique_ptr<std::uint64_t[]> words(new std::uint64_t[n]);
+  advise_huge_pages(words.get(), 8 * n);
   parallel_for(n, 512, [&](std::size_t begin, std::size_t end) {
     std::fill(words.get() + begin, words.get() + end, 1);
   });

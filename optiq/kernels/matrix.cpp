@@ -2,11 +2,8 @@
 #include <array>
 #include <utility>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "optiq/base/error.h"
+#include "optiq/base/pages.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
 #include "optiq/kernels/matrix_impl.h"
@@ -75,16 +72,9 @@ void check_affine_shapes(
  * 4 KB (4 bits, one row, one thread of a Zen 5: 46 GB/s become 53). */
 hwy::AlignedFreeUniquePtr<std::byte[]> allocate_panels(std::size_t bytes) {
   auto panels = hwy::AllocateAligned<std::byte>(bytes);
-#if defined(__linux__)
-  constexpr std::uintptr_t kHuge = std::uintptr_t{2} << 20;
-  const auto start = reinterpret_cast<std::uintptr_t>(panels.get());
-  const std::uintptr_t first = (start + kHuge - 1) / kHuge * kHuge;
-  const std::uintptr_t last = (start + bytes) / kHuge * kHuge;
-  if (panels && first < last) {
-    // Advice: the panels are right without it too.
-    (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  if (panels) {
+    advise_huge_pages(panels.get(), bytes);
   }
-#endif
   return panels;
 }
 

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+
+namespace optiq {
+
+/** Asks for huge pages where [memory, memory + bytes) spans whole ones of 2 MB:
+ * a stream then needs a page walk per 2 MB instead of 4 KB. Advice, without
+ * effect where the system has none. */
+void advise_huge_pages(void* memory, std::size_t bytes);
+
+/** Gives the whole pages inside [memory, memory + bytes) back to the system.
+ * The memory stays usable; what it holds is undefined. */
+void discard_pages(void* memory, std::size_t bytes);
+
+} // namespace optiq
