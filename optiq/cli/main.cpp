@@ -6,6 +6,9 @@
 
 #include <CLI/CLI.hpp>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "optiq/base/error.h"
 #include "optiq/base/version.h"
@@ -31,7 +34,16 @@ int report(optiq::ErrorKind kind, const char* message) {
   return optiq::exit_code(kind);
 }
 
+/** One heap for all threads: glibc would reserve 64 MB of address space for
+ * each thread that allocates, after a limit on it was checked. */
+void share_one_heap() {
+#ifdef __GLIBC__
+  mallopt(M_ARENA_MAX, 1);
+#endif
+}
+
 int run(int argc, char** argv) {
+  share_one_heap();
   if (const char* target = std::getenv("OPTIQ_SIMD")) {
     optiq::kernels::force_simd_target(target);
   }

@@ -2,10 +2,16 @@
 
 #include <cstring>
 #include <numeric>
+#include <string>
+#include <utility>
 
+#include <fmt/ranges.h>
 #include <mlx/allocator.h>
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
+
+#include "optiq/base/error.h"
+#include "optiq/base/system.h"
 
 namespace optiq::io {
 namespace {
@@ -29,8 +35,20 @@ std::size_t count(const mx::Shape& shape) {
 } // namespace
 
 mx::array make_array(const mx::Shape& shape, mx::Dtype dtype) {
-  return mx::array(
-      mx::allocator::malloc(count(shape) * mx::size_of(dtype)), shape, dtype);
+  const std::size_t bytes = count(shape) * mx::size_of(dtype);
+  mx::allocator::Data data = mx::allocator::malloc(bytes);
+  if (data.buffer().ptr() == nullptr) {
+    const std::string what =
+        fmt::format("an array of shape [{}]", fmt::join(shape, ", "));
+    require_ram(bytes, what); // says both numbers
+    fail(
+        ErrorKind::Exhausted,
+        "[make_array] {}: the system refused {} bytes. Free some RAM, or use a "
+        "shorter context or smaller chunks.",
+        what,
+        bytes);
+  }
+  return mx::array(std::move(data), shape, dtype);
 }
 
 mx::array view_array(

@@ -11,7 +11,8 @@ namespace optiq::io {
 
 namespace mx = mlx::core;
 
-/** A new evaluated, uninitialized, row-contiguous CPU array. */
+/** A new evaluated, uninitialized, row-contiguous CPU array. Throws Exhausted.
+ */
 mx::array make_array(const mx::Shape& shape, mx::Dtype dtype);
 
 /** An array that views foreign memory; `owner` lives as long as the view.
