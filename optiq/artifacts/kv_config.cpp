@@ -1,6 +1,7 @@
 #include "optiq/artifacts/kv_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string_view>
 
@@ -20,8 +21,10 @@ constexpr std::string_view kKeys[] = {
 
 /** 3 as 3, 2.5 as 2.5. */
 Json number(double value) {
-  const auto whole = static_cast<std::int64_t>(value);
-  return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+  constexpr double kLargestExact = 9007199254740992; // 2^53
+  return std::trunc(value) == value && std::abs(value) <= kLargestExact
+      ? Json(static_cast<std::int64_t>(value))
+      : Json(value);
 }
 
 void require_known_keys(const Json& entry, const std::string& where) {
