@@ -63,8 +63,9 @@ std::optional<std::string> template_of(
   }
   if (at->is_array()) {
     for (const auto& entry : *at) {
-      if (entry.is_object() && entry.value("name", "") == "default" &&
-          entry.contains("template") && entry["template"].is_string()) {
+      if (entry.is_object() && entry.contains("name") &&
+          entry["name"] == "default" && entry.contains("template") &&
+          entry["template"].is_string()) {
         return entry["template"].get<std::string>();
       }
     }

@@ -275,6 +275,8 @@ TEST_F(LoadTest, SaysWhatIsMissing) {
   EXPECT_EQ(kind(), ErrorKind::NotFound);
   write("tokenizer_config.json", R"({"chat_template": 5})");
   EXPECT_EQ(kind(), ErrorKind::Corrupt);
+  write("tokenizer_config.json", R"({"chat_template": [{"name": 3}]})");
+  EXPECT_EQ(kind(), ErrorKind::Corrupt);
   write("tokenizer_config.json", R"({"chat_template": [{"name": "x"}]})");
   EXPECT_EQ(kind(), ErrorKind::Corrupt);
   write("tokenizer_config.json", "[]");
