@@ -147,8 +147,9 @@ std::string replace_all(
   return out;
 }
 
-void Normalizer::add(const JsonField& field) {
+void Normalizer::add(const JsonField& field, ChainLimits& limits) {
   using Kind = Step::Kind;
+  limits.add_step(field);
   const std::string type = field["type"].string();
   if (type == "NFC") {
     steps_.push_back({Kind::Nfc, "", ""});
@@ -161,12 +162,13 @@ void Normalizer::add(const JsonField& field) {
         {Kind::Replace,
          pattern["String"].non_empty_string(),
          field["content"].string()});
+    limits.add_replacement(steps_.back().pattern, steps_.back().content, field);
   } else if (type == "Prepend") {
     steps_.push_back({Kind::Prepend, "", field["prepend"].string()});
   } else if (type == "Sequence") {
     const JsonField parts = field["normalizers"];
     for (std::size_t i = 0; i < parts.array_size(); ++i) {
-      add(parts[i]);
+      add(parts[i], limits);
     }
   } else {
     field["type"].refuse("the normalizer " + type);
@@ -176,7 +178,8 @@ void Normalizer::add(const JsonField& field) {
 Normalizer Normalizer::parse(const JsonField& field) {
   Normalizer normalizer;
   if (!field.is_null()) {
-    normalizer.add(field);
+    ChainLimits limits;
+    normalizer.add(field, limits);
   }
   return normalizer;
 }

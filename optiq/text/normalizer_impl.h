@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "optiq/text/chain_limits_impl.h"
 #include "optiq/text/json_fields_impl.h"
 
 namespace optiq::text {
@@ -34,7 +35,7 @@ class Normalizer {
     std::string pattern;
     std::string content;
   };
-  void add(const JsonField& field);
+  void add(const JsonField& field, ChainLimits& limits);
   std::vector<Step> steps_;
 };
 

@@ -224,7 +224,8 @@ void PreTokenizer::add_metaspace(const JsonField& field) {
   }
 }
 
-void PreTokenizer::add(const JsonField& field) {
+void PreTokenizer::add(const JsonField& field, ChainLimits& limits) {
+  limits.add_step(field);
   const JsonField type_field = field["type"];
   const std::string type = type_field.string();
   if (byte_level_) {
@@ -233,7 +234,7 @@ void PreTokenizer::add(const JsonField& field) {
   if (type == "Sequence") {
     const JsonField parts = field["pretokenizers"];
     for (std::size_t i = 0; i < parts.array_size(); ++i) {
-      add(parts[i]);
+      add(parts[i], limits);
     }
   } else if (type == "Split") {
     add_split(field);
@@ -255,7 +256,8 @@ void PreTokenizer::add(const JsonField& field) {
 PreTokenizer PreTokenizer::parse(const JsonField& field) {
   PreTokenizer pre_tokenizer;
   if (!field.is_null()) {
-    pre_tokenizer.add(field);
+    ChainLimits limits;
+    pre_tokenizer.add(field, limits);
   }
   return pre_tokenizer;
 }

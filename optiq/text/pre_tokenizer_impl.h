@@ -4,6 +4,7 @@
 #include <variant>
 #include <vector>
 
+#include "optiq/text/chain_limits_impl.h"
 #include "optiq/text/json_fields_impl.h"
 #include "optiq/text/pattern_regex_impl.h"
 #include "optiq/text/split_rule_impl.h"
@@ -57,7 +58,7 @@ class PreTokenizer {
   };
   using Step = std::variant<Split, Prefix, ReplaceSpaces>;
 
-  void add(const JsonField& field);
+  void add(const JsonField& field, ChainLimits& limits);
   void add_split(const JsonField& field);
   void add_byte_level(const JsonField& field);
   void add_metaspace(const JsonField& field);

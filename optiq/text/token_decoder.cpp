@@ -28,18 +28,20 @@ TokenDecoder TokenDecoder::parse(const JsonField& field) {
   if (field.is_null()) {
     decoder.steps_.push_back({Kind::Join, "", ""});
   } else {
-    decoder.add(field);
+    ChainLimits limits;
+    decoder.add(field, limits);
   }
   return decoder;
 }
 
-void TokenDecoder::add(const JsonField& field) {
+void TokenDecoder::add(const JsonField& field, ChainLimits& limits) {
+  limits.add_step(field);
   const JsonField type_field = field["type"];
   const std::string type = type_field.string();
   if (type == "Sequence") {
     const JsonField parts = field["decoders"];
     for (std::size_t i = 0; i < parts.array_size(); ++i) {
-      add(parts[i]);
+      add(parts[i], limits);
     }
     return;
   }
@@ -56,6 +58,7 @@ void TokenDecoder::add(const JsonField& field) {
     step.kind = Kind::Replace;
     step.pattern = field["pattern"]["String"].non_empty_string();
     step.content = field["content"].string();
+    limits.add_replacement(step.pattern, step.content, field);
   } else if (type == "Strip") {
     step.kind = Kind::Strip;
     step.pattern = field["content"].character();

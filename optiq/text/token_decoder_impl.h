@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "optiq/text/byte_level_impl.h"
+#include "optiq/text/chain_limits_impl.h"
 #include "optiq/text/json_fields_impl.h"
 
 namespace optiq::text {
@@ -58,7 +59,7 @@ class TokenDecoder {
     bool fused = false; // sees pieces of one text, not tokens
   };
 
-  void add(const JsonField& field);
+  void add(const JsonField& field, ChainLimits& limits);
   void emit(
       Stream& stream,
       std::size_t step,

@@ -70,16 +70,34 @@ AddedToken parse_added_token(const JsonField& field) {
 /** The ids that a template puts for one of its special tokens. */
 std::vector<std::int32_t> parse_special_ids(
     const JsonField& special_tokens,
-    const std::string& name) {
+    const std::string& name,
+    std::uint32_t id_limit) {
   std::vector<std::int32_t> ids;
   const JsonField list = special_tokens[name.c_str()]["ids"];
   for (std::size_t i = 0; i < list.array_size(); ++i) {
-    ids.push_back(static_cast<std::int32_t>(list[i].index(kMaxTokens)));
+    ids.push_back(static_cast<std::int32_t>(list[i].index(id_limit)));
   }
   return ids;
 }
 
-SpecialTokenFrame parse_template(const JsonField& field) {
+/** Adds to a side of a frame. A short file could name one long list of ids many
+ * times over. */
+void insert_ids(
+    std::vector<std::int32_t>& side,
+    std::vector<std::int32_t>::const_iterator at,
+    const std::vector<std::int32_t>& ids,
+    const JsonField& field) {
+  constexpr std::size_t kMaxFrame = 4096;
+  if (ids.size() > kMaxFrame - side.size()) {
+    field.refuse(
+        "more than " + std::to_string(kMaxFrame) + " tokens around a text");
+  }
+  side.insert(at, ids.begin(), ids.end());
+}
+
+SpecialTokenFrame parse_template(
+    const JsonField& field,
+    std::uint32_t id_limit) {
   SpecialTokenFrame frame;
   bool text_seen = false;
   const JsonField single = field["single"];
@@ -95,8 +113,11 @@ SpecialTokenFrame parse_template(const JsonField& field) {
     }
     const std::string name = piece["SpecialToken"]["id"].string();
     auto& side = text_seen ? frame.after : frame.before;
-    const auto ids = parse_special_ids(field["special_tokens"], name);
-    side.insert(side.end(), ids.begin(), ids.end());
+    insert_ids(
+        side,
+        side.end(),
+        parse_special_ids(field["special_tokens"], name, id_limit),
+        single);
   }
   if (!text_seen) {
     single.reject("a template with the sequence A");
@@ -104,7 +125,9 @@ SpecialTokenFrame parse_template(const JsonField& field) {
   return frame;
 }
 
-SpecialTokenFrame parse_post_processor(const JsonField& field) {
+SpecialTokenFrame parse_post_processor(
+    const JsonField& field,
+    std::uint32_t id_limit) {
   SpecialTokenFrame frame;
   if (field.is_null()) {
     return frame;
@@ -112,16 +135,14 @@ SpecialTokenFrame parse_post_processor(const JsonField& field) {
   const JsonField type_field = field["type"];
   const std::string type = type_field.string();
   if (type == "TemplateProcessing") {
-    return parse_template(field);
+    return parse_template(field, id_limit);
   }
   if (type == "Sequence") {
     const JsonField parts = field["processors"];
     for (std::size_t i = 0; i < parts.array_size(); ++i) {
-      const SpecialTokenFrame outer = parse_post_processor(parts[i]);
-      frame.before.insert(
-          frame.before.begin(), outer.before.begin(), outer.before.end());
-      frame.after.insert(
-          frame.after.end(), outer.after.begin(), outer.after.end());
+      const SpecialTokenFrame outer = parse_post_processor(parts[i], id_limit);
+      insert_ids(frame.before, frame.before.begin(), outer.before, parts);
+      insert_ids(frame.after, frame.after.end(), outer.after, parts);
     }
   } else if (type != "ByteLevel") { // which only moves offsets
     type_field.refuse("the post-processor " + type);
@@ -187,7 +208,6 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
   impl->normalizer = Normalizer::parse(root["normalizer"]);
   impl->pre_tokenizer = PreTokenizer::parse(root["pre_tokenizer"]);
   impl->decoder = TokenDecoder::parse(root["decoder"]);
-  impl->frame = parse_post_processor(root["post_processor"]);
   // `truncation` and `padding` are left: callers of the original switch both
   // off for every call.
   BpeOptions options =
@@ -205,6 +225,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
       resolve_merges(json, impl->vocabulary, where),
       std::move(options));
   impl->add_tokens(root["added_tokens"]);
+  impl->frame = parse_post_processor(root["post_processor"], impl->id_limit);
   return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(impl)));
 }
 

@@ -1,9 +1,11 @@
 #include "optiq/text/tokenizer.h"
 
 #include <chrono>
+#include <tuple>
 
 #include <gtest/gtest.h>
 
+#include "support/expect_error.h"
 #include "tokenizer_json_for_tests.h"
 
 #include "optiq/base/error.h"
@@ -269,6 +271,13 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
        {{"type", "TemplateProcessing"}, {"single", Json::array()}},
        ErrorKind::Corrupt,
        "post_processor.single"},
+      {"/post_processor",
+       Json::parse(R"({"type": "TemplateProcessing",
+         "single": [{"SpecialToken": {"id": "<x>"}}, {"Sequence": {"id": "A"}}],
+         "special_tokens": {"<x>": {"ids": [257]}}})"),
+       ErrorKind::Corrupt,
+       "special_tokens.<x>.ids[0]: found 257, expected a whole number from 0 to "
+       "256"},
       {"/decoder/type", "WordPiece", ErrorKind::Unsupported, "WordPiece"},
       {"/decoder",
        {{"type", "Strip"}, {"content", "ab"}},
@@ -304,6 +313,45 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
           << message;
     }
   }
+}
+
+/** A Sequence of n times the same step. */
+Json chain(const char* list, const Json& step, int n) {
+  return {
+      {"type", "Sequence"},
+      {list, std::vector<Json>(static_cast<std::size_t>(n), step)}};
+}
+
+// Small files that would ask for a stack or a memory without end.
+TEST(Tokenizer, RefusesChainsWithoutMeasure) {
+  const Json doubling = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  const Json fuse = {{"type", "Fuse"}};
+  const Json digits = {{"type", "Digits"}, {"individual_digits", true}};
+  Json frame = Json::parse(R"({"type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A"}}], "special_tokens": {"x": {}}})");
+  frame["special_tokens"]["x"]["ids"] = std::vector<int>(64, 1);
+  frame["single"].insert(
+      frame["single"].end(), 65, Json{{"SpecialToken", {{"id", "x"}}}});
+  const std::tuple<const char*, Json, const char*> kCases[] = {
+      {"normalizer", chain("normalizers", doubling, 13), "4096 times"},
+      {"normalizer", chain("normalizers", {{"type", "NFC"}}, 256), "256 steps"},
+      {"pre_tokenizer", chain("pretokenizers", digits, 256), "256 steps"},
+      {"decoder", chain("decoders", doubling, 13), "4096 times"},
+      {"decoder", chain("decoders", fuse, 200'000), "256 steps"},
+      {"post_processor", frame, "more than 4096 tokens"},
+      {"post_processor",
+       {{"type", "Sequence"}, {"processors", {frame}}},
+       "more than 4096 tokens"}};
+  for (const auto& [key, value, named] : kCases) {
+    Json json = byte_level_json({});
+    json[key] = value;
+    test::expect_error(
+        ErrorKind::Unsupported, {key, named}, [&] { make(json); });
+  }
+  Json json = byte_level_json({});
+  json["normalizer"] = chain("normalizers", doubling, 12);
+  EXPECT_EQ(make(json)->encode("a", false).size(), 4096u);
 }
 
 TEST(Tokenizer, BrokenFiles) {
