@@ -24,6 +24,10 @@ namespace {
 using artifacts::Json;
 
 constexpr std::size_t kMaxTokens = 4u << 20;
+// Of a piece with a score: SentencePiece makes them of 16 characters, Gemma 3's
+// longest has 48 bytes. Every split of a piece is looked up, in time quadratic
+// in its length.
+constexpr std::size_t kMaxPieceBytes = 1024;
 constexpr std::string_view kSpaceMark = "\u2581";
 const std::string kPrefix = "tokenizer.ggml.";
 
@@ -370,6 +374,16 @@ std::vector<std::pair<std::size_t, std::size_t>> merges_of_scores(
   std::vector<std::size_t> order;
   for (std::size_t id = 0; id < scores.size(); ++id) {
     if (vocabulary.types[id] == kNormal) {
+      if (vocabulary.spellings[id].size() > kMaxPieceBytes) {
+        reject(
+            ErrorKind::Unsupported,
+            file,
+            "tokens",
+            "token {} has {} bytes, expected at most {}",
+            id,
+            vocabulary.spellings[id].size(),
+            kMaxPieceBytes);
+      }
       ids.emplace(vocabulary.spellings[id], id);
       order.push_back(id);
       if (scores[id] != scores[id]) {

@@ -399,6 +399,23 @@ std::vector<WrongModel> wrong_models() {
          m.set_u32("tokenizer.ggml.bos_token_id", 0);
        },
        true},
+      {"piece_too_long",
+       unsupported,
+       "token 1 has 1025 bytes",
+       [](SmallModel& m) {
+         const std::string t = "tokenizer.ggml.";
+         m.set_text(t + "model", "llama");
+         m.set_u32(t + "bos_token_id", 0);
+         m.set(
+             t + "tokens",
+             test::gguf_texts(
+                 t + "tokens",
+                 {std::string(1024, 'a'), std::string(1025, 'a'), "a", "b"}));
+         m.set(
+             t + "scores",
+             test::gguf_array(t + "scores", 6, 4, std::string(16, '\0')));
+       },
+       true},
       {"types_too_few",
        bad,
        "tokenizer.ggml.token_type",
