@@ -1,4 +1,4 @@
-#include <chrono>
+#include <ctime>
 
 #include <gtest/gtest.h>
 
@@ -45,10 +45,10 @@ TEST(Normalizer, AMegabyteOfUnsortedMarksIsNotQuadratic) {
     below += "\u0323";
     above += "\u0307";
   }
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();
   EXPECT_TRUE(normalize_nfc(text) == "q" + below + above);
   // 250,000 squared swaps would take minutes; sorting takes milliseconds.
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  EXPECT_LT(std::clock() - begin, 5 * CLOCKS_PER_SEC);
 }
 
 TEST(Normalizer, ReplacesFromTheLeftWithoutOverlap) {

@@ -1,6 +1,6 @@
 #include "optiq/text/tokenizer.h"
 
-#include <chrono>
+#include <ctime>
 #include <tuple>
 
 #include <gtest/gtest.h>
@@ -81,11 +81,11 @@ TEST(Tokenizer, TheHeapOfLongWordsMergesAsTheScanOfShortOnes) {
 
 TEST(Tokenizer, AMegabyteOfOneWordIsNotQuadratic) {
   const auto tokenizer = make(byte_level_json({"a a", "aa aa", "aaaa aaaa"}));
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();
   const Ids ids = tokenizer->encode(std::string(1u << 20, 'a'), false);
   EXPECT_EQ(ids, Ids((1u << 20) / 8, 258));
   // 10^12 steps if every merge scanned the word; about 10^7 with the heap.
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  EXPECT_LT(std::clock() - begin, 10 * CLOCKS_PER_SEC);
 }
 
 TEST(Tokenizer, InvalidBytesBecomeReplacementCharacters) {
