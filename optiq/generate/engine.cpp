@@ -7,26 +7,6 @@
 #include "optiq/io/array.h"
 
 namespace optiq::generate {
-namespace {
-
-/** The given rows of x, in order; shares memory when they are one range. */
-mx::array take_rows(const mx::array& x, std::span<const int> rows) {
-  const auto n = static_cast<int>(rows.size());
-  if (rows.back() - rows.front() + 1 == n) {
-    return io::row_range(x, rows.front(), n);
-  }
-  const int width = x.shape(1);
-  mx::array y = io::make_array({n, width}, mx::float32);
-  for (int i = 0; i < n; ++i) {
-    std::copy_n(
-        io::floats(x).data() + static_cast<std::size_t>(rows[i]) * width,
-        width,
-        io::mutable_floats(y).data() + static_cast<std::size_t>(i) * width);
-  }
-  return y;
-}
-
-} // namespace
 
 Engine::Engine(
     std::shared_ptr<const models::Model> model,
@@ -84,14 +64,14 @@ mx::array Engine::run(std::span<const Work> work, int n_logits) {
   const nn::ForwardContext context = models::make_context(
       *model_, tokens, std::move(segments), options_.compute);
   const mx::array hidden =
-      models::run_layers(*model_, 0, model_->embed(tokens), context);
+      models::run_layers_for(*model_, wanted, model_->embed(tokens), context);
   for (const nn::Segment& segment : context.segments) {
     segment.sequence->commit(segment.rows);
   }
   if (wanted.empty()) {
     return io::make_array({0, model_->info().vocab_size}, mx::float32);
   }
-  return model_->logits(take_rows(hidden, wanted), options_.compute);
+  return model_->logits(hidden, options_.compute);
 }
 
 mx::array Engine::extend(

@@ -1,5 +1,6 @@
 #include "optiq/io/array.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <string>
@@ -91,6 +92,24 @@ mx::array row_range(const mx::array& x, int begin, int n) {
       shape,
       x.dtype(),
       std::make_shared<mx::array>(x));
+}
+
+mx::array take_rows(const mx::array& x, std::span<const int> rows) {
+  const auto n = static_cast<int>(rows.size());
+  if (n > 0 && rows.back() - rows.front() + 1 == n) {
+    return n == x.shape(0) ? x : row_range(x, rows.front(), n);
+  }
+  mx::Shape shape = x.shape();
+  shape[0] = n;
+  mx::array y = make_array(shape, mx::float32);
+  const std::size_t width = n == 0 ? 0 : y.size() / n;
+  for (int i = 0; i < n; ++i) {
+    std::copy_n(
+        floats(x).data() + rows[i] * width,
+        width,
+        mutable_floats(y).data() + i * width);
+  }
+  return y;
 }
 
 std::span<const float> floats(const mx::array& x) {

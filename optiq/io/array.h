@@ -34,6 +34,10 @@ mx::array reshaped(const mx::array& x, const mx::Shape& shape);
  * array; shares the memory. */
 mx::array row_range(const mx::array& x, int begin, int n);
 
+/** Rows (ascending) of an evaluated row-contiguous float32 array; one range
+ * shares its memory. */
+mx::array take_rows(const mx::array& x, std::span<const int> rows);
+
 /** Elements of an evaluated row-contiguous float32 array. */
 std::span<const float> floats(const mx::array& x);
 /** Elements of an array of make_array that nobody else holds yet. */

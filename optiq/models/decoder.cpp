@@ -78,21 +78,24 @@ class Decoder final : public Model {
       const mx::array& x,
       const nn::ForwardContext& context) const override {
     const DecoderLayer& layer = parts_.layers[index];
-    const auto mixer = [&](const nn::BlockInput& input) {
-      return run_mixer(index, input, context);
-    };
-    const auto mlp = [&](const nn::BlockInput& input) {
-      return nn::run_mlp(layer.mlp, input, context.compute);
-    };
-    const mx::array h =
-        run_block(x, layer.mixer_norm, layer.mixer_out_norm, mixer);
-    mx::array y = run_block(h, layer.mlp_norm, layer.mlp_out_norm, mlp);
-    if (layer.input) {
-      y = add_layer_input(
-          *layer.input, y, context.layer_inputs[index], context);
+    const mx::array h = mix(index, x, context);
+    return layer.input
+        ? feed_forward(layer, h, &context.layer_inputs[index], context)
+        : feed_forward(layer, h, nullptr, context);
+  }
+
+  mx::array run_last_layer(
+      const mx::array& x,
+      std::span<const int> wanted,
+      const nn::ForwardContext& context) const override {
+    const int index = parts_.info.n_layers - 1;
+    const DecoderLayer& layer = parts_.layers[index];
+    const mx::array h = io::take_rows(mix(index, x, context), wanted);
+    if (!layer.input) {
+      return feed_forward(layer, h, nullptr, context);
     }
-    scale_in_place(y, layer.scale);
-    return y;
+    const mx::array input = io::take_rows(context.layer_inputs[index], wanted);
+    return feed_forward(layer, h, &input, context);
   }
 
   mx::array logits(const mx::array& x, kernels::Compute compute)
@@ -134,6 +137,40 @@ class Decoder final : public Model {
     return out_norm
         ? kernels::add(x, kernels::rms_norm(y, *out_norm, parts_.norm_eps))
         : y;
+  }
+
+  /** A layer's first half: what mixes the rows. */
+  mx::array
+  mix(int index, const mx::array& x, const nn::ForwardContext& context) const {
+    const DecoderLayer& layer = parts_.layers[index];
+    return run_block(
+        x,
+        layer.mixer_norm,
+        layer.mixer_out_norm,
+        [&](const nn::BlockInput& block) {
+          return run_mixer(index, block, context);
+        });
+  }
+
+  /** Its second half, where every row is for itself; `input` where the layer
+   * has one. */
+  mx::array feed_forward(
+      const DecoderLayer& layer,
+      const mx::array& h,
+      const mx::array* input,
+      const nn::ForwardContext& context) const {
+    mx::array y = run_block(
+        h,
+        layer.mlp_norm,
+        layer.mlp_out_norm,
+        [&](const nn::BlockInput& block) {
+          return nn::run_mlp(layer.mlp, block, context.compute);
+        });
+    if (input != nullptr) {
+      y = add_layer_input(*layer.input, y, *input, context);
+    }
+    scale_in_place(y, layer.scale);
+    return y;
   }
 
   mx::array add_layer_input(

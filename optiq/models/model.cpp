@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "optiq/io/array.h"
+
 namespace optiq::models {
 
 mx::Dtype kv_dtype(kernels::Compute compute) {
@@ -19,6 +21,13 @@ nn::ForwardContext make_context(
   return context;
 }
 
+mx::array Model::run_last_layer(
+    const mx::array& x,
+    std::span<const int> wanted,
+    const nn::ForwardContext& context) const {
+  return io::take_rows(run_layer(info().n_layers - 1, x, context), wanted);
+}
+
 mx::array run_layers(
     const Model& model,
     int first,
@@ -28,6 +37,17 @@ mx::array run_layers(
     x = model.run_layer(layer, x, context);
   }
   return x;
+}
+
+mx::array run_layers_for(
+    const Model& model,
+    std::span<const int> wanted,
+    mx::array x,
+    const nn::ForwardContext& context) {
+  for (int layer = 0; layer + 1 < model.info().n_layers; ++layer) {
+    x = model.run_layer(layer, x, context);
+  }
+  return model.run_last_layer(x, wanted, context);
 }
 
 } // namespace optiq::models

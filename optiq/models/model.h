@@ -68,6 +68,12 @@ class Model {
       int layer,
       const mx::array& x,
       const nn::ForwardContext& context) const = 0;
+  /** Rows `wanted` (ascending) of what run_layer gives for the last layer, the
+   * same bits; the other rows only leave their past. */
+  virtual mx::array run_last_layer(
+      const mx::array& x,
+      std::span<const int> wanted,
+      const nn::ForwardContext& context) const;
   /** Final norm and head: x [T, hidden_size] -> [T, vocab_size]. */
   virtual mx::array logits(const mx::array& x, kernels::Compute compute)
       const = 0;
@@ -99,6 +105,12 @@ nn::ForwardContext make_context(
 mx::array run_layers(
     const Model& model,
     int first,
+    mx::array x,
+    const nn::ForwardContext& context);
+/** The hidden states of rows `wanted` (ascending) after all layers. */
+mx::array run_layers_for(
+    const Model& model,
+    std::span<const int> wanted,
     mx::array x,
     const nn::ForwardContext& context);
 

@@ -40,6 +40,12 @@ class ModelDecorator : public Model {
       const nn::ForwardContext& context) const override {
     return model_->run_layer(layer, x, context);
   }
+  mx::array run_last_layer(
+      const mx::array& x,
+      std::span<const int> wanted,
+      const nn::ForwardContext& context) const override {
+    return model_->run_last_layer(x, wanted, context);
+  }
   mx::array logits(const mx::array& x, kernels::Compute compute)
       const override {
     return model_->logits(x, compute);

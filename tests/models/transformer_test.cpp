@@ -70,6 +70,26 @@ mx::array run_from(
   return run_layers(model, first, x, context);
 }
 
+TEST(LastLayer, FewRowsKeepTheirBits) {
+  const auto tokens = random_tokens(70);
+  for (const Json& config : {gemma4(), gemma(65), sizes("llama")}) {
+    const auto model = make_model(config);
+    const mx::array all = run_from(*model, 0, model->embed(tokens), tokens);
+    for (const std::vector<int>& wanted :
+         {std::vector<int>{69}, {0, 5, 69}, {3, 4, 5}, {}}) {
+      const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
+      cache::Sequence sequence(pool, model->cache_layout(mx::float32));
+      sequence.reserve(70);
+      const nn::ForwardContext context = make_context(
+          *model, tokens, {{&sequence, 0, 70, 0}}, kernels::Compute::Exact);
+      const mx::array rows =
+          run_layers_for(*model, wanted, model->embed(tokens), context);
+      EXPECT_TRUE(bit_equal(rows, io::take_rows(all, wanted)))
+          << config["model_type"] << ", " << wanted.size() << " rows";
+    }
+  }
+}
+
 TEST(SharedKv, TakesNoMemoryAndDropsStoredProjections) {
   const auto model = make_model(gemma4());
   const auto layout = model->cache_layout(mx::float32);
