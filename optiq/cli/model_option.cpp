@@ -55,7 +55,7 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute) {
           "--compute",
           compute,
           "Arithmetic: int8 rounds activations to 8 bits (long prompts and "
-          "batches run 1.4 times as fast), fast keeps 16, exact also keeps K/V "
+          "batches run 1.5 times as fast), fast keeps 16, exact also keeps K/V "
           "in float32")
       ->transform(CLI::CheckedTransformer(kNames))
       ->option_text("int8|fast|exact");
