@@ -210,8 +210,7 @@ constexpr Task kTasks[4] = {
     QuantizeTask<kUnit, kDigits, 8>};
 
 HWY_INLINE Task TaskOf(const ActivationLayout& layout, int block) {
-  const int rows = layout.rows_of_block(block);
-  const int i = rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3;
+  const int i = log2_rows(layout.rows_of_block(block));
   if (layout.unit == kMostUnit) {
     return layout.digits == 2 ? kTasks<kMostUnit, 2>[i]
                               : kTasks<kMostUnit, 1>[i];

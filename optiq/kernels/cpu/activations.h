@@ -11,6 +11,11 @@ constexpr int unit_inputs(int group) {
   return group < 64 ? group : 64;
 }
 
+/** Of 1, 2, 4 or 8 rows: where tables of kernels have theirs. */
+constexpr int log2_rows(int rows) {
+  return rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3;
+}
+
 /**
  * How quantized activations lie in memory. Rows go in blocks of `block_rows`
  * (1, 2, 4 or 8; the last block is the smallest of them that holds the rest,

@@ -32,7 +32,7 @@ Kernel DirectKernel(int bits, int rows) {
       &kDirect<5, kDigits>,
       &kDirect<6, kDigits>,
       &kDirect<8, kDigits>};
-  return (*kWidths[bits == 8 ? 5 : bits - 2])[Log2(rows)];
+  return (*kWidths[bits == 8 ? 5 : bits - 2])[log2_rows(rows)];
 }
 
 /** Up to 8 rows: straight from the packed panels, which are read once. */

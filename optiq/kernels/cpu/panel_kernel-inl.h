@@ -281,11 +281,6 @@ void MultiplyBlock(const KernelArgs& args) {
 
 using Kernel = void (*)(const KernelArgs&);
 
-/** Index of a kernel for 1, 2, 4 or 8 rows. */
-HWY_INLINE int Log2(int rows) {
-  return rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3;
-}
-
 /** What all calls for a matrix share. */
 HWY_INLINE KernelArgs MakeArgs(const PanelShape& shape) {
   KernelArgs args;

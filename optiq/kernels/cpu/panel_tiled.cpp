@@ -157,7 +157,7 @@ void MultiplyTile(
     call.y = args.y + row * args.y_stride;
     call.y_rows = std::min(rows, layout.rows - row);
     Fetch(next, row / layout.block_rows, layout.blocks());
-    kernels[Log2(rows)](call);
+    kernels[log2_rows(rows)](call);
   }
 }
 
