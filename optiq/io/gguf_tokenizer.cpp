@@ -15,28 +15,18 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "optiq/base/error.h"
-#include "optiq/io/gguf_impl.h"
+#include "optiq/io/gguf_special_tokens_impl.h"
 
 namespace optiq::io {
 namespace {
 
 using artifacts::Json;
 
-constexpr std::size_t kMaxTokens = 4u << 20;
 // Of a piece with a score: SentencePiece makes them of 16 characters, Gemma 3's
 // longest has 48 bytes. Every split of a piece is looked up, in time quadratic
 // in its length.
 constexpr std::size_t kMaxPieceBytes = 1024;
 constexpr std::string_view kSpaceMark = "\u2581";
-const std::string kPrefix = "tokenizer.ggml.";
-
-// Types of tokens.
-constexpr std::int64_t kNormal = 1;
-constexpr std::int64_t kControl = 3;
-constexpr std::int64_t kUserDefined = 4;
-constexpr std::int64_t kUnused = 5;
-constexpr std::int64_t kByte = 6;
 
 // Pre-tokenizer patterns of the published tokenizer.json files.
 constexpr const char* kWordPatterns[] = {
@@ -69,135 +59,9 @@ constexpr PreTokenizerRow kPreTokenizers[] = {
     {"deepseek-r1-qwen", Words::Qwen2, false, true},
 };
 
-/** The vocabulary of a file, checked. */
-struct Vocabulary {
-  std::vector<std::string_view> spellings;
-  std::vector<std::int64_t> types;
-  std::vector<std::string> json; // spellings as JSON strings
-
-  bool is_added(std::size_t id) const {
-    return types[id] == kControl || types[id] == kUserDefined;
-  }
-};
-
-template <typename... Args>
-[[noreturn]] void reject(
-    ErrorKind kind,
-    const GgufFile& file,
-    const char* key,
-    fmt::format_string<Args...> format,
-    Args&&... args) {
-  fail(
-      kind,
-      "[gguf_tokenizer] {}: key '{}{}': {}",
-      file.path().string(),
-      kPrefix,
-      key,
-      fmt::format(format, std::forward<Args>(args)...));
-}
-
-template <typename T>
-T required(const GgufFile& file, const char* key, std::optional<T> value) {
-  if (!value) {
-    reject(
-        ErrorKind::Corrupt,
-        file,
-        key,
-        "is missing, expected a value. Is the file complete?");
-  }
-  return std::move(*value);
-}
-
-/** Whether a spelling is "<0x00>" to "<0xFF>". */
-bool is_byte_token(std::string_view spelling) {
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  return spelling.size() == 6 && spelling.starts_with("<0x") &&
-      spelling[5] == '>' &&
-      kDigits.find(spelling[3]) != std::string_view::npos &&
-      kDigits.find(spelling[4]) != std::string_view::npos;
-}
-
-Vocabulary read_vocabulary(const GgufFile& file) {
-  Vocabulary vocabulary{
-      .spellings = required(file, "tokens", file.texts(kPrefix + "tokens")),
-      .types =
-          required(file, "token_type", file.integers(kPrefix + "token_type")),
-      .json = {}};
-  const std::size_t n = vocabulary.spellings.size();
-  if (n == 0 || n > kMaxTokens) {
-    reject(
-        ErrorKind::Corrupt,
-        file,
-        "tokens",
-        "found {} tokens, expected 1 to {}",
-        n,
-        kMaxTokens);
-  }
-  if (vocabulary.types.size() != n) {
-    reject(
-        ErrorKind::Corrupt,
-        file,
-        "token_type",
-        "found {} types, expected one for each of {} tokens",
-        vocabulary.types.size(),
-        n);
-  }
-  std::unordered_map<std::string_view, std::size_t> ids;
-  vocabulary.json.resize(n);
-  for (std::size_t id = 0; id < n; ++id) {
-    const std::string_view spelling = vocabulary.spellings[id];
-    const std::int64_t type = vocabulary.types[id];
-    if (type < kNormal || type > kByte ||
-        (type == kByte && !is_byte_token(spelling))) {
-      reject(
-          ErrorKind::Corrupt,
-          file,
-          "token_type",
-          "token {} has type {}, expected 1 to 6, and 6 for <0x00> to <0xFF> "
-          "only",
-          id,
-          type);
-    }
-    if (!append_json_string(spelling, vocabulary.json[id])) {
-      reject(
-          ErrorKind::Corrupt,
-          file,
-          "tokens",
-          "token {} is not UTF-8, expected text",
-          id);
-    }
-    if (const auto [at, is_new] = ids.emplace(spelling, id); !is_new) {
-      reject(
-          ErrorKind::Corrupt,
-          file,
-          "tokens",
-          "tokens {} and {} are both {}, expected each once",
-          at->second,
-          id,
-          vocabulary.json[id]);
-    }
-  }
-  return vocabulary;
-}
-
-/** The id at a key such as bos_token_id; checked to be a token. */
-std::optional<std::size_t>
-token_id(const GgufFile& file, const char* key, const Vocabulary& vocabulary) {
-  const auto id = file.integer(kPrefix + key);
-  if (id && *id >= vocabulary.spellings.size()) {
-    reject(
-        ErrorKind::Corrupt,
-        file,
-        key,
-        "found {}, expected the id of one of {} tokens",
-        *id,
-        vocabulary.spellings.size());
-  }
-  return id;
-}
-
 const PreTokenizerRow& find_pre_tokenizer(const GgufFile& file) {
-  const std::string name = required(file, "pre", file.text(kPrefix + "pre"));
+  const std::string name =
+      required_key(file, "pre", file.text(kTokenizerPrefix + "pre"));
   std::string known;
   for (const PreTokenizerRow& row : kPreTokenizers) {
     if (name == row.name) {
@@ -205,7 +69,7 @@ const PreTokenizerRow& find_pre_tokenizer(const GgufFile& file) {
     }
     known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
   }
-  reject(
+  reject_key(
       ErrorKind::Unsupported,
       file,
       "pre",
@@ -242,57 +106,6 @@ Json pre_tokenizer_json(const PreTokenizerRow& row) {
   return {{"type", "Sequence"}, {"pretokenizers", parts}};
 }
 
-/** Puts BOS and EOS around a text, as the file asks for. */
-Json post_processor(
-    const GgufFile& file,
-    const Vocabulary& vocabulary,
-    bool default_bos,
-    Json otherwise) {
-  Json before = Json::array();
-  Json after = Json::array();
-  Json special = Json::object();
-  const auto add =
-      [&](const char* flag, bool fallback, const char* key, Json& side) {
-        if (!file.boolean(kPrefix + flag).value_or(fallback)) {
-          return;
-        }
-        const auto id = required(file, key, token_id(file, key, vocabulary));
-        const auto spelling = std::string(vocabulary.spellings[id]);
-        side.push_back(spelling);
-        special[spelling] = {
-            {"id", spelling},
-            {"ids", Json::array({id})},
-            {"tokens", Json::array({spelling})}};
-      };
-  add("add_bos_token", default_bos, "bos_token_id", before);
-  add("add_eos_token", false, "eos_token_id", after);
-  if (special.empty()) {
-    return otherwise;
-  }
-  const auto frame = [&](std::initializer_list<const char*> sequences) {
-    Json parts = Json::array();
-    int type_id = 0;
-    for (const char* sequence : sequences) {
-      for (const Json& token : before) {
-        parts.push_back(
-            {{"SpecialToken", {{"id", token}, {"type_id", type_id}}}});
-      }
-      parts.push_back({{"Sequence", {{"id", sequence}, {"type_id", type_id}}}});
-      for (const Json& token : after) {
-        parts.push_back(
-            {{"SpecialToken", {{"id", token}, {"type_id", type_id}}}});
-      }
-      ++type_id;
-    }
-    return parts;
-  };
-  return {
-      {"type", "TemplateProcessing"},
-      {"single", frame({"A"})},
-      {"pair", frame({"A", "B"})},
-      {"special_tokens", special}};
-}
-
 /** The parts of a tokenizer.json beside vocabulary, merges, added tokens. */
 struct Parts {
   Json normalizer;
@@ -305,8 +118,9 @@ struct Parts {
 
 std::vector<std::pair<std::size_t, std::size_t>> read_merges(
     const GgufFile& file,
-    const Vocabulary& vocabulary) {
-  const auto lines = required(file, "merges", file.texts(kPrefix + "merges"));
+    const GgufVocabulary& vocabulary) {
+  const auto lines =
+      required_key(file, "merges", file.texts(kTokenizerPrefix + "merges"));
   std::unordered_map<std::string_view, std::size_t> ids;
   for (std::size_t id = 0; id < vocabulary.spellings.size(); ++id) {
     ids.emplace(vocabulary.spellings[id], id);
@@ -320,7 +134,7 @@ std::vector<std::pair<std::size_t, std::size_t>> read_merges(
         ? ids.end()
         : ids.find(line.substr(space + 1));
     if (left == ids.end() || right == ids.end()) {
-      reject(
+      reject_key(
           ErrorKind::Corrupt,
           file,
           "merges",
@@ -332,13 +146,13 @@ std::vector<std::pair<std::size_t, std::size_t>> read_merges(
   return merges;
 }
 
-Parts byte_level_parts(const GgufFile& file, const Vocabulary& vocabulary) {
+Parts byte_level_parts(const GgufFile& file, const GgufVocabulary& vocabulary) {
   const PreTokenizerRow& row = find_pre_tokenizer(file);
   return {
       .normalizer = row.nfc ? Json{{"type", "NFC"}} : Json(nullptr),
       .pre_tokenizer = pre_tokenizer_json(row),
       .post_processor =
-          post_processor(file, vocabulary, row.add_bos, byte_level(true)),
+          special_token_frame(file, vocabulary, row.add_bos, byte_level(true)),
       .decoder = byte_level(true),
       .model_options = fmt::format(
           R"("unk_token":null,"fuse_unk":false,"byte_fallback":false,)"
@@ -357,11 +171,11 @@ std::size_t character_bytes(char first) {
  * first: SentencePiece merges whatever two neighbours make the best piece. */
 std::vector<std::pair<std::size_t, std::size_t>> merges_of_scores(
     const GgufFile& file,
-    const Vocabulary& vocabulary) {
+    const GgufVocabulary& vocabulary) {
   const auto scores =
-      required(file, "scores", file.numbers(kPrefix + "scores"));
+      required_key(file, "scores", file.numbers(kTokenizerPrefix + "scores"));
   if (scores.size() != vocabulary.spellings.size()) {
-    reject(
+    reject_key(
         ErrorKind::Corrupt,
         file,
         "scores",
@@ -373,9 +187,9 @@ std::vector<std::pair<std::size_t, std::size_t>> merges_of_scores(
   std::unordered_map<std::string_view, std::size_t> ids;
   std::vector<std::size_t> order;
   for (std::size_t id = 0; id < scores.size(); ++id) {
-    if (vocabulary.types[id] == kNormal) {
+    if (vocabulary.types[id] == kNormalToken) {
       if (vocabulary.spellings[id].size() > kMaxPieceBytes) {
-        reject(
+        reject_key(
             ErrorKind::Unsupported,
             file,
             "tokens",
@@ -387,7 +201,7 @@ std::vector<std::pair<std::size_t, std::size_t>> merges_of_scores(
       ids.emplace(vocabulary.spellings[id], id);
       order.push_back(id);
       if (scores[id] != scores[id]) {
-        reject(
+        reject_key(
             ErrorKind::Corrupt,
             file,
             "scores",
@@ -431,7 +245,9 @@ Json replace(const char* pattern, const char* content) {
       {"content", content}};
 }
 
-Parts sentence_piece_parts(const GgufFile& file, const Vocabulary& vocabulary) {
+Parts sentence_piece_parts(
+    const GgufFile& file,
+    const GgufVocabulary& vocabulary) {
   const std::string mark(kSpaceMark);
   const Json spaces = replace(" ", mark.c_str());
   Json decoders = Json::array(
@@ -439,7 +255,7 @@ Parts sentence_piece_parts(const GgufFile& file, const Vocabulary& vocabulary) {
        Json{{"type", "ByteFallback"}},
        Json{{"type", "Fuse"}}});
   Json normalizer = spaces;
-  if (file.boolean(kPrefix + "add_space_prefix").value_or(true)) {
+  if (file.boolean(kTokenizerPrefix + "add_space_prefix").value_or(true)) {
     normalizer = sequence_of(
         "normalizers",
         Json::array({Json{{"type", "Prepend"}, {"prepend", mark}}, spaces}));
@@ -450,7 +266,7 @@ Parts sentence_piece_parts(const GgufFile& file, const Vocabulary& vocabulary) {
   return {
       .normalizer = std::move(normalizer),
       .pre_tokenizer = nullptr, // words are cut nowhere
-      .post_processor = post_processor(file, vocabulary, true, nullptr),
+      .post_processor = special_token_frame(file, vocabulary, true, nullptr),
       .decoder = sequence_of("decoders", std::move(decoders)),
       .model_options = fmt::format(
           R"("unk_token":{},"fuse_unk":true,"byte_fallback":true,)"
@@ -459,7 +275,7 @@ Parts sentence_piece_parts(const GgufFile& file, const Vocabulary& vocabulary) {
       .merges = merges_of_scores(file, vocabulary)};
 }
 
-void append_added_tokens(const Vocabulary& vocabulary, std::string& out) {
+void append_added_tokens(const GgufVocabulary& vocabulary, std::string& out) {
   const char* comma = "";
   for (std::size_t id = 0; id < vocabulary.json.size(); ++id) {
     if (vocabulary.is_added(id)) {
@@ -469,14 +285,14 @@ void append_added_tokens(const Vocabulary& vocabulary, std::string& out) {
           comma,
           id,
           vocabulary.json[id],
-          vocabulary.types[id] == kControl);
+          vocabulary.types[id] == kControlToken);
       comma = ",\n";
     }
   }
 }
 
 void append_model(
-    const Vocabulary& vocabulary,
+    const GgufVocabulary& vocabulary,
     const Parts& parts,
     std::string& out) {
   out += R"({"type":"BPE","dropout":null,"continuing_subword_prefix":null,)"
@@ -485,7 +301,7 @@ void append_model(
   out += ",\"vocab\":{";
   const char* comma = "";
   for (std::size_t id = 0; id < vocabulary.json.size(); ++id) {
-    if (vocabulary.types[id] != kUnused) {
+    if (vocabulary.types[id] != kUnusedToken) {
       out += comma;
       out += vocabulary.json[id];
       out += ':';
@@ -511,9 +327,9 @@ void append_model(
 
 std::string gguf_tokenizer_json(const GgufFile& file) {
   const std::string model =
-      required(file, "model", file.text(kPrefix + "model"));
+      required_key(file, "model", file.text(kTokenizerPrefix + "model"));
   if (model != "gpt2" && model != "llama") {
-    reject(
+    reject_key(
         ErrorKind::Unsupported,
         file,
         "model",
@@ -521,7 +337,7 @@ std::string gguf_tokenizer_json(const GgufFile& file) {
         "this model instead",
         model);
   }
-  const Vocabulary vocabulary = read_vocabulary(file);
+  const GgufVocabulary vocabulary = read_vocabulary(file);
   const Parts parts = model == "gpt2" ? byte_level_parts(file, vocabulary)
                                       : sentence_piece_parts(file, vocabulary);
   std::string out =
@@ -537,40 +353,6 @@ std::string gguf_tokenizer_json(const GgufFile& file) {
   append_model(vocabulary, parts, out);
   out += "}\n";
   return out;
-}
-
-Json gguf_tokenizer_config(const GgufFile& file) {
-  const Vocabulary vocabulary = read_vocabulary(file);
-  // Reads tokenizer.json as it is; the classes of families build their own.
-  Json config = {
-      {"tokenizer_class", "PreTrainedTokenizerFast"},
-      {"clean_up_tokenization_spaces", false}};
-  for (const auto& [key, name] :
-       {std::pair{"bos_token_id", "bos_token"},
-        std::pair{"eos_token_id", "eos_token"},
-        std::pair{"unknown_token_id", "unk_token"},
-        std::pair{"padding_token_id", "pad_token"}}) {
-    if (const auto id = token_id(file, key, vocabulary)) {
-      config[name] = std::string(vocabulary.spellings[*id]);
-    }
-  }
-  constexpr std::string_view kTemplate = "tokenizer.chat_template";
-  Json named = Json::array();
-  for (const std::string& key : file.keys(std::string(kTemplate) + ".")) {
-    named.push_back(
-        {{"name", key.substr(kTemplate.size() + 1)},
-         {"template", file.text(key).value()}});
-  }
-  if (const auto chat = file.text(std::string(kTemplate))) {
-    if (named.empty()) {
-      config["chat_template"] = *chat;
-    } else {
-      named.insert(
-          named.begin(), Json{{"name", "default"}, {"template", *chat}});
-      config["chat_template"] = named;
-    }
-  }
-  return config;
 }
 
 } // namespace optiq::io
