@@ -26,6 +26,42 @@ bool Tokenizer::Impl::is_special(std::int32_t id) const {
   return token != added_by_id.end() && token->second->special;
 }
 
+/** Appends the ids of valid UTF-8. */
+template <typename Model>
+void Tokenizer::Impl::encode(
+    const Model& token_model,
+    std::string_view text,
+    std::vector<std::int32_t>& ids) const {
+  typename Model::Scratch scratch;
+  const auto encode_plain = [&](std::string_view plain, bool at_start) {
+    const Pieces pieces = pre_tokenizer.apply(std::string(plain), at_start);
+    std::size_t begin = 0;
+    for (const std::size_t end : pieces.ends) {
+      token_model.encode(
+          std::string_view(pieces.text).substr(begin, end - begin),
+          scratch,
+          ids);
+      begin = end;
+    }
+  };
+  for (const TextSection& outer : raw_finder.split(text)) {
+    if (outer.token != nullptr) {
+      ids.push_back(static_cast<std::int32_t>(outer.token->id));
+      continue;
+    }
+    const std::string normalized = normalizer.apply(outer.text);
+    for (const TextSection& inner : normalized_finder.split(normalized)) {
+      if (inner.token != nullptr) {
+        ids.push_back(static_cast<std::int32_t>(inner.token->id));
+        continue;
+      }
+      const bool at_start = outer.text.data() == text.data() &&
+          inner.text.data() == normalized.data();
+      encode_plain(inner.text, at_start);
+    }
+  }
+}
+
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Tokenizer::~Tokenizer() = default;
@@ -39,39 +75,12 @@ std::vector<std::int32_t> Tokenizer::encode(
     text = replaced;
   }
   std::vector<std::int32_t> ids;
-  BpeModel::Scratch scratch;
-  const auto encode_plain = [&](std::string_view plain, bool at_start) {
-    const Pieces pieces =
-        impl_->pre_tokenizer.apply(std::string(plain), at_start);
-    std::size_t begin = 0;
-    for (const std::size_t end : pieces.ends) {
-      impl_->model->encode(
-          std::string_view(pieces.text).substr(begin, end - begin),
-          scratch,
-          ids);
-      begin = end;
-    }
-  };
   if (add_special_tokens) {
     ids = impl_->frame.before;
   }
-  for (const TextSection& outer : impl_->raw_finder.split(text)) {
-    if (outer.token != nullptr) {
-      ids.push_back(static_cast<std::int32_t>(outer.token->id));
-      continue;
-    }
-    const std::string normalized = impl_->normalizer.apply(outer.text);
-    for (const TextSection& inner :
-         impl_->normalized_finder.split(normalized)) {
-      if (inner.token != nullptr) {
-        ids.push_back(static_cast<std::int32_t>(inner.token->id));
-        continue;
-      }
-      const bool at_start = outer.text.data() == text.data() &&
-          inner.text.data() == normalized.data();
-      encode_plain(inner.text, at_start);
-    }
-  }
+  std::visit(
+      [&](const auto& model) { impl_->encode(model, text, ids); },
+      *impl_->model);
   if (add_special_tokens) {
     const auto& after = impl_->frame.after;
     ids.insert(ids.end(), after.begin(), after.end());

@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "optiq/text/added_tokens_impl.h"
-#include "optiq/text/bpe_impl.h"
 #include "optiq/text/normalizer_impl.h"
 #include "optiq/text/pre_tokenizer_impl.h"
 #include "optiq/text/token_decoder_impl.h"
+#include "optiq/text/token_model_impl.h"
 #include "optiq/text/tokenizer.h"
 #include "optiq/text/vocabulary_impl.h"
 
@@ -21,7 +21,7 @@ struct SpecialTokenFrame {
 
 struct Tokenizer::Impl {
   Vocabulary vocabulary; // model.vocab
-  std::optional<BpeModel> model;
+  std::optional<TokenModel> model;
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
   TokenDecoder decoder;
@@ -40,6 +40,11 @@ struct Tokenizer::Impl {
   std::optional<std::string_view> spelling(std::int32_t id) const;
   bool is_special(std::int32_t id) const;
   void add_tokens(const JsonField& list);
+  template <typename Model>
+  void encode(
+      const Model& token_model,
+      std::string_view text,
+      std::vector<std::int32_t>& ids) const;
 };
 
 } // namespace optiq::text

@@ -21,24 +21,26 @@ class Reader {
     return scalar(value, "true or false");
   }
   bool number_integer(Json::number_integer_t value) {
-    return scalar(value, "a negative number");
+    return add_score(static_cast<double>(value)) ||
+        scalar(value, "a negative number");
   }
   bool number_unsigned(Json::number_unsigned_t value) {
     if (part_ == Part::Vocabulary) {
       add_token(value);
       return true;
     }
-    return scalar(value, "a number");
+    return add_score(static_cast<double>(value)) || scalar(value, "a number");
   }
   bool number_float(Json::number_float_t value, const std::string&) {
-    return scalar(value, "a number with a fraction");
+    return add_score(value) || scalar(value, "a number with a fraction");
   }
   bool string(std::string& value) {
     if (part_ == Part::Merges) {
       add_merge_line(value);
       return true;
     }
-    if (part_ == Part::MergePair) {
+    if (part_ == Part::MergePair ||
+        (part_ == Part::ScoredToken && pair_.empty())) {
       pair_.push_back(std::move(value));
       return true;
     }
@@ -50,8 +52,7 @@ class Reader {
 
   bool start_object(std::size_t) {
     if (in_model("vocab")) {
-      part_ = Part::Vocabulary;
-      result_.has_vocabulary = true;
+      begin_vocabulary(Part::Vocabulary, VocabularyForm::Ids);
       return true;
     }
     return open(Json::object(), "an object");
@@ -80,6 +81,16 @@ class Reader {
       result_.has_merges = true;
       return true;
     }
+    if (part_ == Part::ScoredTokens) {
+      part_ = Part::ScoredToken;
+      pair_.clear();
+      has_score_ = false;
+      return true;
+    }
+    if (in_model("vocab")) {
+      begin_vocabulary(Part::ScoredTokens, VocabularyForm::Scores);
+      return true;
+    }
     return open(Json::array(), "an array");
   }
   bool end_array() {
@@ -91,7 +102,14 @@ class Reader {
       part_ = Part::Merges;
       return true;
     }
-    if (part_ == Part::Merges) {
+    if (part_ == Part::ScoredToken) {
+      if (!has_score_) {
+        reject_scored_token("an array without them");
+      }
+      part_ = Part::ScoredTokens;
+      return true;
+    }
+    if (part_ == Part::Merges || part_ == Part::ScoredTokens) {
       part_ = Part::Rest;
       return true;
     }
@@ -113,12 +131,31 @@ class Reader {
   }
 
  private:
-  enum class Part { Rest, Vocabulary, Merges, MergePair };
+  enum class Part {
+    Rest,
+    Vocabulary,
+    ScoredTokens,
+    ScoredToken,
+    Merges,
+    MergePair,
+  };
 
   /** Whether the value that comes is model.<name>. */
   bool in_model(std::string_view name) const {
     return part_ == Part::Rest && open_.size() == 2 && key_ == name &&
         open_[1] == model_;
+  }
+
+  void begin_vocabulary(Part part, VocabularyForm form) {
+    if (result_.vocabulary_form != VocabularyForm::None) {
+      fail(
+          ErrorKind::Corrupt,
+          "[Tokenizer::parse] {}.model.vocab: found twice, expected one "
+          "vocabulary. Fetch the file again",
+          where_);
+    }
+    part_ = part;
+    result_.vocabulary_form = form;
   }
 
   void add_token(std::uint64_t id) {
@@ -141,6 +178,31 @@ class Reader {
           id,
           key_);
     }
+  }
+
+  [[noreturn]] void reject_scored_token(const std::string& found) const {
+    fail(
+        ErrorKind::Corrupt,
+        "[Tokenizer::parse] {}.model.vocab[{}]: found {}, expected a token and "
+        "its score as ['token', -1.5]. Fetch the file again",
+        where_,
+        result_.scores.size(),
+        found);
+  }
+
+  /** False when no score is due. */
+  bool add_score(double score) {
+    if (part_ != Part::ScoredToken || pair_.empty() || has_score_) {
+      return false;
+    }
+    const std::size_t id = result_.scores.size();
+    if (id == kMaxTokens) {
+      reject_scored_token(fmt::format("more than {} tokens", kMaxTokens));
+    }
+    result_.vocabulary.add(pair_[0], static_cast<std::uint32_t>(id));
+    result_.scores.push_back(score);
+    has_score_ = true;
+    return true;
   }
 
   [[noreturn]] void reject_merge(const std::string& found) const {
@@ -174,6 +236,9 @@ class Reader {
           where_,
           found,
           key_);
+    }
+    if (part_ == Part::ScoredTokens || part_ == Part::ScoredToken) {
+      reject_scored_token(found);
     }
     if (part_ != Part::Rest) {
       reject_merge(found);
@@ -228,7 +293,8 @@ class Reader {
   std::vector<Json*> open_;
   Json* model_ = nullptr;
   std::string key_;
-  std::vector<std::string> pair_;
+  std::vector<std::string> pair_; // of a merge, or a token
+  bool has_score_ = false; // of the token
 };
 
 } // namespace

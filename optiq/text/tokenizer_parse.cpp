@@ -8,53 +8,6 @@ namespace {
 
 constexpr std::size_t kMaxFileBytes = 256u << 20;
 
-BpeOptions parse_model_options(const JsonField& model, bool byte_level) {
-  const JsonField type = model["type"];
-  if (!type.is_null() && type.string() != "BPE") {
-    type.refuse("the model " + type.string());
-  }
-  const JsonField dropout = model["dropout"];
-  if (!dropout.is_null() && dropout.value() != 0) {
-    dropout.refuse("random merges");
-  }
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (!model[key].string_or("").empty()) {
-      model[key].refuse("a marker at word pieces");
-    }
-  }
-  return {
-      .unk_token = model["unk_token"].string_or(""),
-      .fuse_unk = model["fuse_unk"].boolean_or(false),
-      .byte_fallback = model["byte_fallback"].boolean_or(false),
-      .ignore_merges = model["ignore_merges"].boolean_or(false),
-      .byte_level = byte_level};
-}
-
-std::vector<BpeMerge> resolve_merges(
-    const TokenizerJson& json,
-    const Vocabulary& vocabulary,
-    const std::string& where) {
-  std::vector<BpeMerge> merges;
-  merges.reserve(json.merges.size());
-  for (const auto& [left, right] : json.merges) {
-    const auto id = [&](const std::string& token) {
-      const auto found = vocabulary.find(token);
-      if (!found) {
-        fail(
-            ErrorKind::Corrupt,
-            "[Tokenizer::parse] {}.model.merges[{}]: found '{}', expected a "
-            "token of model.vocab. Fetch the file again",
-            where,
-            merges.size(),
-            token);
-      }
-      return *found;
-    };
-    merges.push_back({id(left), id(right), id(left + right)});
-  }
-  return merges;
-}
-
 AddedToken parse_added_token(const JsonField& field) {
   const bool special = field["special"].boolean();
   return {
@@ -203,27 +156,16 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
   }
   TokenizerJson json = read_tokenizer_json(tokenizer_json, where);
   const JsonField root(json.document, where);
-  const JsonField model = root["model"];
   auto impl = std::make_unique<Impl>();
   impl->normalizer = Normalizer::parse(root["normalizer"]);
   impl->pre_tokenizer = PreTokenizer::parse(root["pre_tokenizer"]);
   impl->decoder = TokenDecoder::parse(root["decoder"]);
   // `truncation` and `padding` are left: callers of the original switch both
   // off for every call.
-  BpeOptions options =
-      parse_model_options(model, impl->pre_tokenizer.byte_level());
-  if (!json.has_vocabulary) {
-    model["vocab"].reject("an object of ids by token");
-  }
-  if (!json.has_merges) {
-    model["merges"].reject("an array of merges");
-  }
   impl->vocabulary = std::move(json.vocabulary);
   impl->id_limit = impl->vocabulary.id_limit();
-  impl->model.emplace(
-      impl->vocabulary,
-      resolve_merges(json, impl->vocabulary, where),
-      std::move(options));
+  impl->model.emplace(parse_token_model(
+      json, impl->vocabulary, impl->pre_tokenizer.byte_level(), where));
   impl->add_tokens(root["added_tokens"]);
   impl->frame = parse_post_processor(root["post_processor"], impl->id_limit);
   return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(impl)));

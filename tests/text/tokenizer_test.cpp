@@ -207,7 +207,7 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
   const Json number = 7;
   const BadField kCases[] = {
       {"/model", number, ErrorKind::Corrupt, "tokenizer.json.model"},
-      {"/model/type", "Unigram", ErrorKind::Unsupported, "Unigram"},
+      {"/model/type", "Lattice", ErrorKind::Unsupported, "Lattice"},
       {"/model/vocab", number, ErrorKind::Corrupt, "model.vocab"},
       {"/model/vocab/b", "x", ErrorKind::Corrupt, "model.vocab"},
       {"/model/vocab/b", -1, ErrorKind::Corrupt, "model.vocab"},
