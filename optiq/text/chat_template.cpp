@@ -2,7 +2,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
-#include "optiq/text/jinja_interpreter_impl.h"
+#include "optiq/text/jinja/interpreter_impl.h"
 
 namespace optiq::text {
 namespace {

@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "optiq/text/jinja_syntax_impl.h"
+#include "optiq/text/jinja/syntax_impl.h"
 
 namespace optiq::text::jinja {
 

@@ -2,8 +2,8 @@
 #include <cstdlib>
 
 #include "optiq/base/error.h"
-#include "optiq/text/jinja_builtins_impl.h"
-#include "optiq/text/jinja_parser_impl.h"
+#include "optiq/text/jinja/builtins_impl.h"
+#include "optiq/text/jinja/parser_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

@@ -6,8 +6,8 @@
 #include <cctype>
 
 #include "optiq/base/error.h"
-#include "optiq/text/jinja_syntax_impl.h"
-#include "optiq/text/jinja_text_impl.h"
+#include "optiq/text/jinja/syntax_impl.h"
+#include "optiq/text/jinja/text_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

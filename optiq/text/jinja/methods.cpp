@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "optiq/base/error.h"
-#include "optiq/text/jinja_interpreter_impl.h"
-#include "optiq/text/jinja_text_impl.h"
+#include "optiq/text/jinja/interpreter_impl.h"
+#include "optiq/text/jinja/text_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "optiq/artifacts/json.h"
-#include "optiq/text/jinja_budget_impl.h"
+#include "optiq/text/jinja/budget_impl.h"
 
 namespace optiq::text::jinja {
 

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "optiq/text/jinja_syntax_impl.h"
-#include "optiq/text/jinja_value_impl.h"
+#include "optiq/text/jinja/syntax_impl.h"
+#include "optiq/text/jinja/value_impl.h"
 
 namespace optiq::text::jinja {
 

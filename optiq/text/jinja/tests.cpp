@@ -1,7 +1,7 @@
 // Tests: what may follow `is`.
 #include "optiq/base/error.h"
-#include "optiq/text/jinja_interpreter_impl.h"
-#include "optiq/text/jinja_text_impl.h"
+#include "optiq/text/jinja/interpreter_impl.h"
+#include "optiq/text/jinja/text_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

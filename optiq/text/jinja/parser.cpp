@@ -2,8 +2,8 @@
 
 #include "optiq/base/error.h"
 #include "optiq/text/chat_template.h"
-#include "optiq/text/jinja_parser_impl.h"
-#include "optiq/text/jinja_text_impl.h"
+#include "optiq/text/jinja/parser_impl.h"
+#include "optiq/text/jinja/text_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

@@ -4,9 +4,9 @@
 #include <optional>
 
 #include "optiq/base/error.h"
-#include "optiq/text/jinja_interpreter_impl.h"
-#include "optiq/text/jinja_text_impl.h"
-#include "optiq/text/jinja_value_impl.h"
+#include "optiq/text/jinja/interpreter_impl.h"
+#include "optiq/text/jinja/text_impl.h"
+#include "optiq/text/jinja/value_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "optiq/text/jinja_syntax_impl.h"
+#include "optiq/text/jinja/syntax_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

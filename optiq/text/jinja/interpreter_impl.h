@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "optiq/base/error.h"
-#include "optiq/text/jinja_builtins_impl.h"
-#include "optiq/text/jinja_syntax_impl.h"
+#include "optiq/text/jinja/builtins_impl.h"
+#include "optiq/text/jinja/syntax_impl.h"
 
 namespace optiq::text::jinja {
 

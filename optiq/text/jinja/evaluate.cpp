@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "optiq/base/error.h"
-#include "optiq/text/jinja_interpreter_impl.h"
+#include "optiq/text/jinja/interpreter_impl.h"
 
 namespace optiq::text::jinja {
 

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <utf8proc.h>
 
-#include "optiq/text/jinja_text_impl.h"
+#include "optiq/text/jinja/text_impl.h"
 
 namespace optiq::text::jinja {
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "optiq/text/jinja_value_impl.h"
+#include "optiq/text/jinja/value_impl.h"
 
 namespace optiq::text::jinja {
 
