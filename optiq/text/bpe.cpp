@@ -34,7 +34,10 @@ BpeModel::BpeModel(
     const Vocabulary& vocabulary,
     const std::vector<BpeMerge>& merges,
     BpeOptions options)
-    : vocabulary_(vocabulary), options_(std::move(options)) {
+    : vocabulary_(vocabulary),
+      options_(std::move(options)),
+      marks_(
+          !options_.continuing_prefix.empty() || !options_.end_suffix.empty()) {
   slots_.resize(std::bit_ceil(2 * merges.size() + 2));
   shift_ = 64 - std::countr_zero(slots_.size());
   for (std::size_t rank = 0; rank < merges.size(); ++rank) {
@@ -118,24 +121,38 @@ void BpeModel::add_character(
   }
 }
 
+/** The character as the vocabulary has it at its place in a word. */
+std::string_view BpeModel::mark(
+    std::string_view character,
+    bool first,
+    bool last,
+    Scratch& scratch) const {
+  scratch.marked.assign(first ? "" : options_.continuing_prefix);
+  scratch.marked += character;
+  scratch.marked += last ? options_.end_suffix : "";
+  return scratch.marked;
+}
+
 void BpeModel::split_word(std::string_view word, Scratch& scratch) const {
   scratch.symbols.clear();
   PendingUnknown pending;
-  if (options_.byte_level) {
-    for (const char c : word) {
-      const auto byte = static_cast<std::uint8_t>(c);
-      if (byte_ids_[byte] != kUnknown && !pending.any) {
-        scratch.symbols.push_back({byte_ids_[byte], kNoRule, 0, 0});
-      } else {
-        add_character(alphabet_.spelling(byte), pending, scratch);
-      }
+  for (std::size_t at = 0; at < word.size();) {
+    const auto byte = static_cast<std::uint8_t>(word[at]);
+    const std::size_t begin = at;
+    at += options_.byte_level ? 1 : decode_character(word.data() + at).length;
+    if (options_.byte_level && !marks_ && !pending.any &&
+        byte_ids_[byte] != kUnknown) {
+      scratch.symbols.push_back({byte_ids_[byte], kNoRule, 0, 0});
+      continue;
     }
-  } else {
-    for (std::size_t at = 0; at < word.size();) {
-      const std::size_t n = decode_character(word.data() + at).length;
-      add_character(word.substr(at, n), pending, scratch);
-      at += n;
-    }
+    const std::string_view character = options_.byte_level
+        ? std::string_view(alphabet_.spelling(byte))
+        : word.substr(begin, at - begin);
+    add_character(
+        marks_ ? mark(character, begin == 0, at == word.size(), scratch)
+               : character,
+        pending,
+        scratch);
   }
   if (pending.any) {
     scratch.symbols.push_back({unknown_id(), kNoRule, 0, 0});

@@ -14,6 +14,8 @@ namespace optiq::text {
 
 struct BpeOptions {
   std::string unk_token; // empty: unknown characters are dropped
+  std::string continuing_prefix; // of every character but a word's first
+  std::string end_suffix; // of a word's last character
   bool fuse_unk = false; // a run of unknown characters is one token
   bool byte_fallback = false; // unknown characters become <0xNN> tokens
   bool ignore_merges = false; // a word of the vocabulary is taken as it is
@@ -50,6 +52,7 @@ class BpeModel {
     };
     std::vector<Symbol> symbols;
     std::string spelled;
+    std::string marked; // a character with its prefix and suffix
   };
 
   /** Appends the ids of a word, valid UTF-8 and not empty. O(n log n). */
@@ -74,6 +77,11 @@ class BpeModel {
   std::size_t slot_of(std::uint64_t pair) const;
   std::uint32_t find_rule(std::uint32_t left, std::uint32_t right) const;
   void split_word(std::string_view word, Scratch& scratch) const;
+  std::string_view mark(
+      std::string_view character,
+      bool first,
+      bool last,
+      Scratch& scratch) const;
   void add_character(
       std::string_view character,
       PendingUnknown& pending,
@@ -85,6 +93,7 @@ class BpeModel {
 
   const Vocabulary& vocabulary_;
   BpeOptions options_;
+  bool marks_ = false; // there is a prefix or a suffix
   ByteLevelAlphabet alphabet_;
   std::vector<Slot> slots_; // open addressing, a power of two
   int shift_ = 0; // 64 - log2(slots)

@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "optiq/text/byte_level_impl.h"
 #include "optiq/text/normalizer_impl.h"
 #include "optiq/text/pre_tokenizer_impl.h"
 #include "optiq/text/unicode_impl.h"
@@ -161,6 +162,16 @@ PreTokenizer::run(const ReplaceSpaces& step, const Pieces& pieces, bool) {
   return out;
 }
 
+Pieces PreTokenizer::run(const SpellBytes&, const Pieces& pieces, bool) {
+  const ByteLevelAlphabet alphabet;
+  Pieces out;
+  for_each_piece(pieces, [&](std::string_view piece) {
+    out.text += alphabet.spell(piece);
+    out.ends.push_back(out.text.size());
+  });
+  return out;
+}
+
 PreTokenizer::Behavior PreTokenizer::parse_behavior(const JsonField& field) {
   constexpr std::pair<const char*, Behavior> kNames[] = {
       {"Removed", Behavior::Removed},
@@ -202,7 +213,7 @@ void PreTokenizer::add_byte_level(const JsonField& field) {
   if (field["use_regex"].boolean_or(true)) {
     steps_.emplace_back(Split{&gpt2_split_rule(), Behavior::Isolated, false});
   }
-  byte_level_ = true;
+  steps_.emplace_back(SpellBytes{});
 }
 
 void PreTokenizer::add_metaspace(const JsonField& field) {
@@ -228,9 +239,6 @@ void PreTokenizer::add(const JsonField& field, ChainLimits& limits) {
   limits.add_step(field);
   const JsonField type_field = field["type"];
   const std::string type = type_field.string();
-  if (byte_level_) {
-    type_field.refuse("the pre-tokenizer " + type + " after ByteLevel");
-  }
   if (type == "Sequence") {
     const JsonField parts = field["pretokenizers"];
     for (std::size_t i = 0; i < parts.array_size(); ++i) {
@@ -253,11 +261,19 @@ void PreTokenizer::add(const JsonField& field, ChainLimits& limits) {
   }
 }
 
-PreTokenizer PreTokenizer::parse(const JsonField& field) {
+PreTokenizer PreTokenizer::parse(
+    const JsonField& field,
+    bool model_takes_bytes) {
   PreTokenizer pre_tokenizer;
   if (!field.is_null()) {
     ChainLimits limits;
     pre_tokenizer.add(field, limits);
+  }
+  auto& steps = pre_tokenizer.steps_;
+  if (model_takes_bytes && !steps.empty() &&
+      std::holds_alternative<SpellBytes>(steps.back())) {
+    steps.pop_back();
+    pre_tokenizer.byte_level_ = true;
   }
   return pre_tokenizer;
 }

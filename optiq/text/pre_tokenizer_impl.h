@@ -21,12 +21,13 @@ struct Pieces {
  * Metaspace, Sequence. */
 class PreTokenizer {
  public:
-  /** Of a field that may be null. Throws Corrupt or Unsupported. */
-  static PreTokenizer parse(const JsonField& field);
+  /** Of a field that may be null. `model_takes_bytes`: what ByteLevel spells
+   * last may stay bytes. Throws Corrupt or Unsupported. */
+  static PreTokenizer parse(const JsonField& field, bool model_takes_bytes);
 
   /** Cuts `text`, valid UTF-8. `at_start`: it begins the whole input. */
   Pieces apply(std::string text, bool at_start) const;
-  /** Whether the model sees bytes, spelled as ByteLevel spells them. */
+  /** Whether the pieces are bytes, which ByteLevel would have spelled. */
   bool byte_level() const {
     return byte_level_;
   }
@@ -56,7 +57,8 @@ class PreTokenizer {
   struct ReplaceSpaces {
     std::string by;
   };
-  using Step = std::variant<Split, Prefix, ReplaceSpaces>;
+  struct SpellBytes {};
+  using Step = std::variant<Split, Prefix, ReplaceSpaces, SpellBytes>;
 
   void add(const JsonField& field, ChainLimits& limits);
   void add_split(const JsonField& field);
@@ -67,6 +69,8 @@ class PreTokenizer {
   static Pieces run(const Prefix& prefix, const Pieces& pieces, bool at_start);
   static Pieces
   run(const ReplaceSpaces& step, const Pieces& pieces, bool at_start);
+  static Pieces
+  run(const SpellBytes& step, const Pieces& pieces, bool at_start);
   static std::vector<TextRange> find_matches(
       const Matcher& matcher,
       std::string_view text);

@@ -12,19 +12,18 @@ namespace {
 constexpr std::size_t kMaxPieceBytes = 1024;
 // What a character that is no piece costs, beside the least likely piece.
 constexpr double kUnknownPenalty = 10;
+// A word may take its length squared in steps. BERT has 100.
+constexpr std::uint32_t kMaxWordPieceCharacters = 1000;
 
 BpeOptions parse_bpe_options(const JsonField& model, bool byte_level) {
   const JsonField dropout = model["dropout"];
   if (!dropout.is_null() && dropout.value() != 0) {
     dropout.refuse("random merges");
   }
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (!model[key].string_or("").empty()) {
-      model[key].refuse("a marker at word pieces");
-    }
-  }
   return {
       .unk_token = model["unk_token"].string_or(""),
+      .continuing_prefix = model["continuing_subword_prefix"].string_or(""),
+      .end_suffix = model["end_of_word_suffix"].string_or(""),
       .fuse_unk = model["fuse_unk"].boolean_or(false),
       .byte_fallback = model["byte_fallback"].boolean_or(false),
       .ignore_merges = model["ignore_merges"].boolean_or(false),
@@ -34,6 +33,7 @@ BpeOptions parse_bpe_options(const JsonField& model, bool byte_level) {
 std::vector<BpeMerge> resolve_merges(
     const TokenizerJson& json,
     const Vocabulary& vocabulary,
+    std::string_view prefix,
     const std::string& where) {
   std::vector<BpeMerge> merges;
   merges.reserve(json.merges.size());
@@ -51,9 +51,17 @@ std::vector<BpeMerge> resolve_merges(
       }
       return *found;
     };
-    merges.push_back({id(left), id(right), id(left + right)});
+    // A merged piece has no prefix of pieces behind another inside it.
+    const std::size_t skipped = std::min(prefix.size(), right.size());
+    merges.push_back({id(left), id(right), id(left + right.substr(skipped))});
   }
   return merges;
+}
+
+void require_ids(const TokenizerJson& json, const JsonField& model) {
+  if (json.vocabulary_form != VocabularyForm::Ids) {
+    model["vocab"].reject("an object of ids by token");
+  }
 }
 
 BpeModel parse_bpe(
@@ -63,14 +71,47 @@ BpeModel parse_bpe(
     const std::string& where) {
   const JsonField model(json.document["model"], where + ".model");
   BpeOptions options = parse_bpe_options(model, byte_level);
-  if (json.vocabulary_form != VocabularyForm::Ids) {
-    model["vocab"].reject("an object of ids by token");
-  }
+  require_ids(json, model);
   if (!json.has_merges) {
     model["merges"].reject("an array of merges");
   }
+  std::vector<BpeMerge> merges =
+      resolve_merges(json, vocabulary, options.continuing_prefix, where);
+  return {vocabulary, merges, std::move(options)};
+}
+
+WordPieceModel parse_word_piece(
+    const TokenizerJson& json,
+    const Vocabulary& vocabulary,
+    const std::string& where) {
+  const JsonField model(json.document["model"], where + ".model");
+  require_ids(json, model);
   return {
-      vocabulary, resolve_merges(json, vocabulary, where), std::move(options)};
+      vocabulary,
+      {.unk_token = model["unk_token"].string(),
+       .continuing_prefix = model["continuing_subword_prefix"].string(),
+       .max_characters = model["max_input_chars_per_word"].index(
+           kMaxWordPieceCharacters + 1)}};
+}
+
+WordLevelModel parse_word_level(
+    const TokenizerJson& json,
+    const Vocabulary& vocabulary,
+    const std::string& where) {
+  const JsonField model(json.document["model"], where + ".model");
+  require_ids(json, model);
+  return {vocabulary, model["unk_token"].string()};
+}
+
+/** Older files do not name it. */
+std::string type_of(const TokenizerJson& json, const JsonField& model) {
+  const JsonField type = model["type"];
+  if (!type.is_null()) {
+    return type.string();
+  }
+  const bool word_piece =
+      !json.has_merges && !model["max_input_chars_per_word"].is_null();
+  return word_piece ? "WordPiece" : "BPE";
 }
 
 UnigramModel parse_unigram(
@@ -108,21 +149,32 @@ UnigramModel parse_unigram(
 
 } // namespace
 
+bool takes_bytes(const TokenizerJson& json, const std::string& where) {
+  const std::string name =
+      type_of(json, JsonField(json.document, where)["model"]);
+  return name == "BPE" || name == "Unigram";
+}
+
 TokenModel parse_token_model(
     const TokenizerJson& json,
     const Vocabulary& vocabulary,
     bool byte_level,
     const std::string& where) {
   const JsonField root(json.document, where);
-  const JsonField type = root["model"]["type"];
-  const std::string name = type.string_or("BPE");
+  const std::string name = type_of(json, root["model"]);
   if (name == "BPE") {
     return parse_bpe(json, vocabulary, byte_level, where);
   }
   if (name == "Unigram") {
     return parse_unigram(json, vocabulary, byte_level, where);
   }
-  type.refuse("the model " + name);
+  if (name == "WordPiece") {
+    return parse_word_piece(json, vocabulary, where);
+  }
+  if (name == "WordLevel") {
+    return parse_word_level(json, vocabulary, where);
+  }
+  root["model"]["type"].refuse("the model " + name);
 }
 
 } // namespace optiq::text

@@ -158,7 +158,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
   const JsonField root(json.document, where);
   auto impl = std::make_unique<Impl>();
   impl->normalizer = Normalizer::parse(root["normalizer"]);
-  impl->pre_tokenizer = PreTokenizer::parse(root["pre_tokenizer"]);
+  impl->pre_tokenizer =
+      PreTokenizer::parse(root["pre_tokenizer"], takes_bytes(json, where));
   impl->decoder = TokenDecoder::parse(root["decoder"]);
   // `truncation` and `padding` are left: callers of the original switch both
   // off for every call.

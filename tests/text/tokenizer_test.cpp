@@ -187,6 +187,49 @@ TEST(Tokenizer, UnknownCharacters) {
   EXPECT_THROW(make(json)->encode("x", false), Error);
 }
 
+TEST(Tokenizer, MarkedPieces) {
+  const Json model = Json::parse(R"({"type": "BPE", "unk_token": "?",
+    "continuing_subword_prefix": "##", "end_of_word_suffix": "</w>",
+    "vocab": {"?": 0, "a": 1, "##b": 2, "##b</w>": 3, "ab</w>": 4, "a</w>": 5},
+    "merges": ["a ##b</w>"]})");
+  const auto tokenizer = make({{"model", model}});
+  EXPECT_EQ(tokenizer->encode("ab", false), (Ids{4}));
+  EXPECT_EQ(tokenizer->encode("abb", false), (Ids{1, 2, 3}));
+  EXPECT_EQ(tokenizer->encode("a", false), (Ids{5}));
+  EXPECT_EQ(tokenizer->encode("ac", false), (Ids{1, 0}));
+}
+
+TEST(Tokenizer, WordPieceAndWordLevel) {
+  Json model = Json::parse(R"({"type": "WordPiece", "unk_token": "?",
+    "continuing_subword_prefix": "##", "max_input_chars_per_word": 5,
+    "vocab": {"?": 0, "un": 1, "##aff": 2, "##able": 3, "##a": 4, "u": 5}})");
+  const auto pieces = make({{"model", model}});
+  EXPECT_EQ(pieces->encode("unaff", false), (Ids{1, 2}));
+  EXPECT_EQ(pieces->encode("una", false), (Ids{1, 4}));
+  EXPECT_EQ(pieces->encode("unb", false), (Ids{0})); // as a whole
+  EXPECT_EQ(pieces->encode("unaffa", false), (Ids{0})); // six characters
+  model["type"] = "WordLevel";
+  const auto words = make({{"model", model}});
+  EXPECT_EQ(words->encode("un", false), (Ids{1}));
+  EXPECT_EQ(words->encode("unx", false), (Ids{0}));
+  model["unk_token"] = "none";
+  EXPECT_THROW(make({{"model", model}})->encode("unx", false), Error);
+}
+
+TEST(Tokenizer, SplitsBehindByteLevel) {
+  Json json = byte_level_json({"1 2"});
+  const Json spaces = {
+      {"type", "Split"},
+      {"pattern", {{"String", "\u0120"}}}, // as ByteLevel spells it
+      {"behavior", "Removed"},
+      {"invert", false}};
+  json["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers", Json::array({byte_level_part(), spaces})}};
+  EXPECT_EQ(
+      make(json)->encode("a 12 \u00e9", false), (Ids{'a', 256, 0xC3, 0xA9}));
+}
+
 TEST(Tokenizer, TokenBytes) {
   const auto tokenizer = make(byte_level_json({"\u0120 a"}));
   EXPECT_EQ(tokenizer->token_bytes(0), std::string(1, '\0'));
@@ -237,7 +280,8 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
        ErrorKind::Corrupt,
        "merges[0]"},
       {"/model/dropout", 0.1, ErrorKind::Unsupported, "model.dropout"},
-      {"/model/end_of_word_suffix", "x", ErrorKind::Unsupported, "suffix"},
+      {"/model/end_of_word_suffix", 7, ErrorKind::Corrupt, "suffix"},
+      {"/model/type", "WordPiece", ErrorKind::Corrupt, "model.unk_token"},
       {"/model/fuse_unk", "yes", ErrorKind::Corrupt, "model.fuse_unk"},
       {"/model/unk_token", number, ErrorKind::Corrupt, "model.unk_token"},
       {"/normalizer", number, ErrorKind::Corrupt, "normalizer"},
@@ -259,10 +303,6 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
        {{"Regex", "\\w"}},
        ErrorKind::Unsupported,
        "pretokenizers[0].pattern.Regex"},
-      {"/pre_tokenizer/pretokenizers/0",
-       {{"type", "ByteLevel"}},
-       ErrorKind::Unsupported,
-       "ByteLevel after ByteLevel"},
       {"/post_processor",
        {{"type", "BertProcessing"}},
        ErrorKind::Unsupported,
