@@ -1,18 +1,3 @@
-// Blocks, all numbers little-endian, d and m float16, codes q unsigned. A byte
-// holds the low four bits of two codes: q[i] and, in its high nibble, q[i +
-// 16], in the K types q[i + 32] of each 64.
-//
-//   Q4_0  d q[32]:4                          d * (q - 8)
-//   Q4_1  d m q[32]:4                        d * q + m
-//   Q5_0  d high[32]:1 q[32]:4               d * (q - 16)
-//   Q5_1  d m high[32]:1 q[32]:4             d * q + m
-//   Q8_0  d q[32]:8 (signed)                 d * q
-//   Q4_K  d m sm[8]:6+6 q[256]:4             (d * s) * q - (m * sm)
-//   Q5_K  d m sm[8]:6+6 high[256]:1 q[256]:4 (d * s) * q - (m * sm)
-//   Q6_K  q[256]:4 high[256]:2 s[16]:8 d     (d * s) * (q - 32)
-//
-// Products of a scale and a code are exact in float32, so each value is rounded
-// once, however it is computed.
 #include "optiq/io/gguf_dequantize.h"
 
 #include <algorithm>
@@ -20,180 +5,15 @@
 #include <cmath>
 #include <cstring>
 
-#include <mlx/types/half_types.h>
-
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
+#include "optiq/io/gguf_blocks_impl.h"
 
 namespace optiq::io {
 namespace {
 
 constexpr int kGroup = kGgufGroup;
-constexpr int kSuperBlock = 256; // elements of a K block
-constexpr int kMaxGroups = kSuperBlock / kGroup;
-
-/** 32 codes with what turns them into values: scale * (code - zero) for the
- * symmetric types, scale * code + bias for the others (zero = 0). */
-struct Group {
-  float scale = 0.f;
-  float bias = 0.f;
-  int zero = 0;
-  std::array<std::uint8_t, kGroup> codes{};
-};
-
-std::uint8_t byte_at(const std::byte* at) {
-  return std::to_integer<std::uint8_t>(*at);
-}
-
-float half_at(const std::byte* at) {
-  mx::float16_t half;
-  std::memcpy(&half, at, sizeof(half));
-  return static_cast<float>(half);
-}
-
-void unpack_nibbles(const std::byte* at, Group& group) {
-  for (int i = 0; i < kGroup / 2; ++i) {
-    group.codes[i] = byte_at(at + i) & 15;
-    group.codes[i + kGroup / 2] = byte_at(at + i) >> 4;
-  }
-}
-
-void add_high_bits(const std::byte* at, Group& group) {
-  std::uint32_t high = 0;
-  std::memcpy(&high, at, sizeof(high));
-  for (int i = 0; i < kGroup; ++i) {
-    group.codes[i] |= (high >> i & 1) << 4;
-  }
-}
-
-void unpack_q4_0(const std::byte* block, Group* group) {
-  group->scale = half_at(block);
-  group->zero = 8;
-  unpack_nibbles(block + 2, *group);
-}
-
-void unpack_q4_1(const std::byte* block, Group* group) {
-  group->scale = half_at(block);
-  group->bias = half_at(block + 2);
-  unpack_nibbles(block + 4, *group);
-}
-
-void unpack_q5_0(const std::byte* block, Group* group) {
-  group->scale = half_at(block);
-  group->zero = 16;
-  unpack_nibbles(block + 6, *group);
-  add_high_bits(block + 2, *group);
-}
-
-void unpack_q5_1(const std::byte* block, Group* group) {
-  group->scale = half_at(block);
-  group->bias = half_at(block + 2);
-  unpack_nibbles(block + 8, *group);
-  add_high_bits(block + 4, *group);
-}
-
-void unpack_q8_0(const std::byte* block, Group* group) {
-  group->scale = half_at(block);
-  group->zero = 128;
-  for (int i = 0; i < kGroup; ++i) {
-    group->codes[i] = byte_at(block + 2 + i) ^ 0x80; // signed + 128
-  }
-}
-
-/** Scales and minima of a K block, six bits each in twelve bytes: the first
- * four pairs in the low bits of bytes 0-3 and 4-7; of the last four the low
- * nibbles in bytes 8-11, the two high bits on top of bytes 0-7. */
-void unpack_k_scales(const std::byte* block, Group* groups) {
-  const float d = half_at(block);
-  const float m = half_at(block + 2);
-  const std::byte* packed = block + 4;
-  for (int i = 0; i < 4; ++i) {
-    const int a = byte_at(packed + i);
-    const int b = byte_at(packed + 4 + i);
-    const int c = byte_at(packed + 8 + i);
-    groups[i].scale = d * static_cast<float>(a & 63);
-    groups[i].bias = -(m * static_cast<float>(b & 63));
-    groups[i + 4].scale = d * static_cast<float>((c & 15) | (a >> 6) << 4);
-    groups[i + 4].bias = -(m * static_cast<float>((c >> 4) | (b >> 6) << 4));
-  }
-}
-
-void unpack_k_nibbles(const std::byte* at, Group* groups) {
-  for (int g = 0; g < kMaxGroups; g += 2) {
-    for (int i = 0; i < kGroup; ++i) {
-      const int pair = byte_at(at + g / 2 * kGroup + i);
-      groups[g].codes[i] = pair & 15;
-      groups[g + 1].codes[i] = pair >> 4;
-    }
-  }
-}
-
-void unpack_q4_k(const std::byte* block, Group* groups) {
-  unpack_k_scales(block, groups);
-  unpack_k_nibbles(block + 16, groups);
-}
-
-void unpack_q5_k(const std::byte* block, Group* groups) {
-  unpack_k_scales(block, groups);
-  unpack_k_nibbles(block + 48, groups);
-  for (int g = 0; g < kMaxGroups; ++g) {
-    for (int i = 0; i < kGroup; ++i) {
-      groups[g].codes[i] |= (byte_at(block + 16 + i) >> g & 1) << 4;
-    }
-  }
-}
-
-/** A type in groups of 32. */
-struct GroupedType {
-  GgufType type;
-  AffineForm form;
-  void (*unpack)(const std::byte* block, Group* groups);
-};
-
-// A scale of a K type is a product of 17 bits: more than float16 holds.
-const GroupedType kGroupedTypes[] = {
-    {GgufType::Q4_0, {4, mx::float16}, unpack_q4_0},
-    {GgufType::Q4_1, {4, mx::float16}, unpack_q4_1},
-    {GgufType::Q5_0, {5, mx::float16}, unpack_q5_0},
-    {GgufType::Q5_1, {5, mx::float16}, unpack_q5_1},
-    {GgufType::Q8_0, {8, mx::float16}, unpack_q8_0},
-    {GgufType::Q4_K, {4, mx::float32}, unpack_q4_k},
-    {GgufType::Q5_K, {5, mx::float32}, unpack_q5_k},
-};
-
-const GroupedType* find_grouped(GgufType type) {
-  const auto* found = std::find_if(
-      std::begin(kGroupedTypes),
-      std::end(kGroupedTypes),
-      [&](const GroupedType& row) { return row.type == type; });
-  return found == std::end(kGroupedTypes) ? nullptr : found;
-}
-
-void dequantize_q6_k(const std::byte* block, float* out) {
-  const std::byte* high = block + 128;
-  const std::byte* scales = block + 192;
-  const float d = half_at(block + 208);
-  for (int i = 0; i < kSuperBlock; ++i) {
-    // Each half of 128: nibble i / 64 of byte i % 64, bit pair i / 32 of byte
-    // i % 32.
-    const int half = i / 128;
-    const int at = i % 128;
-    const int low = byte_at(block + half * 64 + at % 64) >> at / 64 * 4 & 15;
-    const int top = byte_at(high + half * 32 + at % 32) >> at / 32 * 2 & 3;
-    const auto scale = static_cast<std::int8_t>(byte_at(scales + i / 16));
-    out[i] = d * static_cast<float>(scale) *
-        static_cast<float>((low | top << 4) - 32);
-  }
-}
-
-void values_of(const Group& group, float* out) {
-  for (int i = 0; i < kGroup; ++i) {
-    const auto code = static_cast<float>(group.codes[i] - group.zero);
-    out[i] =
-        group.zero != 0 ? group.scale * code : group.scale * code + group.bias;
-  }
-}
 
 /** Rows of a tensor in the file, and their order. */
 class Rows {
@@ -238,25 +58,8 @@ class Rows {
 };
 
 void dequantize_row(GgufType type, const std::byte* row, int cols, float* out) {
-  const GroupedType* grouped = find_grouped(type);
-  const int elements = block_elements(type);
-  std::array<Group, kMaxGroups> groups;
-  for (int col = 0; col < cols; col += elements) {
-    if (grouped != nullptr) {
-      grouped->unpack(row, groups.data());
-      for (int g = 0; g < elements / kGroup; ++g) {
-        values_of(groups[g], out + col + g * kGroup);
-      }
-    } else if (type == GgufType::Q6_K) {
-      dequantize_q6_k(row, out + col);
-    } else if (type == GgufType::F16) {
-      out[col] = half_at(row);
-    } else if (type == GgufType::BF16) {
-      const std::uint32_t bits = byte_at(row) << 16 | byte_at(row + 1) << 24;
-      std::memcpy(out + col, &bits, sizeof(bits));
-    } else {
-      std::memcpy(out + col, row, sizeof(float));
-    }
+  for (int col = 0; col < cols; col += block_elements(type)) {
+    decode_block(type, row, out + col);
     row += block_bytes(type);
   }
 }

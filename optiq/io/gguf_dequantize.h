@@ -38,7 +38,8 @@ struct AffineForm {
 };
 inline constexpr int kGgufGroup = 32;
 
-/** Nothing for F32, F16, BF16 and for Q6_K (groups of 16). */
+/** Nothing for F32, F16 and BF16, for types in groups of 16 (Q2_K, Q3_K, Q6_K)
+ * and for those whose codes are no line (IQ4_NL, IQ4_XS, MXFP4). */
 std::optional<AffineForm> affine_form(GgufType type);
 
 struct AffineParts {

@@ -177,6 +177,73 @@ std::string k_scales() {
   });
 }
 
+/** 32 codes i % 16 of each group of four bits through IQ4's table. */
+double iq4_value(int i) {
+  constexpr int kValues[] = {
+      -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+  return kValues[i % 16];
+}
+
+/** Codes of two bits that count up from one run of 32 to the next. */
+std::string counting_pairs() {
+  return bytes_by(64, [](int) { return 0b11100100; });
+}
+
+/** Blocks without groups of 32 that are affine in their codes. */
+std::vector<Block> irregular_blocks() {
+  return {
+      {"Q2_K",
+       10,
+       bytes_by(16, [](int i) { return i | (15 - i) << 4; }) +
+           counting_pairs() + half(0.5f) + half(0.25f),
+       [](int i) {
+         return 0.5 * (i / 16) * (i / 32 % 4) - 0.25 * (15 - i / 16);
+       },
+       256},
+      {"Q3_K",
+       11,
+       // The high bit is set in odd runs of 32; scales 24 to 39.
+       bytes_by(32, [](int) { return 0b10101010; }) + counting_pairs() +
+           bytes_by(
+               12,
+               [](int i) {
+                 if (i < 8) {
+                   return ((i + 24) & 15) | (i + 32 & 15) << 4;
+                 }
+                 return (i + 16) >> 4 | (i + 20) >> 4 << 2 |
+                     (i + 24) >> 4 << 4 | (i + 28) >> 4 << 6;
+               }) +
+           half(0.5f),
+       [](int i) {
+         return 0.5 * (i / 16 - 8) * ((i / 32 % 4 | i / 32 % 2 << 2) - 4);
+       },
+       256},
+      {"IQ4_NL",
+       20,
+       half(0.5f) + counting_nibbles(),
+       [](int i) { return 0.5 * iq4_value(i); }},
+      {"IQ4_XS",
+       23,
+       // Scales 28 to 35: high bits 1 in the first four groups, then 2.
+       half(0.5f) + std::string("\x55\xaa", 2) +
+           bytes_by(
+               4,
+               [](int i) {
+                 return (2 * i + 12 & 15) | (2 * i + 13 & 15) << 4;
+               }) +
+           bytes_by(128, [](int i) { return i % 16 | i % 16 << 4; }),
+       [](int i) { return 0.5 * (i / 32 - 4) * iq4_value(i); },
+       256},
+      {"MXFP4",
+       39,
+       "\x81" + counting_nibbles(), // 2^(129 - 127)
+       [](int i) {
+         constexpr double kValues[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+         return (i % 16 < 8 ? 4 : -4) * kValues[i % 8];
+       }},
+  };
+}
+
 std::vector<Block> blocks() {
   const std::string k_head = half(0.5f) + half(0.25f) + k_scales();
   const std::string k_nibbles = bytes_by(128, [](int i) {
@@ -267,6 +334,11 @@ INSTANTIATE_TEST_SUITE_P(
     Types,
     GgufBlock,
     testing::ValuesIn(blocks()),
+    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    IrregularTypes,
+    GgufBlock,
+    testing::ValuesIn(irregular_blocks()),
     [](const auto& info) { return info.param.name; });
 
 /** Rows 0..7 of F32, each row its number. */

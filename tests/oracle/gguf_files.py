@@ -26,9 +26,11 @@ N_MUTATIONS = 1500
 JUDGE_SECONDS = 1.0  # it counts to 2^61 where a file asks for that
 RSS_SLACK = 64 << 20
 
-TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K",
+         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
 # Offsets of the float16 numbers in a block of a type without a quantizer.
-HALVES = {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+HALVES = {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "Q2_K": [80, 82], "Q3_K": [108], "IQ4_NL": [0],
+          "IQ4_XS": [0], "MXFP4": []}  # of which every exponent is finite but the last
 
 
 class TooSlow(Exception):
