@@ -25,8 +25,26 @@ find_program(OPTIQ_SHELLCHECK shellcheck REQUIRED)
 add_test(NAME lint/shell
   COMMAND ${OPTIQ_SHELLCHECK} -x scripts/common.sh scripts/setup scripts/demo scripts/test .ci/run tools/prove_in_minbase
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+add_test(NAME lint/bad_shell_is_caught COMMAND ${OPTIQ_SHELLCHECK} ${bad}/shell.sh)
 
 set_tests_properties(lint/bad_room_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "room 'io' may include only")
 set_tests_properties(lint/bad_format_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "clang-format-violations")
+set_tests_properties(lint/bad_shell_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "SC2086")
 set_tests_properties(lint/bad_room_is_caught lint/format lint/bad_format_is_caught lint/rules lint/shell
+  lint/bad_shell_is_caught
   PROPERTIES LABELS lint)
+
+# A test that skips one case and fails another is a failure, one that skips and
+# fails nothing is shown as skipped: a ctest of its own runs the planted program.
+add_executable(planted_lie ${CMAKE_CURRENT_SOURCE_DIR}/lint/lie/lie.cpp)
+target_link_libraries(planted_lie PRIVATE optiq_test_main)
+foreach(lie fail skip)
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/lie_${lie})
+  list(JOIN OPTIQ_TEST_PROPERTIES " " properties)
+  file(GENERATE OUTPUT ${folder}/CTestTestfile.cmake CONTENT
+    "add_test(lie [==[$<TARGET_FILE:planted_lie>]==])\nset_tests_properties(lie PROPERTIES ENVIRONMENT OPTIQ_LIE=${lie} ${properties})\n")
+  add_test(NAME lint/lie_that_must_${lie} COMMAND ${CMAKE_CTEST_COMMAND} --test-dir ${folder})
+  set_tests_properties(lint/lie_that_must_${lie} PROPERTIES LABELS lint)
+endforeach()
+set_tests_properties(lint/lie_that_must_fail PROPERTIES PASS_REGULAR_EXPRESSION "lie \\(Failed\\)")
+set_tests_properties(lint/lie_that_must_skip PROPERTIES PASS_REGULAR_EXPRESSION "lie \\(Skipped\\)")
