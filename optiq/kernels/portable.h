@@ -45,12 +45,11 @@ mx::array attend(
 mx::array cached_keys(const mx::array& k, const KvFormat& format);
 mx::array cached_values(const mx::array& v, const KvFormat& format);
 
-/** One sequence; state [Hv, Dk, Dv] and conv state [conv_kernel - 1, qkv_dim]
- * in, {y, conv state, state} out. */
+/** Of one sequence of T tokens. */
 struct DeltaNetResult {
-  mx::array y;
-  mx::array conv_state;
-  mx::array state;
+  mx::array y; // [T, Hv * Dv]
+  mx::array conv_state; // [conv_kernel - 1, qkv_dim]
+  mx::array state; // [Hv, Dk, Dv]
 };
 DeltaNetResult gated_delta_net(
     const mx::array& qkv,
