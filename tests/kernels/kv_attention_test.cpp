@@ -29,6 +29,22 @@ TEST(KvAttention, MatchesDoubleAtEveryWidthAndHeadDim) {
   }
 }
 
+// A window that ends inside a block, at its border, past it, and past a span.
+TEST(KvAttention, MatchesDoubleWithinAWindow) {
+  for (const Compute compute : {Compute::Fast, Compute::Exact}) {
+    for (KvFormat f : all_widths(64, compute)) {
+      for (const int window : {1, 63, 64, 65, 150, 300}) {
+        f.window = window;
+        SCOPED_TRACE(name(f) + ", window " + std::to_string(window));
+        const Inputs in(f.head_dim, 330, 11);
+        const Blocks blocks(f, 330);
+        const std::vector<float> y = run_chunks(f, in, {200, 129, 1}, blocks);
+        expect_attention(f, in, blocks, y, 327);
+      }
+    }
+  }
+}
+
 TEST(KvAttention, MatchesDoubleOnEveryTarget) {
   for (const Compute compute : {Compute::Fast, Compute::Exact}) {
     for (const KvFormat& f : all_widths(80, compute)) {
@@ -77,13 +93,11 @@ TEST(KvAttention, MatchesDoubleInEveryGroupRotationAndMix) {
     for (KvFormat f : formats) {
       f.n_kv_heads = kKvHeads;
       f.compute = compute;
-      f.window = 100;
       f = make_kv_format(f);
       SCOPED_TRACE(name(f));
       // Three spans and, at the end, a decode step over all of them.
       const Inputs in(f.head_dim, 600, 15);
       const Blocks blocks(f, 600);
-      f.window = 0;
       const std::vector<float> y = run_chunks(f, in, {300, 299, 1}, blocks);
       expect_attention(f, in, blocks, y, 598);
     }
