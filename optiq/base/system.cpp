@@ -8,6 +8,9 @@
 #include <string_view>
 #include <thread>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -221,6 +224,12 @@ void require_ram(std::uint64_t needed, const std::string& what) {
         static_cast<double>(needed) / kMib,
         static_cast<double>(available) / kMib);
   }
+}
+
+void share_one_heap() {
+#if defined(__GLIBC__)
+  ::mallopt(M_ARENA_MAX, 1);
+#endif
 }
 
 } // namespace optiq

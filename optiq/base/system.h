@@ -29,4 +29,9 @@ std::uint64_t peak_rss_bytes();
  */
 void require_ram(std::uint64_t needed, const std::string& what);
 
+/** One heap for all threads of this process from now on: glibc would reserve
+ * 64 MB of address space for each thread that allocates, after a limit on it
+ * was checked. Nothing to do with another C library. */
+void share_one_heap();
+
 } // namespace optiq

@@ -39,13 +39,6 @@ struct ConvertFlags {
 quant::ConvertOptions to_options(const ConvertFlags& flags) {
   quant::ConvertOptions options = flags.options;
   options.plan.protect = flags.protect;
-  if (flags.bits && options.plan.method != "uniform") {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] --bits with --method {}: expected --method uniform. The "
-        "widths of the other methods are --candidate-bits.",
-        options.plan.method);
-  }
   options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
   if (!flags.target_size.empty()) {
     options.plan.target_bytes = artifacts::parse_size(flags.target_size);

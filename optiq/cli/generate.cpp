@@ -62,12 +62,6 @@ std::vector<std::int32_t> encode_prompt(
     const text::Tokenizer& tokenizer) {
   const std::string prompt = read_prompt(flags);
   if (flags.raw) {
-    if (flags.system) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[generate] --system goes through the chat template, --raw does "
-          "without it: give one of them");
-    }
     return tokenizer.encode(prompt, true);
   }
   const auto chat = generate::load_chat_template(directory);

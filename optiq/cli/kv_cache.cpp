@@ -34,33 +34,13 @@ struct KvCacheFlags {
   quant::KvCacheOptions options;
 };
 
-void set_methods(const KvCacheFlags& flags, quant::KvSearch& search) {
-  search.methods.clear();
-  bool affine = false;
-  bool turbo = false;
-  for (const std::string& name : flags.methods) {
-    search.methods.push_back(artifacts::kv_method_of(name));
-    affine = affine || search.methods.back() == artifacts::KvMethod::Affine;
-    turbo = turbo || search.methods.back() == artifacts::KvMethod::Turbo;
-  }
-  if (!turbo && (!flags.rotation.empty() || flags.seed)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[kv-cache] --kv-rotation, --kv-seed: found them without --methods "
-        "turbo, and affine rotates nothing. Add turbo or leave them out.");
-  }
-  if (!affine && flags.group_size) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[kv-cache] --group-size: found it without --methods affine, and turbo "
-        "has no groups. Add affine or leave it out.");
-  }
-}
-
 quant::KvCacheOptions to_options(const KvCacheFlags& flags) {
   quant::KvCacheOptions options = flags.options;
   quant::KvSearch& search = options.search;
-  set_methods(flags, search);
+  search.methods.clear();
+  for (const std::string& name : flags.methods) {
+    search.methods.push_back(artifacts::kv_method_of(name));
+  }
   if (!flags.rotation.empty()) {
     search.rotation = artifacts::kv_rotation_of(flags.rotation);
   }
@@ -211,17 +191,15 @@ void run_kv_cache(const KvCacheFlags& flags) {
 void add_search_options(CLI::App& command, KvCacheFlags& flags) {
   quant::KvSearch& search = flags.options.search;
   quant::KvTarget& target = flags.options.target;
-  auto* bits = command.add_option(
+  command.add_option(
       "--target-bits",
       target.bits,
       "Budget: the bytes of the cheapest method at this mean width (default "
       "4.5)");
-  command
-      .add_option(
-          "--target-bytes-per-token",
-          target.bytes_per_token,
-          "Budget: bytes of K/V per token, over all layers")
-      ->excludes(bits);
+  command.add_option(
+      "--target-bytes-per-token",
+      target.bytes_per_token,
+      "Budget: bytes of K/V per token, over all layers");
   command
       .add_option(
           "--candidate-bits",

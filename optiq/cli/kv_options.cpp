@@ -34,35 +34,6 @@ std::pair<double, double> parse_sides(const std::string& text) {
                                  : parse_bits(text.substr(comma + 1), text)};
 }
 
-void check(const KvFlags& flags) {
-  const bool details = !flags.method.empty() || !flags.rotation.empty() ||
-      flags.seed || flags.group_size;
-  if (!flags.config.empty() && (!flags.bits.empty() || details)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[--kv-config] the file says everything about the cache. Give it or "
-        "--kv-bits with its companions");
-  }
-  if (flags.bits.empty() && details) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[--kv-bits] expected a width beside --kv-method, --kv-rotation, "
-        "--kv-seed and --kv-group-size");
-  }
-  const bool turbo = flags.method == "turbo";
-  if (!turbo && (!flags.rotation.empty() || flags.seed)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[--kv-rotation, --kv-seed] are of --kv-method turbo, affine rotates "
-        "nothing");
-  }
-  if (turbo && flags.group_size) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[--kv-group-size] is of --kv-method affine, turbo has no groups");
-  }
-}
-
 } // namespace
 
 void add_kv_options(CLI::App& command, KvFlags& flags) {
@@ -97,7 +68,6 @@ void add_kv_options(CLI::App& command, KvFlags& flags) {
 artifacts::KvConfig kv_config_of(
     const KvFlags& flags,
     const models::Model& model) {
-  check(flags);
   if (!flags.config.empty()) {
     return artifacts::read_kv_config(flags.config);
   }

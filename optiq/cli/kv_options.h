@@ -25,8 +25,8 @@ struct KvFlags {
 /** --kv-config, or --kv-bits with --kv-method and the like. */
 void add_kv_options(CLI::App& command, KvFlags& flags);
 
-/** The layers to quantize: none without a flag. Throws InvalidInput for flags
- * that contradict each other or would have no effect. */
+/** The layers to quantize: none without a flag. Throws InvalidInput for a width
+ * that is none. */
 artifacts::KvConfig kv_config_of(
     const KvFlags& flags,
     const models::Model& model);
@@ -36,7 +36,7 @@ std::shared_ptr<const models::Model> with_kv_flags(
     std::shared_ptr<const models::Model> model,
     const KvFlags& flags);
 
-/** For titles: "bf16", "affine 4", "turbo 4,2", "kv_config.json". */
+/** For titles: "dense", "affine 4", "turbo 4,2", "kv_config.json". */
 std::string describe_kv(const KvFlags& flags);
 
 } // namespace optiq::cli

@@ -6,26 +6,13 @@
 
 #include <CLI/CLI.hpp>
 #include <unistd.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include "optiq/base/error.h"
-#include "optiq/base/version.h"
-#include "optiq/cli/commands.h"
+#include "optiq/base/system.h"
+#include "optiq/cli/app.h"
 #include "optiq/kernels/kernels.h"
 
 namespace {
-
-constexpr const char* kDescription =
-    "Makes a large language model as good as it can be in a given number of "
-    "bytes, and runs it.";
-
-constexpr const char* kFooter = R"(Start here:
-  optiq convert MODEL --target-bpw 4.5 --candidate-bits 4,8 -o OUT
-  optiq generate OUT -p "What is 7 times 8?"
-  optiq inspect OUT
-Each command explains itself: optiq COMMAND --help)";
 
 /** A sentence on stderr, and the exit code of the error's kind. */
 int report(optiq::ErrorKind kind, const char* message) {
@@ -34,38 +21,16 @@ int report(optiq::ErrorKind kind, const char* message) {
   return optiq::exit_code(kind);
 }
 
-/** One heap for all threads: glibc would reserve 64 MB of address space for
- * each thread that allocates, after a limit on it was checked. */
-void share_one_heap() {
-#ifdef __GLIBC__
-  mallopt(M_ARENA_MAX, 1);
-#endif
-}
-
 int run(int argc, char** argv) {
-  share_one_heap();
+  optiq::share_one_heap();
   if (const char* target = std::getenv("OPTIQ_SIMD")) {
     optiq::kernels::force_simd_target(target);
   }
-  CLI::App app(kDescription, "optiq");
-  app.footer(kFooter);
-  app.set_version_flag("--version", std::string("optiq ") + optiq::kVersion);
-  app.require_subcommand(1);
-  optiq::cli::add_convert_command(app);
-  optiq::cli::add_kv_cache_command(app);
-  optiq::cli::add_generate_command(app);
-  optiq::cli::add_eval_command(app);
-  optiq::cli::add_bench_command(app);
-  optiq::cli::add_inspect_command(app);
-  optiq::cli::add_report_command(app);
-  optiq::cli::add_list_command(app);
-  optiq::cli::add_pull_command(app);
-  optiq::cli::add_rm_command(app);
-  optiq::cli::add_doctor_command(app);
+  const auto app = optiq::cli::make_app();
   try {
-    app.parse(argc, argv);
+    app->parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
+    const int code = app->exit(e);
     return code == 0 ? 0 : optiq::exit_code(optiq::ErrorKind::InvalidInput);
   }
   return 0;

@@ -33,16 +33,19 @@ void add_model_option(CLI::App& command, std::string& model) {
       "org/name[@revision] of the hub");
   auto* flag = command.add_option("-m,--model", model, "The same as MODEL");
   positional->excludes(flag);
-  command.parse_complete_callback([&command, &model] {
-    if (model.empty()) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[{}] no model given. Name a model directory or a model of the hub: "
-          "optiq {} DIR",
-          command.get_name(),
-          command.get_name());
-    }
-  });
+}
+
+void require_model(const CLI::App& command) {
+  const CLI::Option* flag = command.get_option_no_throw("--model");
+  if (flag != nullptr && flag->count() == 0 &&
+      command.get_option("MODEL")->count() == 0) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] no model given. Name a model directory or a model of the hub: "
+        "optiq {} DIR",
+        command.get_name(),
+        command.get_name());
+  }
 }
 
 void add_compute_option(CLI::App& command, kernels::Compute& compute) {

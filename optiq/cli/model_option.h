@@ -17,6 +17,10 @@ namespace optiq::cli {
 /** MODEL as a positional argument or as -m/--model, exactly once. */
 void add_model_option(CLI::App& command, std::string& model);
 
+/** Throws InvalidInput when a command that add_model_option gave a MODEL was
+ * given none. */
+void require_model(const CLI::App& command);
+
 /** --compute int8|fast|exact. */
 void add_compute_option(CLI::App& command, kernels::Compute& compute);
 

@@ -122,7 +122,7 @@ def says_what_is_wrong(tmp, env):
         (2, "--kv-seed", ["--kv-seed", "1"]),
         (2, "--group-size", ["--methods", "turbo", "--group-size", "64"]),
         (2, "found 1, expected 2 to 4096", ["--seq-len", "1"]),
-        (2, "excludes", ["--target-bits", "4", "--target-bytes-per-token", "300"]),
+        (2, "a plan has one target", ["--target-bits", "4", "--target-bytes-per-token", "300"]),
         (3, "nowhere.txt", ["--calibration", "nowhere.txt"]),
     ):
         refuses(expect, words, MODEL, *new, *more, env=env)

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace optiq::cli {
+
+/** How flags of one command belong together. */
+struct FlagRule {
+  enum class Relation {
+    OnlyWith, // a flag has a meaning beside such a partner only
+    NotWith, // such a partner leaves a flag nothing to say
+    Needs, // such a partner asks for a flag; one of `flags` is enough
+  };
+  const char* command;
+  std::vector<const char*> flags;
+  Relation relation;
+  const char* partner;
+  /** Of the partner; empty: that it is given at all. One of a list's items is
+   * enough. */
+  std::vector<const char*> values;
+  /** What the partner is when it is not given; null: nothing. */
+  const char* partner_default;
+  const char* reason; // a clause that ends a sentence
+};
+
+/** Every rule of every command: the one place that says which flags belong
+ * together. docs/flags.md is made from it. */
+std::span<const FlagRule> flag_rules();
+
+/** Throws InvalidInput that names both flags where a rule of the command is
+ * broken by what the command line gave. */
+void check_flag_rules(const CLI::App& command);
+
+/** docs/flags.md: each command's flags, and their partners. */
+std::string describe_flags(const CLI::App& app);
+
+} // namespace optiq::cli
