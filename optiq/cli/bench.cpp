@@ -14,7 +14,7 @@
 #include "optiq/artifacts/model_map.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/base/version.h"

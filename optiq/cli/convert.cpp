@@ -11,7 +11,7 @@
 
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"

@@ -7,7 +7,7 @@
 
 #include "optiq/artifacts/eval_result.h"
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"

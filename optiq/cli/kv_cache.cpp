@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"

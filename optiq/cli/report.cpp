@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_map.h"
 #include "optiq/cli/model_option.h"

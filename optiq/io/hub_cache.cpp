@@ -14,6 +14,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 
 namespace optiq::io {
 namespace {

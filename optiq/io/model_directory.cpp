@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "optiq/base/error.h"
+#include "optiq/base/output_file.h"
 #include "optiq/io/gguf_model.h"
 
 namespace optiq::io {

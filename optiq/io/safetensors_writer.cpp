@@ -6,6 +6,7 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
+#include "optiq/base/output_file.h"
 #include "optiq/io/array.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/io/safetensors_impl.h"

@@ -8,6 +8,8 @@
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
+#include "optiq/base/staged_directory.h"
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
 #include "optiq/io/hub_cache.h"

@@ -5,7 +5,8 @@
 #include <fmt/format.h>
 
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
+#include "optiq/base/staged_directory.h"
 #include "optiq/base/system.h"
 
 namespace optiq::quant {

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 #include "optiq/quant/model_card.h"
 #include "optiq/quant/plan.h"
 

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+/** Names "<prefix><pid>-<n>" of files and folders that are not done yet: who
+ * made one shows, so that those of the dead can be removed. */
+namespace optiq {
+
+/** Different on every call. */
+std::string unique_name(const std::string& prefix);
+
+/** Entries of `folder` with such a name whose process is another one and is
+ * gone, sorted. */
+std::vector<std::filesystem::path> leftovers(
+    const std::filesystem::path& folder,
+    const std::string& prefix);
+
+} // namespace optiq
