@@ -6,6 +6,8 @@
 #include <span>
 #include <string_view>
 
+struct stat;
+
 namespace optiq {
 
 /**
@@ -23,6 +25,8 @@ class OutputFile {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
+  /** Gives it the mode of `other` and, if this user may, the owner. */
+  void look_like(const struct stat& other);
   void finish();
 
  private:
@@ -32,9 +36,21 @@ class OutputFile {
 };
 
 /** Writes a temporary sibling, fsyncs it, renames it over path, fsyncs the
- * folder. Throws Io or Denied; on failure nothing is left behind. */
+ * folder. For files of ours: a link would be replaced. Throws Io or Denied; on
+ * failure nothing is left behind. */
 void write_file_atomically(
     const std::filesystem::path& path,
+    std::string_view content);
+
+/**
+ * Writes to a path that the user named, as a shell's ">" would, but a file is
+ * replaced as by write_file_atomically: links are followed, mode and owner of
+ * an existing file stay. Character devices, pipes and open descriptors
+ * (/dev/fd/3, and links to one) get the bytes themselves. Throws InvalidInput
+ * (an empty path, a folder, a disk), NotFound, Denied, Exhausted, Io.
+ */
+void write_named_file(
+    const std::filesystem::path& named,
     std::string_view content);
 
 } // namespace optiq

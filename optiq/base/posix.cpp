@@ -1,10 +1,13 @@
-#include "optiq/base/posix_impl.h"
-
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "optiq/base/posix_impl.h"
 
 namespace optiq {
 
@@ -60,6 +63,25 @@ int open_for_reading(const char* function, const fs::path& path) {
   return fd;
 }
 
+int write_all(int fd, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    // Linux writes at most 2^31 - 4096 bytes a call, macOS refuses 2^31.
+    const std::size_t n = std::min<std::size_t>(bytes.size(), 1u << 30);
+    const ssize_t written = ::write(fd, bytes.data(), n);
+    if (written >= 0) {
+      bytes = bytes.subspan(static_cast<std::size_t>(written));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      struct pollfd ready {
+        .fd = fd, .events = POLLOUT, .revents = 0
+      };
+      ::poll(&ready, 1, -1);
+    } else if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
 void sync_path(const char* function, const fs::path& path) {
   const Descriptor fd(open_for_reading(function, path));
   if (::fsync(fd.get()) != 0) {
@@ -73,7 +95,9 @@ fs::path parent_of(const fs::path& path) {
 }
 
 bool exists_at_all(const fs::path& path) {
-  return fs::exists(fs::symlink_status(path));
+  struct stat status {};
+  return ::lstat(path.c_str(), &status) == 0 ||
+      (errno != ENOENT && errno != ENOTDIR);
 }
 
 } // namespace optiq

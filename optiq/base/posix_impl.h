@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
+#include <span>
 
 #include "optiq/base/error.h"
 
@@ -35,13 +37,16 @@ class Descriptor {
 /** Does not wait for the writer of a pipe. Throws as fail_errno. */
 int open_for_reading(const char* function, const std::filesystem::path& path);
 
+/** Writes all of it, also to a pipe that does not block; 0 or an errno. */
+int write_all(int fd, std::span<const std::byte> bytes);
+
 /** fsync of a file or a folder. */
 void sync_path(const char* function, const std::filesystem::path& path);
 
 /** The folder that holds path: "." of a bare name. */
 std::filesystem::path parent_of(const std::filesystem::path& path);
 
-/** Also of a link that leads nowhere. */
+/** Also of a link that leads nowhere, and of what cannot be looked at. */
 bool exists_at_all(const std::filesystem::path& path);
 
 } // namespace optiq

@@ -1,5 +1,3 @@
-#include "optiq/base/temporary_name_impl.h"
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -8,6 +6,8 @@
 #include <optional>
 
 #include <unistd.h>
+
+#include "optiq/base/temporary_name_impl.h"
 
 namespace optiq {
 namespace {
@@ -36,6 +36,10 @@ bool is_alive(pid_t pid) {
 }
 
 } // namespace
+
+std::string temporary_prefix(const fs::path& file) {
+  return "." + file.filename().string() + ".tmp-";
+}
 
 std::string unique_name(const std::string& prefix) {
   static std::atomic<unsigned> counter{0};

@@ -8,6 +8,9 @@
  * made one shows, so that those of the dead can be removed. */
 namespace optiq {
 
+/** Prefix of the temporaries of a file. */
+std::string temporary_prefix(const std::filesystem::path& file);
+
 /** Different on every call. */
 std::string unique_name(const std::string& prefix);
 

@@ -7,6 +7,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/output_file.h"
 #include "optiq/io/gguf_model.h"
+#include "optiq/io/model_files.h"
 
 namespace optiq::io {
 namespace {
@@ -18,22 +19,7 @@ using artifacts::Json;
 // its index, but no part of the text model.
 constexpr const char* kVisionName = "optiq_vision.safetensors";
 
-// What a directory keeps of its source besides config and weights, and what
-// text generation needs. Python code is not carried: nothing here runs it.
-constexpr const char* kSideFiles[] = {
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-};
 constexpr std::size_t kMaxSideFileBytes = 256u << 20;
-constexpr const char* kSidePrefixes[] = {"LICENSE", "NOTICE"};
 
 Json read_config(const fs::path& path) {
   Json config = artifacts::read_json_file(path);
@@ -265,7 +251,7 @@ void ModelDirectory::copy_side_files(const fs::path& to) const {
     io::copy_side_files(path_, to);
     return;
   }
-  for (const char* name : kSideFiles) {
+  for (const std::string& name : side_file_globs()) {
     if (const auto text = gguf_->side_file(name)) {
       write_file_atomically(to / name, *text);
     }
@@ -295,13 +281,10 @@ std::vector<std::string> shard_names(const fs::path& index) {
 }
 
 bool is_side_file(const std::string& name) {
-  const auto is_name = [&](const char* side) { return name == side; };
-  const auto is_prefix = [&](const char* side) {
-    return name.starts_with(side);
+  const auto is_it = [&](const std::string& glob) {
+    return matches_glob(glob, name);
   };
-  return std::any_of(std::begin(kSideFiles), std::end(kSideFiles), is_name) ||
-      std::any_of(
-             std::begin(kSidePrefixes), std::end(kSidePrefixes), is_prefix);
+  return std::any_of(side_file_globs().begin(), side_file_globs().end(), is_it);
 }
 
 void copy_side_files(const fs::path& from, const fs::path& to) {

@@ -13,6 +13,7 @@
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
 #include "optiq/io/hub_cache.h"
+#include "optiq/io/model_files.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/sensitivity.h"
@@ -29,43 +30,6 @@ constexpr std::uint64_t kSideFileBytes = 32u << 20;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-bool is_inside(const fs::path& path, const fs::path& folder) {
-  const auto [end, rest] =
-      std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
-  return end == folder.end();
-}
-
-// Nothing of the user's may be lost: neither the source nor a folder that is
-// not a model.
-void check_paths(const ConvertOptions& options) {
-  if (!fs::exists(options.output)) {
-    return;
-  }
-  if (!options.overwrite) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] {}: exists already, expected a new directory. Choose "
-        "another -o, or pass --overwrite to replace it.",
-        options.output.string());
-  }
-  const fs::path output = fs::canonical(options.output);
-  if (is_inside(fs::weakly_canonical(options.source), output)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] {}: is or holds the source model, which --overwrite would "
-        "delete. Choose another -o.",
-        options.output.string());
-  }
-  if (!fs::is_directory(output) ||
-      (!fs::is_empty(output) && !fs::exists(output / "config.json"))) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] {}: --overwrite replaces a model directory only, and this "
-        "is none (no config.json). Choose another -o.",
-        options.output.string());
-  }
 }
 
 std::string base_name(const fs::path& source) {
@@ -162,7 +126,13 @@ class Conversion {
     if (!options_.dry_run) {
       // Made before the long work, so that a folder that cannot be written
       // is found out now.
-      staged.emplace(options_.output, options_.overwrite);
+      staged.emplace(
+          options_.output,
+          StagedOptions{
+              .kind = io::model_folder(),
+              .replace = options_.overwrite,
+              .source = options_.source,
+              .place_in_source = {}});
     }
     make_plan_and_metadata();
     const artifacts::Plan& plan = result_.metadata.plan;
@@ -170,7 +140,8 @@ class Conversion {
     result_.cost.disk_bytes =
         plan.file_bytes + result_.mtp_bytes + kSideFileBytes;
     if (options_.save_plan) {
-      write_file_atomically(
+      io::require_apart_from_model(*options_.save_plan, options_.source);
+      write_named_file(
           *options_.save_plan,
           artifacts::dump_json(artifacts::to_json(plan), 2));
     }
@@ -179,7 +150,7 @@ class Conversion {
       return std::move(result_);
     }
     require_ram(writing_ram(checkpoint_), "quantizing and writing the model");
-    require_disk();
+    require_disk(staged->path());
     const ModelToWrite model{
         source_, checkpoint_, result_.metadata, result_.sensitivity};
     write_model(model, staged->path(), progress_);
@@ -436,8 +407,8 @@ class Conversion {
         quantizing * n_passes + measuring_seconds_.value_or(0);
   }
 
-  void require_disk() const {
-    const std::uint64_t free = free_disk_bytes(options_.output);
+  void require_disk(const fs::path& staging) const {
+    const std::uint64_t free = free_disk_bytes(staging);
     if (free < result_.cost.disk_bytes) {
       fail(
           ErrorKind::Exhausted,
@@ -464,9 +435,6 @@ class Conversion {
 
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   validate(options.plan);
-  if (!options.dry_run) {
-    check_paths(options);
-  }
   if (options.load_plan) {
     // Its group size decides which matrices can be quantized.
     options.plan.group_size = artifacts::plan_from_json(
