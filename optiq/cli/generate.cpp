@@ -1,5 +1,4 @@
 #include <chrono>
-#include <cstdio>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/generate/defaults.h"
 #include "optiq/generate/generator.h"
 #include "optiq/text/chat_template.h"
@@ -119,8 +119,8 @@ struct Stream {
   void emit(const std::string& piece) {
     text += piece;
     if (print) {
-      std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
+      print_output("{}", piece);
+      flush_stdout(); // nobody reads: nothing more to generate
     }
   }
 };
@@ -155,7 +155,7 @@ void print_json(
       {"top_k", sampler.top_k},
       {"seed", sampler.seed},
       {"peak_rss_bytes", peak_rss_bytes()}};
-  std::printf("%s\n", result.dump(2).c_str());
+  print_output("{}\n", result.dump(2));
 }
 
 /** What K/V and state of prompt and answer may take. */
@@ -216,7 +216,7 @@ void run_generate(const GenerateFlags& flags) {
         seconds_between(start, stream.first_token),
         seconds_between(stream.first_token, end));
   } else {
-    std::printf("\n");
+    print_output("\n");
   }
   if (completion.reason == generate::FinishReason::Cancelled) {
     fail(

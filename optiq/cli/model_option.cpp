@@ -5,6 +5,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/hub_cache.h"
 
 namespace optiq::cli {
@@ -18,7 +19,7 @@ io::ResolvedModel with_progress(ProgressMode mode, const Run& run) {
       run([&](const ProgressEvent& event) { printer.show(event); });
   printer.finish();
   for (const std::string& notice : found.notices) {
-    fmt::print(stderr, "note: {}\n", notice);
+    print_error("note: {}\n", notice);
   }
   return found;
 }
@@ -59,6 +60,18 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute) {
           "in float32")
       ->transform(CLI::CheckedTransformer(kNames))
       ->option_text("int8|fast|exact");
+}
+
+CLI::Option* add_file_option(
+    CLI::App& command,
+    const std::string& names,
+    std::string& file,
+    const std::string& description) {
+  return command.add_option(names, file, description)
+      ->check([](const std::string& name) {
+        return name.empty() ? "found an empty name, expected one to write to"
+                            : "";
+      });
 }
 
 void add_progress_option(CLI::App& command, std::string& progress) {

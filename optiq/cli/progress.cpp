@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/cli/output.h"
 
 namespace optiq::cli {
 
@@ -145,20 +146,21 @@ void ProgressPrinter::draw_bar(
   line.resize(std::min<std::size_t>(line.size(), 110));
   const std::size_t width = line.size();
   line.append(drawn_ > width ? drawn_ - width : 0, ' ');
-  fmt::print(out_, "\r{}", line);
+  write_text(out_, "\r" + line);
   drawn_ = width;
 }
 
 void ProgressPrinter::print_line(
     const ProgressEvent& event,
     const Timing& timing) {
-  fmt::print(
+  write_text(
       out_,
-      "{}: {:.1f}%{}{}\n",
-      event.stage,
-      100 * fraction_of(event),
-      timing.left < 0 ? "" : ", " + format_duration(timing.left) + " left",
-      event.detail.empty() ? "" : ", " + event.detail);
+      fmt::format(
+          "{}: {:.1f}%{}{}\n",
+          event.stage,
+          100 * fraction_of(event),
+          timing.left < 0 ? "" : ", " + format_duration(timing.left) + " left",
+          event.detail.empty() ? "" : ", " + event.detail));
 }
 
 void ProgressPrinter::print_json(
@@ -174,7 +176,7 @@ void ProgressPrinter::print_json(
   json["eta"] = timing.left < 0
       ? nlohmann::ordered_json()
       : nlohmann::ordered_json(std::round(timing.left * 10) / 10);
-  fmt::print(out_, "{}\n", json.dump());
+  write_text(out_, json.dump() + "\n");
 }
 
 } // namespace optiq::cli

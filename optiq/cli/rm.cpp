@@ -8,6 +8,7 @@
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/hub.h"
 #include "optiq/io/hub_cache.h"
 
@@ -21,7 +22,7 @@ struct RmFlags {
 
 /** Asks on the terminal; only "y" and "yes" are a yes. */
 bool is_confirmed(const std::string& question) {
-  fmt::print(stderr, "{} [y/N] ", question);
+  print_error("{} [y/N] ", question);
   std::fflush(stderr);
   std::string answer;
   for (int c = std::getchar(); c != EOF && c != '\n'; c = std::getchar()) {
@@ -58,7 +59,7 @@ void run_rm(const RmFlags& flags) {
     }
   }
   const io::RemovedFiles removed = cache.remove(*id, whole);
-  fmt::print(
+  print_output(
       "deleted {}: {} revision{}, {}\n",
       id->repo,
       removed.n_revisions,
