@@ -3,6 +3,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/text/jinja/interpreter_impl.h"
+#include "optiq/text/jinja/variables_impl.h"
 
 namespace optiq::text {
 namespace {
@@ -152,7 +153,8 @@ std::string ChatTemplate::render(
   }
   int line = 0;
   try {
-    jinja::Interpreter interpreter(parsed, variables, budget);
+    jinja::Interpreter interpreter(
+        parsed, jinja::variables_of(parsed, variables), budget);
     try {
       return interpreter.run();
     } catch (...) {

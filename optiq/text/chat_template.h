@@ -1,7 +1,5 @@
 #pragma once
 
-#include <chrono>
-#include <cstddef>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -9,23 +7,18 @@
 #include <string_view>
 
 #include "optiq/artifacts/json.h"
+#include "optiq/text/render_budget.h"
 
 namespace optiq::text {
 
-/** What one rendering may use before it is stopped (Exhausted). */
-struct RenderBudget {
-  std::size_t steps = 1'000'000;
-  std::size_t output_bytes = 8u << 20;
-  int depth = 64; // of calls, includes the nesting of expressions when parsing
-  std::chrono::milliseconds wall{1000};
-};
-
 /**
- * The subset of Jinja2 that chat templates of published models use, rendered
- * as transformers' `apply_chat_template` does (trim_blocks, lstrip_blocks,
- * loop controls, `tojson` without escaping, `raise_exception`,
- * `strftime_now`). No reflection, no I/O, no attribute access beyond data.
- * Unknown constructs are an error when parsing, naming line and construct.
+ * Jinja2 as transformers' `apply_chat_template` sets it up (trim_blocks,
+ * lstrip_blocks, loop controls, `generation`, `tojson` without escaping,
+ * `raise_exception`, `strftime_now`), for templates of one file: statements
+ * that read others (include, import, extends) are refused by name, and so are
+ * the few filters that give another prompt at every run or are for web pages.
+ * No reflection, no I/O, no attribute access beyond data. Unknown constructs
+ * are an error when parsing, naming line and construct.
  */
 class ChatTemplate {
  public:

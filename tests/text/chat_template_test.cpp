@@ -1,6 +1,7 @@
 #include "optiq/text/chat_template.h"
 
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 
@@ -115,7 +116,10 @@ TEST(ChatTemplate, GivesErrorsTheirKind) {
       {"{{ raise_exception('no') }}", ErrorKind::InvalidInput},
       {"{{ 1 + 'a' }}", ErrorKind::InvalidInput},
       {"{{ [1].append(2) }}", ErrorKind::InvalidInput},
-      {"{{ 9223372036854775807 + 1 }}", ErrorKind::Exhausted},
+      {"{{ 2 ** 1000000000 }}", ErrorKind::Exhausted},
+      {"{{ 10 ** 5000 }}", ErrorKind::InvalidInput},
+      {"{{ 1 | random }}", ErrorKind::Unsupported},
+      {"{% extends 'x' %}", ErrorKind::Unsupported},
   };
   for (const auto& [source, kind] : cases) {
     const Error error = error_of(source);
@@ -195,6 +199,47 @@ TEST(ChatTemplate, RefusesWhatIsNestedTooDeep) {
   }
   EXPECT_EQ(
       render("{{ " + repeat("(", 50) + "1" + repeat(")", 50) + " }}"), "1");
+}
+
+// What grew with the square of the source, or was not counted at all.
+TEST(ChatTemplate, ParsesAndLooksNamesUpInLinearTime) {
+  std::string elifs;
+  std::string sets;
+  std::string keywords;
+  for (int i = 0; i < 8'000; ++i) {
+    const std::string n = std::to_string(i);
+    elifs += "{%elif a" + n + "%}{%set b" + n + "=1%}";
+    sets += "{%set a" + n + "=1%}";
+    keywords += "a" + n + "=1,";
+  }
+  const std::string sources[] = {
+      "{%if x%}" + elifs + "{%endif%}",
+      "{%if x%}" + repeat("{%elif a%}", 16'500) + "{%endif%}",
+      sets + "{% for i in range(9999) %}{{ a7999 }}{% endfor %}",
+      "{{ dict(" + keywords + ") | length }}",
+  };
+  for (const std::string& source : sources) {
+    const std::clock_t start = std::clock();
+    EXPECT_STREQ(error_of(source).what(), "") << source.substr(0, 30);
+    const double seconds =
+        static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    EXPECT_LT(seconds, 1.0) << source.substr(0, 30);
+  }
+}
+
+TEST(ChatTemplate, CountsTemporaryValues) {
+  const char* sources[] = {
+      "{{ (',' * 20000000).split(',') | length }}",
+      "{{ ('\n' * 20000000).splitlines() | length }}",
+      "{{ (',' * 20000000).count(',') }}{{ ('[],' * 3000000 ~ '1') | length }}"
+      "{{ ('[' ~ '[],' * 3000000 ~ '1]') | from_json | length }}",
+      "{% macro m(n) %}{{ 'x' * 5000000 }}{{ m(n + 1) }}{% endmacro %}"
+      "{{ m(0) }}",
+      "{% macro m() %}{{ m(*varargs) }}{% endmacro %}{{ m(*range(90000)) }}",
+  };
+  for (const char* source : sources) {
+    EXPECT_EQ(error_of(source).kind(), ErrorKind::Exhausted) << source;
+  }
 }
 
 TEST(ChatTemplate, KeepsItsBudgets) {
