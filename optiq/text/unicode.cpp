@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <span>
@@ -22,18 +23,51 @@ void flip(
   }
 }
 
+/** The bits that a general category gives. */
+std::uint16_t bits_of_category(std::string_view name) {
+  switch (name[0]) {
+    case 'L':
+      return kIsLetter | kIsWord;
+    case 'N':
+      return kIsNumber | kIsNumeric | kIsWord;
+    case 'M':
+      return kIsMark | kIsWord | kIsAccent | (name == "Mn" ? kIsBertAccent : 0);
+    case 'P':
+      return kIsPunctuation;
+    case 'C':
+      return name == "Cn" ? 0 : kIsBertControl;
+    default:
+      return 0;
+  }
+}
+
 std::vector<std::uint16_t> classes_by_code_point() {
   const UnicodeTables tables = unicode_tables();
+  const auto categories = unicode_categories();
   std::vector<std::uint16_t> classes(kCodePoints, 0);
-  flip(classes, tables.letter, kIsLetter | kIsWord);
-  flip(classes, tables.number, kIsNumber | kIsNumeric | kIsWord);
-  flip(classes, tables.mark, kIsMark | kIsWord);
-  flip(classes, tables.space, kIsSpace);
+  for (std::size_t i = 0; i < categories.size(); ++i) {
+    const std::uint32_t end =
+        i + 1 < categories.size() ? categories[i + 1] >> 8 : kCodePoints;
+    std::fill(
+        classes.begin() + (categories[i] >> 8),
+        classes.begin() + end,
+        bits_of_category(kCategoryNames[categories[i] & 0xFF]));
+  }
+  for (const UnicodeProperty& property : unicode_properties()) {
+    if (property.name == "White_Space") {
+      flip(classes, property.ranges, kIsSpace);
+    }
+  }
   flip(classes, tables.numeric_differs, kIsNumeric);
   flip(classes, tables.word_differs, kIsWord);
+  flip(classes, tables.punctuation_differs, kIsPunctuation);
+  flip(classes, tables.bert_control_differs, kIsBertControl);
+  flip(classes, tables.bert_accent_differs, kIsBertAccent);
+  flip(classes, tables.accent_differs, kIsAccent);
   flip(classes, tables.nfc_mark, kIsNfcMark);
   flip(classes, tables.nfc_unstable, kIsNfcUnstable);
   flip(classes, tables.nfc_young, kIsNfcYoung);
+  flip(classes, tables.compatibility_young, kIsCompatibilityYoung);
   classes['\r'] |= kIsNewline;
   classes['\n'] |= kIsNewline;
   return classes;

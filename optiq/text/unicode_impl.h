@@ -19,8 +19,13 @@ constexpr std::uint16_t kIsWord = 64; // \w around single_word added tokens
 constexpr std::uint16_t kIsNfcMark = 128;
 constexpr std::uint16_t kIsNfcUnstable = 256;
 constexpr std::uint16_t kIsNfcYoung = 512;
+constexpr std::uint16_t kIsPunctuation = 1024; // of the pre-tokenizer
+constexpr std::uint16_t kIsBertControl = 2048; // BertNormalizer removes it
+constexpr std::uint16_t kIsBertAccent = 4096; // and this after NFD
+constexpr std::uint16_t kIsAccent = 8192; // of the normalizer StripAccents
+constexpr std::uint16_t kIsCompatibilityYoung = 16384;
 
-/** The ranges of unicode_tables.h as a two-level table. */
+/** The tables of unicode_tables.h as one of two levels. */
 class CharacterClasses {
  public:
   /** Built at the first call, then constant. */
