@@ -74,6 +74,7 @@ class PatternMatcher {
           return false;
         }
       }
+      spend(1 + program_.slots / 4);
       run_.slots_.assign(program_.slots, kNowhere);
       keep_ = at;
       std::uint32_t end = 0;

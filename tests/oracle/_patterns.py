@@ -1,6 +1,7 @@
 """Regular expressions for patterns.py: those of published tokenizers, one of
 every construct, and generated ones; and how to run the driver."""
 
+import array
 import json
 import random
 import struct
@@ -104,8 +105,7 @@ def run_driver(patterns, texts, folder):
     write_records(paths[1], texts)
     done = subprocess.run([DRIVERS / "pattern_driver", *paths], check=True, stdout=subprocess.PIPE)
     with open(paths[2], "rb") as source:
-        data = source.read()
-    numbers = struct.unpack(f"<{len(data) // 4}i", data)
+        numbers = array.array("i", source.read())
     at, results = 0, []
     for _ in patterns:
         if numbers[at] == -1:
