@@ -98,7 +98,7 @@ TEST(Normalizer, EveryType) {
            "handle_chinese_chars": true, "strip_accents": null,
            "lowercase": true})",
        "\u00c9\t漢\u200b!",
-       "e 漢 !"},
+       "e  漢 !"},
       {R"({"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": "_"})",
        "a  b c",
        "a_b_c"},
