@@ -14,7 +14,9 @@ bool before(const CodePointRange& a, const CodePointRange& b) {
 } // namespace
 
 CodePointSet::CodePointSet(std::vector<CodePointRange> ranges) {
-  std::sort(ranges.begin(), ranges.end(), before);
+  if (!std::is_sorted(ranges.begin(), ranges.end(), before)) {
+    std::sort(ranges.begin(), ranges.end(), before);
+  }
   for (const CodePointRange& range : ranges) {
     if (!ranges_.empty() && range.first <= ranges_.back().last + 1) {
       ranges_.back().last = std::max(ranges_.back().last, range.last);
@@ -55,8 +57,14 @@ CodePointSet CodePointSet::complement() const {
 }
 
 CodePointSet CodePointSet::united(const CodePointSet& other) const {
-  std::vector<CodePointRange> ranges = ranges_;
-  ranges.insert(ranges.end(), other.ranges_.begin(), other.ranges_.end());
+  std::vector<CodePointRange> ranges(ranges_.size() + other.ranges_.size());
+  std::merge(
+      ranges_.begin(),
+      ranges_.end(),
+      other.ranges_.begin(),
+      other.ranges_.end(),
+      ranges.begin(),
+      before);
   return CodePointSet(std::move(ranges));
 }
 
@@ -77,6 +85,16 @@ CodePointSet CodePointSet::intersected(const CodePointSet& other) const {
 CodePointSet CodePointSet::in_any_case() const {
   std::vector<CodePointRange> ranges = ranges_;
   for (const CaseRun& run : unicode_case_runs()) {
+    const auto near = std::lower_bound(
+        ranges_.begin(),
+        ranges_.end(),
+        run.first,
+        [](const CodePointRange& range, std::uint32_t c) {
+          return range.last < c;
+        });
+    if (near == ranges_.end() || near->first > run.last) {
+      continue;
+    }
     for (std::uint32_t c = run.first; c <= run.last; c += run.step) {
       if (contains(c)) {
         const auto other =
@@ -86,15 +104,6 @@ CodePointSet CodePointSet::in_any_case() const {
     }
   }
   return CodePointSet(std::move(ranges));
-}
-
-bool equal_in_any_case(std::uint32_t a, std::uint32_t b) {
-  const auto runs = unicode_case_runs();
-  return a == b || std::any_of(runs.begin(), runs.end(), [&](const auto& run) {
-           return run.first <= a && a <= run.last &&
-               (a - run.first) % run.step == 0 &&
-               static_cast<int>(a) + run.distance == static_cast<int>(b);
-         });
 }
 
 bool CodePointSet::operator<(const CodePointSet& other) const {

@@ -37,6 +37,4 @@ class CodePointSet {
   std::vector<CodePointRange> ranges_;
 };
 
-bool equal_in_any_case(std::uint32_t a, std::uint32_t b);
-
 } // namespace optiq::text

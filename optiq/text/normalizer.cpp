@@ -82,8 +82,16 @@ Normalizer::apply_step(NormalizationForm form, std::string text, PatternRun&) {
   return normalize(text, form);
 }
 
-std::string
-Normalizer::apply_step(const ReplaceText& step, std::string text, PatternRun&) {
+std::string Normalizer::apply_step(
+    const ReplaceText& step,
+    std::string text,
+    PatternRun& run) {
+  std::size_t matches = 0;
+  for (std::size_t at = text.find(step.pattern); at != std::string::npos;
+       at = text.find(step.pattern, at + step.pattern.size())) {
+    ++matches;
+  }
+  run.expect_room_for(matches * step.content.size());
   return replace_all(text, step.pattern, step.content);
 }
 

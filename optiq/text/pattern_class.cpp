@@ -25,7 +25,7 @@ class ClassParser {
       reader_.refuse("classes nested too deep");
     }
     negated = reader_.skip(U"^");
-    CodePointSet members; // since the last &&
+    Ranges members; // since the last &&
     std::optional<CodePointSet> before; // the intersection of what was
     bool empty = true;
     if (reader_.peek() == U']' && has_another_end()) {
@@ -38,8 +38,8 @@ class ClassParser {
         reader_.reject("a class that is not closed");
       }
       if (reader_.skip(U"&&")) {
-        before = before ? before->intersected(members) : members;
-        members = {};
+        before = intersected(before, members);
+        members.clear();
       } else {
         item(members, depth);
       }
@@ -48,11 +48,24 @@ class ClassParser {
     if (empty) {
       reader_.reject("an empty class");
     }
-    const CodePointSet set = before ? before->intersected(members) : members;
+    const CodePointSet set = intersected(before, members);
     return negated ? set.complement() : set;
   }
 
  private:
+  using Ranges = std::vector<CodePointRange>;
+
+  static CodePointSet intersected(
+      const std::optional<CodePointSet>& before,
+      const Ranges& members) {
+    const CodePointSet set{members};
+    return before ? before->intersected(set) : set;
+  }
+
+  static void add(const CodePointSet& set, Ranges& members) {
+    members.insert(members.end(), set.ranges().begin(), set.ranges().end());
+  }
+
   /** Whether a ']' right at the beginning is a member: another one closes. */
   bool has_another_end() const {
     for (std::size_t ahead = 1; reader_.peek(ahead) != U'\0'; ++ahead) {
@@ -63,17 +76,17 @@ class ClassParser {
     return false;
   }
 
-  void item(CodePointSet& members, std::size_t depth) {
+  void item(Ranges& members, std::size_t depth) {
     CodePointSet set;
     if (reader_.looking_at(U"[:") && posix(set)) {
-      members = members.united(set);
+      add(set, members);
     } else if (reader_.skip(U"[")) {
       bool negated = false;
-      members = members.united(parse(negated, depth + 1));
+      add(parse(negated, depth + 1), members);
     } else if (reader_.peek() == U'\\') {
       reader_.next();
       if (reader_.read_escaped_set(set, true)) {
-        members = members.united(set);
+        add(set, members);
       } else {
         member(escaped(), members);
       }
@@ -97,18 +110,19 @@ class ClassParser {
   }
 
   /** A character, or a range that it begins. */
-  void member(char32_t first, CodePointSet& members) {
+  void member(char32_t first, Ranges& members) {
     const bool range = reader_.peek() == U'-' && reader_.peek(1) != U']' &&
         reader_.peek(1) != U'\0' &&
         !(reader_.peek(1) == U'&' && reader_.peek(2) == U'&');
     if (!range) {
-      members = members.united(one(first));
+      members.push_back({first, first});
       return;
     }
     reader_.next();
     char32_t last = 0;
     if (reader_.peek() == U'[') {
-      members = members.united(one(first)).united(one(U'-'));
+      members.push_back({first, first});
+      members.push_back({U'-', U'-'});
       return;
     }
     if (reader_.skip(U"\\")) {
@@ -123,8 +137,7 @@ class ClassParser {
     if (last < first) {
       reader_.reject("a range that ends before it begins");
     }
-    members = members.united(
-        CodePointSet(std::vector<CodePointRange>{{first, last}}));
+    members.push_back({first, last});
   }
 
   /** [:name:] or [:^name:]; false, without moving, for another '['. */
@@ -174,11 +187,15 @@ PatternNode single(char32_t c) {
 /** The characters that are equal to literals[at, at + size). */
 CodePointSet
 folded_from(std::u32string_view literals, std::size_t at, std::size_t size) {
+  std::vector<CodePointSet> cases;
+  for (std::size_t i = 0; i < size; ++i) {
+    cases.push_back(one(literals[at + i]).in_any_case());
+  }
   std::vector<CodePointRange> found;
   for (const LongFold& fold : unicode_long_folds()) {
     bool equal = fold.text.size() == size;
     for (std::size_t i = 0; equal && i < size; ++i) {
-      equal = equal_in_any_case(fold.text[i], literals[at + i]);
+      equal = cases[i].contains(fold.text[i]);
     }
     if (equal) {
       found.push_back({fold.code_point, fold.code_point});

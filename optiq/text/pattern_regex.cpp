@@ -379,6 +379,7 @@ class PatternMatcher {
     std::uint32_t begin = at;
     std::uint32_t end = 0;
     for (std::uint32_t n = 0; n <= look.max; ++n) {
+      spend(1);
       if (n >= look.min && match(pc, begin, at, end)) {
         return true;
       }
