@@ -56,16 +56,21 @@ std::optional<std::string> eos_token(const io::ModelDirectory& directory) {
 std::shared_ptr<const text::Tokenizer> load_tokenizer(
     const io::ModelDirectory& directory) {
   constexpr const char* kName = "tokenizer.json";
-  const std::string where = directory.side_path(kName);
-  const auto json = directory.side_file(kName);
-  if (!json) {
-    fail(
-        ErrorKind::NotFound,
-        "[load_tokenizer] {}: no such file, expected the model's tokenizer. "
-        "Incomplete download?",
-        where);
+  constexpr const char* kSentencePieceName = "tokenizer.model";
+  if (const auto json = directory.side_file(kName)) {
+    return text::Tokenizer::parse(*json, directory.side_path(kName));
   }
-  return text::Tokenizer::parse(*json, where);
+  if (const auto model = directory.side_file(kSentencePieceName)) {
+    return text::Tokenizer::parse_sentencepiece(
+        *model, directory.side_file("tokenizer_config.json"), directory.path());
+  }
+  fail(
+      ErrorKind::NotFound,
+      "[load_tokenizer] {}: found neither {} nor {}, expected the model's "
+      "tokenizer. Incomplete download?",
+      directory.path().string(),
+      kName,
+      kSentencePieceName);
 }
 
 text::ChatTemplate load_chat_template(const io::ModelDirectory& directory) {

@@ -11,7 +11,8 @@
 
 namespace optiq::generate {
 
-/** The model's tokenizer.json. Throws NotFound, Corrupt, Unsupported. */
+/** The model's tokenizer.json, else its tokenizer.model. Throws NotFound,
+ * Corrupt, Unsupported. */
 std::shared_ptr<const text::Tokenizer> load_tokenizer(
     const io::ModelDirectory& directory);
 

@@ -30,6 +30,26 @@ mx::array copy_columns(const mx::array& x, int begin, int width) {
   return y;
 }
 
+/** Rows of an embedding; a tokenizer may know tokens that it has no row of. */
+mx::array rows_of(
+    std::span<const std::int32_t> tokens,
+    const nn::Linear& embeddings) {
+  const int rows = embeddings.weight.out_features();
+  for (const std::int32_t token : tokens) {
+    if (token < 0 || token >= rows) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[embed] {}: found token id {}, expected one below {}, the rows of "
+          "the vocabulary that the model was trained with. Leave the token "
+          "out of the text",
+          embeddings.name,
+          token,
+          rows);
+    }
+  }
+  return kernels::embed(tokens, embeddings.weight);
+}
+
 class Decoder final : public Model {
  public:
   explicit Decoder(DecoderParts parts) : parts_(std::move(parts)) {}
@@ -53,16 +73,7 @@ class Decoder final : public Model {
   }
 
   mx::array embed(std::span<const std::int32_t> tokens) const override {
-    for (const std::int32_t token : tokens) {
-      if (token < 0 || token >= parts_.info.vocab_size) {
-        fail(
-            ErrorKind::InvalidInput,
-            "[embed] token id {} is outside the vocabulary of {}",
-            token,
-            parts_.info.vocab_size);
-      }
-    }
-    mx::array x = kernels::embed(tokens, parts_.embeddings.weight);
+    mx::array x = rows_of(tokens, parts_.embeddings);
     scale_in_place(x, parts_.embedding_scale);
     return x;
   }
@@ -253,7 +264,7 @@ std::vector<mx::array> Decoder::layer_inputs(
   const auto rows = static_cast<int>(tokens.size());
   const int size = source.norm.shape(0);
   const int n_layers = parts_.info.n_layers;
-  mx::array embedded = kernels::embed(tokens, source.embeddings.weight);
+  mx::array embedded = rows_of(tokens, source.embeddings);
   scale_in_place(embedded, std::sqrt(static_cast<float>(size)));
   mx::array projected =
       kernels::matmul(embed(tokens), source.projection.weight, compute);

@@ -4,6 +4,7 @@
 
 #include <utf8proc.h>
 
+#include "optiq/base/base64.h"
 #include "optiq/text/normalizer_impl.h"
 #include "optiq/text/unicode_impl.h"
 
@@ -152,19 +153,30 @@ void Normalizer::add(const JsonField& field, ChainLimits& limits) {
   limits.add_step(field);
   const std::string type = field["type"].string();
   if (type == "NFC") {
-    steps_.push_back({Kind::Nfc, "", ""});
+    steps_.push_back({.kind = Kind::Nfc});
   } else if (type == "Replace") {
     const JsonField pattern = field["pattern"];
     if (!pattern["Regex"].is_null()) {
       pattern["Regex"].refuse("a regular expression in a Replace normalizer");
     }
     steps_.push_back(
-        {Kind::Replace,
-         pattern["String"].non_empty_string(),
-         field["content"].string()});
+        {.kind = Kind::Replace,
+         .pattern = pattern["String"].non_empty_string(),
+         .content = field["content"].string()});
     limits.add_replacement(steps_.back().pattern, steps_.back().content, field);
   } else if (type == "Prepend") {
-    steps_.push_back({Kind::Prepend, "", field["prepend"].string()});
+    steps_.push_back(
+        {.kind = Kind::Prepend, .content = field["prepend"].string()});
+  } else if (type == "Precompiled") {
+    const JsonField map = field["precompiled_charsmap"];
+    const auto bytes = decode_base64(map.string());
+    if (!bytes) {
+      map.reject("base64");
+    }
+    steps_.push_back(
+        {.kind = Kind::Precompiled,
+         .charsmap =
+             std::make_shared<CharsMap>(CharsMap::parse(*bytes, map.path()))});
   } else if (type == "Sequence") {
     const JsonField parts = field["normalizers"];
     for (std::size_t i = 0; i < parts.array_size(); ++i) {
@@ -193,6 +205,9 @@ std::string Normalizer::apply(std::string_view text) const {
         break;
       case Step::Kind::Replace:
         out = replace_all(out, step.pattern, step.content);
+        break;
+      case Step::Kind::Precompiled:
+        out = apply_charsmap(*step.charsmap, out);
         break;
       case Step::Kind::Prepend:
         if (!out.empty()) {

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "optiq/text/chain_limits_impl.h"
+#include "optiq/text/charsmap_impl.h"
 #include "optiq/text/json_fields_impl.h"
 
 namespace optiq::text {
@@ -18,7 +20,8 @@ std::string replace_all(
     std::string_view pattern,
     std::string_view content);
 
-/** The `normalizer` of a tokenizer.json: NFC, Replace, Prepend, Sequence. */
+/** The `normalizer` of a tokenizer.json: NFC, Replace, Prepend,
+ * Precompiled, Sequence. */
 class Normalizer {
  public:
   /** Of a field that may be null. Throws Corrupt or Unsupported. */
@@ -31,9 +34,10 @@ class Normalizer {
 
  private:
   struct Step {
-    enum class Kind { Nfc, Replace, Prepend } kind;
-    std::string pattern;
-    std::string content;
+    enum class Kind { Nfc, Replace, Prepend, Precompiled } kind;
+    std::string pattern = {};
+    std::string content = {};
+    std::shared_ptr<const CharsMap> charsmap = {}; // of Precompiled
   };
   void add(const JsonField& field, ChainLimits& limits);
   std::vector<Step> steps_;

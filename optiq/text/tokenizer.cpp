@@ -49,7 +49,9 @@ void Tokenizer::Impl::encode(
       ids.push_back(static_cast<std::int32_t>(outer.token->id));
       continue;
     }
-    const std::string normalized = normalizer.apply(outer.text);
+    const std::string normalized = sentencepiece
+        ? sentencepiece->apply(outer.text, outer.text.data() == text.data())
+        : normalizer.apply(outer.text);
     for (const TextSection& inner : normalized_finder.split(normalized)) {
       if (inner.token != nullptr) {
         ids.push_back(static_cast<std::int32_t>(inner.token->id));

@@ -103,6 +103,17 @@ SpecialTokenFrame parse_post_processor(
   return frame;
 }
 
+/** Files of byte-level vocabularies that were made from SentencePiece's keep
+ * its decoder, which would show the alphabet of the bytes instead of them. */
+TokenDecoder parse_decoder(
+    const JsonField& field,
+    const PreTokenizer& pre_tokenizer) {
+  TokenDecoder decoder = TokenDecoder::parse(field);
+  const bool shows_alphabet = !field.is_null() && pre_tokenizer.byte_level() &&
+      !decoder.has_byte_level();
+  return shows_alphabet ? TokenDecoder::byte_level() : decoder;
+}
+
 } // namespace
 
 /** Registers the entries of `added_tokens`, in the order of the file. */
@@ -160,7 +171,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
   impl->normalizer = Normalizer::parse(root["normalizer"]);
   impl->pre_tokenizer =
       PreTokenizer::parse(root["pre_tokenizer"], takes_bytes(json, where));
-  impl->decoder = TokenDecoder::parse(root["decoder"]);
+  impl->decoder = parse_decoder(root["decoder"], impl->pre_tokenizer);
   // `truncation` and `padding` are left: callers of the original switch both
   // off for every call.
   impl->vocabulary = std::move(json.vocabulary);
@@ -175,7 +186,17 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
 std::shared_ptr<const Tokenizer> Tokenizer::load(
     const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "tokenizer.json";
-  return parse(read_text_file(path, kMaxFileBytes), path.string());
+  const std::filesystem::path model = directory / "tokenizer.model";
+  const std::filesystem::path config = directory / "tokenizer_config.json";
+  if (std::filesystem::exists(path) || !std::filesystem::exists(model)) {
+    return parse(read_text_file(path, kMaxFileBytes), path.string());
+  }
+  return parse_sentencepiece(
+      read_text_file(model, kMaxFileBytes),
+      std::filesystem::exists(config)
+          ? std::optional(read_text_file(config, kMaxFileBytes))
+          : std::nullopt,
+      directory);
 }
 
 } // namespace optiq::text

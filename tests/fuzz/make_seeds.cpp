@@ -8,6 +8,8 @@
 #include "io/safetensors_cases.h"
 #include "support/scratch_folder.h"
 #include "support/small_checkpoint.h"
+#include "text/charsmap_for_tests.h"
+#include "text/sentencepiece_for_tests.h"
 #include "text/tokenizer_json_for_tests.h"
 
 #include "optiq/artifacts/eval_result.h"
@@ -303,6 +305,37 @@ void make_artifacts(const fs::path& folder) {
   seeds.add("1.5GiB");
 }
 
+void make_sentencepiece(const fs::path& folder) {
+  using text::proto_bytes;
+  using text::proto_number;
+  using text::SentencePiece;
+  using Kind = text::SentencePieceModel::Kind;
+  Seeds seeds(folder);
+  std::vector<text::TestPiece> pieces = {
+      {"\u2581", -3},
+      {"a", -2},
+      {"b", -2},
+      {"ab", -1},
+      {"\u2581ab", -0.5f},
+      {"l", -4, SentencePiece::Type::Unused},
+      {"lo", -2, SentencePiece::Type::Unused},
+      {" wOR", 0, SentencePiece::Type::UserDefined}};
+  const std::string charsmap = text::two_rules().bytes(text::kTwoRulesTexts);
+  for (const Kind kind : {Kind::Unigram, Kind::Bpe, Kind::Char}) {
+    seeds.add(text::sentencepiece_model(kind, pieces));
+    seeds.add(text::sentencepiece_model(
+        kind,
+        pieces,
+        proto_bytes(2, proto_number(24, 1)) +
+            proto_bytes(3, proto_bytes(2, charsmap) + proto_number(4, 0))));
+  }
+  for (const text::TestPiece& piece : text::byte_pieces()) {
+    pieces.push_back(piece);
+  }
+  seeds.add(text::sentencepiece_model(
+      Kind::Bpe, pieces, proto_bytes(2, proto_number(35, 1))));
+}
+
 } // namespace
 } // namespace optiq::test
 
@@ -318,6 +351,7 @@ int main(int argc, char** argv) {
   make_gguf_model(folder / "gguf_model");
   make_safetensors(folder / "safetensors");
   make_tokenizer(folder / "tokenizer", model);
+  make_sentencepiece(folder / "sentencepiece");
   make_model_config(folder / "model_config", model);
   make_artifacts(folder / "artifacts");
   make_hub(folder / "hub");

@@ -70,6 +70,26 @@ mx::array run_from(
   return run_layers(model, first, x, context);
 }
 
+TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
+  // In Gemma 4 a second table, here a shorter one, is read by the same ids.
+  Json config = gemma4();
+  config["vocab_size_per_layer_input"] = kVocab - 8;
+  const auto model = make_model(config);
+  for (const std::int32_t token : {-1, kVocab}) {
+    const std::vector<std::int32_t> tokens = {0, token};
+    test::expect_error(
+        ErrorKind::InvalidInput,
+        {"embed_tokens:", std::to_string(token), std::to_string(kVocab)},
+        [&] { model->embed(tokens); });
+  }
+  const std::vector<std::int32_t> tokens = {kVocab - 8};
+  model->embed(tokens);
+  test::expect_error(
+      ErrorKind::InvalidInput,
+      {"embed_tokens_per_layer:", std::to_string(kVocab - 8)},
+      [&] { model->layer_inputs(tokens, kernels::Compute::Exact); });
+}
+
 TEST(LastLayer, FewRowsKeepTheirBits) {
   const auto tokens = random_tokens(70);
   for (const Json& config : {gemma4(), gemma(65), sizes("llama")}) {

@@ -119,7 +119,8 @@ inline void write_model(
     }
   }
   if (is_gemma4) {
-    add("model.embed_tokens_per_layer.weight", {kVocab, 4 * kLayerInput});
+    add("model.embed_tokens_per_layer.weight",
+        {config["vocab_size_per_layer_input"].get<int>(), 4 * kLayerInput});
     add("model.per_layer_model_projection.weight", {4 * kLayerInput, kHidden});
     add("model.per_layer_projection_norm.weight", {kLayerInput});
   }

@@ -318,7 +318,7 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
        ErrorKind::Corrupt,
        "special_tokens.<x>.ids[0]: found 257, expected a whole number from 0 to "
        "256"},
-      {"/decoder/type", "WordPiece", ErrorKind::Unsupported, "WordPiece"},
+      {"/decoder/type", "Reverse", ErrorKind::Unsupported, "Reverse"},
       {"/decoder",
        {{"type", "Strip"}, {"content", "ab"}},
        ErrorKind::Corrupt,
