@@ -5,6 +5,7 @@
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/io/gguf_dequantize.h"
+#include "optiq/io/gguf_sentencepiece.h"
 #include "optiq/io/gguf_tokenizer.h"
 
 namespace optiq::io {
@@ -198,11 +199,19 @@ std::optional<std::string> GgufModel::side_file(const std::string& name) const {
   if (name == "generation_config.json") {
     return artifacts::dump_json(gguf_generation_config(file_), 2);
   }
-  if (name == "tokenizer.json") {
+  const bool is_sentencepiece = has_sentencepiece_model(file_);
+  if (name == "tokenizer.json" && !is_sentencepiece) {
     return gguf_tokenizer_json(file_);
   }
+  if (name == "tokenizer.model" && is_sentencepiece) {
+    return gguf_sentencepiece_model(file_);
+  }
   if (name == "tokenizer_config.json") {
-    return artifacts::dump_json(gguf_tokenizer_config(file_), 2);
+    artifacts::Json config = gguf_tokenizer_config(file_);
+    if (is_sentencepiece) {
+      config.update(gguf_sentencepiece_config(file_));
+    }
+    return artifacts::dump_json(config, 2);
   }
   return std::nullopt;
 }

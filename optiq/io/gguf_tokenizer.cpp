@@ -333,7 +333,7 @@ std::string gguf_tokenizer_json(const GgufFile& file) {
         ErrorKind::Unsupported,
         file,
         "model",
-        "found '{}', expected gpt2 or llama. Use the Hugging Face directory of "
+        "found '{}', expected gpt2, llama or t5. Use the Hugging Face directory of "
         "this model instead",
         model);
   }

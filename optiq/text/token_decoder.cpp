@@ -91,9 +91,23 @@ TokenDecoder TokenDecoder::sentencepiece(LeadingMark leading, bool has_bytes) {
   return decoder;
 }
 
+TokenDecoder::Step TokenDecoder::parse_replace(
+    const JsonField& field,
+    ChainLimits& limits) {
+  Step step{.kind = Kind::Replace, .content = field["content"].string()};
+  const JsonField regex = field["pattern"]["Regex"];
+  if (!regex.is_null()) {
+    step.regex = std::make_shared<PatternRegex>(regex.string(), regex.path());
+  } else {
+    step.pattern = field["pattern"]["String"].non_empty_string();
+  }
+  limits.add_replacement(step.regex ? "." : step.pattern, step.content, field);
+  return step;
+}
+
 TokenDecoder::Step TokenDecoder::parse_step(
     const JsonField& field,
-    ChainLimits& limits) const {
+    ChainLimits& limits) {
   constexpr std::uint32_t kLongestStrip = 1u << 16;
   const JsonField type_field = field["type"];
   const std::string type = type_field.string();
@@ -107,16 +121,7 @@ TokenDecoder::Step TokenDecoder::parse_step(
     return {.kind = Kind::Fuse};
   }
   if (type == "Replace") {
-    Step step{.kind = Kind::Replace, .content = field["content"].string()};
-    const JsonField regex = field["pattern"]["Regex"];
-    if (!regex.is_null()) {
-      step.regex = std::make_shared<PatternRegex>(regex.string(), regex.path());
-    } else {
-      step.pattern = field["pattern"]["String"].non_empty_string();
-    }
-    limits.add_replacement(
-        step.regex ? "." : step.pattern, step.content, field);
-    return step;
+    return parse_replace(field, limits);
   }
   if (type == "Strip") {
     return {

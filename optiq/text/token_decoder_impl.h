@@ -89,7 +89,8 @@ class TokenDecoder {
   };
 
   void add(const JsonField& field, ChainLimits& limits);
-  Step parse_step(const JsonField& field, ChainLimits& limits) const;
+  static Step parse_step(const JsonField& field, ChainLimits& limits);
+  static Step parse_replace(const JsonField& field, ChainLimits& limits);
   void append(Step step);
   void emit(
       Stream& stream,
