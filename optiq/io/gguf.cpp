@@ -566,20 +566,6 @@ std::optional<std::vector<std::int64_t>> GgufFile::integers(
   return items;
 }
 
-std::optional<std::vector<float>> GgufFile::numbers(
-    const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (!value->is_array || value->type != GgufValueType::Float32) {
-    fail_value(key, *value, "an array of Float32");
-  }
-  std::vector<float> items(value->count);
-  std::memcpy(items.data(), value->bytes.data(), value->bytes.size());
-  return items;
-}
-
 std::vector<std::string> GgufFile::keys(const std::string& prefix) const {
   std::vector<std::string> keys;
   for (auto at = values_.lower_bound(prefix);

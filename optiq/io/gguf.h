@@ -105,6 +105,8 @@ class GgufFile {
   /** Of Int32 or UInt32 items. */
   std::optional<std::vector<std::int64_t>> integers(
       const std::string& key) const;
+  /** Of Int8 or UInt8 items. */
+  std::optional<std::string_view> byte_items(const std::string& key) const;
   /** Of Float32 items. */
   std::optional<std::vector<float>> numbers(const std::string& key) const;
   /** Keys that start with a prefix, sorted. */

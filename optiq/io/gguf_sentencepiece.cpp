@@ -43,21 +43,6 @@ std::string float_field(std::uint32_t field, float value) {
   return out;
 }
 
-std::string read_charsmap(const GgufFile& file) {
-  constexpr const char* kKey = "precompiled_charsmap";
-  const auto values = file.integers(kTokenizerPrefix + kKey);
-  std::string bytes;
-  for (const std::int64_t value :
-       values.value_or(std::vector<std::int64_t>())) {
-    if (value < -128 || value > 255) {
-      reject_key(
-          ErrorKind::Corrupt, file, kKey, "found {}, expected bytes", value);
-    }
-    bytes += static_cast<char>(value);
-  }
-  return bytes;
-}
-
 std::string pieces_of(const GgufFile& file) {
   const GgufVocabulary vocabulary = read_vocabulary(file);
   const auto scores =
@@ -96,10 +81,13 @@ std::string gguf_sentencepiece_model(const GgufFile& file) {
     return number_field(
         field, file.boolean(kTokenizerPrefix + key).value_or(true) ? 1 : 0);
   };
+  const auto charsmap =
+      file.byte_items(kTokenizerPrefix + "precompiled_charsmap");
   return pieces_of(file) + bytes_field(2, number_field(3, kUnigram)) +
       bytes_field(
              3,
-             bytes_field(2, read_charsmap(file)) + flag(3, "add_space_prefix") +
+             bytes_field(2, charsmap.value_or("")) +
+                 flag(3, "add_space_prefix") +
                  flag(4, "remove_extra_whitespaces"));
 }
 

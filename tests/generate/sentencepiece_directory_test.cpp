@@ -3,6 +3,7 @@
 #include "io/gguf_small_model.h"
 #include "support/expect_error.h"
 #include "support/scratch_folder.h"
+#include "text/charsmap_for_tests.h"
 #include "text/sentencepiece_for_tests.h"
 
 #include "optiq/generate/defaults.h"
@@ -72,6 +73,16 @@ TEST(LoadTokenizer, MakesASentencePieceModelOfGgufsT5) {
   const auto tokenizer = load_tokenizer(directory);
   EXPECT_EQ(tokenizer->encode("  a  xy a", true), Ids({2, 3, 2, 0, 2, 3, 1}));
   EXPECT_EQ(tokenizer->decode({2, 3, 2, 3, 1}, true), "a a");
+
+  test::SmallModel mapped = t5_model();
+  const std::string key = "tokenizer.ggml.precompiled_charsmap";
+  const std::string map = text::two_rules().bytes(text::kTwoRulesTexts);
+  mapped.set(key, test::gguf_array(key, 0, map.size(), map));
+  test::write_file(folder / "c.gguf", mapped.bytes());
+  EXPECT_EQ(
+      load_tokenizer(io::ModelDirectory::open(folder / "c.gguf"))
+          ->encode("a", true),
+      Ids({2, 0, 1})); // "a" becomes "X"
 
   test::SmallModel broken = t5_model();
   broken.values.erase("tokenizer.ggml.scores");
