@@ -9,6 +9,7 @@
 #include <span>
 
 #include "optiq/base/error.h"
+#include "optiq/io/gguf_special_tokens_impl.h"
 
 namespace optiq::io {
 namespace {
@@ -258,17 +259,6 @@ void add_gemma_keys(
   }
 }
 
-void add_token_ids(const GgufFile& file, Json& config) {
-  for (const auto& [key, name] :
-       {std::pair{"bos_token_id", "bos_token_id"},
-        std::pair{"eos_token_id", "eos_token_id"},
-        std::pair{"padding_token_id", "pad_token_id"}}) {
-    if (const auto id = file.integer(std::string("tokenizer.ggml.") + key)) {
-      config[name] = *id;
-    }
-  }
-}
-
 // --- names -------------------------------------------------------------------
 
 struct NameRow {
@@ -442,22 +432,6 @@ Json gguf_config(const GgufFile& file, const GgufArchitecture& architecture) {
     add_gemma_keys(file, architecture, config);
   }
   add_token_ids(file, config);
-  return config;
-}
-
-Json gguf_generation_config(const GgufFile& file) {
-  Json config = Json::object();
-  add_token_ids(file, config);
-  Json ends = Json::array();
-  for (const char* key : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
-    const auto id = file.integer(std::string("tokenizer.ggml.") + key);
-    if (id && std::find(ends.begin(), ends.end(), *id) == ends.end()) {
-      ends.push_back(*id);
-    }
-  }
-  if (!ends.empty()) {
-    config["eos_token_id"] = ends;
-  }
   return config;
 }
 

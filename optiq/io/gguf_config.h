@@ -31,9 +31,6 @@ artifacts::Json gguf_config(
     const GgufFile& file,
     const GgufArchitecture& architecture);
 
-/** generation_config.json: the tokens that end an answer. */
-artifacts::Json gguf_generation_config(const GgufFile& file);
-
 /** The Hugging Face name of a tensor, or nothing for one that the
  * configuration has taken in (rope_freqs). Throws Unsupported for an unknown
  * name. */

@@ -381,11 +381,6 @@ std::vector<WrongModel> wrong_models() {
        "'jais'",
        text("tokenizer.ggml.pre", "jais"),
        true},
-      {"no_pre",
-       bad,
-       "tokenizer.ggml.pre",
-       without("tokenizer.ggml.pre"),
-       true},
       {"no_tokens",
        bad,
        "tokenizer.ggml.tokens",
@@ -423,20 +418,6 @@ std::vector<WrongModel> wrong_models() {
          m.set("tokenizer.ggml.token_type", types_of({1, 1, 1}));
        },
        true},
-      {"type_7",
-       bad,
-       "token 1 has type 7",
-       [](SmallModel& m) {
-         m.set("tokenizer.ggml.token_type", types_of({1, 7, 1, 3}));
-       },
-       true},
-      {"byte_that_is_none",
-       bad,
-       "token 0 has type 6",
-       [](SmallModel& m) {
-         m.set("tokenizer.ggml.token_type", types_of({6, 1, 1, 3}));
-       },
-       true},
       {"token_twice",
        bad,
        "tokens 0 and 2",
@@ -467,23 +448,6 @@ std::vector<WrongModel> wrong_models() {
        [](SmallModel& m) {
          const std::string key = "tokenizer.ggml.merges";
          m.set(key, test::gguf_texts(key, {"a b", "a c"}));
-       },
-       true},
-      {"bos_wanted_but_unknown",
-       bad,
-       "tokenizer.ggml.bos_token_id",
-       [](SmallModel& m) {
-         const std::string key = "tokenizer.ggml.add_bos_token";
-         m.set(key, test::gguf_value(key, 7, "\1"));
-       },
-       true},
-      {"bos_beyond_the_tokens",
-       bad,
-       "tokenizer.ggml.bos_token_id",
-       [](SmallModel& m) {
-         const std::string key = "tokenizer.ggml.add_bos_token";
-         m.set(key, test::gguf_value(key, 7, "\1"));
-         m.set_u32("tokenizer.ggml.bos_token_id", 4);
        },
        true},
   };
