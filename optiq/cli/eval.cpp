@@ -32,6 +32,7 @@ struct EvalFlags {
   std::size_t limit = 0;
   bool raw = false;
   int max_tokens = 64;
+  bool default_max_tokens = true; // nobody chose it
   int batch = 16;
   std::size_t seq_len = 512;
   eval::NeedleOptions needle;
@@ -64,6 +65,7 @@ eval::ExactMatchOptions answering_options(
   return {
       .compute = flags.compute,
       .max_tokens = flags.max_tokens,
+      .clamp_to_positions = flags.default_max_tokens,
       .batch = flags.batch,
       .stop_ids = generate::stop_ids(subject.directory, *subject.tokenizer),
       .on_progress = sink};
@@ -362,6 +364,7 @@ void add_eval_command(CLI::App& app) {
       "  optiq eval OUT --task exact-match --data questions.jsonl\n"
       "  optiq eval OUT --task needle --lengths 1024,4096 --trials 8");
   command->callback([command, flags] {
+    flags->default_max_tokens = command->count("--max-tokens") == 0;
     if (command->count("--compute") == 0) {
       flags->compute = default_compute(flags->task);
     }

@@ -7,8 +7,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "optiq/artifacts/json.h"
+#include "optiq/text/side_files.h"
 
 namespace optiq::text {
 
@@ -31,13 +33,13 @@ class ChatTemplate {
  public:
   /** Throws Corrupt (syntax) or Unsupported (construct), with the line. */
   static ChatTemplate parse(std::string_view source, const std::string& where);
-  /** chat_template.jinja, else `chat_template` of tokenizer_config.json, of a
-   * model directory. Throws NotFound when it has neither. */
+  /** Of a model directory, the first that there is of: chat_template.jinja (and
+   * additional_chat_templates/), `chat_template` of tokenizer_config.json, of
+   * chat_template.json. Throws NotFound when it has none. */
   static ChatTemplate load(const std::filesystem::path& directory);
-  /** As load, from the texts of the two files; `where` names the model. */
+  /** As load; `where` names the model. */
   static ChatTemplate from_files(
-      const std::optional<std::string>& chat_template_jinja,
-      const std::optional<std::string>& tokenizer_config_json,
+      const SideFiles& files,
       const std::filesystem::path& where);
 
   /**
@@ -51,13 +53,14 @@ class ChatTemplate {
       const RenderBudget& budget = {}) const;
 
   /** Renders a conversation as transformers' apply_chat_template does: the
-   * special tokens, `tools` (null without any) and the rest as variables. */
+   * special tokens, `tools` (null without any) and the rest as variables; a
+   * template named tool_use where there are tools and the model has one. */
   std::string render_chat(
       const artifacts::Json& messages,
       bool add_generation_prompt,
       const artifacts::Json& tools = nullptr) const;
 
-  /** bos_token, eos_token and the like of tokenizer_config.json, as template
+  /** bos_token, eos_token and the like (SpecialTokens::by_role), as template
    * variables; filled by `load`. */
   const artifacts::Json& special_tokens() const {
     return special_tokens_;
@@ -67,6 +70,9 @@ class ChatTemplate {
   struct Program;
   std::shared_ptr<const Program> program_;
   artifacts::Json special_tokens_ = artifacts::Json::object();
+  /** Text and place of the template for conversations with tools; parsed when
+   * there are some, so that it cannot stop those without. */
+  std::optional<std::pair<std::string, std::string>> tool_use_;
 };
 
 } // namespace optiq::text

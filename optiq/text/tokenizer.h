@@ -10,6 +10,8 @@
 
 namespace optiq::text {
 
+class SpecialTokens;
+
 /**
  * A Hugging Face `tokenizer.json` (format: huggingface/tokenizers). Unknown
  * components are refused when loading (Unsupported, naming the component).
@@ -17,11 +19,13 @@ namespace optiq::text {
  */
 class Tokenizer {
  public:
-  /** From the text of a tokenizer.json. `where` names it in errors. */
+  /** From the text of a tokenizer.json. `where` names it in errors;
+   * `special_tokens` is what the files beside it say. */
   static std::shared_ptr<const Tokenizer> parse(
       std::string_view tokenizer_json,
-      const std::string& where);
-  /** From <directory>/tokenizer.json. */
+      const std::string& where,
+      const SpecialTokens* special_tokens = nullptr);
+  /** From <directory>/tokenizer.json and the files beside it. */
   static std::shared_ptr<const Tokenizer> load(
       const std::filesystem::path& directory);
   ~Tokenizer();

@@ -1,5 +1,6 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/text/special_tokens.h"
 #include "optiq/text/tokenizer_impl.h"
 #include "optiq/text/tokenizer_json_impl.h"
 
@@ -144,7 +145,8 @@ void Tokenizer::Impl::add_tokens(const JsonField& list) {
 
 std::shared_ptr<const Tokenizer> Tokenizer::parse(
     std::string_view tokenizer_json,
-    const std::string& where) {
+    const std::string& where,
+    const SpecialTokens* special_tokens) {
   if (tokenizer_json.size() > kMaxFileBytes) {
     fail(
         ErrorKind::InvalidInput,
@@ -155,6 +157,12 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
         kMaxFileBytes);
   }
   TokenizerJson json = read_tokenizer_json(tokenizer_json, where);
+  if (special_tokens != nullptr && json.document.is_object()) {
+    special_tokens->add_to(
+        json.document["added_tokens"],
+        json.vocabulary.count(),
+        [&](std::string_view token) { return json.vocabulary.find(token); });
+  }
   const JsonField root(json.document, where);
   auto impl = std::make_unique<Impl>();
   impl->normalizer = Normalizer::parse(root["normalizer"]);
@@ -175,7 +183,10 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
 std::shared_ptr<const Tokenizer> Tokenizer::load(
     const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "tokenizer.json";
-  return parse(read_text_file(path, kMaxFileBytes), path.string());
+  const std::string json = read_text_file(path, kMaxFileBytes);
+  const auto special_tokens =
+      SpecialTokens::read(side_files_of(directory), directory);
+  return parse(json, path.string(), &special_tokens);
 }
 
 } // namespace optiq::text

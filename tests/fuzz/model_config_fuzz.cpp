@@ -8,6 +8,7 @@
 #include "text/tokenizer_json_for_tests.h"
 
 #include "optiq/generate/defaults.h"
+#include "optiq/generate/generation_config.h"
 #include "optiq/generate/generator.h"
 
 namespace optiq::fuzz {
@@ -100,8 +101,11 @@ extern "C" int LLVMFuzzerTestOneInput(
       options.stop_ids =
           generate::stop_ids(directory, *generate::load_tokenizer(directory));
     });
-    fuzz::accepts(
-        [&] { options.sampler = generate::default_sampler(directory); });
+    fuzz::accepts([&] {
+      const auto wanted = generate::read_generation_config(directory);
+      options.sampler = wanted.sampler;
+      options.logits = wanted.logits;
+    });
     fuzz::run(directory, options);
   });
   return 0;

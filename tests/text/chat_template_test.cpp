@@ -248,7 +248,7 @@ TEST_F(LoadTest, PrefersTheTemplateFile) {
   EXPECT_EQ(loaded.render(loaded.special_tokens()), "file </s>");
   EXPECT_EQ(
       loaded.special_tokens(),
-      Json({{"eos_token", "</s>"}, {"bos_token", "<s>"}}));
+      Json({{"bos_token", "<s>"}, {"eos_token", "</s>"}}));
 }
 
 TEST_F(LoadTest, FindsTheTemplateInTheConfig) {
@@ -259,6 +259,50 @@ TEST_F(LoadTest, FindsTheTemplateInTheConfig) {
       R"({"chat_template": [{"name": "tool_use", "template": "a"},
                             {"name": "default", "template": "b"}]})");
   EXPECT_EQ(ChatTemplate::load(directory_).render(Json::object()), "b");
+}
+
+TEST_F(LoadTest, TakesPlacesInOrder) {
+  const auto rendered = [this] {
+    return ChatTemplate::load(directory_).render(Json::object());
+  };
+  write("chat_template.json", R"({"chat_template": "processor"})");
+  EXPECT_EQ(rendered(), "processor");
+  write("tokenizer_config.json", R"({"chat_template": {"default": "config"}})");
+  EXPECT_EQ(rendered(), "config");
+  write("chat_template.jinja", "file");
+  EXPECT_EQ(rendered(), "file");
+  std::filesystem::create_directory(directory_ / "additional_chat_templates");
+  write("additional_chat_templates/default.jinja", "folder");
+  EXPECT_EQ(rendered(), "folder");
+}
+
+TEST_F(LoadTest, TakesTheTemplateForToolsWhereThereAreSome) {
+  const Json tools = Json::array({{{"type", "function"}}});
+  write(
+      "tokenizer_config.json",
+      R"({"chat_template": [{"name": "tool_use", "template": "{% broken"},
+                            {"name": "default", "template": "plain"}]})");
+  const ChatTemplate broken = ChatTemplate::load(directory_);
+  EXPECT_EQ(broken.render_chat(Json::array(), true), "plain");
+  EXPECT_THROW(broken.render_chat(Json::array(), true, tools), Error);
+  write("chat_template.jinja", "file");
+  std::filesystem::create_directory(directory_ / "additional_chat_templates");
+  write("additional_chat_templates/tool_use.jinja", "{{ tools | length }}");
+  const ChatTemplate loaded = ChatTemplate::load(directory_);
+  EXPECT_EQ(loaded.render_chat(Json::array(), true), "file");
+  EXPECT_EQ(loaded.render_chat(Json::array(), true, tools), "1");
+}
+
+TEST_F(LoadTest, LeavesOutFieldsThatAreNull) {
+  write(
+      "chat_template.jinja",
+      "{% for m in messages %}{{ m.tool_calls is defined }}{% endfor %}"
+      "{{ documents is none }}");
+  EXPECT_EQ(
+      ChatTemplate::load(directory_)
+          .render_chat(
+              Json::array({{{"role", "user"}, {"tool_calls", nullptr}}}), true),
+      "FalseTrue");
 }
 
 TEST_F(LoadTest, SaysWhatIsMissing) {
