@@ -159,6 +159,12 @@ class Gatherer {
     Json tokens = Json::array();
     append(tokens, config_, kExtra);
     append(tokens, map_, kExtra);
+    return tokens;
+  }
+
+  /** The same, under their older name in special_tokens_map.json. */
+  Json formerly_extra() const {
+    Json tokens = Json::array();
     if (!config_.contains(kExtra) && !map_.contains(kExtra)) {
       append(tokens, map_, kExtraFormerly);
     }
@@ -353,6 +359,10 @@ SpecialTokens SpecialTokens::read(
   for (const Json& token : gatherer.extra()) {
     made.named_.push_back(token);
     special.insert(token["content"].get<std::string>());
+  }
+  // transformers asks the lists above for what is special in added_tokens.json.
+  for (const Json& token : gatherer.formerly_extra()) {
+    made.named_.push_back(token);
   }
   made.listed_ = gatherer.listed(special);
   made.listed_yield_ = !gatherer.lists_tokens();
