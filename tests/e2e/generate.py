@@ -112,11 +112,11 @@ def honours_the_generation_config():
     with scratch() as folder:
         folder = Path(folder)
         # Greedy, as do_sample is absent; the penalties are the file's.
-        asks = {**ends, "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "temperature": 2}
+        asks = {**ends, "repetition_penalty": 9, "presence_penalty": 1.5, "frequency_penalty": 2, "temperature": 2}
         penalized, _ = answer(altered(folder / "penalties", asks))
         by_flags, _ = answer(
-            MODEL, "--temp", "0", "--repetition-penalty", "1.5", "--presence-penalty", "0.5", "--frequency-penalty",
-            "0.25")
+            MODEL, "--temp", "0", "--repetition-penalty", "9", "--presence-penalty", "1.5", "--frequency-penalty",
+            "2")
         assert penalized["tokens"] == by_flags["tokens"] != plain["tokens"], (penalized, by_flags)
         off, _ = answer(
             folder / "penalties", "--repetition-penalty", "1", "--presence-penalty", "0", "--frequency-penalty", "0")
