@@ -65,6 +65,7 @@ struct GgufTensor {
  * A mapped GGUF file, version 2 or 3, little-endian. Opening checks every
  * count, length, product and offset before it is used: unique names, known
  * types, whole blocks per row, tensors that follow each other inside the file.
+ * The header is copied, in at most twice the file's size and 64 MiB of memory.
  */
 class GgufFile {
  public:
@@ -111,12 +112,12 @@ class GgufFile {
   std::vector<std::string> keys(const std::string& prefix) const;
 
  private:
-  /** Where a value lies, checked. */
+  /** A value, checked, and copied: the file may change under its mapping. */
   struct Value {
     GgufValueType type = GgufValueType::UInt8; // of the items of an array
     bool is_array = false;
     std::uint64_t count = 1;
-    std::span<const std::byte> bytes; // of all items
+    std::vector<std::byte> bytes; // of all items
   };
   class Parser;
 

@@ -274,7 +274,7 @@ void ModelDirectory::copy_side_files(const fs::path& to) const {
 
 std::vector<std::string> shard_names(const fs::path& index) {
   const std::string where = index.string();
-  const Json json = artifacts::read_json_file(index);
+  const Json json = artifacts::read_json_file(index, artifacts::kListJson);
   const Json& weight_map =
       artifacts::required_object(json, "weight_map", where);
   std::set<std::string> names;

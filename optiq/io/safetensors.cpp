@@ -38,6 +38,7 @@ constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr std::size_t kMaxTensors = 1 << 17;
 constexpr std::size_t kMaxTokenBytes = 4 << 20;
+constexpr std::size_t kMaxAxes = 64;
 // Smaller tensors are read: a mapping costs at least a page, and a process has
 // 65,530 of them.
 constexpr std::uint64_t kMinMappedBytes = 16u << 10;
@@ -145,6 +146,12 @@ parse_numbers(const Json& entry, const char* key, const Culprit& at) {
 mx::Shape to_mlx_shape(
     const std::vector<std::uint64_t>& dims,
     const Culprit& at) {
+  if (dims.size() > kMaxAxes) {
+    fail_tensor(
+        ErrorKind::Unsupported,
+        at,
+        fmt::format("has {} axes, expected at most {}", dims.size(), kMaxAxes));
+  }
   mx::Shape shape;
   for (const std::uint64_t dim : dims) {
     if (dim > std::numeric_limits<mx::ShapeElem>::max()) {
@@ -221,7 +228,7 @@ TensorInfo parse_tensor(const Json& entry, const Culprit& at) {
 }
 
 std::map<std::string, std::string> parse_metadata(
-    const Json& value,
+    Json&& value,
     const std::string& file) {
   std::map<std::string, std::string> metadata;
   if (value.is_null()) {
@@ -238,9 +245,9 @@ std::map<std::string, std::string> parse_metadata(
     }
   };
   require(value.is_object(), value);
-  for (const auto& [key, item] : value.items()) {
+  for (auto& [key, item] : value.get_ref<Json::object_t&>()) {
     require(item.is_string(), item);
-    metadata.emplace(key, item.get<std::string>());
+    metadata.emplace(key, std::move(item.get_ref<std::string&>()));
   }
   return metadata;
 }
@@ -329,6 +336,33 @@ void refuse_too_many(std::size_t n_tensors, const std::string& file) {
   }
 }
 
+void refuse_second_metadata(bool is_second, const std::string& file) {
+  if (is_second) {
+    fail(
+        ErrorKind::Corrupt,
+        "[SafetensorsFile] {}: '__metadata__' is there twice, expected it once",
+        file);
+  }
+}
+
+void refuse_duplicates(
+    const std::vector<TensorInfo>& tensors,
+    const std::string& file) {
+  std::vector<std::string_view> names(tensors.size());
+  std::transform(
+      tensors.begin(), tensors.end(), names.begin(), [](const TensorInfo& t) {
+        return std::string_view(t.name);
+      });
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end()) {
+    fail_tensor(
+        ErrorKind::Corrupt,
+        {file, std::string(*twice)},
+        "is there twice, expected it once");
+  }
+}
+
 /** Sorts by place and checks that the tensors tile [0, data_bytes). */
 void check_tiling(
     std::vector<TensorInfo>& tensors,
@@ -405,17 +439,21 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   result.mappings_ = std::make_shared<Mappings>();
   const std::string name = path.string();
   const std::string text = header_text(*result.file_);
+  bool has_metadata = false;
   artifacts::parse_json_members(
       std::string_view(text).substr(0, text.find_last_not_of(' ') + 1),
       name,
+      artifacts::kMemberJson,
       [&](const std::string& key, Json&& entry) {
         if (key == kMetadataKey) {
-          result.metadata_ = parse_metadata(entry, name);
+          refuse_second_metadata(std::exchange(has_metadata, true), name);
+          result.metadata_ = parse_metadata(std::move(entry), name);
         } else {
           result.tensors_.push_back(parse_tensor(entry, {name, key}));
           refuse_too_many(result.tensors_.size(), name);
         }
       });
+  refuse_duplicates(result.tensors_, name);
   const std::uint64_t data_begin = kLengthBytes + text.size();
   check_tiling(result.tensors_, result.file_->size() - data_begin, name);
   for (TensorInfo& tensor : result.tensors_) {

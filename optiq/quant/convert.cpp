@@ -9,6 +9,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/base/output_file.h"
+#include "optiq/base/printable.h"
 #include "optiq/base/staged_directory.h"
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
@@ -74,8 +75,9 @@ std::string base_name(const fs::path& source) {
   }
   // "dir/" and "." have no file name of their own.
   const fs::path path = fs::weakly_canonical(source);
-  return path.has_filename() ? path.filename().string()
-                             : path.parent_path().filename().string();
+  const fs::path name =
+      path.has_filename() ? path.filename() : path.parent_path().filename();
+  return escape_invalid_utf8(name.string()); // as it will be read back
 }
 
 std::string dtype_label(
@@ -212,7 +214,8 @@ class Conversion {
           checkpoint_,
           inventory_,
           artifacts::plan_from_json(
-              artifacts::read_json_file(*options_.load_plan),
+              artifacts::read_json_file(
+                  *options_.load_plan, artifacts::kListJson),
               options_.load_plan->string()));
       return;
     }
@@ -469,10 +472,11 @@ ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   }
   if (options.load_plan) {
     // Its group size decides which matrices can be quantized.
-    options.plan.group_size = artifacts::plan_from_json(
-                                  artifacts::read_json_file(*options.load_plan),
-                                  options.load_plan->string())
-                                  .group_size;
+    options.plan.group_size =
+        artifacts::plan_from_json(
+            artifacts::read_json_file(*options.load_plan, artifacts::kListJson),
+            options.load_plan->string())
+            .group_size;
   }
   return Conversion(options, progress).run();
 }

@@ -9,7 +9,6 @@ namespace {
 
 // Ten times the largest template that is known to be published.
 constexpr std::size_t kMaxTemplateBytes = 256u << 10;
-constexpr std::size_t kMaxConfigBytes = 64u << 20;
 
 constexpr const char* kTemplateName = "chat_template.jinja";
 constexpr const char* kConfigName = "tokenizer_config.json";
@@ -110,7 +109,7 @@ ChatTemplate ChatTemplate::load(const std::filesystem::path& directory) {
   };
   return from_files(
       read(kTemplateName, kMaxTemplateBytes),
-      read(kConfigName, kMaxConfigBytes),
+      read(kConfigName, artifacts::kConfigJson.max_bytes),
       directory);
 }
 

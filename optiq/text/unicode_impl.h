@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "optiq/base/utf8.h"
+
 namespace optiq::text {
 
 /** Bits of CharacterClasses::of. */
@@ -69,14 +71,6 @@ inline std::size_t previous_character(std::string_view text, std::size_t end) {
 }
 
 void append_utf8(std::string& out, std::uint32_t code_point);
-
-/** What untrusted, non-empty bytes begin with. */
-struct Utf8Step {
-  enum class Kind { Character, Invalid, Incomplete } kind;
-  std::size_t length; // of the character, or of what one U+FFFD replaces
-};
-
-Utf8Step step_utf8(std::string_view bytes);
 
 /** Appends bytes as text, U+FFFD for each maximal invalid part (Python's
  * errors='replace'). With `more_to_come`, an incomplete character at the end
