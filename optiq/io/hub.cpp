@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <numeric>
+#include <initializer_list>
 #include <string_view>
 #include <system_error>
 
@@ -145,14 +145,6 @@ std::optional<fs::path> model_in(const fs::path& snapshot, const HubId& id) {
   return files.size() == 1 ? std::optional(files.front()) : std::nullopt;
 }
 
-std::uint64_t bytes_of(const std::vector<HubFile>& files) {
-  return std::accumulate(
-      files.begin(),
-      files.end(),
-      std::uint64_t{0},
-      [](auto sum, const auto& f) { return sum + f.bytes; });
-}
-
 /** One model being fetched. */
 class Fetch {
  public:
@@ -223,7 +215,8 @@ class Fetch {
         settings_.endpoint,
         id_.repo,
         url_encoded(id_.revision, ""));
-    HubListing listing = parse_listing(get_text(client, url, n_attempts), url);
+    HubListing listing = parse_listing(
+        get_text(client, url, n_attempts, settings_.on_wait), url);
     if (is_commit(id_.revision) && listing.commit != id_.revision) {
       fail(
           ErrorKind::Corrupt,
@@ -238,13 +231,13 @@ class Fetch {
     const HubSelection selection = select_files(listing, id_);
     const fs::path snapshot = cache_.snapshot(id_.repo, listing.commit);
     std::vector<HubFile> weights = selection.weights;
-    total_ = bytes_of(selection.side_files) + bytes_of(weights);
+    require_disk({&selection.side_files, &weights});
     // Small files first: whoever sees all weights also sees the rest.
     fetch_all(client, listing.commit, selection.side_files);
     if (selection.has_index) {
       weights = shards_of_index(
           listing, id_, shard_names(snapshot / kWeightIndexName));
-      total_ += bytes_of(weights);
+      require_disk({&weights});
     }
     fetch_all(client, listing.commit, weights);
     cache_.write_ref(id_, listing.commit);
@@ -268,10 +261,10 @@ class Fetch {
       HttpClient& client,
       const std::string& commit,
       const std::vector<HubFile>& files) {
-    require_disk(files);
     for (const HubFile& file : files) {
       const std::uint64_t before = done_;
       const auto report = [&](std::uint64_t bytes, const std::string& detail) {
+        settings_.on_wait();
         if (progress_) {
           progress_({"download", before + bytes, total_, detail});
         }
@@ -294,13 +287,18 @@ class Fetch {
     }
   }
 
-  /** Refuses, with numbers, what the disk cannot hold. */
-  void require_disk(const std::vector<HubFile>& files) const {
+  /** Counts files that are to come; refuses, with numbers, what the disk cannot
+   * hold. */
+  void require_disk(std::initializer_list<const std::vector<HubFile>*> lists) {
+    // No wrap: parse_listing bounds the sum over the repository.
     std::uint64_t needed = 0;
-    for (const HubFile& file : files) {
-      const fs::path blob = cache_.blob(id_.repo, file.hash);
-      if (!is_file(blob)) {
-        needed += file.bytes - std::min(file.bytes, unfinished_bytes(blob));
+    for (const std::vector<HubFile>* files : lists) {
+      for (const HubFile& file : *files) {
+        total_ += file.bytes;
+        const fs::path blob = cache_.blob(id_.repo, file.hash);
+        if (!is_file(blob)) {
+          needed += file.bytes - std::min(file.bytes, unfinished_bytes(blob));
+        }
       }
     }
     const std::uint64_t available = free_disk_bytes(settings_.cache);

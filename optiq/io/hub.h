@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +18,9 @@ struct HubSettings {
   std::string ca_file; // certificate authorities; "" = the system's
   std::filesystem::path cache; // see HubCache
   bool offline = false; // never use the network
+  /** Called several times a second while the hub is waited for; may throw, as
+   * Error{Cancelled}, to stop. What came of a file is kept. */
+  std::function<void()> on_wait = [] {};
 };
 
 /**

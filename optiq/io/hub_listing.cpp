@@ -159,7 +159,7 @@ const HubFile* HubListing::find(const std::string& path) const {
 }
 
 HubListing parse_listing(std::string_view json, const std::string& where) {
-  const Json answer = artifacts::parse_json(json, where);
+  const Json answer = artifacts::parse_json(json, where, artifacts::kListJson);
   HubListing listing;
   if (!answer.is_object()) {
     fail_field(where, "the answer", "an object");
@@ -173,8 +173,16 @@ HubListing parse_listing(std::string_view json, const std::string& where) {
     fail_field(where, "siblings", "a list of files");
   }
   std::set<std::string> names;
+  std::uint64_t total = 0; // no wrap: two numbers of at most 2^50
   for (const Json& sibling : *siblings) {
     listing.files.push_back(parse_file(sibling, where));
+    total += listing.files.back().bytes;
+    if (total > kMaxFileBytes) {
+      fail_field(
+          where,
+          "siblings",
+          fmt::format("files of at most {} bytes together", kMaxFileBytes));
+    }
     if (!names.insert(listing.files.back().path).second) {
       fail_field(where, listing.files.back().path, "each file once");
     }

@@ -31,7 +31,8 @@ struct HubListing {
  *   {"sha": commit, "siblings": [{"rfilename": path, "size": n, "blobId": sha1,
  *    "lfs": {"sha256": hash, "size": n}}, ...]}
  *
- * Throws Corrupt, also for paths that leave the folder they are put in.
+ * Throws Corrupt, also for paths that leave the folder they are put in, and for
+ * sizes whose sum is no size.
  */
 HubListing parse_listing(std::string_view json, const std::string& where);
 

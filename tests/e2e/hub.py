@@ -283,6 +283,10 @@ def believes_no_lies(tmp):
             {**good, "blobId": "../../evil"}, {**good, "blobId": "A" * 40},
             {**good, "lfs": {"sha256": "0" * 63, "size": 1}}, {"rfilename": "config.json"}, "text")):
         lie(f"sibling{number}", lambda files: None, 5, ["api/models"], listed([sibling]))
+    large = {**HubFile(b"x" * (1 << 20)).sibling("a.safetensors")}
+    large["lfs"]["size"] = 1 << 49
+    sums = [good, *({**large, "rfilename": f"model-{i}.safetensors"} for i in range(1 << 15))]
+    lie("sum_of_sizes", lambda files: None, 5, ["together", "1125899906842624"], listed(sums))
     lie("twice", lambda files: None, 5, ["once"], listed([good, good]))
     lie("no_weights", lambda files: None, 3, ["neither"], listed([good]))
     lie("pickles", lambda files: None, 4, ["pytorch_model.bin"],
@@ -331,6 +335,27 @@ def insists_on_tls(tmp):
         for file in hub.repos[REPO].files.values():
             file.is_lfs, file.hash = False, file.sha1
         optiq("pull", REPO, env=env)
+
+
+def stops_at_once(tmp):
+    """Ctrl-C while the hub keeps silent, in a listing and in a file."""
+    files = model_files(MODEL)
+    for name, delays in (("listing", "/api/"), ("file", BIG)):
+        with MockHub({REPO: files}) as hub:
+            hub.silent = delays
+            home = tmp / "stops" / name
+            child = subprocess.Popen([BIN, "pull", REPO], env={**os.environ, **environment(home, hub)},
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            end = time.monotonic() + 60
+            while not any(delays in p for p in hub.paths("hub") + hub.paths("cdn")) and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            start = time.monotonic()
+            child.send_signal(signal.SIGINT)
+            _, error = child.communicate(timeout=60)
+            seconds = time.monotonic() - start
+            assert child.returncode == 130 and "interrupted" in error, (child.returncode, error)
+            assert seconds < 1, seconds
 
 
 def shares_one_download(tmp):
@@ -463,7 +488,7 @@ def main():
         home = takes_what_a_model_needs(tmp)
         runs_by_name(home)
         for check in (local_paths_win, goes_on_after_drops, survives_kill, believes_no_lies,
-                      guards_redirects, insists_on_tls, shares_one_download, chooses_gguf,
+                      guards_redirects, insists_on_tls, stops_at_once, shares_one_download, chooses_gguf,
                       lists_and_removes, shows_progress):
             start = time.monotonic()
             check(tmp)
