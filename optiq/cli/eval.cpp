@@ -11,6 +11,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
 #include "optiq/eval/dataset.h"
 #include "optiq/eval/exact_match.h"
@@ -160,9 +161,9 @@ artifacts::NeedleScores run_needle(
 
 void print_row(const char* name, double value, std::optional<double> error) {
   if (error) {
-    fmt::print("{:<16} {:<11.5g} ± {:.2g}\n", name, value, *error);
+    print("{:<16} {:<11.5g} ± {:.2g}\n", name, value, *error);
   } else {
-    fmt::print("{:<16} {:.5g}\n", name, value);
+    print("{:<16} {:.5g}\n", name, value);
   }
 }
 
@@ -172,38 +173,38 @@ void print_scores(const artifacts::KlScores& s) {
   print_row("median_kl", s.median_kl, {});
   print_row("p99_kl", s.p99_kl, {});
   print_row("top1_agreement", s.top1_agreement, s.top1_agreement_stderr);
-  fmt::print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
+  print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
 }
 
 void print_scores(const artifacts::PerplexityScores& s) {
   print_row("ppl", s.ppl, s.ppl_stderr);
   print_row("mean_nll", s.mean_nll, {});
-  fmt::print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
+  print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
 }
 
 void print_scores(const artifacts::ExactMatchScores& s) {
   print_row("accuracy", s.accuracy, s.accuracy_stderr);
-  fmt::print("{:<16} {}\n", "count", s.count);
-  fmt::print("{:<16} {}\n", "truncated", s.truncated);
+  print("{:<16} {}\n", "count", s.count);
+  print("{:<16} {}\n", "truncated", s.truncated);
 }
 
 void print_scores(const artifacts::NeedleScores& s) {
   print_row("accuracy", s.accuracy, s.accuracy_stderr);
-  fmt::print("{:<16}", "tokens \\ depth");
+  print("{:<16}", "tokens \\ depth");
   for (const double depth : s.depths) {
-    fmt::print(" {:>6.2f}", depth);
+    print(" {:>6.2f}", depth);
   }
   for (std::size_t i = 0; i < s.lengths.size(); ++i) {
-    fmt::print("\n{:<16}", s.lengths[i]);
+    print("\n{:<16}", s.lengths[i]);
     for (const int right : s.right[i]) {
-      fmt::print(" {:>6.2f}", static_cast<double>(right) / s.trials);
+      print(" {:>6.2f}", static_cast<double>(right) / s.trials);
     }
   }
-  fmt::print("\n");
+  print("\n");
 }
 
 void print_result(const artifacts::EvalResult& result) {
-  fmt::print(
+  print(
       "{} of {}{}, {} arithmetic, {} K/V cache, {}\n",
       artifacts::task_of(result),
       result.model,
@@ -212,7 +213,7 @@ void print_result(const artifacts::EvalResult& result) {
       result.kv,
       result.simd);
   if (!result.reference.empty()) {
-    fmt::print("reference {}, exact arithmetic\n", result.reference);
+    print("reference {}, exact arithmetic\n", result.reference);
   }
   std::visit([](const auto& scores) { print_scores(scores); }, result.scores);
 }
@@ -275,7 +276,7 @@ void run_eval(const EvalFlags& flags) {
   print_result(result);
   if (!flags.json.empty()) {
     write_file_atomically(
-        flags.json, artifacts::to_json(result).dump(2) + "\n");
+        flags.json, artifacts::dump_json(artifacts::to_json(result), 2));
   }
 }
 

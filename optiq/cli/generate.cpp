@@ -1,7 +1,5 @@
 #include <chrono>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +14,7 @@
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/generate/defaults.h"
 #include "optiq/generate/generator.h"
 #include "optiq/text/chat_template.h"
@@ -25,6 +24,8 @@ namespace optiq::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kMaxPromptBytes = 16u << 20;
 
 struct GenerateFlags {
   std::string model;
@@ -51,9 +52,7 @@ std::string read_prompt(const GenerateFlags& flags) {
         ErrorKind::InvalidInput,
         "[generate] no prompt. Give one with -p TEXT, or pipe it in");
   }
-  return {
-      std::istreambuf_iterator<char>(std::cin),
-      std::istreambuf_iterator<char>()};
+  return read_standard_input(kMaxPromptBytes);
 }
 
 std::vector<std::int32_t> encode_prompt(
@@ -119,8 +118,7 @@ struct Stream {
   void emit(const std::string& piece) {
     text += piece;
     if (print) {
-      std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
+      print_output(piece);
     }
   }
 };
@@ -155,7 +153,7 @@ void print_json(
       {"top_k", sampler.top_k},
       {"seed", sampler.seed},
       {"peak_rss_bytes", peak_rss_bytes()}};
-  std::printf("%s\n", result.dump(2).c_str());
+  print_json_document(result);
 }
 
 /** What K/V and state of prompt and answer may take. */
@@ -216,7 +214,7 @@ void run_generate(const GenerateFlags& flags) {
         seconds_between(start, stream.first_token),
         seconds_between(stream.first_token, end));
   } else {
-    std::printf("\n");
+    print_output("\n");
   }
   if (completion.reason == generate::FinishReason::Cancelled) {
     fail(

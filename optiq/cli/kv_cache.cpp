@@ -15,6 +15,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
 
 namespace optiq::cli {
@@ -97,7 +98,7 @@ double bits_per_value(const quant::KvCacheResult& result) {
 void print_result(
     const quant::KvCacheOptions& options,
     const quant::KvCacheResult& result) {
-  fmt::print(
+  print(
       "{:>5} {:>8} {:>7} {:>7} {:>12} {:>12}\n",
       "layer",
       "method",
@@ -106,7 +107,7 @@ void print_result(
       "bytes/token",
       "KL");
   for (const auto& [layer, cost] : rows_of(result)) {
-    fmt::print(
+    print(
         "{:>5} {:>8} {:>7} {:>7} {:>12} {:>12.3e}\n",
         layer.layer_idx,
         artifacts::name_of(layer.method),
@@ -118,24 +119,24 @@ void print_result(
   const double kept = result.kept_bytes_per_token;
   const double bytes = result.plan_bytes_per_token + kept;
   const double dense = result.dense_bytes_per_token + kept;
-  fmt::print(
+  print(
       "\ntrue width    {:.4f} bits per value, scales and norms included\n",
       bits_per_value(result));
-  fmt::print(
+  print(
       "cache         {} bytes per token, {:.2f} x less than bf16's {}{}\n",
       bytes,
       dense / bytes,
       dense,
       kept > 0 ? fmt::format(" ({} of them stay bf16)", kept) : "");
-  fmt::print(
+  print(
       "KL            {:.3e} nats per token, summed over {}\n",
       result.plan.predicted_kl,
       options.search.split ? "layers and sides" : "layers");
-  fmt::print(
+  print(
       "whole model   {:.3e} nats per token on the calibration text (by {})\n",
       result.plan.measured_kl.value(),
       result.plan.origin);
-  fmt::print("written to    {}\n", options.output.string());
+  print("written to    {}\n", options.output.string());
 }
 
 void write_result_json(
@@ -200,7 +201,7 @@ void run_kv_cache(const KvCacheFlags& flags) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   for (const std::string& notice : result.notices) {
-    fmt::print(stderr, "note: {}\n", notice);
+    print_error("note: {}\n", notice);
   }
   print_result(options, result);
   if (!flags.json.empty()) {

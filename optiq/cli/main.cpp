@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <sstream>
 #include <string>
 
 #include <CLI/CLI.hpp>
@@ -13,6 +14,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/version.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/output.h"
 #include "optiq/kernels/kernels.h"
 
 namespace {
@@ -30,7 +32,7 @@ Each command explains itself: optiq COMMAND --help)";
 /** A sentence on stderr, and the exit code of the error's kind. */
 int report(optiq::ErrorKind kind, const char* message) {
   std::fflush(stdout);
-  std::fprintf(stderr, "optiq: %s\n", message);
+  optiq::cli::print_error("optiq: {}\n", message);
   return optiq::exit_code(kind);
 }
 
@@ -65,7 +67,11 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
+    std::ostringstream out;
+    std::ostringstream err;
+    const int code = app.exit(e, out, err);
+    optiq::cli::print_lines(stdout, out.str());
+    optiq::cli::print_lines(stderr, err.str());
     return code == 0 ? 0 : optiq::exit_code(optiq::ErrorKind::InvalidInput);
   }
   return 0;

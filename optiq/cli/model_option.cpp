@@ -6,6 +6,7 @@
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/cli/interrupt.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/hub_cache.h"
 
 namespace optiq::cli {
@@ -32,7 +33,7 @@ io::ResolvedModel with_progress(ProgressMode mode, const Run& run) {
   settings.on_wait(); // an interrupt after the last byte counts too
   printer.finish();
   for (const std::string& notice : found.notices) {
-    fmt::print(stderr, "note: {}\n", notice);
+    print_error("note: {}\n", notice);
   }
   return found;
 }

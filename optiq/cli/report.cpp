@@ -11,6 +11,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_map.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 
 namespace optiq::cli {
 namespace {
@@ -51,7 +52,7 @@ void run_report(const ReportFlags& flags) {
       .evals = artifacts::read_eval_results(directory.path()),
       .kv = find_kv_choice(flags.kv, directory.path())};
   write_file_atomically(flags.output, report::render_report(input));
-  fmt::print("wrote {}\n", flags.output);
+  print("wrote {}\n", flags.output);
 }
 
 } // namespace

@@ -24,6 +24,8 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 COMMENTED_CODE = re.compile(r"^\s*//.*([(=].*;|\)\s*\{)\s*$")
 PRINTS = re.compile(
     r"\bstd::(cout|cerr|exit|abort)\b|\b(fmt::print|printf|fprintf|puts|exit|abort)\s*\(")
+PRINTS_RAW = re.compile(
+    r"\bstd::(cout|cerr)\b|\bfmt::print\s*\(|\b(printf|fprintf|puts|fputs|fputc|fwrite)\s*\(")
 OUTSIDE = re.compile(
     r"(/root/|/work/|/home/\w|\bpypi\.org|pythonhosted|deb\.debian\.org|\bworktree|\bsub-?agents?\b)")
 
@@ -55,6 +57,8 @@ def check_line(line, parts):
         yield "device condition outside kernels/"
     if parts[1] != "cli" and PRINTS.search(line.partition("//")[0]):
         yield "the library prints or exits"
+    if parts[1] == "cli" and not parts[-1].startswith("output.") and PRINTS_RAW.search(line.partition("//")[0]):
+        yield "prints past cli/output.h"
 
 
 def check(path, root):
@@ -72,12 +76,14 @@ def check(path, root):
 
 
 RULES = ("too long", "no include guard", "unfinished", "names a machine", "commented-out code",
-         "device condition outside kernels/", "the library prints or exits")
+         "device condition outside kernels/", "the library prints or exits", "prints past cli/output.h")
 
 
 def plant_breaches(root):
     """A tree that breaks every rule once."""
     (root / "optiq" / "io").mkdir(parents=True)
+    (root / "optiq" / "cli").mkdir()
+    (root / "optiq" / "cli" / "raw.cpp").write_text('void f() { fmt::print("{}", name); }')
     (root / "CMakeLists.txt").write_text("")
     (root / "optiq" / "io" / "long.cpp").write_text("\n" * (MAX_LINES + 1))
     (root / "optiq" / "io" / "bad.h").write_text("\n".join([
