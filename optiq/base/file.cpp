@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/base/mapping_guard_impl.h"
 #include "optiq/base/posix_impl.h"
 
 namespace optiq {
@@ -45,6 +46,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) {
+    unregister_mapping(slot_);
     ::munmap(const_cast<std::byte*>(data_) - before_, before_ + size_);
   }
 }
@@ -137,6 +139,7 @@ std::shared_ptr<const MappedFile> InputFile::map(
   piece->data_ = static_cast<const std::byte*>(data) + before;
   piece->size_ = n;
   piece->before_ = before;
+  piece->slot_ = register_mapping({piece->data_ - before, before + n}, path_);
   return piece;
 }
 

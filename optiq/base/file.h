@@ -9,7 +9,10 @@
 
 namespace optiq {
 
-/** A read-only mapping of a regular file, or of a piece of one. */
+struct MappingSlot;
+
+/** A read-only mapping of a regular file, or of a piece of one. See
+ * base/mapping_guard.h for files that become shorter meanwhile. */
 class MappedFile {
  public:
   /** The whole file; an empty one maps to size 0. Throws NotFound, Denied, Io,
@@ -36,6 +39,7 @@ class MappedFile {
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   std::size_t before_ = 0; // mapped bytes in front of data_: pages are whole
+  MappingSlot* slot_ = nullptr;
   std::filesystem::path path_;
 };
 

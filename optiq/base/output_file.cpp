@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/base/mapping_guard.h"
+#include "optiq/base/mapping_guard_impl.h"
 #include "optiq/base/posix_impl.h"
 #include "optiq/base/temporary_name_impl.h"
 
@@ -56,6 +58,9 @@ void OutputFile::write(std::span<const std::byte> bytes) {
           std::generic_category().message(code),
           expected_bytes_);
     }
+    if (written < 0 && errno == EFAULT) {
+      fail_if_mapped(bytes);
+    }
     if (written < 0) {
       fail_errno("OutputFile::write", path_, "write", errno);
     }
@@ -68,6 +73,7 @@ void OutputFile::write(std::string_view text) {
 }
 
 void OutputFile::finish() {
+  check_mappings();
   if (::fsync(fd_) != 0) {
     fail_errno("OutputFile::finish", path_, "flush to disk", errno);
   }

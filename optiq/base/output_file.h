@@ -9,9 +9,11 @@
 namespace optiq {
 
 /**
- * A new file written front to back. `finish` fsyncs and closes it; a file that
- * was not finished is removed by the destructor. Every failure names the path;
- * a full disk is Exhausted and says how many bytes the whole file needs.
+ * A new file written front to back. `finish` fsyncs and closes it, after
+ * check_mappings: nothing is finished of what was read from a file that changed
+ * under us. A file that was not finished is removed by the destructor. Every
+ * failure names the path; a full disk is Exhausted and says how many bytes the
+ * whole file needs.
  */
 class OutputFile {
  public:

@@ -1,10 +1,10 @@
-#include "optiq/base/posix_impl.h"
-
 #include <cerrno>
 #include <system_error>
 
 #include <fcntl.h>
 #include <unistd.h>
+
+#include "optiq/base/posix_impl.h"
 
 namespace optiq {
 

@@ -1,5 +1,3 @@
-#include "optiq/base/temporary_name_impl.h"
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -8,6 +6,8 @@
 #include <optional>
 
 #include <unistd.h>
+
+#include "optiq/base/temporary_name_impl.h"
 
 namespace optiq {
 namespace {

@@ -12,6 +12,7 @@
 #endif
 
 #include "optiq/base/error.h"
+#include "optiq/base/mapping_guard.h"
 #include "optiq/base/version.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/output.h"
@@ -93,6 +94,7 @@ int run_and_report(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
+  optiq::guard_mappings();
   const int code = run_and_report(argc, argv);
   // Without exit handlers: OpenBLAS's waits for its threads, and those never
   // end where the address space is short (they retry a 128 MB allocation).

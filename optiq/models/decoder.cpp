@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "optiq/base/error.h"
+#include "optiq/base/mapping_guard.h"
 #include "optiq/io/array.h"
 #include "optiq/models/decoder_impl.h"
 
@@ -104,6 +105,7 @@ class Decoder final : public Model {
     const kernels::RowNorm norm{parts_.final_norm, parts_.norm_eps};
     const kernels::Matrix* const weights[] = {&head.weight};
     const mx::array y = kernels::matmul(x, weights, compute, &norm).front();
+    check_mappings(); // every result of a forward comes this way
     return parts_.logit_softcap > 0 ? kernels::softcap(y, parts_.logit_softcap)
                                     : y;
   }
