@@ -103,7 +103,7 @@ void print_json(
          {"unfinished_bytes", repo.unfinished_bytes},
          {"revisions", revisions}});
   }
-  fmt::print("{}\n", json.dump(2));
+  fmt::print("{}", artifacts::dump_json(json, 2));
 }
 
 void print_table(

@@ -31,7 +31,7 @@ bool is_confirmed(const std::string& question) {
 }
 
 void run_rm(const RmFlags& flags) {
-  const auto id = io::parse_hub_id(flags.model);
+  const auto id = io::parse_cached_id(flags.model);
   if (!id || !id->file.empty()) {
     fail(
         ErrorKind::InvalidInput,

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstdlib>
 #include <numeric>
+#include <regex>
 #include <string_view>
 #include <system_error>
 
@@ -12,7 +13,7 @@
 #include "optiq/io/hub_cache.h"
 #include "optiq/io/hub_download.h"
 #include "optiq/io/hub_listing.h"
-#include "optiq/io/model_directory.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::io {
 namespace {
@@ -27,11 +28,29 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/** A path with a leading ~ replaced. */
+/** The text with $NAME and ${NAME} replaced where there is such a variable, as
+ * Python's os.path.expandvars does. */
+std::string with_variables(const std::string& text) {
+  static const std::regex kVariable(R"(\$(\w+)|\$\{([^}]*)\})");
+  std::string result;
+  auto rest = text.begin();
+  for (std::sregex_iterator it(text.begin(), text.end(), kVariable), end;
+       it != end;
+       ++it) {
+    const std::string name = (*it)[1].matched ? it->str(1) : it->str(2);
+    result.append(rest, (*it)[0].first);
+    const char* value = std::getenv(name.c_str());
+    result += value == nullptr ? it->str() : std::string(value);
+    rest = (*it)[0].second;
+  }
+  return result.append(rest, text.end());
+}
+
+/** A path with a leading ~ and variables replaced. */
 fs::path to_path(const std::string& text) {
-  return text == "~" || text.starts_with("~/")
-      ? fs::path(variable("HOME") + text.substr(1))
-      : fs::path(text);
+  return with_variables(
+      text == "~" || text.starts_with("~/") ? variable("HOME") + text.substr(1)
+                                            : text);
 }
 
 fs::path hub_home() {
@@ -95,24 +114,8 @@ bool has_weights(const fs::path& snapshot) {
   if (!is_file(snapshot / "config.json")) {
     return false;
   }
-  const fs::path index = snapshot / kWeightIndexName;
-  if (is_file(index)) {
-    const auto names = shard_names(index);
-    return std::all_of(
-        names.begin(), names.end(), [&](const std::string& name) {
-          return is_file(snapshot / name);
-        });
-  }
-  std::error_code error; // an unreadable folder has no weights
-  for (const fs::directory_entry& entry :
-       fs::directory_iterator(snapshot, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("model") && name.ends_with(".safetensors") &&
-        entry.is_regular_file()) {
-      return true;
-    }
-  }
-  return false;
+  const WeightFiles files = find_weight_files(snapshot);
+  return !files.names.empty() && files.missing.empty();
 }
 
 bool has_tokenizer(const fs::path& snapshot) {
@@ -237,22 +240,19 @@ class Fetch {
   ResolvedModel download(HttpClient& client, const HubListing& listing) {
     const HubSelection selection = select_files(listing, id_);
     const fs::path snapshot = cache_.snapshot(id_.repo, listing.commit);
-    std::vector<HubFile> weights = selection.weights;
-    total_ = bytes_of(selection.side_files) + bytes_of(weights);
+    total_ = bytes_of(selection.side_files);
     // Small files first: whoever sees all weights also sees the rest.
     fetch_all(client, listing.commit, selection.side_files);
-    if (selection.has_index) {
-      weights = shards_of_index(
-          listing, id_, shard_names(snapshot / kWeightIndexName));
-      total_ += bytes_of(weights);
-    }
+    const std::vector<HubFile> weights = selection.gguf
+        ? std::vector{*selection.gguf}
+        : weights_of(listing, id_, snapshot / kWeightIndexName);
+    total_ += bytes_of(weights);
     fetch_all(client, listing.commit, weights);
     cache_.write_ref(id_, listing.commit);
     const auto path = model_in(
         snapshot,
-        selection.side_files.empty()
-            ? HubId{id_.repo, id_.revision, weights.front().path}
-            : id_);
+        selection.gguf ? HubId{id_.repo, id_.revision, selection.gguf->path}
+                       : id_);
     if (!path) {
       fail(
           ErrorKind::Corrupt,
@@ -268,8 +268,12 @@ class Fetch {
       HttpClient& client,
       const std::string& commit,
       const std::vector<HubFile>& files) {
-    require_disk(files);
+    require_disk(commit, files);
     for (const HubFile& file : files) {
+      if (cache_.holds_itself(id_.repo, commit, file.path, file.bytes)) {
+        done_ += file.bytes;
+        continue;
+      }
       const std::uint64_t before = done_;
       const auto report = [&](std::uint64_t bytes, const std::string& detail) {
         if (progress_) {
@@ -295,11 +299,14 @@ class Fetch {
   }
 
   /** Refuses, with numbers, what the disk cannot hold. */
-  void require_disk(const std::vector<HubFile>& files) const {
+  void require_disk(
+      const std::string& commit,
+      const std::vector<HubFile>& files) const {
     std::uint64_t needed = 0;
     for (const HubFile& file : files) {
       const fs::path blob = cache_.blob(id_.repo, file.hash);
-      if (!is_file(blob)) {
+      if (!is_file(blob) &&
+          !cache_.holds_itself(id_.repo, commit, file.path, file.bytes)) {
         needed += file.bytes - std::min(file.bytes, unfinished_bytes(blob));
       }
     }
@@ -344,8 +351,9 @@ HubSettings hub_settings() {
     }
   }
   settings.cache = fs::absolute(settings.cache).lexically_normal();
-  settings.offline = is_on(variable("HF_HUB_OFFLINE")) ||
-      is_on(variable("TRANSFORMERS_OFFLINE"));
+  const std::string offline = variable("HF_HUB_OFFLINE");
+  settings.offline =
+      is_on(offline.empty() ? variable("TRANSFORMERS_OFFLINE") : offline);
   return settings;
 }
 
@@ -364,7 +372,13 @@ ResolvedModel resolve_model(
   if (fs::exists(model, error)) {
     return {.path = model};
   }
-  const auto id = parse_hub_id(model);
+  auto id = parse_hub_id(model);
+  if (!id) {
+    id = parse_cached_id(model);
+    if (id && !HubCache(settings.cache).has(id->repo)) {
+      id.reset();
+    }
+  }
   if (!id) {
     fail(
         ErrorKind::NotFound,

@@ -6,6 +6,7 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
 #include "optiq/io/model_directory.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::io {
 namespace {
@@ -72,11 +73,6 @@ bool is_top_level(const std::string& path) {
 bool is_artifact(const std::string& path) {
   return path.starts_with("optiq/") || path == "optiq_metadata.json" ||
       path == "kv_config.json";
-}
-
-bool is_model_shard(const std::string& path) {
-  return is_top_level(path) && path.starts_with("model") &&
-      path.ends_with(".safetensors");
 }
 
 std::string names_of(const std::vector<HubFile>& files) {
@@ -184,23 +180,19 @@ HubListing parse_listing(std::string_view json, const std::string& where) {
 
 HubSelection select_files(const HubListing& listing, const HubId& id) {
   HubSelection selection;
-  std::vector<HubFile> shards;
+  bool has_weights = false;
   for (const HubFile& file : listing.files) {
-    if (file.path == kWeightIndexName) {
-      selection.has_index = true;
-    } else if (is_model_shard(file.path)) {
-      shards.push_back(file);
-      continue;
-    }
-    const bool is_wanted = file.path == "config.json" ||
-        file.path == kWeightIndexName || is_artifact(file.path) ||
+    const bool is_index = file.path == kWeightIndexName;
+    has_weights = has_weights || is_index || is_weight_file(file.path);
+    const bool is_wanted = file.path == "config.json" || is_index ||
+        is_artifact(file.path) ||
         (is_top_level(file.path) && is_side_file(file.path));
     if (is_wanted) {
       selection.side_files.push_back(file);
     }
   }
-  if (!id.file.empty() || (shards.empty() && !selection.has_index)) {
-    return {.side_files = {}, .weights = {choose_gguf(listing, id)}};
+  if (!id.file.empty() || !has_weights) {
+    return {.side_files = {}, .gguf = choose_gguf(listing, id)};
   }
   if (listing.find("config.json") == nullptr) {
     fail(
@@ -209,30 +201,33 @@ HubSelection select_files(const HubListing& listing, const HubId& id) {
         "model",
         id.repo);
   }
-  if (!selection.has_index) {
-    selection.weights = std::move(shards);
-  }
   return selection;
 }
 
-std::vector<HubFile> shards_of_index(
+std::vector<HubFile> weights_of(
     const HubListing& listing,
     const HubId& id,
-    const std::vector<std::string>& names) {
-  std::vector<HubFile> shards;
-  for (const std::string& name : names) {
+    const std::filesystem::path& index) {
+  std::vector<std::string> present;
+  for (const HubFile& file : listing.files) {
+    if (is_weight_file(file.path)) {
+      present.push_back(file.path);
+    }
+  }
+  std::vector<HubFile> weights;
+  for (const std::string& name : choose_weight_files(present, index)) {
     const HubFile* file = listing.find(name);
     if (file == nullptr) {
       fail(
           ErrorKind::NotFound,
-          "[select_files] {}: its {} names {}, which the repository lacks",
+          "[select_files] {}: {} is a part of its weights, which the "
+          "repository lacks",
           id.repo,
-          kWeightIndexName,
           name);
     }
-    shards.push_back(*file);
+    weights.push_back(*file);
   }
-  return shards;
+  return weights;
 }
 
 } // namespace optiq::io

@@ -6,16 +6,13 @@
 
 #include "optiq/base/error.h"
 #include "optiq/io/gguf_model.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::io {
 namespace {
 
 namespace fs = std::filesystem;
 using artifacts::Json;
-
-// Vision and audio towers that the Python original keeps beside the model: in
-// its index, but no part of the text model.
-constexpr const char* kVisionName = "optiq_vision.safetensors";
 
 // What a directory keeps of its source besides config and weights, and what
 // text generation needs. Python code is not carried: nothing here runs it.
@@ -45,43 +42,6 @@ Json read_config(const fs::path& path) {
   }
   artifacts::decode_tagged_floats(config, path.string());
   return config;
-}
-
-/** Whether text names an entry of a folder: no way up, down or out of it. */
-bool is_file_name(const std::string& text) {
-  return text.find_first_of(std::string_view("/\0", 2)) == std::string::npos &&
-      !text.empty() && text != "." && text != "..";
-}
-
-/** The shards that the index names, sorted. */
-std::vector<fs::path> shards_of_index(const fs::path& index) {
-  std::vector<fs::path> shards;
-  for (const std::string& name : shard_names(index)) {
-    const fs::path shard = index.parent_path() / name;
-    if (!fs::exists(shard)) {
-      fail(
-          ErrorKind::NotFound,
-          "[ModelDirectory] {}: named by {}, but not there. Interrupted "
-          "download?",
-          shard.string(),
-          kWeightIndexName);
-    }
-    shards.push_back(shard);
-  }
-  return shards;
-}
-
-/** model*.safetensors, sorted. */
-std::vector<fs::path> shards_of_glob(const fs::path& directory) {
-  std::vector<fs::path> shards;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("model") && name.ends_with(".safetensors")) {
-      shards.push_back(entry.path());
-    }
-  }
-  std::sort(shards.begin(), shards.end());
-  return shards;
 }
 
 /** A GGUF file in the folder, by name: what the user may have meant. */
@@ -117,14 +77,37 @@ std::string gguf_hint(const fs::path& directory) {
       gguf_hint(directory));
 }
 
-std::vector<fs::path> find_shards(const fs::path& directory) {
-  const fs::path index = directory / kWeightIndexName;
-  std::vector<fs::path> shards =
-      fs::exists(index) ? shards_of_index(index) : shards_of_glob(directory);
-  if (shards.empty()) {
+std::set<std::string> side_file_names(const fs::path& directory) {
+  std::set<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    // is_regular_file follows links: a hub cache holds nothing else.
+    if (is_side_file(name) && entry.is_regular_file()) {
+      names.insert(name);
+    }
+  }
+  return names;
+}
+
+std::vector<std::string> find_shards(const fs::path& directory) {
+  const WeightFiles files = find_weight_files(directory);
+  if (!files.missing.empty()) {
+    fail(
+        ErrorKind::NotFound,
+        "[ModelDirectory] {}: has {} of the {} files of its weights, {} is "
+        "missing{}. Interrupted download?",
+        directory.string(),
+        files.names.size() - files.missing.size(),
+        files.names.size(),
+        files.missing.front(),
+        fs::exists(directory / kWeightIndexName)
+            ? fmt::format(" ({} names it)", kWeightIndexName)
+            : "");
+  }
+  if (files.names.empty()) {
     fail_no_weights(directory);
   }
-  return shards;
+  return files.names;
 }
 
 } // namespace
@@ -175,7 +158,8 @@ ModelDirectory ModelDirectory::open(const fs::path& path, QuantizedForm form) {
   const fs::path generation = path / "generation_config.json";
   result.generation_config_ =
       fs::exists(generation) ? read_config(generation) : Json::object();
-  for (const fs::path& shard : find_shards(path)) {
+  for (const std::string& name : find_shards(path)) {
+    const fs::path shard = path / name;
     SafetensorsFile file = SafetensorsFile::open(shard);
     for (std::size_t i = 0; i < file.tensors().size(); ++i) {
       const TensorInfo& tensor = file.tensors()[i];
@@ -193,6 +177,14 @@ ModelDirectory ModelDirectory::open(const fs::path& path, QuantizedForm form) {
     result.file_bytes_ += fs::file_size(shard);
     result.shards_.push_back(std::move(file));
   }
+  return result;
+}
+
+ModelDirectory ModelDirectory::outline(
+    std::function<bool(const std::string&)> keeps) const {
+  ModelDirectory result = *this;
+  result.is_outline_ = true;
+  result.keeps_ = std::move(keeps);
   return result;
 }
 
@@ -271,26 +263,18 @@ void ModelDirectory::copy_side_files(const fs::path& to) const {
   }
 }
 
-std::vector<std::string> shard_names(const fs::path& index) {
-  const std::string where = index.string();
-  const Json json = artifacts::read_json_file(index);
-  const Json& weight_map =
-      artifacts::required_object(json, "weight_map", where);
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : weight_map.items()) {
-    if (!file.is_string() || !is_file_name(file.get<std::string>())) {
-      fail(
-          ErrorKind::Corrupt,
-          "[ModelDirectory] {}: tensor '{}' is in {}, expected the name of a "
-          "file beside the index",
-          where,
-          tensor,
-          artifacts::describe(file));
+std::uint64_t ModelDirectory::side_file_bytes() const {
+  std::uint64_t bytes = 0;
+  if (gguf_) {
+    for (const char* name : kSideFiles) {
+      bytes += gguf_->side_file(name).value_or("").size();
     }
-    names.insert(file.get<std::string>());
+    return bytes;
   }
-  names.erase(kVisionName);
-  return {names.begin(), names.end()};
+  for (const std::string& name : side_file_names(path_)) {
+    bytes += fs::file_size(path_ / name);
+  }
+  return bytes;
 }
 
 bool is_side_file(const std::string& name) {
@@ -304,15 +288,7 @@ bool is_side_file(const std::string& name) {
 }
 
 void copy_side_files(const fs::path& from, const fs::path& to) {
-  std::set<std::string> names;
-  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
-    const std::string name = entry.path().filename().string();
-    // is_regular_file follows links: a hub cache holds nothing else.
-    if (is_side_file(name) && entry.is_regular_file()) {
-      names.insert(name);
-    }
-  }
-  for (const std::string& name : names) {
+  for (const std::string& name : side_file_names(from)) {
     const auto content = MappedFile::open(from / name);
     OutputFile copy(to / name, content->bytes().size());
     copy.write(content->bytes());

@@ -72,6 +72,39 @@ INSTANTIATE_TEST_SUITE_P(
     testing::ValuesIn(test::odd_files()),
     [](const auto& info) { return info.param.name; });
 
+class UnreadableSafetensors
+    : public testing::TestWithParam<test::UnreadableFile> {};
+
+TEST_P(UnreadableSafetensors, AreListedAndRefusedOnceNeeded) {
+  const ScratchFolder folder;
+  const auto path = folder / "file.safetensors";
+  test::write_file(path, GetParam().bytes);
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  ASSERT_EQ(file.tensors().size(), 1);
+  const TensorInfo& tensor = file.tensors()[0];
+  EXPECT_EQ(tensor.unreadable, GetParam().name);
+  EXPECT_EQ(tensor.shape, mx::Shape{8});
+  expect_error(
+      ErrorKind::Unsupported,
+      {"file.safetensors", "'t'", GetParam().name, "BF16"},
+      [&] { file.load(tensor); });
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases,
+    UnreadableSafetensors,
+    testing::ValuesIn(test::unreadable_files()),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Safetensors, AnOddNumberOfHalfBytesIsRefused) {
+  const ScratchFolder folder;
+  const auto path = folder / "odd.safetensors";
+  test::write_file(path, test::one_tensor("\"F4\"", "[3]", "[0,1]", 1));
+  expect_error(ErrorKind::Corrupt, {"'t'", "whole bytes"}, [&] {
+    SafetensorsFile::open(path);
+  });
+}
+
 TEST(Safetensors, TruncatedAnywhereIsRefused) {
   const ScratchFolder folder;
   const auto path = folder / "short.safetensors";
