@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <set>
 #include <string>
 
@@ -33,11 +34,16 @@ class WeightLoader {
   }
 
  private:
+  /** Of an outline: takes no memory, only address space. */
+  kernels::Matrix zero_matrix(int out, int in);
+
   const artifacts::Json& config_;
   const Checkpoint& checkpoint_;
   std::string where_;
   std::set<std::string> taken_;
   std::uint64_t parameters_ = 0;
+  std::shared_ptr<const void> zeros_; // zero_bytes_ of them
+  std::size_t zero_bytes_ = 0;
 };
 
 } // namespace optiq::models

@@ -24,11 +24,11 @@ struct ConvertOptions {
   std::optional<std::filesystem::path> load_plan; // instead of measuring
 };
 
-/** What a conversion needs beside the files; of a dry run, estimates. */
+/** What a conversion needs, as it is known before the writing. */
 struct ConvertCost {
-  std::uint64_t ram_bytes = 0;
-  std::uint64_t disk_bytes = 0;
-  std::optional<double> seconds; // estimated from a short trial (dry run)
+  std::uint64_t ram_bytes = 0; // at the peak, the process itself included
+  std::uint64_t disk_bytes = 0; // of all files of the result
+  std::optional<double> seconds; // estimated from short trials (dry run)
 };
 
 struct ConvertResult {
