@@ -43,7 +43,20 @@ mx::array to_float32(const mx::array& x) {
 
 } // namespace
 
-nn::Linear WeightLoader::linear(const std::string& module, int out, int in) {
+nn::Linear WeightLoader::linear(
+    const std::string& module,
+    int out,
+    int in,
+    bool has_bias) {
+  nn::Linear linear{module, matrix(module, out, in)};
+  if (has_bias) {
+    linear.bias = floats(module + ".bias", {out});
+  }
+  return linear;
+}
+
+kernels::Matrix
+WeightLoader::matrix(const std::string& module, int out, int in) {
   const CheckpointTensor& weight = checkpoint_.at(module + ".weight");
   taken_.insert(weight.name);
   parameters_ += static_cast<std::uint64_t>(out) * in;
@@ -51,7 +64,7 @@ nn::Linear WeightLoader::linear(const std::string& module, int out, int in) {
   if (!quantization) {
     require_shape(where_, weight, {out, in});
     require_float(where_, weight);
-    return {module, kernels::Matrix::dense(weight.load())};
+    return kernels::Matrix::dense(weight.load());
   }
   const auto [bits, group_size] = *quantization;
   const CheckpointTensor& scales = checkpoint_.at(module + ".scales");
@@ -63,13 +76,11 @@ nn::Linear WeightLoader::linear(const std::string& module, int out, int in) {
       {out, static_cast<int>(static_cast<std::int64_t>(in) * bits / 32)});
   taken_.insert(scales.name);
   taken_.insert(biases.name);
-  nn::Linear linear{
-      module,
-      kernels::Matrix::quantized(
-          weight.load(), scales.load(), biases.load(), bits, group_size)};
+  kernels::Matrix packed = kernels::Matrix::quantized(
+      weight.load(), scales.load(), biases.load(), bits, group_size);
   // The matrix is a repacked copy: the file's pages are not needed again.
   weight.drop();
-  return linear;
+  return packed;
 }
 
 mx::array WeightLoader::floats(
@@ -78,10 +89,11 @@ mx::array WeightLoader::floats(
   const CheckpointTensor& tensor = checkpoint_.at(name);
   require_shape(where_, tensor, shape);
   require_float(where_, tensor);
-  taken_.insert(name);
   mx::array x = tensor.load_unrounded ? tensor.load_unrounded()
                                       : to_float32(tensor.load());
-  parameters_ += x.size();
+  if (taken_.insert(name).second) { // a norm may be read twice
+    parameters_ += x.size();
+  }
   return x;
 }
 

@@ -21,8 +21,10 @@ class WeightLoader {
       std::string where)
       : config_(config), checkpoint_(checkpoint), where_(std::move(where)) {}
 
-  /** `module`.weight as a dense or quantized matrix [out, in]. */
-  nn::Linear linear(const std::string& module, int out, int in);
+  /** `module`.weight as a dense or quantized matrix [out, in], and
+   * `module`.bias [out] where it has one. */
+  nn::Linear
+  linear(const std::string& module, int out, int in, bool has_bias = false);
   /** A small tensor, converted to float32. */
   mx::array floats(const std::string& name, const mx::Shape& shape);
   /** Throws Corrupt naming a weight that no part of the model took. */
@@ -33,6 +35,8 @@ class WeightLoader {
   }
 
  private:
+  kernels::Matrix matrix(const std::string& module, int out, int in);
+
   const artifacts::Json& config_;
   const Checkpoint& checkpoint_;
   std::string where_;

@@ -50,7 +50,8 @@ void make_gguf(const fs::path& folder) {
       seeds.add(file.bytes);
     }
   }
-  for (const SmallModel& model : {llama(), llama("qwen3"), gemma()}) {
+  for (const SmallModel& model :
+       {llama(), llama("qwen3"), llama("qwen2"), gemma()}) {
     seeds.add(model.bytes());
   }
   for (const std::uint32_t type : {2, 3, 6, 7, 8, 12, 13, 14, 30}) {
@@ -189,6 +190,9 @@ void make_model_config(const fs::path& folder, const fs::path& model) {
         testing::gemma4(),
         Json::parse(read_file(model / "config.json"))}) {
     seeds.add(documents({config.dump(), generation, tokenizer}));
+  }
+  for (const char* type : testing::kDenseFamilies) {
+    seeds.add(documents({testing::dense(type).dump(), generation, tokenizer}));
   }
   Json scaled = testing::sizes("llama");
   scaled["rope_scaling"] = Json::parse(R"({"rope_type": "llama3", "factor": 8.0,

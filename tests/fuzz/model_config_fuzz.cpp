@@ -19,11 +19,15 @@ using artifacts::Json;
 const std::map<std::string, std::filesystem::path>& folders() {
   static const auto kFolders = [] {
     std::map<std::string, std::filesystem::path> made;
-    for (const Json& config :
-         {testing::sizes("llama"),
-          testing::sizes("qwen3"),
-          testing::gemma(16),
-          testing::gemma4()}) {
+    std::vector<Json> configs{
+        testing::sizes("llama"),
+        testing::sizes("qwen3"),
+        testing::gemma(16),
+        testing::gemma4()};
+    for (const char* type : testing::kDenseFamilies) {
+      configs.push_back(testing::dense(type));
+    }
+    for (const Json& config : configs) {
       const auto type = config["model_type"].get<std::string>();
       made[type] = scratch() / type;
       std::filesystem::create_directory(made[type]);

@@ -21,6 +21,7 @@ namespace {
 
 using artifacts::Json;
 using generate::Engine;
+using testing::dense;
 using testing::gemma;
 using testing::gemma4;
 using testing::kVocab;
@@ -219,6 +220,124 @@ TEST(SlidingWindow, ForgetsWhatNoLayerSees) {
   EXPECT_FALSE(bit_equal(last(), before));
 }
 
+/** One of each family, and what Llama may have besides. */
+std::vector<Json> dense_configs() {
+  std::vector<Json> configs;
+  for (const char* type : testing::kDenseFamilies) {
+    configs.push_back(dense(type));
+  }
+  Json dynamic = sizes("llama");
+  dynamic["max_position_embeddings"] = 50;
+  dynamic["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 4.0}};
+  configs.push_back(dynamic);
+  Json longrope = dense("phi3");
+  longrope["original_max_position_embeddings"] = 50;
+  longrope["rope_scaling"] = {
+      {"type", "longrope"},
+      {"long_factor", {1.0, 2.0, 3.0, 4.0}},
+      {"short_factor", {1.0, 1.0, 1.0, 1.0}}};
+  configs.push_back(longrope);
+  return configs;
+}
+
+TEST(DenseFamilies, ChunksDoNotChangeABit) {
+  const auto tokens = random_tokens(140);
+  for (const Json& config : dense_configs()) {
+    const auto model = make_model(config);
+    const auto run = [&](int chunk) {
+      Engine engine(model, {.prefill_chunk = chunk});
+      return engine.extend(*engine.new_sequence(), tokens, 140);
+    };
+    const mx::array whole = run(140);
+    for (const int chunk : {1, 65}) {
+      EXPECT_TRUE(bit_equal(run(chunk), whole))
+          << config["model_type"] << " " << chunk;
+    }
+  }
+}
+
+TEST(DenseFamilies, KnowTheirWindows) {
+  const auto windows_of = [](const Json& config) {
+    std::vector<int> windows;
+    for (const auto& format : make_model(config)->cache_layout(mx::bfloat16)) {
+      windows.push_back(std::get<kernels::KvFormat>(format).window);
+    }
+    return windows;
+  };
+  using Windows = std::vector<int>;
+  EXPECT_EQ(windows_of(dense("gemma2")), (Windows{65, 0, 65, 0}));
+  EXPECT_EQ(windows_of(dense("olmo3")), (Windows{65, 65, 65, 0}));
+  EXPECT_EQ(windows_of(dense("cohere2")), (Windows{65, 65, 65, 0}));
+  EXPECT_EQ(windows_of(dense("phi3")), (Windows{0, 0, 0, 0}));
+  Json phi = dense("phi3");
+  phi["sliding_window"] = 30;
+  EXPECT_EQ(windows_of(phi), (Windows{30, 30, 30, 30}));
+  Json qwen = dense("qwen2");
+  qwen["use_sliding_window"] = true;
+  qwen["max_window_layers"] = 3;
+  qwen["sliding_window"] = 30;
+  EXPECT_EQ(windows_of(qwen), (Windows{0, 0, 0, 30}));
+}
+
+TEST(DenseFamilies, ReachThePositionsOfTheirRope) {
+  Json config = sizes("llama");
+  const auto positions = [&](const Json& scaling) {
+    config["rope_scaling"] = scaling;
+    return make_model(config)->info().max_positions;
+  };
+  EXPECT_EQ(positions({{"rope_type", "linear"}, {"factor", 4.0}}), 4096);
+  EXPECT_EQ(positions({{"rope_type", "dynamic"}, {"factor", 4.0}}), 4 * 4096);
+  EXPECT_EQ(
+      positions(
+          {{"rope_type", "yarn"},
+           {"factor", 4.0},
+           {"original_max_position_embeddings", 2048}}),
+      8192);
+}
+
+TEST(DenseFamilies, FusedProjectionsAreModules) {
+  const auto model = make_model(dense("phi3"));
+  const auto modules = model->modules();
+  ASSERT_EQ(modules.size(), 1u + 4 * 4);
+  EXPECT_EQ(modules[1].name, "model.layers.0.self_attn.qkv_proj");
+  EXPECT_EQ(modules[1].matrix.out_features(), 128);
+  EXPECT_EQ(modules[3].name, "model.layers.0.mlp.gate_up_proj");
+}
+
+// A tower's tensors are set aside, and every spelling of a checkpoint becomes
+// mlx-lm's.
+TEST(Mistral3, HasItsLanguageModelUnderMlxNames) {
+  const test::ScratchFolder folder;
+  for (const char* prefix :
+       {"language_model.model.", "model.language_model."}) {
+    write_model(folder.path(), sizes("llama"));
+    const auto file =
+        io::SafetensorsFile::open(folder.path() / "model.safetensors");
+    std::vector<io::TensorToWrite> tensors;
+    const auto add = [&](const std::string& name, const mx::array& values) {
+      tensors.push_back(
+          {name, values.dtype(), values.shape(), [values] { return values; }});
+    };
+    for (const auto& tensor : file.tensors()) {
+      add(prefix + tensor.name.substr(std::string("model.").size()),
+          file.load(tensor));
+    }
+    add("vision_tower.patch_conv.weight",
+        io::make_array({2, 2, 3, 3}, mx::float32));
+    const test::ScratchFolder out;
+    io::write_safetensors(out.path() / "model.safetensors", tensors, {});
+    Json text = sizes("mistral");
+    test::write_file(
+        out.path() / "config.json",
+        Json{{"model_type", "mistral3"}, {"text_config", text}}.dump());
+    const auto model = load_model(io::ModelDirectory::open(out.path()));
+    EXPECT_EQ(
+        model->modules()[1].name,
+        "language_model.model.layers.0.self_attn.q_proj");
+    EXPECT_TRUE(model->info().tied_head);
+  }
+}
+
 TEST(Layout, FollowsTheLayerKinds) {
   Json config = gemma(100);
   config["layer_types"] = {
@@ -272,7 +391,8 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
     ErrorKind kind;
     const char* named;
   };
-  const Json yarn{{"rope_type", "yarn"}, {"factor", 4.0}};
+  const Json mrope{{"rope_type", "mrope"}, {"factor", 4.0}};
+  const Json short_list{{"rope_type", "longrope"}, {"long_factor", {1.0, 2.0}}};
   const Json no_blend{
       {"rope_type", "llama3"},
       {"factor", 8.0},
@@ -280,10 +400,22 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
       {"high_freq_factor", 4.0}};
   using enum ErrorKind;
   const std::vector<Case> cases{
-      {"llama", "attention_bias", true, Unsupported, "attention_bias"},
-      {"llama", "mlp_bias", true, Unsupported, "mlp_bias"},
-      {"llama", "rope_traditional", true, Unsupported, "rope_traditional"},
-      {"llama", "rope_scaling", yarn, Unsupported, "yarn"},
+      {"qwen3", "attention_bias", true, Unsupported, "attention_bias"},
+      {"qwen2", "mlp_bias", true, Unsupported, "mlp_bias"},
+      {"cohere2", "layer_types", "all", Corrupt, "layer_types"},
+      {"gemma3_text",
+       "rope_traditional",
+       true,
+       Unsupported,
+       "rope_traditional"},
+      {"llama", "rope_scaling", mrope, Unsupported, "mrope"},
+      {"llama", "rope_scaling", short_list, Corrupt, "long_factor"},
+      {"smollm3", "no_rope_layers", {1, 0}, Corrupt, "no_rope_layers"},
+      {"smollm3", "no_rope_layers", {1, 0, 2, 1}, Corrupt, "no_rope_layers"},
+      {"granite", "residual_multiplier", nullptr, Corrupt, "residual_"},
+      {"gemma2", "sliding_window", nullptr, Corrupt, "sliding_window"},
+      {"glm4", "partial_rotary_factor", 0.2, Unsupported, "3 channels"},
+      {"ministral3", "rope_parameters", nullptr, Corrupt, "rope_parameters"},
       {"llama", "rope_scaling", no_blend, Corrupt, "high_freq_factor"},
       {"llama", "rope_scaling", "yarn", Corrupt, "rope_scaling"},
       {"llama", "partial_rotary_factor", 0.5, Unsupported, "partial_rotary"},
@@ -301,7 +433,7 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
        Unsupported,
        "chunked"},
       {"llama", "rms_norm_eps", 0.0, Corrupt, "rms_norm_eps"},
-      {"qwen3", "use_sliding_window", true, Unsupported, "use_sliding_window"},
+      {"qwen3", "use_sliding_window", true, Corrupt, "max_window_layers"},
       {"qwen3", "head_dim", nullptr, Corrupt, "head_dim"},
       {"gemma3_text",
        "final_logit_softcapping",
@@ -330,7 +462,7 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
     const std::string type = c.model_type;
     Json config = type == "gemma3_text" ? gemma(64)
         : type == "gemma4_text"         ? gemma4()
-                                        : sizes(c.model_type);
+                                        : dense(type);
     config[c.key] = c.value;
     test::expect_error(
         c.kind, {c.named, "config.json"}, [&] { make_model(config); });
