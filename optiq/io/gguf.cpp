@@ -554,14 +554,17 @@ std::optional<std::vector<std::int64_t>> GgufFile::integers(
   }
   if (!value->is_array ||
       (value->type != GgufValueType::Int32 &&
-       value->type != GgufValueType::UInt32)) {
-    fail_value(key, *value, "an array of Int32 or UInt32");
+       value->type != GgufValueType::UInt32 &&
+       value->type != GgufValueType::Bool)) {
+    fail_value(key, *value, "an array of Int32, UInt32 or Bool");
   }
   std::vector<std::int64_t> items(value->count);
   for (std::uint64_t i = 0; i < value->count; ++i) {
     items[i] = value->type == GgufValueType::Int32
         ? std::int64_t{read<std::int32_t>(value->bytes, i)}
-        : std::int64_t{read<std::uint32_t>(value->bytes, i)};
+        : value->type == GgufValueType::UInt32
+        ? std::int64_t{read<std::uint32_t>(value->bytes, i)}
+        : std::int64_t{value->bytes[i] != std::byte{0}};
   }
   return items;
 }

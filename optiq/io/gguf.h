@@ -102,7 +102,7 @@ class GgufFile {
   std::optional<double> number(const std::string& key) const;
   std::optional<std::vector<std::string_view>> texts(
       const std::string& key) const;
-  /** Of Int32 or UInt32 items. */
+  /** Of Int32, UInt32 or Bool items. */
   std::optional<std::vector<std::int64_t>> integers(
       const std::string& key) const;
   /** Of Float32 items. */

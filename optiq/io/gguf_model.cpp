@@ -35,6 +35,19 @@ mx::Dtype dtype_to_convert(const GgufFile& file) {
   return mx::float16;
 }
 
+/** A bias whose rows the file stores interleaved, in order. */
+mx::array in_order(const mx::array& stored, int head_dim) {
+  mx::array values = make_array(stored.shape(), mx::float32);
+  const std::span<const float> from = floats(stored);
+  const std::span<float> to = mutable_floats(values);
+  const auto half = static_cast<std::size_t>(head_dim / 2);
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    const std::size_t row = i % (2 * half);
+    to[i - row + row % 2 * half + row / 2] = from[i];
+  }
+  return values;
+}
+
 mx::array subtract_one(mx::array values) {
   for (float& value : mutable_floats(values)) {
     value -= 1.f;
@@ -62,17 +75,18 @@ GgufModel::GgufModel(GgufFile file, QuantizedForm form)
   }
 }
 
-/** The head_dim of rows that the file stores interleaved, else 0. */
+/** The head_dim of rows, of a matrix or a bias, that the file stores
+ * interleaved, else 0. */
 int GgufModel::head_dim_of(const GgufTensor& tensor, const std::string& name)
     const {
-  const bool is_query = name.ends_with("self_attn.q_proj.weight");
-  if (!architecture_.interleaved_heads ||
-      !(is_query || name.ends_with("self_attn.k_proj.weight"))) {
+  const bool is_query = name.find(".self_attn.q_proj.") != std::string::npos;
+  const bool is_key = name.find(".self_attn.k_proj.") != std::string::npos;
+  if (!architecture_.interleaved_heads || !(is_query || is_key)) {
     return 0;
   }
   const int n_heads =
       is_query ? architecture_.n_heads : architecture_.n_kv_heads;
-  if (tensor.shape.size() != 2 ||
+  if (tensor.shape.size() > 2 ||
       tensor.shape[0] != std::int64_t{n_heads} * architecture_.head_dim) {
     fail(
         ErrorKind::Corrupt,
@@ -101,10 +115,11 @@ void GgufModel::add_tensor(std::size_t index, QuantizedForm form) {
     add_affine(index, *name, source);
     return;
   }
+  const bool is_turned_bias = source.head_dim != 0 && tensor.shape.size() == 1;
   infos_.push_back(
       {.name = *name,
        .dtype = form == QuantizedForm::Values ? dtype_
-           : source.shifted                   ? mx::float32
+           : source.shifted || is_turned_bias ? mx::float32
                                               : dtype_of(tensor.type),
        .shape = {tensor.shape.begin(), tensor.shape.end()},
        .offset = tensor.offset,
@@ -153,6 +168,9 @@ mx::array GgufModel::load_values(const Source& source) const {
   const InterleavedHeads heads{source.head_dim};
   if (source.shifted) {
     return subtract_one(dequantize(file_, tensor, heads));
+  }
+  if (source.head_dim != 0 && tensor.shape.size() == 1) {
+    return in_order(dequantize(file_, tensor), source.head_dim);
   }
   return is_plain(tensor.type) ? load_plain(file_, tensor, heads)
                                : dequantize(file_, tensor, heads);
