@@ -78,7 +78,8 @@ void add_phi3_keys(const GgufKeys& keys, Json& config) {
       "rope.scaling.original_context_length",
       config["max_position_embeddings"].get<int>(),
       kMaxGgufPositions);
-  if (keys.nonzero_or("attention.sliding_window", 0) != 0) {
+  const std::string window = keys.name_of("attention.sliding_window");
+  if (keys.file().integer(window).value_or(0) != 0) { // 0: none
     add_sliding_window(keys, config);
   }
 }

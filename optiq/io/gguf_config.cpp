@@ -128,15 +128,14 @@ Json gguf_config(const GgufFile& file, const GgufArchitecture& architecture) {
            kEmbedding,
            static_cast<std::uint64_t>(embedding->shape[0]),
            kMaxGgufVocabulary)},
+      {row.has_layer_norms ? "layer_norm_eps" : "rms_norm_eps",
+       keys.positive(
+           row.has_layer_norms ? "attention.layer_norm_epsilon"
+                               : "attention.layer_norm_rms_epsilon")},
       {"rope_theta", rope_theta},
       {"max_position_embeddings",
        keys.integer("context_length", kMaxGgufPositions)},
       {"tie_word_embeddings", keys.find_tensor(kHead) == nullptr}};
-  if (row.has_layer_norms) {
-    config["layer_norm_eps"] = keys.positive("attention.layer_norm_epsilon");
-  } else {
-    config["rms_norm_eps"] = keys.positive("attention.layer_norm_rms_epsilon");
-  }
   if (row.turns_parts_of_heads) {
     config["partial_rotary_factor"] =
         static_cast<double>(architecture.rotary_dim) / architecture.head_dim;

@@ -241,17 +241,21 @@ std::vector<Json> dense_configs() {
 }
 
 TEST(DenseFamilies, ChunksDoNotChangeABit) {
-  const auto tokens = random_tokens(140);
+  const auto tokens = random_tokens(100);
+  const std::span<const std::int32_t> all(tokens);
   for (const Json& config : dense_configs()) {
     const auto model = make_model(config);
-    const auto run = [&](int chunk) {
-      Engine engine(model, {.prefill_chunk = chunk});
-      return engine.extend(*engine.new_sequence(), tokens, 140);
-    };
-    const mx::array whole = run(140);
-    for (const int chunk : {1, 65}) {
-      EXPECT_TRUE(bit_equal(run(chunk), whole))
-          << config["model_type"] << " " << chunk;
+    Engine whole(model, {.prefill_chunk = 100});
+    const mx::array expected = whole.extend(*whole.new_sequence(), all, 100);
+    Engine engine(model, {.prefill_chunk = 63});
+    const auto sequence = engine.new_sequence();
+    const mx::array first = engine.extend(*sequence, all.first(96), 96);
+    EXPECT_TRUE(bit_equal(first, io::row_range(expected, 0, 96)))
+        << config["model_type"];
+    for (int i = 96; i < 100; ++i) {
+      const mx::array row = engine.extend(*sequence, all.subspan(i, 1), 1);
+      EXPECT_TRUE(bit_equal(row, io::row_range(expected, i, 1)))
+          << config["model_type"] << " " << i;
     }
   }
 }
@@ -307,9 +311,9 @@ TEST(DenseFamilies, FusedProjectionsAreModules) {
 // A tower's tensors are set aside, and every spelling of a checkpoint becomes
 // mlx-lm's.
 TEST(Mistral3, HasItsLanguageModelUnderMlxNames) {
-  const test::ScratchFolder folder;
   for (const char* prefix :
        {"language_model.model.", "model.language_model."}) {
+    const test::ScratchFolder folder;
     write_model(folder.path(), sizes("llama"));
     const auto file =
         io::SafetensorsFile::open(folder.path() / "model.safetensors");

@@ -51,9 +51,9 @@ TEST(Rope, StretchesLongWavelengthsAsLlama3Does) {
   const RopeScaling scaling{
       .kind = RopeScaling::Kind::Llama3,
       .factor = 8,
+      .original_positions = 8192,
       .low_freq_factor = 1,
-      .high_freq_factor = 4,
-      .original_positions = 8192};
+      .high_freq_factor = 4};
   const auto scaled = rope_inverse_frequencies(kTheta, kDim, scaling);
   int kept = 0;
   int stretched = 0;

@@ -50,7 +50,7 @@ FIXED = {
 
 
 def logits(model, folder):
-    out = folder / "logits.safetensors"
+    out = folder / f"{model.name}.logits.safetensors"
     run(DRIVERS / "logits_driver", model, folder / "ids.safetensors", 100, "exact", out)
     return load_file(out)["ids"]
 
