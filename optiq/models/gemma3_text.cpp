@@ -8,19 +8,15 @@
 namespace optiq::models {
 namespace {
 
-using artifacts::Json;
-
-/** The RoPE of one layer kind: rope_parameters by kind as transformers 5
- * writes them, else flat keys. Sliding layers are not scaled. */
+/** The RoPE of one layer kind: rope_parameters by kind, else flat keys. Sliding
+ * layers are not scaled. */
 RopeConfig parse_kind_rope(
     const ConfigReader& config,
     bool is_sliding,
     int max_positions) {
-  const Json* by_kind = config.find("rope_parameters");
-  const char* name = is_sliding ? "sliding_attention" : "full_attention";
-  if (by_kind != nullptr && by_kind->is_object() && by_kind->contains(name)) {
-    return parse_rope(
-        config.at(by_kind->at(name)), {.max_positions = max_positions});
+  if (const auto rope = parse_rope_of_kind(
+          config, is_sliding, {.max_positions = max_positions})) {
+    return *rope;
   }
   if (is_sliding) {
     return {.theta = config.number_above_or(1, "rope_local_base_freq", 1e4)};

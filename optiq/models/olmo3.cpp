@@ -4,6 +4,21 @@
 namespace optiq::models {
 namespace {
 
+RopeConfig parse_kind_rope(
+    const ConfigReader& config,
+    bool is_sliding,
+    int max_positions) {
+  const RopeRules rules{.max_positions = max_positions};
+  if (const auto rope = parse_rope_of_kind(config, is_sliding, rules)) {
+    return *rope;
+  }
+  RopeConfig rope = parse_rope(config, rules);
+  if (is_sliding) {
+    rope.scaling = {};
+  }
+  return rope;
+}
+
 /** OLMo 3: OLMo 2 with sliding layers, whose RoPE is not scaled. */
 TransformerConfig parse_olmo3_config(const ConfigReader& config) {
   TransformerConfig olmo = parse_transformer_sizes(config);
@@ -14,14 +29,15 @@ TransformerConfig parse_olmo3_config(const ConfigReader& config) {
   olmo.biases.o = olmo.biases.qkv;
   refuse_flags(config, {"attention_bias"});
   require_activation(config, "hidden_act", "silu");
+  const int max_positions = olmo.max_positions;
   set_layers(
       olmo,
-      parse_rope(config, {.max_positions = olmo.max_positions}),
+      parse_kind_rope(config, false, max_positions),
       parse_patterned_windows(
           config, static_cast<int>(olmo.layers.size()), {.pattern = 4}));
   for (LayerConfig& layer : olmo.layers) {
     if (layer.window > 0) {
-      layer.rope->scaling = {};
+      layer.rope = parse_kind_rope(config, true, max_positions);
     }
   }
   check_layers(config, olmo);

@@ -189,6 +189,18 @@ RopeConfig parse_rope(const ConfigReader& config, const RopeRules& rules) {
   return rope;
 }
 
+std::optional<RopeConfig> parse_rope_of_kind(
+    const ConfigReader& config,
+    bool is_sliding,
+    const RopeRules& rules) {
+  const Json* by_kind = config.find("rope_parameters");
+  const char* name = is_sliding ? "sliding_attention" : "full_attention";
+  if (by_kind == nullptr || !by_kind->is_object() || !by_kind->contains(name)) {
+    return std::nullopt;
+  }
+  return parse_rope(config.at(by_kind->at(name)), rules);
+}
+
 int reached_positions(const RopeConfig& rope, int max_positions) {
   const bool grows =
       rope.scaling.kind == Kind::Yarn || rope.scaling.kind == Kind::Dynamic;

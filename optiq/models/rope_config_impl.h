@@ -41,6 +41,13 @@ struct RopeRules {
  */
 RopeConfig parse_rope(const ConfigReader& config, const RopeRules& rules);
 
+/** parse_rope of what rope_parameters says of one kind of layers, as
+ * transformers 5 writes it; nothing where it says no such thing. */
+std::optional<RopeConfig> parse_rope_of_kind(
+    const ConfigReader& config,
+    bool is_sliding,
+    const RopeRules& rules);
+
 /** Positions that a model of max_positions reaches with this RoPE. */
 int reached_positions(const RopeConfig& rope, int max_positions);
 

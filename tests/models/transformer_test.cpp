@@ -260,6 +260,31 @@ TEST(DenseFamilies, ChunksDoNotChangeABit) {
   }
 }
 
+// transformers 5 words RoPE by the kind of layer, earlier ones once for all.
+TEST(DenseFamilies, ReadRopeByTheKindOfLayer) {
+  const auto tokens = random_tokens(70);
+  const Json yarn{
+      {"rope_type", "yarn"},
+      {"factor", 4.0},
+      {"original_max_position_embeddings", 50}};
+  const auto logits = [&](const Json& config) {
+    Engine engine(make_model(config), {.prefill_chunk = 70});
+    return engine.extend(*engine.new_sequence(), tokens, 70);
+  };
+  Json flat = dense("olmo3");
+  flat["rope_scaling"] = yarn;
+  Json by_kind = dense("olmo3");
+  by_kind.erase("rope_theta");
+  by_kind["rope_parameters"]["full_attention"] = yarn;
+  by_kind["rope_parameters"]["full_attention"]["rope_theta"] = 1e4;
+  by_kind["rope_parameters"]["sliding_attention"] = {
+      {"rope_type", "default"}, {"rope_theta", 1e4}};
+  EXPECT_TRUE(bit_equal(logits(flat), logits(by_kind)));
+  by_kind["rope_parameters"]["sliding_attention"] = yarn;
+  by_kind["rope_parameters"]["sliding_attention"]["rope_theta"] = 1e4;
+  EXPECT_FALSE(bit_equal(logits(flat), logits(by_kind)));
+}
+
 TEST(DenseFamilies, KnowTheirWindows) {
   const auto windows_of = [](const Json& config) {
     std::vector<int> windows;

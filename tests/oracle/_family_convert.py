@@ -24,8 +24,7 @@ def wide(config):
     """Widths that groups of 64 divide."""
     if "text_config" in config:
         return dict(config, text_config=wide(config["text_config"]))
-    # Families without head_dim have hidden_size / heads.
-    return dict(config, hidden_size=192 if "head_dim" not in config else 128, intermediate_size=192)
+    return dict(config, hidden_size=192, intermediate_size=192)  # 6 heads of 32
 
 
 def write_tokenizer(folder):
