@@ -36,7 +36,6 @@ find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(CURL 7.85 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
-pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
 # --- OpenBLAS ------------------------------------------------------------------
 # Nobody calls it by name: loaded before the reference BLAS of the MLX wheel, it

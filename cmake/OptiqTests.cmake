@@ -28,7 +28,7 @@ file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/scratch)
 # sources of a room include.
 add_library(optiq_for_tests INTERFACE)
 target_link_libraries(optiq_for_tests INTERFACE
-  optiq hwy::hwy PkgConfig::utf8proc PkgConfig::pcre2 OpenSSL::Crypto)
+  optiq hwy::hwy PkgConfig::utf8proc OpenSSL::Crypto)
 if(TARGET optiq_kernels)
   target_compile_definitions(optiq_for_tests INTERFACE
     $<TARGET_PROPERTY:optiq_kernels,INTERFACE_COMPILE_DEFINITIONS>)

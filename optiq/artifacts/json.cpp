@@ -6,12 +6,12 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/base/printable.h"
 
 namespace optiq::artifacts {
 namespace {
 
 constexpr std::size_t kMaxDepth = 200;
-constexpr std::size_t kMaxMemberValues = 1 << 16;
 constexpr const char* kFloatKey = "__float__";
 constexpr std::size_t kMaxReason = 100; // bytes
 constexpr std::size_t kMaxShown = 60; // bytes of a value in a message
@@ -25,9 +25,13 @@ class JsonBuilder {
  public:
   JsonBuilder(
       const std::string& where,
+      const JsonLimits& limits,
       DuplicateKeys duplicates,
       const JsonMember* on_member = nullptr)
-      : where_(where), duplicates_(duplicates), on_member_(on_member) {}
+      : where_(where),
+        limits_(limits),
+        duplicates_(duplicates),
+        on_member_(on_member) {}
 
   Json take() {
     return std::move(root_);
@@ -49,6 +53,7 @@ class JsonBuilder {
     return add(value);
   }
   bool string(std::string& value) {
+    n_bytes_ += value.size();
     return add(std::move(value));
   }
   bool binary(Json::binary_t& /*value*/) {
@@ -72,8 +77,14 @@ class JsonBuilder {
 
   bool key(std::string& name) {
     deliver();
+    n_bytes_ += name.size();
     Level& level = open_.back();
     auto& members = level.value->get_ref<Json::object_t&>();
+    if (on_member_ != nullptr && open_.size() == 1) {
+      members.emplace_back(std::move(name), nullptr);
+      level.member = 0;
+      return true;
+    }
     const auto [known, is_new] = level.keys.emplace(name, members.size());
     if (!is_new && duplicates_ == DuplicateKeys::Refuse) {
       fail(
@@ -99,7 +110,7 @@ class JsonBuilder {
         "[parse_json] {}: not JSON at byte {}, near {}: {}",
         where_,
         position,
-        printable(token),
+        shown(token),
         reason(error.what()));
   }
 
@@ -123,7 +134,7 @@ class JsonBuilder {
     return std::string(message.substr(0, kMaxReason));
   }
 
-  static std::string printable(const std::string& token) {
+  static std::string shown(const std::string& token) {
     return Json(token.substr(0, kMaxShown))
         .dump(-1, ' ', true, Json::error_handler_t::replace);
   }
@@ -160,29 +171,39 @@ class JsonBuilder {
       members.pop_back();
     }
     n_values_ = 0;
+    n_bytes_ = 0;
   }
 
-  /** Counts the values of a member that is to be handed over. */
+  /** Counts against the limits, before more memory is taken. */
   void count_value() {
-    if (on_member_ == nullptr) {
-      return;
-    }
-    if (open_.empty() && !root_.is_object()) {
+    if (on_member_ != nullptr && open_.empty() && !root_.is_object()) {
       fail(
           ErrorKind::Corrupt,
           "[parse_json] {}: found {}, expected an object",
           where_,
           describe(root_));
     }
-    if (++n_values_ > kMaxMemberValues) {
-      const auto& members = open_.front().value->get_ref<Json::object_t&>();
-      fail(
-          ErrorKind::Corrupt,
-          "[parse_json] {}: '{}' holds more than {} values",
-          where_,
-          members.back().first,
-          kMaxMemberValues);
+    if (++n_values_ > limits_.max_values) {
+      fail_too_large(limits_.max_values, "values");
     }
+    if (n_bytes_ > limits_.max_bytes) {
+      fail_too_large(limits_.max_bytes, "bytes");
+    }
+  }
+
+  [[noreturn]] void fail_too_large(std::size_t limit, const char* unit) {
+    std::string culprit = where_;
+    if (on_member_ != nullptr) {
+      const auto& members = open_.front().value->get_ref<Json::object_t&>();
+      culprit += fmt::format(
+          ": '{}'", printable(members.back().first.substr(0, kMaxShown)));
+    }
+    fail(
+        ErrorKind::Corrupt,
+        "[parse_json] {}: found more than {} {}, expected at most that many",
+        culprit,
+        limit,
+        unit);
   }
 
   bool add(Json&& value) {
@@ -204,9 +225,11 @@ class JsonBuilder {
   }
 
   const std::string& where_;
+  JsonLimits limits_;
   DuplicateKeys duplicates_;
   const JsonMember* on_member_;
-  std::size_t n_values_ = 0; // of the member being read
+  std::size_t n_values_ = 0; // so far; of the member being read
+  std::size_t n_bytes_ = 0; // of keys and strings, as n_values_
   Json root_;
   std::vector<Level> open_;
 };
@@ -247,17 +270,30 @@ double tagged_float(const std::string& tag, const std::string& where) {
       tag);
 }
 
-Json tag_floats(const Json& value) {
+/** The value as JSON can hold it: see dump_json. */
+Json writable(const Json& value) {
   if (value.is_number_float() && !std::isfinite(value.get<double>())) {
     return {{kFloatKey, float_tag(value.get<double>())}};
   }
-  Json copy = value;
-  if (copy.is_structured()) {
-    for (Json& item : copy) {
-      item = tag_floats(item);
-    }
+  if (value.is_string()) {
+    return escape_invalid_utf8(value.get_ref<const std::string&>());
   }
-  return copy;
+  if (value.is_array()) {
+    Json copy = Json::array();
+    for (const Json& item : value) {
+      copy.push_back(writable(item));
+    }
+    return copy;
+  }
+  if (value.is_object()) {
+    Json copy = Json::object();
+    auto& members = copy.get_ref<Json::object_t&>();
+    for (const auto& [key, item] : value.items()) {
+      members.emplace_back(escape_invalid_utf8(key), writable(item));
+    }
+    return copy;
+  }
+  return value;
 }
 
 } // namespace
@@ -265,9 +301,18 @@ Json tag_floats(const Json& value) {
 Json parse_json(
     std::string_view text,
     const std::string& where,
+    const JsonLimits& limits,
     DuplicateKeys duplicates) {
+  if (text.size() > limits.max_bytes) {
+    fail(
+        ErrorKind::Corrupt,
+        "[parse_json] {}: found {} bytes, expected at most {}",
+        where,
+        text.size(),
+        limits.max_bytes);
+  }
   refuse_zero_bytes(text, where);
-  JsonBuilder builder(where, duplicates);
+  JsonBuilder builder(where, limits, duplicates);
   Json::sax_parse(text, &builder);
   return builder.take();
 }
@@ -275,20 +320,22 @@ Json parse_json(
 void parse_json_members(
     std::string_view text,
     const std::string& where,
+    const JsonLimits& of_a_member,
     const JsonMember& on_member) {
   refuse_zero_bytes(text, where);
-  JsonBuilder builder(where, DuplicateKeys::Refuse, &on_member);
+  JsonBuilder builder(where, of_a_member, DuplicateKeys::Refuse, &on_member);
   Json::sax_parse(text, &builder);
 }
 
-Json read_json_file(const std::filesystem::path& path, std::size_t max_bytes) {
-  return parse_json(read_text_file(path, max_bytes), path.string());
+Json read_json_file(
+    const std::filesystem::path& path,
+    const JsonLimits& limits) {
+  return parse_json(
+      read_text_file(path, limits.max_bytes), path.string(), limits);
 }
 
 std::string dump_json(const Json& value, int indent) {
-  return tag_floats(value).dump(
-             indent, ' ', false, Json::error_handler_t::replace) +
-      "\n";
+  return writable(value).dump(indent) + "\n";
 }
 
 void decode_tagged_floats(Json& value, const std::string& where) {

@@ -26,12 +26,31 @@ enum class DuplicateKeys {
 };
 
 /**
+ * How large a JSON text may be. Beside its text a value takes up to 256 bytes
+ * of memory (three bytes of "[]," a hundred), so bytes alone bound nothing.
+ */
+struct JsonLimits {
+  std::size_t max_bytes = 0; // of the text; of the strings of one member
+  std::size_t max_values = 0; // of the text; of one member
+};
+
+/** Of config.json and its like, of one line of JSONL: ten times what published
+ * models have. */
+inline constexpr JsonLimits kConfigJson{16u << 20, 1u << 18};
+/** Of a list with an entry per tensor or file of a model. */
+inline constexpr JsonLimits kListJson{64u << 20, 1u << 20};
+/** Of one tensor's entry in the header of a weights file, or its metadata. */
+inline constexpr JsonLimits kMemberJson{16u << 20, 1u << 16};
+
+/**
  * Parses JSON of untrusted origin: at most 200 levels deep, in time and memory
- * linear in its length. Throws Corrupt, naming `where` and the position.
+ * linear in its length. Throws Corrupt, naming `where` and the position, also
+ * beyond the limits.
  */
 Json parse_json(
     std::string_view text,
     const std::string& where,
+    const JsonLimits& limits = kConfigJson,
     DuplicateKeys duplicates = DuplicateKeys::KeepLast);
 
 /** Gets a member of an object when it is complete. */
@@ -39,24 +58,27 @@ using JsonMember = std::function<void(const std::string& name, Json&& value)>;
 
 /**
  * Parses an object of untrusted origin member by member, so that its memory is
- * that of the text, the names and one member, which may hold at most 65,536
- * values. A name that occurs twice in one object is refused. Throws Corrupt,
- * also for what is no object, and what `on_member` throws.
+ * that of the text and of one member. A name that occurs twice inside a member
+ * is refused; to compare the names of the members is up to `on_member`, who
+ * keeps them. Throws as parse_json, also for what is no object, and what
+ * `on_member` throws.
  */
 void parse_json_members(
     std::string_view text,
     const std::string& where,
+    const JsonLimits& of_a_member,
     const JsonMember& on_member);
 
-/** Reads and parses a file of at most max_bytes. */
+/** Reads and parses a file. */
 Json read_json_file(
     const std::filesystem::path& path,
-    std::size_t max_bytes = 256u << 20);
+    const JsonLimits& limits = kConfigJson);
 
 /**
- * The text of a JSON file, newline at the end. Numbers that JSON cannot write
- * become {"__float__": "Infinity"} (or "-Infinity", "NaN"), as mlx-lm writes
- * them; bytes that are not UTF-8 become U+FFFD.
+ * The text of a JSON file, newline at the end, always valid JSON. Numbers that
+ * JSON cannot write become {"__float__": "Infinity"} (or "-Infinity", "NaN"),
+ * as mlx-lm writes them; a string that is not UTF-8 (a path may be) has its
+ * other bytes as "\xe9".
  */
 std::string dump_json(const Json& value, int indent);
 

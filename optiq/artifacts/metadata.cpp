@@ -48,7 +48,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kMetric = "kl_divergence_vs_reference";
 constexpr const char* kPlanKind = "optiq_plan";
-constexpr std::size_t kMaxFileBytes = 64u << 20;
 
 struct MethodRow {
   const char* name; // in Plan
@@ -323,8 +322,9 @@ std::optional<Json> read_if_there(const fs::path& path) {
     return std::nullopt;
   }
   return parse_json(
-      read_text_file(path, kMaxFileBytes),
+      read_text_file(path, kListJson.max_bytes),
       path.string(),
+      kListJson,
       DuplicateKeys::Refuse);
 }
 

@@ -30,6 +30,7 @@ void add_share(
 // them; files have them in the order of their names.
 constexpr std::string_view kBlocks[] = {"self_attn", "linear_attn", "mlp"};
 constexpr std::string_view kLeaves[] = {
+    "qkv_proj",
     "q_proj",
     "k_proj",
     "v_proj",
@@ -39,6 +40,7 @@ constexpr std::string_view kLeaves[] = {
     "in_proj_b",
     "in_proj_a",
     "out_proj",
+    "gate_up_proj",
     "gate_proj",
     "up_proj",
     "down_proj"};

@@ -6,11 +6,13 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 
 namespace optiq {
 
-/** A read-only mapping of a regular file, or of a piece of one. */
+struct MappingSlot;
+
+/** A read-only mapping of a regular file, or of a piece of one. See
+ * base/mapping_guard.h for files that become shorter meanwhile. */
 class MappedFile {
  public:
   /** The whole file; an empty one maps to size 0. Throws NotFound, Denied, Io,
@@ -37,6 +39,7 @@ class MappedFile {
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   std::size_t before_ = 0; // mapped bytes in front of data_: pages are whole
+  MappingSlot* slot_ = nullptr;
   std::filesystem::path path_;
 };
 
@@ -76,65 +79,6 @@ class InputFile {
 std::string read_text_file(
     const std::filesystem::path& path,
     std::size_t max_bytes);
-
-/**
- * A new file written front to back. `finish` fsyncs and closes it; a file that
- * was not finished is removed by the destructor. Every failure names the path;
- * a full disk is Exhausted and says how many bytes the whole file needs.
- */
-class OutputFile {
- public:
-  /** Refuses an existing path. `expected_bytes` is for the messages only. */
-  OutputFile(std::filesystem::path path, std::uint64_t expected_bytes);
-  ~OutputFile();
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
-
-  void write(std::span<const std::byte> bytes);
-  void write(std::string_view text);
-  void finish();
-
- private:
-  std::filesystem::path path_;
-  std::uint64_t expected_bytes_;
-  int fd_ = -1;
-};
-
-/** Writes a temporary sibling, fsyncs it, renames it over path, fsyncs the
- * folder. Throws Io or Denied; on failure nothing is left behind. */
-void write_file_atomically(
-    const std::filesystem::path& path,
-    std::string_view content);
-
-/**
- * A folder that becomes visible under its final name only when complete. Made
- * beside `target`; `publish` fsyncs files and folder and renames it. With
- * `replace`, an existing target is first moved aside and deleted only after
- * the rename. Unpublished folders are removed by the destructor, those of
- * killed processes by the next StagedDirectory for the same target; a target
- * that a killed process had moved aside and not yet replaced is moved back.
- */
-class StagedDirectory {
- public:
-  /** Makes missing parents. Throws InvalidInput when the target exists and
-   * `replace` is false, Denied, Io. */
-  StagedDirectory(const std::filesystem::path& target, bool replace);
-  ~StagedDirectory();
-  StagedDirectory(const StagedDirectory&) = delete;
-  StagedDirectory& operator=(const StagedDirectory&) = delete;
-
-  const std::filesystem::path& path() const {
-    return staging_;
-  }
-  void publish();
-
- private:
-  std::filesystem::path target_;
-  std::filesystem::path staging_;
-  int lock_fd_ = -1; // flock on staging_: says that its maker lives
-  bool replace_;
-  bool published_ = false;
-};
 
 /** Free bytes on the file system that holds path (or its nearest parent). */
 std::uint64_t free_disk_bytes(const std::filesystem::path& path);

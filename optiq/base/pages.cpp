@@ -5,6 +5,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "optiq/base/error.h"
+#include "optiq/base/system.h"
+
 namespace optiq {
 namespace {
 
@@ -43,6 +46,25 @@ void discard_pages(void* memory, std::size_t bytes) {
 #endif
   const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   advise_inside(memory, bytes, page, kAdvice);
+}
+
+std::shared_ptr<const void> zero_pages(std::size_t bytes) {
+  void* memory = ::mmap(
+      nullptr,
+      bytes,
+      PROT_READ,
+      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+      -1,
+      0);
+  if (memory == MAP_FAILED) {
+    require_ram(bytes, "zeros in the place of a matrix"); // it has the numbers
+    fail(
+        ErrorKind::Exhausted,
+        "[zero_pages] the system refused {} bytes of address space. Raise the "
+        "limit (ulimit -v)",
+        bytes);
+  }
+  return {memory, [bytes](void* p) { ::munmap(p, bytes); }};
 }
 
 } // namespace optiq

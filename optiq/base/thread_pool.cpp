@@ -4,9 +4,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "optiq/base/error.h"
 #include "optiq/base/system.h"
 
 namespace optiq {
@@ -69,7 +71,8 @@ thread_local Place place;
 } // namespace
 
 struct ThreadPool::State {
-  explicit State(int n) {
+  State(int n, std::uint32_t first_region) : regions(first_region) {
+    command.number = first_region;
     start(n);
   }
 
@@ -77,18 +80,43 @@ struct ThreadPool::State {
     stop();
   }
 
+  /** Throws Exhausted when the system refuses a thread; then the caller is the
+   * only rank. */
   void start(int n) {
-    n_ranks = std::max(1, n);
+    set_ranks(std::max(1, n));
+    workers.reserve(n_ranks);
+    try {
+      for (int rank = 1; rank < n_ranks; ++rank) {
+        workers.emplace_back(
+            [this, rank, seen = regions] { work(rank, seen); });
+      }
+    } catch (const std::system_error& error) {
+      const std::size_t n_started = workers.size();
+      stop();
+      set_ranks(1);
+      fail(
+          ErrorKind::Exhausted,
+          "[ThreadPool] cannot start compute thread {} of {}: {}. Ask for "
+          "fewer (--threads), or raise the limits on processes (ulimit -u, "
+          "the container's) and memory (ulimit -v)",
+          n_started + 2, // the caller is the first
+          n,
+          error.code().message());
+    }
+  }
+
+  void set_ranks(int n) {
+    n_ranks = n;
     rounds = 0;
     while (1 << rounds < n_ranks) {
       ++rounds;
     }
     finished = std::vector<LoneCounter>(n_ranks);
+    for (LoneCounter& last : finished) {
+      last.value = regions; // a distance from 0 may be any after 2^31 regions
+    }
     passed = std::vector<LoneCounter>(n_ranks);
     signals = std::vector<LoneCounter>(n_ranks * rounds);
-    for (int rank = 1; rank < n_ranks; ++rank) {
-      workers.emplace_back([this, rank, seen = regions] { work(rank, seen); });
-    }
   }
 
   void stop() {
@@ -149,7 +177,7 @@ struct ThreadPool::State {
 
   int n_ranks = 1;
   int rounds = 0; // of a barrier: log2(n_ranks), rounded up
-  std::uint32_t regions = 0; // sent so far
+  std::uint32_t regions; // sent so far
   Command command;
   std::vector<LoneCounter> finished; // per rank: its last region
   std::vector<LoneCounter> passed; // per rank, its own: barriers
@@ -163,7 +191,8 @@ ThreadPool& ThreadPool::shared() {
   return *pool;
 }
 
-ThreadPool::ThreadPool(int n_threads) : state_(new State(n_threads)) {}
+ThreadPool::ThreadPool(int n_threads, std::uint32_t first_region)
+    : state_(new State(n_threads, first_region)) {}
 
 ThreadPool::~ThreadPool() {
   delete state_;

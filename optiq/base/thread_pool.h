@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 
 namespace optiq {
 
@@ -14,17 +15,21 @@ namespace optiq {
  */
 class ThreadPool {
  public:
-  /** The shared pool, leaked at exit. First use sizes it to the cores. */
+  /** The shared pool, leaked at exit. First use sizes it to the cores, and
+   * throws as the constructor. */
   static ThreadPool& shared();
 
-  explicit ThreadPool(int n_threads);
+  /** Throws Exhausted when the system refuses a thread. Regions are counted
+   * from `first_region` on: tests begin near the end of the counter. */
+  explicit ThreadPool(int n_threads, std::uint32_t first_region = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   /** Number of ranks of a region, the caller included; at least 1. */
   int size() const;
-  /** Changes the number of ranks; not while a region runs. */
+  /** Changes the number of ranks; not while a region runs. Throws Exhausted
+   * when the system refuses a thread, and leaves one rank. */
   void resize(int n_threads);
 
   /** Calls body(rank, n_ranks) on every rank and returns when all are done. The

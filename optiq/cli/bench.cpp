@@ -14,7 +14,6 @@
 #include "optiq/artifacts/model_map.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/base/version.h"
@@ -22,6 +21,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/eval/kl.h"
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
@@ -306,7 +306,7 @@ artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
 void print_samples(const char* name, const Samples& samples) {
   const auto [low, high] = std::minmax_element(
       samples.tokens_per_second.begin(), samples.tokens_per_second.end());
-  fmt::print(
+  print(
       "{:<16} {:.1f} tokens/s ({:.1f} to {:.1f}; {} of {} runs count{})\n",
       name,
       median(samples.tokens_per_second),
@@ -318,7 +318,7 @@ void print_samples(const char* name, const Samples& samples) {
 }
 
 void print_result(const BenchFlags& flags, const Result& result) {
-  fmt::print(
+  print(
       "{}: {} arithmetic, {} K/V cache, {}, {} threads, batch {}, context {}, "
       "medians of {}\n",
       flags.model,
@@ -332,26 +332,26 @@ void print_result(const BenchFlags& flags, const Result& result) {
   print_samples(
       fmt::format("prefill {}", flags.prompt).c_str(), result.prefill);
   print_samples(fmt::format("decode {}", flags.gen).c_str(), result.decode);
-  fmt::print(
+  print(
       "{:<16} {} read per token, {:.0f} % of {:.1f} GB/s measured here\n",
       "bandwidth",
       artifacts::format_size(
           static_cast<std::uint64_t>(result.bytes_per_token)),
       100 * bandwidth_fraction(result),
       result.read_bandwidth / 1e9);
-  fmt::print(
+  print(
       "{:<16} {:.2f} s to load, {} resident at most\n",
       "memory",
       result.load_seconds,
       artifacts::format_size(result.peak_rss));
   if (result.kl_to_exact) {
-    fmt::print(
+    print(
         "{:<16} {:.2e} nats to exact arithmetic, mean over {} tokens of text\n",
         "KL",
         *result.kl_to_exact,
         kKlTokens);
   } else if (flags.compute != kernels::Compute::Exact) {
-    fmt::print("{:<16} not measured: the model has no tokenizer\n", "KL");
+    print("{:<16} not measured: the model has no tokenizer\n", "KL");
   }
   if (result.prefill_profile) {
     print_profile("one prefill", *result.prefill_profile);
@@ -423,7 +423,10 @@ void run_bench(const BenchFlags& flags) {
   }
   print_result(flags, result);
   if (!flags.json.empty()) {
-    write_file_atomically(flags.json, to_json(flags, result).dump(2) + "\n");
+    write_result(
+        flags.json,
+        artifacts::dump_json(to_json(flags, result), 2),
+        directory->path());
   }
 }
 
@@ -459,7 +462,8 @@ void add_bench_command(CLI::App& app) {
       "--profile",
       flags->profile,
       "Also show the time per operation, of runs apart from the timed ones");
-  command->add_option("--json", flags->json, "Write the result to this file");
+  add_file_option(
+      *command, "--json", flags->json, "Write the result to this file");
   command->footer(
       "Feeds random tokens. A model that fits into the processor's caches can "
       "exceed\nthe bandwidth of memory.\n"

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "optiq/cli/output.h"
+
 namespace optiq::cli {
 namespace {
 
@@ -32,7 +34,7 @@ WorkProfile profile_work(const std::function<double()>& work) {
 }
 
 void print_profile(const char* title, const WorkProfile& profile) {
-  fmt::print(
+  print(
       "\n{:<36} {:>8} {:>12} {:>7} {:>7}\n",
       title,
       "calls",
@@ -40,7 +42,7 @@ void print_profile(const char* title, const WorkProfile& profile) {
       "share",
       "GB/s");
   for (const kernels::OpTotal& total : profile.totals) {
-    fmt::print(
+    print(
         "{:<36} {:>8} {:>12.0f} {:>5.1f} % {:>7}\n",
         label(total.key),
         total.calls,
@@ -52,7 +54,7 @@ void print_profile(const char* title, const WorkProfile& profile) {
                   "{:.1f}",
                   static_cast<double>(total.bytes) / total.seconds / 1e9));
   }
-  fmt::print(
+  print(
       "{:<36} {:>8} {:>12} {:>5.1f} %\n",
       "between operations",
       "",

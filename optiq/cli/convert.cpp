@@ -1,7 +1,6 @@
 #include "optiq/quant/convert.h"
 
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -11,11 +10,11 @@
 
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
 
 namespace optiq::cli {
@@ -65,17 +64,17 @@ std::string short_name(const std::string& module) {
 }
 
 void print_layers(const artifacts::Plan& plan) {
-  std::printf("%-40s %5s %12s %12s\n", "module", "bits", "parameters", "KL");
+  print("{:<40} {:>5} {:>12} {:>12}\n", "module", "bits", "parameters", "KL");
   for (const artifacts::LayerBits& layer : plan.layers) {
     const std::string kl = layer.is_protected ? "protected"
         : layer.kl                            ? fmt::format("{:.3e}", *layer.kl)
                                               : "-";
-    std::printf(
-        "%-40s %5d %12llu %12s\n",
-        short_name(layer.name).c_str(),
+    print(
+        "{:<40} {:>5} {:>12} {:>12}\n",
+        short_name(layer.name),
         layer.bits,
-        static_cast<unsigned long long>(layer.parameters),
-        kl.c_str());
+        layer.parameters,
+        kl);
   }
 }
 
@@ -90,50 +89,46 @@ void print_totals(
     widths[layer.bits].second += layer.parameters;
     has_protected = has_protected || layer.is_protected;
   }
-  std::printf("\n");
+  print("\n");
   for (const auto& [bits, row] : widths) {
-    std::printf(
-        "%d bits: %d matrices, %llu parameters\n",
-        bits,
-        row.first,
-        static_cast<unsigned long long>(row.second));
+    print("{} bits: {} matrices, {} parameters\n", bits, row.first, row.second);
   }
-  std::printf(
-      "code width    %.4f bits per weight (mean%s)\n",
+  print(
+      "code width    {:.4f} bits per weight (mean{})\n",
       plan.achieved_bpw,
       has_protected ? " outside the protected set" : "");
-  std::printf(
-      "file          %.4f bits per weight, %s of model*.safetensors (%llu "
-      "bytes, source %s)\n",
+  print(
+      "file          {:.4f} bits per weight, {} of model*.safetensors ({} "
+      "bytes, source {})\n",
       plan.file_bpw,
-      artifacts::format_size(plan.file_bytes).c_str(),
-      static_cast<unsigned long long>(plan.file_bytes),
-      artifacts::format_size(result.source_bytes).c_str());
+      artifacts::format_size(plan.file_bytes),
+      plan.file_bytes,
+      artifacts::format_size(result.source_bytes));
   if (result.mtp_bytes > 0) {
-    std::printf(
-        "sidecar       %s in optiq/mtp.safetensors\n",
-        artifacts::format_size(result.mtp_bytes).c_str());
+    print(
+        "sidecar       {} in optiq/mtp.safetensors\n",
+        artifacts::format_size(result.mtp_bytes));
   }
   if (result.sensitivity) {
-    std::printf(
-        "KL            %.3e nats per token, summed over matrices\n",
+    print(
+        "KL            {:.3e} nats per token, summed over matrices\n",
         plan.predicted_kl);
   }
   if (plan.measured_kl) {
-    std::printf(
-        "whole model   %.3e nats per token on the calibration text (weight of "
-        "the size prior: %g)\n",
+    print(
+        "whole model   {:.3e} nats per token on the calibration text (weight of "
+        "the size prior: {:g})\n",
         *plan.measured_kl,
         plan.prior_weight.value_or(0));
   }
   if (options.dry_run) {
-    std::printf(
-        "needs         %s of RAM, %s of disk, about %s (nothing was written)\n",
-        artifacts::format_size(result.cost.ram_bytes).c_str(),
-        artifacts::format_size(result.cost.disk_bytes).c_str(),
-        format_duration(result.cost.seconds.value_or(0)).c_str());
+    print(
+        "needs         {} of RAM, {} of disk, about {} (nothing was written)\n",
+        artifacts::format_size(result.cost.ram_bytes),
+        artifacts::format_size(result.cost.disk_bytes),
+        format_duration(result.cost.seconds.value_or(0)));
   } else {
-    std::printf("written to    %s\n", options.output.string().c_str());
+    print("written to    {}\n", options.output.string());
   }
 }
 
@@ -155,7 +150,7 @@ void write_result_json(
   json["seconds"] = seconds;
   json["peak_rss_bytes"] = peak_rss_bytes();
   json["notices"] = result.notices;
-  write_file_atomically(path, artifacts::dump_json(json, 2));
+  write_result(path, artifacts::dump_json(json, 2), options.source);
 }
 
 void run_convert(const ConvertFlags& flags) {
@@ -179,7 +174,7 @@ void run_convert(const ConvertFlags& flags) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   for (const std::string& notice : result.notices) {
-    std::fprintf(stderr, "note: %s\n", notice.c_str());
+    print_error("note: {}\n", notice);
   }
   print_layers(result.metadata.plan);
   print_totals(options, result);
@@ -252,7 +247,8 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
 }
 
 void add_output_options(CLI::App& command, ConvertFlags& flags) {
-  command.add_option(
+  add_file_option(
+      command,
       "-o,--output",
       flags.output,
       "The new model directory (default optiq_output/<name>)");
@@ -264,12 +260,13 @@ void add_output_options(CLI::App& command, ConvertFlags& flags) {
       "--dry-run",
       flags.options.dry_run,
       "Show plan, size, RAM and time; write nothing");
-  command.add_option(
-      "--save-plan", flags.save_plan, "Write the plan to this file");
+  add_file_option(
+      command, "--save-plan", flags.save_plan, "Write the plan to this file");
   command.add_option(
       "--plan", flags.plan, "Take the widths from this plan; measure nothing");
   add_progress_option(command, flags.progress);
-  command.add_option("--json", flags.json, "Write the result to this file");
+  add_file_option(
+      command, "--json", flags.json, "Write the result to this file");
 }
 
 } // namespace

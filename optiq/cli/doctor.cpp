@@ -10,6 +10,7 @@
 #include "optiq/artifacts/size.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/mlx_version.h"
 #include "optiq/kernels/kernels.h"
 
@@ -55,19 +56,19 @@ void print_json(const Diagnosis& d) {
       {"cores", d.system.cores},
       {"total_ram_bytes", d.system.total_ram_bytes},
       {"available_ram_bytes", d.system.available_ram_bytes}};
-  fmt::print("{}\n", json.dump(2));
+  print_json_document(json);
 }
 
 void print_lines(const Diagnosis& d) {
   using artifacts::format_size;
-  fmt::print("MLX      {} (built against {})\n", d.mlx_loaded, d.mlx_built);
-  fmt::print("BLAS     {}\n", d.blas.empty() ? "none found" : d.blas);
-  fmt::print(
+  print("MLX      {} (built against {})\n", d.mlx_loaded, d.mlx_built);
+  print("BLAS     {}\n", d.blas.empty() ? "none found" : d.blas);
+  print(
       "SIMD     {} (this machine runs {})\n",
       d.simd_target,
       fmt::join(d.simd_targets, ", "));
-  fmt::print("CPU      {}, {} cores\n", d.system.cpu, d.system.cores);
-  fmt::print(
+  print("CPU      {}, {} cores\n", d.system.cpu, d.system.cores);
+  print(
       "RAM      {}, {} available\n",
       format_size(d.system.total_ram_bytes),
       format_size(d.system.available_ram_bytes));

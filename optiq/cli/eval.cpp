@@ -7,10 +7,10 @@
 
 #include "optiq/artifacts/eval_result.h"
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
 #include "optiq/eval/dataset.h"
 #include "optiq/eval/exact_match.h"
@@ -34,6 +34,7 @@ struct EvalFlags {
   std::size_t limit = 0;
   bool raw = false;
   int max_tokens = 64;
+  bool default_max_tokens = true; // nobody chose it
   int batch = 16;
   std::optional<std::size_t> seq_len; // of plain text
   eval::NeedleOptions needle;
@@ -66,6 +67,7 @@ eval::ExactMatchOptions answering_options(
   return {
       .compute = flags.compute,
       .max_tokens = flags.max_tokens,
+      .clamp_to_positions = flags.default_max_tokens,
       .batch = flags.batch,
       .stop_ids = generate::stop_ids(subject.directory, *subject.tokenizer),
       .on_progress = sink};
@@ -174,9 +176,9 @@ artifacts::NeedleScores run_needle(
 
 void print_row(const char* name, double value, std::optional<double> error) {
   if (error) {
-    fmt::print("{:<16} {:<11.5g} ± {:.2g}\n", name, value, *error);
+    print("{:<16} {:<11.5g} ± {:.2g}\n", name, value, *error);
   } else {
-    fmt::print("{:<16} {:.5g}\n", name, value);
+    print("{:<16} {:.5g}\n", name, value);
   }
 }
 
@@ -186,38 +188,38 @@ void print_scores(const artifacts::KlScores& s) {
   print_row("median_kl", s.median_kl, {});
   print_row("p99_kl", s.p99_kl, {});
   print_row("top1_agreement", s.top1_agreement, s.top1_agreement_stderr);
-  fmt::print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
+  print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
 }
 
 void print_scores(const artifacts::PerplexityScores& s) {
   print_row("ppl", s.ppl, s.ppl_stderr);
   print_row("mean_nll", s.mean_nll, {});
-  fmt::print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
+  print("{:<16} {} in {} rows\n", "tokens", s.tokens, s.rows);
 }
 
 void print_scores(const artifacts::ExactMatchScores& s) {
   print_row("accuracy", s.accuracy, s.accuracy_stderr);
-  fmt::print("{:<16} {}\n", "count", s.count);
-  fmt::print("{:<16} {}\n", "truncated", s.truncated);
+  print("{:<16} {}\n", "count", s.count);
+  print("{:<16} {}\n", "truncated", s.truncated);
 }
 
 void print_scores(const artifacts::NeedleScores& s) {
   print_row("accuracy", s.accuracy, s.accuracy_stderr);
-  fmt::print("{:<16}", "tokens \\ depth");
+  print("{:<16}", "tokens \\ depth");
   for (const double depth : s.depths) {
-    fmt::print(" {:>6.2f}", depth);
+    print(" {:>6.2f}", depth);
   }
   for (std::size_t i = 0; i < s.lengths.size(); ++i) {
-    fmt::print("\n{:<16}", s.lengths[i]);
+    print("\n{:<16}", s.lengths[i]);
     for (const int right : s.right[i]) {
-      fmt::print(" {:>6.2f}", static_cast<double>(right) / s.trials);
+      print(" {:>6.2f}", static_cast<double>(right) / s.trials);
     }
   }
-  fmt::print("\n");
+  print("\n");
 }
 
 void print_result(const artifacts::EvalResult& result) {
-  fmt::print(
+  print(
       "{} of {}{}, {} arithmetic, {} K/V cache, {}\n",
       artifacts::task_of(result),
       result.model,
@@ -226,7 +228,7 @@ void print_result(const artifacts::EvalResult& result) {
       result.kv,
       result.simd);
   if (!result.reference.empty()) {
-    fmt::print("reference {}, exact arithmetic\n", result.reference);
+    print("reference {}, exact arithmetic\n", result.reference);
   }
   std::visit([](const auto& scores) { print_scores(scores); }, result.scores);
 }
@@ -266,8 +268,10 @@ void run_eval(const EvalFlags& flags) {
   printer.finish();
   print_result(result);
   if (!flags.json.empty()) {
-    write_file_atomically(
-        flags.json, artifacts::to_json(result).dump(2) + "\n");
+    write_result(
+        flags.json,
+        artifacts::dump_json(artifacts::to_json(result), 2),
+        subject.directory.path());
   }
 }
 
@@ -341,7 +345,8 @@ void add_eval_command(CLI::App& app) {
   add_kv_options(*command, flags->kv);
   add_threads_option(*command);
   add_progress_option(*command, flags->progress);
-  command->add_option("--json", flags->json, "Write the result to this file");
+  add_file_option(
+      *command, "--json", flags->json, "Write the result to this file");
   command->footer(
       "kl and ppl run in exact arithmetic unless --compute says otherwise; a\n"
       "reference always does. exact-match answers greedily through the chat\n"
@@ -353,6 +358,7 @@ void add_eval_command(CLI::App& app) {
       "  optiq eval OUT --task exact-match --data questions.jsonl\n"
       "  optiq eval OUT --task needle --lengths 1024,4096 --trials 8");
   command->callback([command, flags] {
+    flags->default_max_tokens = command->count("--max-tokens") == 0;
     if (command->count("--compute") == 0) {
       flags->compute = default_compute(flags->task);
     }

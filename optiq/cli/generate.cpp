@@ -1,10 +1,9 @@
 #include <chrono>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -16,7 +15,9 @@
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/generate/defaults.h"
+#include "optiq/generate/generation_config.h"
 #include "optiq/generate/generator.h"
 #include "optiq/text/chat_template.h"
 #include "optiq/text/tokenizer.h"
@@ -26,17 +27,23 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::size_t kMaxPromptBytes = 16u << 20;
+
 struct GenerateFlags {
   std::string model;
   std::optional<std::string> prompt;
   std::optional<std::string> system;
   bool raw = false;
   bool json = false;
-  int max_tokens = 256;
+  std::optional<int> max_tokens;
   std::optional<float> temperature;
   std::optional<float> top_p;
   std::optional<float> min_p;
   std::optional<int> top_k;
+  std::optional<float> typical_p;
+  std::optional<float> repetition_penalty;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
   std::optional<std::uint64_t> seed;
   kernels::Compute compute = kernels::Compute::Fast;
   KvFlags kv;
@@ -51,9 +58,7 @@ std::string read_prompt(const GenerateFlags& flags) {
         ErrorKind::InvalidInput,
         "[generate] no prompt. Give one with -p TEXT, or pipe it in");
   }
-  return {
-      std::istreambuf_iterator<char>(std::cin),
-      std::istreambuf_iterator<char>()};
+  return read_standard_input(kMaxPromptBytes);
 }
 
 std::vector<std::int32_t> encode_prompt(
@@ -73,18 +78,60 @@ std::vector<std::int32_t> encode_prompt(
   return tokenizer.encode(chat.render_chat(messages, true), false);
 }
 
+/** Overrides a value of the model's; whether there was one to do it. */
+template <typename T>
+bool override_with(const std::optional<T>& flag, T& value) {
+  value = flag.value_or(value);
+  return flag.has_value();
+}
+
 generate::SamplerOptions choose_sampler(
     const GenerateFlags& flags,
-    const io::ModelDirectory& directory) {
-  auto sampler = generate::default_sampler(directory);
-  sampler.temperature = flags.temperature.value_or(sampler.temperature);
-  sampler.top_p = flags.top_p.value_or(sampler.top_p);
-  sampler.min_p = flags.min_p.value_or(sampler.min_p);
-  sampler.top_k = flags.top_k.value_or(sampler.top_k);
+    generate::SamplerOptions sampler) {
+  bool chosen = override_with(flags.temperature, sampler.temperature);
+  chosen |= override_with(flags.top_p, sampler.top_p);
+  chosen |= override_with(flags.min_p, sampler.min_p);
+  chosen |= override_with(flags.top_k, sampler.top_k);
+  chosen |= override_with(flags.typical_p, sampler.typical_p);
+  if (chosen) {
+    sampler.order = generate::FilterOrder::MlxLm; // as mlx-lm's flags mean it
+  }
   sampler.seed = flags.seed.value_or(static_cast<std::uint64_t>(
       std::chrono::system_clock::now().time_since_epoch().count()));
   generate::validate(sampler);
   return sampler;
+}
+
+generate::LogitsOptions choose_logits(
+    const GenerateFlags& flags,
+    generate::LogitsOptions logits) {
+  override_with(flags.repetition_penalty, logits.repetition_penalty);
+  override_with(flags.presence_penalty, logits.presence_penalty);
+  override_with(flags.frequency_penalty, logits.frequency_penalty);
+  generate::validate(logits);
+  return logits;
+}
+
+/** The model's own options, with the flags over them. */
+generate::GenerateOptions choose_options(
+    const GenerateFlags& flags,
+    const io::ModelDirectory& directory,
+    std::shared_ptr<const text::Tokenizer> tokenizer,
+    std::size_t n_prompt) {
+  auto wanted = generate::read_generation_config(directory);
+  for (const std::string& notice : wanted.notices) {
+    print_error("note: {}\n", notice);
+  }
+  return {
+      .max_tokens = flags.max_tokens ? *flags.max_tokens
+                                     : wanted.default_max_tokens(n_prompt),
+      .clamp_to_positions = !flags.max_tokens,
+      .logits = choose_logits(flags, std::move(wanted.logits)),
+      .sampler = choose_sampler(flags, wanted.sampler),
+      .stop_ids = generate::stop_ids(directory, *tokenizer),
+      .stop_strings = std::move(wanted.stop_strings),
+      .tokenizer = std::move(tokenizer),
+      .share_prefixes = false}; // with whom? the process answers one prompt
 }
 
 const char* reason_name(generate::FinishReason reason) {
@@ -113,8 +160,7 @@ struct Stream {
   void emit(const std::string& piece) {
     text += piece;
     if (print) {
-      std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
+      print_output(piece);
     }
   }
 };
@@ -123,11 +169,12 @@ void print_json(
     const GenerateFlags& flags,
     const Stream& stream,
     const generate::Completion& completion,
-    const generate::SamplerOptions& sampler,
+    const generate::GenerateOptions& options,
     std::size_t n_prompt,
     double prefill_seconds,
     double decode_seconds) {
   const auto n = completion.tokens.size();
+  const generate::SamplerOptions& sampler = options.sampler;
   artifacts::Json result{
       {"model", flags.model},
       {"text", stream.text},
@@ -147,49 +194,51 @@ void print_json(
       {"min_p", sampler.min_p},
       {"kv", describe_kv(flags.kv)},
       {"top_k", sampler.top_k},
+      {"typical_p", sampler.typical_p},
+      {"repetition_penalty", options.logits.repetition_penalty},
+      {"presence_penalty", options.logits.presence_penalty},
+      {"frequency_penalty", options.logits.frequency_penalty},
+      {"max_tokens", options.max_tokens},
       {"seed", sampler.seed},
       {"peak_rss_bytes", peak_rss_bytes()}};
-  std::printf("%s\n", result.dump(2).c_str());
+  print_json_document(result);
 }
 
 /** What K/V and state of prompt and answer may take. */
 std::size_t cache_bytes(
     const models::Model& model,
-    const GenerateFlags& flags,
-    std::size_t n_prompt) {
-  const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
+    kernels::Compute compute,
+    int n_tokens) {
   return cache::sequence_bytes(
-      layout,
-      n_prompt + flags.max_tokens,
+      model.cache_layout(models::kv_dtype(compute)),
+      n_tokens,
       generate::EngineOptions{}.prefill_chunk);
 }
 
 void run_generate(const GenerateFlags& flags) {
   const auto directory = open_model(flags.model);
   const auto tokenizer = generate::load_tokenizer(directory);
-  const auto sampler = choose_sampler(flags, directory);
   const auto prompt = encode_prompt(flags, directory, *tokenizer);
+  auto options = choose_options(flags, directory, tokenizer, prompt.size());
   const auto model = with_kv_flags(load_checked(directory), flags.kv);
-  const std::size_t needed = cache_bytes(*model, flags, prompt.size());
+  options.max_tokens = generate::answer_limit(*model, prompt.size(), options);
+  const std::size_t needed = cache_bytes(
+      *model,
+      flags.compute,
+      static_cast<int>(prompt.size()) + options.max_tokens);
   require_ram(needed, "the KV cache");
   generate::Engine engine(
       model, {.compute = flags.compute, .max_cache_bytes = needed});
 
   const InterruptGuard interrupt;
+  options.cancel = &interrupt.flag();
   Stream stream{
       .detokenizer = text::StreamingDetokenizer(tokenizer, true),
       .print = !flags.json};
   const auto start = Clock::now();
   stream.first_token = start;
   const auto completion = generate::generate(
-      engine,
-      prompt,
-      {.max_tokens = flags.max_tokens,
-       .sampler = sampler,
-       .stop_ids = generate::stop_ids(directory, *tokenizer),
-       .share_prefixes = false, // with whom? the process answers one prompt
-       .cancel = &interrupt.flag()},
-      [&](std::size_t, std::int32_t token) {
+      engine, prompt, options, [&](std::size_t, std::int32_t token) {
         if (stream.first_token == start) {
           stream.first_token = Clock::now();
         }
@@ -205,12 +254,12 @@ void run_generate(const GenerateFlags& flags) {
         flags,
         stream,
         completion,
-        sampler,
+        options,
         prompt.size(),
         seconds_between(start, stream.first_token),
         seconds_between(stream.first_token, end));
   } else {
-    std::printf("\n");
+    print_output("\n");
   }
   if (completion.reason == generate::FinishReason::Cancelled) {
     fail(
@@ -232,8 +281,10 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--system", flags->system, "System message");
   command->add_flag(
       "--raw", flags->raw, "Feed the prompt as it is, without chat template");
-  command->add_option("--max-tokens", flags->max_tokens, "New tokens at most")
-      ->capture_default_str();
+  command->add_option(
+      "--max-tokens",
+      flags->max_tokens,
+      "New tokens at most (default: the model's generation_config, else 256)");
   command->add_option(
       "--temp",
       flags->temperature,
@@ -242,6 +293,20 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--top-k", flags->top_k, "Best k tokens, 0 = all");
   command->add_option(
       "--min-p", flags->min_p, "Least share of the best token's probability");
+  command->add_option(
+      "--typical-p", flags->typical_p, "Locally typical sampling, (0, 1]");
+  command->add_option(
+      "--repetition-penalty",
+      flags->repetition_penalty,
+      "Divides the logits of tokens of prompt and answer, 1 = off");
+  command->add_option(
+      "--presence-penalty",
+      flags->presence_penalty,
+      "Taken from the logits of tokens of the answer, -2 to 2");
+  command->add_option(
+      "--frequency-penalty",
+      flags->frequency_penalty,
+      "The same, for each time that the answer has the token");
   command->add_option(
       "--seed", flags->seed, "Seed of sampling (default: the time)");
   add_compute_option(*command, flags->compute);

@@ -12,6 +12,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_map.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 
 namespace optiq::cli {
 namespace {
@@ -69,7 +70,7 @@ void print_grid(
     names += fmt::format(" {:<{}} ", " " + block.name, line.size());
     leaves += " " + line + " ";
   }
-  fmt::print("{}\n{}\n", names, leaves);
+  print("{}\n{}\n", names, leaves);
   for (std::size_t row = 0; row < grid.layers.size(); ++row) {
     std::string line = fmt::format("{:>5} ", grid.layers[row]);
     for (const ColumnBlock& block : blocks) {
@@ -86,7 +87,7 @@ void print_grid(
       }
       line += ' ';
     }
-    fmt::print("{}\n", line);
+    print("{}\n", line);
   }
 }
 
@@ -98,36 +99,36 @@ void print_map(
     names.push_back(module.name);
   }
   const artifacts::ModuleGrid grid = artifacts::grid_of(names);
-  fmt::print("\nBits of each matrix\n");
+  print("\nBits of each matrix\n");
   if (!grid.layers.empty()) {
     print_grid(map, grid, protected_names);
   }
   for (const int index : grid.outside) {
     const artifacts::MappedModule& module = map.modules[index];
-    fmt::print(
+    print(
         "{}: {}{}\n",
         artifacts::place_of(module.name).part,
         module.bits,
         protected_names.contains(module.name) ? "*" : "");
   }
   if (!protected_names.empty()) {
-    fmt::print("* protected by rule, not by measurement\n");
+    print("* protected by rule, not by measurement\n");
   }
 }
 
 void print_sizes(const artifacts::ModelMap& map, const char* files_label) {
   const std::uint64_t whole = artifacts::file_bytes(map);
-  fmt::print("\nSizes\n");
+  print("\nSizes\n");
   for (const artifacts::SizeShare& share : artifacts::sizes_by_kind(map)) {
-    fmt::print(
+    print(
         "  {:<26} {:>10} {:>6.1f} %\n",
         share.label,
         artifacts::format_size(share.bytes),
         100.0 * static_cast<double>(share.bytes) / static_cast<double>(whole));
   }
-  fmt::print("  {:<26} {:>10}\n", files_label, artifacts::format_size(whole));
+  print("  {:<26} {:>10}\n", files_label, artifacts::format_size(whole));
   if (map.sidecar_bytes != 0) {
-    fmt::print(
+    print(
         "  {:<26} {:>10}\n",
         "beside it, in optiq/",
         artifacts::format_size(map.sidecar_bytes));
@@ -140,18 +141,18 @@ void print_head(
     double nominal) {
   const std::uint64_t bytes = artifacts::file_bytes(map);
   const std::uint64_t count = artifacts::parameters(map);
-  fmt::print("{} ({})\n", map.name, map.model_type);
-  fmt::print("parameters   {}\n", count);
-  fmt::print(
+  print("{} ({})\n", map.name, map.model_type);
+  print("parameters   {}\n", count);
+  print(
       "nominal bpw  {:.3f}  {}\n",
       nominal,
       metadata ? "code widths outside the protected set" : "mean code width");
-  fmt::print(
+  print(
       "file bpw     {:.3f}  {}, everything counted\n",
       artifacts::file_bpw(bytes, count),
       artifacts::format_size(bytes));
   if (metadata) {
-    fmt::print(
+    print(
         "made from    {} by method {}\n",
         metadata->base_model,
         metadata->plan.method);
@@ -167,7 +168,7 @@ void run_inspect(const InspectFlags& flags) {
   if (flags.json) {
     artifacts::Json json = artifacts::to_json(map);
     json["nominal_bpw"] = nominal;
-    fmt::print("{}\n", json.dump(2));
+    print_json_document(json);
     return;
   }
   std::set<std::string> protected_names;

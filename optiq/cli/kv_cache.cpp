@@ -1,7 +1,7 @@
 #include "optiq/quant/kv_cache.h"
 
 #include <chrono>
-#include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,11 +10,11 @@
 #include <fmt/format.h>
 
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
 
 namespace optiq::cli {
@@ -77,7 +77,7 @@ double bits_per_value(const quant::KvCacheResult& result) {
 void print_result(
     const quant::KvCacheOptions& options,
     const quant::KvCacheResult& result) {
-  fmt::print(
+  print(
       "{:>5} {:>8} {:>7} {:>7} {:>12} {:>12}\n",
       "layer",
       "method",
@@ -86,7 +86,7 @@ void print_result(
       "bytes/token",
       "KL");
   for (const auto& [layer, cost] : rows_of(result)) {
-    fmt::print(
+    print(
         "{:>5} {:>8} {:>7} {:>7} {:>12} {:>12.3e}\n",
         layer.layer_idx,
         artifacts::name_of(layer.method),
@@ -98,28 +98,29 @@ void print_result(
   const double kept = result.kept_bytes_per_token;
   const double bytes = result.plan_bytes_per_token + kept;
   const double dense = result.dense_bytes_per_token + kept;
-  fmt::print(
+  print(
       "\ntrue width    {:.4f} bits per value, scales and norms included\n",
       bits_per_value(result));
-  fmt::print(
+  print(
       "cache         {} bytes per token, {:.2f} x less than bf16's {}{}\n",
       bytes,
       dense / bytes,
       dense,
       kept > 0 ? fmt::format(" ({} of them stay bf16)", kept) : "");
-  fmt::print(
+  print(
       "KL            {:.3e} nats per token, summed over {}\n",
       result.plan.predicted_kl,
       options.search.split ? "layers and sides" : "layers");
-  fmt::print(
+  print(
       "whole model   {:.3e} nats per token on the calibration text (by {})\n",
       result.plan.measured_kl.value(),
       result.plan.origin);
-  fmt::print("written to    {}\n", options.output.string());
+  print("written to    {}\n", options.output.string());
 }
 
 void write_result_json(
     const std::string& path,
+    const std::filesystem::path& model,
     const quant::KvCacheOptions& options,
     const quant::KvCacheResult& result,
     double seconds) {
@@ -147,7 +148,7 @@ void write_result_json(
   json["seconds"] = seconds;
   json["peak_rss_bytes"] = peak_rss_bytes();
   json["notices"] = result.notices;
-  write_file_atomically(path, artifacts::dump_json(json, 2));
+  write_result(path, artifacts::dump_json(json, 2), model);
 }
 
 void run_kv_cache(const KvCacheFlags& flags) {
@@ -180,11 +181,11 @@ void run_kv_cache(const KvCacheFlags& flags) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   for (const std::string& notice : result.notices) {
-    fmt::print(stderr, "note: {}\n", notice);
+    print_error("note: {}\n", notice);
   }
   print_result(options, result);
   if (!flags.json.empty()) {
-    write_result_json(flags.json, options, result, seconds);
+    write_result_json(flags.json, directory.path(), options, result, seconds);
   }
 }
 
@@ -252,7 +253,8 @@ void add_calibration_options(CLI::App& command, KvCacheFlags& flags) {
 }
 
 void add_output_options(CLI::App& command, KvCacheFlags& flags) {
-  command.add_option(
+  add_file_option(
+      command,
       "-o,--output",
       flags.output,
       "Folder of the result (default optiq_output/kv_cache/<name>)");
@@ -261,7 +263,8 @@ void add_output_options(CLI::App& command, KvCacheFlags& flags) {
       flags.options.overwrite,
       "Replace an earlier result, once the new one is complete");
   add_progress_option(command, flags.progress);
-  command.add_option("--json", flags.json, "Write the result to this file");
+  add_file_option(
+      command, "--json", flags.json, "Write the result to this file");
 }
 
 } // namespace

@@ -10,6 +10,7 @@
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/hub.h"
 #include "optiq/io/hub_cache.h"
 
@@ -103,7 +104,7 @@ void print_json(
          {"unfinished_bytes", repo.unfinished_bytes},
          {"revisions", revisions}});
   }
-  fmt::print("{}\n", json.dump(2));
+  print_json_document(json);
 }
 
 void print_table(
@@ -111,8 +112,7 @@ void print_table(
     const std::vector<io::CachedRepo>& repos) {
   std::uint64_t total = 0;
   if (!repos.empty()) {
-    fmt::print(
-        "{:<44} {:<22} {:>10}  {}\n", "model", "revision", "size", "what");
+    print("{:<44} {:<22} {:>10}  {}\n", "model", "revision", "size", "what");
   }
   for (const io::CachedRepo& repo : repos) {
     total += repo.bytes;
@@ -121,7 +121,7 @@ void print_table(
       if (!revision.refs.empty()) {
         name = join(revision.refs) + " " + revision.commit.substr(0, 7);
       }
-      fmt::print(
+      print(
           "{:<44} {:<22} {:>10}  {}\n",
           repo.repo,
           name,
@@ -129,7 +129,7 @@ void print_table(
           describe(revision.path));
     }
     if (repo.unfinished_bytes > 0) {
-      fmt::print(
+      print(
           "{:<44} {:<22} {:>10}  {}\n",
           repo.repo,
           "-",
@@ -137,7 +137,7 @@ void print_table(
           "unfinished download");
     }
   }
-  fmt::print(
+  print(
       "{} model{} in {}, {}\n",
       repos.size(),
       repos.size() == 1 ? "" : "s",

@@ -2,22 +2,25 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <sstream>
 #include <string>
 
 #include <CLI/CLI.hpp>
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/base/mapping_guard.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/app.h"
+#include "optiq/cli/output.h"
 #include "optiq/kernels/kernels.h"
 
 namespace {
 
 /** A sentence on stderr, and the exit code of the error's kind. */
 int report(optiq::ErrorKind kind, const char* message) {
-  std::fflush(stdout);
-  std::fprintf(stderr, "optiq: %s\n", message);
+  std::fflush(stdout); // what was printed comes before the error
+  optiq::cli::print_error("optiq: {}\n", message);
   return optiq::exit_code(kind);
 }
 
@@ -30,7 +33,11 @@ int run(int argc, char** argv) {
   try {
     app->parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const int code = app->exit(e);
+    std::ostringstream out;
+    std::ostringstream err;
+    const int code = app->exit(e, out, err);
+    optiq::cli::print_lines(stdout, out.str());
+    optiq::cli::print_lines(stderr, err.str());
     return code == 0 ? 0 : optiq::exit_code(optiq::ErrorKind::InvalidInput);
   }
   return 0;
@@ -38,7 +45,11 @@ int run(int argc, char** argv) {
 
 int run_and_report(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int code = run(argc, argv);
+    optiq::cli::flush_stdout();
+    return code;
+  } catch (const optiq::cli::ReaderGone&) {
+    return optiq::cli::kReaderGoneExitCode;
   } catch (const optiq::Error& e) {
     return report(e.kind(), e.what());
   } catch (const std::bad_alloc&) {
@@ -52,6 +63,8 @@ int run_and_report(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
+  optiq::cli::hold_standard_streams();
+  optiq::guard_mappings();
   const int code = run_and_report(argc, argv);
   // Without exit handlers: OpenBLAS's waits for its threads, and those never
   // end where the address space is short (they retry a 128 MB allocation).

@@ -8,6 +8,7 @@
 
 #include "optiq/io/hub_cache.h"
 #include "optiq/models/checkpoint.h"
+#include "optiq/models/quantization.h"
 
 namespace optiq::cli {
 namespace {

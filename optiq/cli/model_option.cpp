@@ -5,20 +5,35 @@
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
+#include "optiq/cli/interrupt.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/hub_cache.h"
 
 namespace optiq::cli {
 namespace {
 
-/** Runs a download with its progress and its notices on stderr. */
+/** Runs a download with its progress and its notices on stderr; Ctrl-C ends it
+ * with a sentence. */
 template <typename Run>
 io::ResolvedModel with_progress(ProgressMode mode, const Run& run) {
+  const InterruptGuard interrupt;
   ProgressPrinter printer(mode);
+  io::HubSettings settings = io::hub_settings();
+  settings.on_wait = [&] {
+    if (interrupt.flag()) {
+      printer.finish();
+      fail(
+          ErrorKind::Cancelled,
+          "[pull] interrupted; what came is kept: the same command goes on from "
+          "there");
+    }
+  };
   io::ResolvedModel found =
-      run([&](const ProgressEvent& event) { printer.show(event); });
+      run(settings, [&](const ProgressEvent& event) { printer.show(event); });
+  settings.on_wait(); // an interrupt after the last byte counts too
   printer.finish();
   for (const std::string& notice : found.notices) {
-    fmt::print(stderr, "note: {}\n", notice);
+    print_error("note: {}\n", notice);
   }
   return found;
 }
@@ -64,6 +79,18 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute) {
       ->option_text("int8|fast|exact");
 }
 
+CLI::Option* add_file_option(
+    CLI::App& command,
+    const std::string& names,
+    std::string& file,
+    const std::string& description) {
+  return command.add_option(names, file, description)
+      ->check([](const std::string& name) {
+        return name.empty() ? "found an empty name, expected one to write to"
+                            : "";
+      });
+}
+
 void add_progress_option(CLI::App& command, std::string& progress) {
   command
       .add_option(
@@ -89,8 +116,8 @@ void add_threads_option(CLI::App& command) {
 std::filesystem::path find_model(const std::string& model, ProgressMode mode) {
   return with_progress(
              mode,
-             [&](const ProgressSink& sink) {
-               return io::resolve_model(model, io::hub_settings(), sink);
+             [&](const io::HubSettings& settings, const ProgressSink& sink) {
+               return io::resolve_model(model, settings, sink);
              })
       .path;
 }
@@ -107,9 +134,10 @@ std::string name_of_model(const std::filesystem::path& model) {
 }
 
 io::ResolvedModel fetch_showing(const io::HubId& id, ProgressMode mode) {
-  return with_progress(mode, [&](const ProgressSink& sink) {
-    return io::fetch_model(id, io::hub_settings(), sink);
-  });
+  return with_progress(
+      mode, [&](const io::HubSettings& settings, const ProgressSink& sink) {
+        return io::fetch_model(id, settings, sink);
+      });
 }
 
 io::ModelDirectory open_model(const std::string& model) {

@@ -27,6 +27,13 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute);
 /** --threads N, 0 = all cores; takes effect at once. */
 void add_threads_option(CLI::App& command);
 
+/** A flag that names a file or folder to write: not the empty name. */
+CLI::Option* add_file_option(
+    CLI::App& command,
+    const std::string& names,
+    std::string& file,
+    const std::string& description);
+
 /** --progress auto|plain|json|none, for parse_progress_mode. */
 void add_progress_option(CLI::App& command, std::string& progress);
 

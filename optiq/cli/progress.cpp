@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/cli/output.h"
 
 namespace optiq::cli {
 
@@ -68,7 +68,7 @@ ProgressPrinter::~ProgressPrinter() {
 
 void ProgressPrinter::finish() {
   if (drawn_ > 0) {
-    std::fputc('\n', out_);
+    write_text(out_, "\n");
     std::fflush(out_);
     drawn_ = 0;
   }
@@ -140,31 +140,32 @@ void ProgressPrinter::draw_bar(
       100 * fraction_of(event),
       timing.left < 0 ? "--:--" : format_duration(timing.left) + " left");
   if (!event.detail.empty()) {
-    line += "  " + event.detail;
+    line += "  " + printable(event.detail);
   }
   line.resize(std::min<std::size_t>(line.size(), 110));
   const std::size_t width = line.size();
   line.append(drawn_ > width ? drawn_ - width : 0, ' ');
-  fmt::print(out_, "\r{}", line);
+  write_text(out_, "\r" + line);
   drawn_ = width;
 }
 
 void ProgressPrinter::print_line(
     const ProgressEvent& event,
     const Timing& timing) {
-  fmt::print(
+  write_text(
       out_,
-      "{}: {:.1f}%{}{}\n",
-      event.stage,
-      100 * fraction_of(event),
-      timing.left < 0 ? "" : ", " + format_duration(timing.left) + " left",
-      event.detail.empty() ? "" : ", " + event.detail);
+      shown_text(
+          "{}: {:.1f}%{}{}\n",
+          event.stage,
+          100 * fraction_of(event),
+          timing.left < 0 ? "" : ", " + format_duration(timing.left) + " left",
+          event.detail.empty() ? "" : ", " + event.detail));
 }
 
 void ProgressPrinter::print_json(
     const ProgressEvent& event,
     const Timing& timing) {
-  nlohmann::ordered_json json = {
+  artifacts::Json json = {
       {"event", "progress"},
       {"stage", event.stage},
       {"done", event.done},
@@ -172,9 +173,9 @@ void ProgressPrinter::print_json(
       {"detail", event.detail},
       {"seconds", std::round(timing.seconds * 1000) / 1000}};
   json["eta"] = timing.left < 0
-      ? nlohmann::ordered_json()
-      : nlohmann::ordered_json(std::round(timing.left * 10) / 10);
-  fmt::print(out_, "{}\n", json.dump());
+      ? artifacts::Json()
+      : artifacts::Json(std::round(timing.left * 10) / 10);
+  print_json_document(json, -1, out_);
 }
 
 } // namespace optiq::cli

@@ -6,6 +6,7 @@
 #include "optiq/base/error.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/hub.h"
 
 namespace optiq::cli {
@@ -27,7 +28,7 @@ void run_pull(const PullFlags& flags) {
   }
   const io::ResolvedModel found =
       fetch_showing(*id, parse_progress_mode(flags.progress));
-  fmt::print("{}\n", found.path.string());
+  print_output(found.path.string() + "\n");
 }
 
 } // namespace

@@ -7,10 +7,10 @@
 
 #include <fmt/format.h>
 
-#include "optiq/base/file.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_map.h"
 #include "optiq/cli/model_option.h"
+#include "optiq/cli/output.h"
 
 namespace optiq::cli {
 namespace {
@@ -50,8 +50,8 @@ void run_report(const ReportFlags& flags) {
       .sensitivity = artifacts::read_sensitivity(directory.path()),
       .evals = artifacts::read_eval_results(directory.path()),
       .kv = find_kv_choice(flags.kv, directory.path())};
-  write_file_atomically(flags.output, report::render_report(input));
-  fmt::print("wrote {}\n", flags.output);
+  write_result(flags.output, report::render_report(input), directory.path());
+  print("wrote {}\n", flags.output);
 }
 
 } // namespace
@@ -62,7 +62,7 @@ void add_report_command(CLI::App& app) {
       "Write one HTML page about a model: bits, sensitivity, sizes, results");
   auto flags = std::make_shared<ReportFlags>();
   add_model_option(*command, flags->model);
-  command->add_option("-o,--output", flags->output, "HTML file to write")
+  add_file_option(*command, "-o,--output", flags->output, "HTML file to write")
       ->required();
   command->add_option(
       "--kv",

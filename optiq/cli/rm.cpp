@@ -8,11 +8,14 @@
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/output.h"
 #include "optiq/io/hub.h"
 #include "optiq/io/hub_cache.h"
 
 namespace optiq::cli {
 namespace {
+
+constexpr std::size_t kLongestAnswer = 16;
 
 struct RmFlags {
   std::string model;
@@ -21,17 +24,20 @@ struct RmFlags {
 
 /** Asks on the terminal; only "y" and "yes" are a yes. */
 bool is_confirmed(const std::string& question) {
-  fmt::print(stderr, "{} [y/N] ", question);
+  print_error("{} [y/N] ", question);
   std::fflush(stderr);
   std::string answer;
   for (int c = std::getchar(); c != EOF && c != '\n'; c = std::getchar()) {
+    if (answer.size() == kLongestAnswer) {
+      return false;
+    }
     answer += static_cast<char>(c);
   }
   return answer == "y" || answer == "Y" || answer == "yes";
 }
 
 void run_rm(const RmFlags& flags) {
-  const auto id = io::parse_hub_id(flags.model);
+  const auto id = io::parse_cached_id(flags.model);
   if (!id || !id->file.empty()) {
     fail(
         ErrorKind::InvalidInput,
@@ -58,7 +64,7 @@ void run_rm(const RmFlags& flags) {
     }
   }
   const io::RemovedFiles removed = cache.remove(*id, whole);
-  fmt::print(
+  print(
       "deleted {}: {} revision{}, {}\n",
       id->repo,
       removed.n_revisions,

@@ -23,8 +23,12 @@ std::size_t batch_bytes(
   }
   const std::size_t at_once =
       std::min(prompts.size(), static_cast<std::size_t>(options.batch));
-  return at_once *
-      cache_bytes(model, options.compute, longest + options.max_tokens);
+  std::size_t n_tokens = longest + static_cast<std::size_t>(options.max_tokens);
+  if (options.clamp_to_positions) {
+    n_tokens = std::min(
+        n_tokens, static_cast<std::size_t>(model.info().max_positions));
+  }
+  return at_once * cache_bytes(model, options.compute, n_tokens);
 }
 
 } // namespace
@@ -54,7 +58,9 @@ Answers answer_questions(
   generate::generate_batch(
       engine,
       prompts,
-      {.max_tokens = options.max_tokens, .stop_ids = options.stop_ids},
+      {.max_tokens = options.max_tokens,
+       .clamp_to_positions = options.clamp_to_positions,
+       .stop_ids = options.stop_ids},
       options.batch,
       [&](std::size_t prompt, const generate::Completion& completion) {
         const auto number =

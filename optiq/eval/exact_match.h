@@ -16,6 +16,7 @@ namespace optiq::eval {
 struct ExactMatchOptions {
   kernels::Compute compute = kernels::Compute::Fast;
   int max_tokens = 64; // of an answer
+  bool clamp_to_positions = false; // as generate::GenerateOptions
   int batch = 16; // questions at a time
   std::vector<std::int32_t> stop_ids;
   ProgressSink on_progress; // stage "exact-match", in questions; may be empty
@@ -28,9 +29,11 @@ struct Answers {
 };
 
 /**
- * Answers each prompt greedily and compares the last number of the answer with
- * wanted (canonical form of numbers.h; one a prompt). Throws InvalidInput for
- * a prompt that, with its answer, exceeds the model's positions.
+ * Answers each prompt greedily, without the penalties that the model's
+ * generation_config.json may ask for, and compares the last number of the
+ * answer with wanted (canonical form of numbers.h; one a prompt). Throws
+ * InvalidInput for a prompt that, with its answer, exceeds the model's
+ * positions.
  */
 Answers answer_questions(
     const std::shared_ptr<const models::Model>& model,

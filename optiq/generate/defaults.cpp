@@ -1,54 +1,66 @@
 #include "optiq/generate/defaults.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <string>
 
 #include "optiq/base/error.h"
+#include "optiq/text/side_files.h"
+#include "optiq/text/special_tokens.h"
 
 namespace optiq::generate {
 namespace {
 
 using artifacts::Json;
 
-void add_ids(
-    const Json& config,
-    const std::string& where,
-    std::vector<std::int32_t>& ids) {
-  const auto entry = config.find("eos_token_id");
-  if (entry == config.end() || entry->is_null()) {
-    return;
-  }
-  if (entry->is_array()) {
-    for (const int id :
-         artifacts::required<std::vector<int>>(config, "eos_token_id", where)) {
-      ids.push_back(id);
-    }
-  } else {
-    ids.push_back(artifacts::required<int>(config, "eos_token_id", where));
-  }
+text::SideFiles side_files(const io::ModelDirectory& directory) {
+  return [&directory](const char* name) { return directory.side_file(name); };
 }
 
-/** eos_token of tokenizer_config.json: a string, or an object's "content". */
+text::SpecialTokens special_tokens(const io::ModelDirectory& directory) {
+  return text::SpecialTokens::read(side_files(directory), directory.path());
+}
+
+/** The tokenizer's own end, where tokenizer_config.json names one. The older
+ * special_tokens_map.json alone ends no answer in transformers either. */
 std::optional<std::string> eos_token(const io::ModelDirectory& directory) {
-  constexpr const char* kName = "tokenizer_config.json";
-  const auto text = directory.side_file(kName);
-  if (!text) {
-    return std::nullopt;
+  constexpr const char* kKey = "eos_token";
+  const Json config = text::read_side_object(
+      side_files(directory), directory.path(), "tokenizer_config.json");
+  const auto named = config.find(kKey);
+  return named == config.end() || named->is_null()
+      ? std::nullopt
+      : special_tokens(directory).text_of(kKey);
+}
+
+/** eos_token_id of a config: an id, a list of them, or nothing. */
+std::vector<std::int32_t> end_ids(
+    const Json& config,
+    const std::string& where) {
+  constexpr const char* kKey = "eos_token_id";
+  const auto entry = config.find(kKey);
+  if (entry == config.end() || entry->is_null()) {
+    return {};
   }
-  const std::string where = directory.side_path(kName);
-  const Json config = artifacts::parse_json(*text, where);
-  const auto entry = config.find("eos_token");
-  if (entry == config.end()) {
-    return std::nullopt;
+  if (entry->is_array()) {
+    return artifacts::required<std::vector<std::int32_t>>(config, kKey, where);
   }
-  if (entry->is_string()) {
-    return entry->get<std::string>();
-  }
-  if (entry->is_object() && entry->contains("content")) {
-    return artifacts::required<std::string>(*entry, "content", where);
-  }
-  return std::nullopt;
+  return {artifacts::required<std::int32_t>(config, kKey, where)};
+}
+
+/** The part of config.json that describes the language model. */
+const Json& text_config(const Json& config) {
+  const auto text = config.find("text_config");
+  return text != config.end() && text->is_object() ? *text : config;
+}
+
+/** Those of config.json, at its top or in its text_config. */
+std::vector<std::int32_t> end_ids_of_model(
+    const Json& config,
+    const std::string& where) {
+  const auto ids = end_ids(config, where);
+  return ids.empty() ? end_ids(text_config(config), where) : ids;
 }
 
 } // namespace
@@ -56,64 +68,54 @@ std::optional<std::string> eos_token(const io::ModelDirectory& directory) {
 std::shared_ptr<const text::Tokenizer> load_tokenizer(
     const io::ModelDirectory& directory) {
   constexpr const char* kName = "tokenizer.json";
-  const std::string where = directory.side_path(kName);
-  const auto json = directory.side_file(kName);
-  if (!json) {
-    fail(
-        ErrorKind::NotFound,
-        "[load_tokenizer] {}: no such file, expected the model's tokenizer. "
-        "Incomplete download?",
-        where);
+  constexpr const char* kSentencePieceName = "tokenizer.model";
+  if (const auto json = directory.side_file(kName)) {
+    const auto special = special_tokens(directory);
+    return text::Tokenizer::parse(*json, directory.side_path(kName), &special);
   }
-  return text::Tokenizer::parse(*json, where);
+  if (const auto model = directory.side_file(kSentencePieceName)) {
+    return text::Tokenizer::parse_sentencepiece(
+        *model, directory.side_file("tokenizer_config.json"), directory.path());
+  }
+  fail(
+      ErrorKind::NotFound,
+      "[load_tokenizer] {}: found neither {} nor {}, expected the model's "
+      "tokenizer. Incomplete download?",
+      directory.path().string(),
+      kName,
+      kSentencePieceName);
 }
 
 text::ChatTemplate load_chat_template(const io::ModelDirectory& directory) {
   return text::ChatTemplate::from_files(
-      directory.side_file("chat_template.jinja"),
-      directory.side_file("tokenizer_config.json"),
-      directory.path());
-}
-
-SamplerOptions default_sampler(const io::ModelDirectory& directory) {
-  const Json& config = directory.generation_config();
-  const std::string where = directory.side_path("generation_config.json");
-  SamplerOptions sampler;
-  if (!artifacts::optional_or<bool>(config, "do_sample", where, false)) {
-    return sampler;
-  }
-  const auto number = [&](const char* key, double fallback) {
-    return static_cast<float>(
-        artifacts::optional_or<double>(config, key, where, fallback));
-  };
-  sampler.temperature = number("temperature", 1.0);
-  sampler.top_p = number("top_p", 1.0);
-  sampler.min_p = number("min_p", 0.0);
-  sampler.top_k = artifacts::optional_or<int>(config, "top_k", where, 0);
-  return sampler;
+      side_files(directory), directory.path());
 }
 
 std::vector<std::int32_t> stop_ids(
     const io::ModelDirectory& directory,
     const text::Tokenizer& tokenizer) {
-  std::vector<std::int32_t> ids;
-  add_ids(
+  const Json& config = directory.config();
+  const std::string where = directory.side_path("config.json");
+  std::vector<std::int32_t> ids = end_ids(
       directory.generation_config(),
-      directory.side_path("generation_config.json"),
-      ids);
-  if (ids.empty()) {
-    const std::string where = directory.side_path("config.json");
-    add_ids(directory.config(), where, ids);
-    const auto text = directory.config().find("text_config");
-    if (ids.empty() && text != directory.config().end()) {
-      add_ids(*text, where, ids);
+      directory.side_path("generation_config.json"));
+  const bool others_count = ids.empty();
+  for (const std::int32_t id : end_ids_of_model(config, where)) {
+    if (others_count || tokenizer.is_special(id)) {
+      ids.push_back(id);
     }
   }
-  if (const auto token = eos_token(directory)) {
-    if (const auto id = tokenizer.token_to_id(*token)) {
+  if (const auto eos = eos_token(directory)) {
+    if (const auto id = tokenizer.token_to_id(*eos)) {
       ids.push_back(*id);
     }
   }
+  const auto rows = artifacts::optional_or<std::int32_t>(
+      text_config(config),
+      "vocab_size",
+      where,
+      std::numeric_limits<std::int32_t>::max());
+  std::erase_if(ids, [&](std::int32_t id) { return id < 0 || id >= rows; });
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;

@@ -4,26 +4,28 @@
 #include <memory>
 #include <vector>
 
-#include "optiq/generate/sampler.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/text/chat_template.h"
 #include "optiq/text/tokenizer.h"
 
 namespace optiq::generate {
 
-/** The model's tokenizer.json. Throws NotFound, Corrupt, Unsupported. */
+/** The model's tokenizer.json, with the special tokens that the files beside it
+ * name (text/special_tokens.h), else its tokenizer.model. Throws NotFound,
+ * Corrupt, Unsupported. */
 std::shared_ptr<const text::Tokenizer> load_tokenizer(
     const io::ModelDirectory& directory);
 
 /** The model's chat template. Throws NotFound when it has none. */
 text::ChatTemplate load_chat_template(const io::ModelDirectory& directory);
 
-/** generation_config.json's sampling (temperature, top_p, top_k, min_p) when
- * it says do_sample, else greedy. */
-SamplerOptions default_sampler(const io::ModelDirectory& directory);
-
-/** Ids that end a completion: eos_token_id of generation_config.json, or of
- * config.json without one, and the tokenizer's own eos token. */
+/**
+ * Ids that end a completion, ascending: eos_token_id of generation_config.json,
+ * that of config.json, and the tokenizer's own eos token. Where the first names
+ * any, those of config.json must be special tokens: it is often left over from
+ * the model that this one was made from. Ids without a row of the embeddings
+ * are left out.
+ */
 std::vector<std::int32_t> stop_ids(
     const io::ModelDirectory& directory,
     const text::Tokenizer& tokenizer);

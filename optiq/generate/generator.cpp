@@ -1,9 +1,13 @@
 #include "optiq/generate/generator.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <utility>
 
 #include "optiq/base/error.h"
 #include "optiq/generate/shared_beginnings.h"
+#include "optiq/generate/stop_strings.h"
 #include "optiq/io/array.h"
 
 namespace optiq::generate {
@@ -12,7 +16,10 @@ namespace {
 /** A prompt that is being completed. */
 struct Running {
   std::size_t prompt = 0; // index into the caller's list
+  int max_tokens = 0;
+  LogitsProcessors processors;
   Sampler sampler;
+  std::optional<StopStrings> stop_strings;
   std::unique_ptr<cache::Sequence> sequence; // null until its first forward
   std::size_t prefilled = 0; // prompt tokens that the sequence holds
   /** Lengths at which its prefix is kept, ascending, those to come. */
@@ -20,32 +27,6 @@ struct Running {
   Completion completion;
   bool done = false;
 };
-
-void check_prompt(
-    const Engine& engine,
-    std::span<const std::int32_t> prompt,
-    int max_tokens) {
-  if (prompt.empty()) {
-    fail(ErrorKind::InvalidInput, "[generate] the prompt has no tokens");
-  }
-  if (max_tokens < 1) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[generate] max_tokens is {}, expected at least 1",
-        max_tokens);
-  }
-  const auto limit =
-      static_cast<std::size_t>(engine.model().info().max_positions);
-  if (prompt.size() + max_tokens > limit) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[generate] {} prompt tokens plus {} new ones exceed the model's {} "
-        "positions. Shorten the prompt or lower the number of new tokens",
-        prompt.size(),
-        max_tokens,
-        limit);
-  }
-}
 
 /** The loop behind generate and generate_batch. */
 class BatchRun {
@@ -86,16 +67,31 @@ class BatchRun {
  private:
   void admit() {
     while (running_.size() < batch_ && next_ < prompts_.size()) {
-      SamplerOptions sampler = options_.sampler;
-      sampler.seed += next_;
-      running_.push_back(
-          {.prompt = next_,
-           .sampler = Sampler(sampler),
-           .sequence = nullptr,
-           .borders = {},
-           .completion = {}});
+      running_.push_back(make_running(next_));
       ++next_;
     }
+  }
+
+  Running make_running(std::size_t index) const {
+    const auto prompt = prompts_[index];
+    const int max_tokens =
+        answer_limit(engine_.model(), prompt.size(), options_);
+    SamplerOptions sampler = options_.sampler;
+    sampler.seed += index;
+    Running running{
+        .prompt = index,
+        .max_tokens = max_tokens,
+        .processors = LogitsProcessors(
+            options_.logits, options_.stop_ids, prompt, max_tokens),
+        .sampler = Sampler(sampler),
+        .stop_strings = {},
+        .sequence = nullptr,
+        .borders = {},
+        .completion = {}};
+    if (!options_.stop_strings.empty()) {
+      running.stop_strings.emplace(options_.tokenizer, options_.stop_strings);
+    }
+    return running;
   }
 
   /** Whether another one is prefilling what this one has in common with it, up
@@ -189,7 +185,7 @@ class BatchRun {
   }
 
   void take_token(Running& r, std::span<const float> logits) {
-    const std::int32_t token = r.sampler.sample(logits);
+    const std::int32_t token = r.sampler.sample(r.processors.apply(logits));
     const auto& stops = options_.stop_ids;
     if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
       r.completion.reason = FinishReason::Stop;
@@ -197,11 +193,17 @@ class BatchRun {
       return;
     }
     r.completion.tokens.push_back(token);
+    r.processors.push(token);
     if (on_token_) {
       on_token_(r.prompt, token);
     }
-    r.done = r.completion.tokens.size() ==
-        static_cast<std::size_t>(options_.max_tokens);
+    if (r.stop_strings && r.stop_strings->push(token)) {
+      r.completion.reason = FinishReason::Stop;
+      r.done = true;
+      return;
+    }
+    r.done =
+        r.completion.tokens.size() == static_cast<std::size_t>(r.max_tokens);
   }
 
   void retire() {
@@ -245,12 +247,41 @@ class BatchRun {
 
 } // namespace
 
+int answer_limit(
+    const models::Model& model,
+    std::size_t n_prompt,
+    const GenerateOptions& options) {
+  if (n_prompt == 0) {
+    fail(ErrorKind::InvalidInput, "[generate] the prompt has no tokens");
+  }
+  if (options.max_tokens < 1) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[generate] max_tokens is {}, expected at least 1",
+        options.max_tokens);
+  }
+  const auto positions = static_cast<std::int64_t>(model.info().max_positions);
+  const std::int64_t room = positions - static_cast<std::int64_t>(n_prompt);
+  if (options.clamp_to_positions && room > 0) {
+    return static_cast<int>(std::min<std::int64_t>(room, options.max_tokens));
+  }
+  if (options.max_tokens > room) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[generate] {} prompt tokens plus {} new ones exceed the model's {} "
+        "positions. Shorten the prompt or lower the number of new tokens",
+        n_prompt,
+        options.clamp_to_positions ? 1 : options.max_tokens,
+        positions);
+  }
+  return options.max_tokens;
+}
+
 Completion generate(
     Engine& engine,
     std::span<const std::int32_t> prompt,
     const GenerateOptions& options,
     const TokenSink& on_token) {
-  check_prompt(engine, prompt, options.max_tokens);
   return BatchRun(engine, {&prompt, 1}, options, 1, {}, on_token).run().front();
 }
 
@@ -269,7 +300,7 @@ std::vector<Completion> generate_batch(
   }
   std::vector<std::span<const std::int32_t>> views;
   for (const auto& prompt : prompts) {
-    check_prompt(engine, prompt, options.max_tokens);
+    answer_limit(engine.model(), prompt.size(), options);
     views.emplace_back(prompt);
   }
   return BatchRun(engine, views, options, batch, on_done, on_token).run();

@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "optiq/cache/prefix_tree.h"
+#include "optiq/generate/logits_processors.h"
 #include "optiq/generate/sampler.h"
 #include "optiq/models/model.h"
+#include "optiq/text/tokenizer.h"
 
 namespace optiq::generate {
 
@@ -85,8 +87,15 @@ enum class FinishReason { Stop, Length, Cancelled };
 
 struct GenerateOptions {
   int max_tokens = 256;
+  /** An answer for which the model has too few positions is shortened, where
+   * max_tokens was nobody's choice; else it is an error. */
+  bool clamp_to_positions = false;
+  LogitsOptions logits;
   SamplerOptions sampler;
   std::vector<std::int32_t> stop_ids;
+  /** End an answer too, and are part of it. They need the tokenizer. */
+  std::vector<std::string> stop_strings;
+  std::shared_ptr<const text::Tokenizer> tokenizer;
   /** Prefills once what prompts of this call, or an earlier one of the engine,
    * have in common at their beginning. Changes no bit of the logits. */
   bool share_prefixes = true;
@@ -105,8 +114,15 @@ using TokenSink = std::function<void(std::size_t prompt, std::int32_t token)>;
 using DoneSink =
     std::function<void(std::size_t prompt, const Completion& completion)>;
 
-/** Completes one prompt. Throws InvalidInput for an empty prompt or one that,
- * with max_tokens, exceeds the model's positions. */
+/** The most tokens that the answer to a prompt may have. Throws InvalidInput
+ * for an empty prompt or one that, with max_tokens, exceeds the model's
+ * positions. */
+int answer_limit(
+    const models::Model& model,
+    std::size_t n_prompt,
+    const GenerateOptions& options);
+
+/** Completes one prompt. Throws as answer_limit. */
 Completion generate(
     Engine& engine,
     std::span<const std::int32_t> prompt,

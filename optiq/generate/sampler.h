@@ -6,20 +6,35 @@
 
 namespace optiq::generate {
 
-/** temperature 0 = greedy. Filters apply in the order of mlx-lm: top_p, min_p,
- * top_k, then temperature. */
+/** In which order temperature and filters apply. */
+enum class FilterOrder {
+  /** top_p, min_p, top_k, typical_p, epsilon_cutoff, eta_cutoff, temperature:
+   * the first three as mlx-lm does, which has no others. */
+  MlxLm,
+  /** temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff:
+   * each sees the probabilities that those before it left. */
+  Transformers,
+};
+
+/** temperature 0 = greedy: no filter changes which token is the best. Formulas
+ * stand at the filters in sampler.cpp. */
 struct SamplerOptions {
   float temperature = 0.f;
   float top_p = 1.f; // (0, 1]; 1 = off
   float min_p = 0.f; // [0, 1); 0 = off
   int top_k = 0; // 0 = off
+  float typical_p = 1.f; // (0, 1]; 1 = off
+  float epsilon_cutoff = 0.f; // [0, 1); 0 = off
+  float eta_cutoff = 0.f; // [0, 1); 0 = off
+  FilterOrder order = FilterOrder::MlxLm;
   std::uint64_t seed = 0;
 };
 
 /** Throws InvalidInput naming the field and its range. */
 void validate(const SamplerOptions& options);
 
-/** Draws one token id after another from rows of logits. */
+/** Draws one token id after another from rows of logits. Logits that are no
+ * numbers, or minus infinity, are never drawn while there are others. */
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options);

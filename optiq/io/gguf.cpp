@@ -39,6 +39,13 @@ constexpr std::uint32_t kMaxAxes = 4;
 // The least that a value and a tensor of the header take: what bounds a count.
 constexpr std::uint64_t kMinValueBytes = 8 + 4 + 1;
 constexpr std::uint64_t kMinTensorBytes = 8 + 4 + 8 + 4 + 8;
+// Small entries take many times their size in memory. The largest models have
+// some thousand tensors, the largest vocabularies half a million merges.
+constexpr std::uint64_t kMaxValues = 1u << 16;
+constexpr std::uint64_t kMaxTensors = 1u << 17;
+constexpr std::uint64_t kMaxTexts = 4u << 20;
+constexpr std::uint64_t kMaxItemsBytes = 256u << 20; // of one value
+constexpr std::uint64_t kWindowBytes = 1u << 20;
 
 struct TypeRow {
   std::uint32_t id;
@@ -74,43 +81,26 @@ const TypeRow& row_of(GgufType type) {
   return *find_type(static_cast<std::uint32_t>(type));
 }
 
-struct ValueTypeRow {
-  const char* name;
-  std::uint64_t bytes; // of one value; the length field of a string
-};
-
-constexpr ValueTypeRow kValueTypes[] = {
-    {"UInt8", 1},
-    {"Int8", 1},
-    {"UInt16", 2},
-    {"Int16", 2},
-    {"UInt32", 4},
-    {"Int32", 4},
-    {"Float32", 4},
-    {"Bool", 1},
-    {"String", 8},
-    {"Array", 12},
-    {"UInt64", 8},
-    {"Int64", 8},
-    {"Float64", 8},
-};
-
-const ValueTypeRow& row_of(GgufValueType type) {
-  return kValueTypes[static_cast<std::size_t>(type)];
-}
-
-template <typename T>
-T read(std::span<const std::byte> bytes, std::uint64_t index = 0) {
-  T value;
-  std::memcpy(&value, bytes.data() + index * sizeof(T), sizeof(T));
-  return value;
-}
-
-std::string_view as_text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 } // namespace
+
+const GgufValueRow& row_of(GgufValueType type) {
+  static constexpr GgufValueRow kRows[] = {
+      {"UInt8", 1},
+      {"Int8", 1},
+      {"UInt16", 2},
+      {"Int16", 2},
+      {"UInt32", 4},
+      {"Int32", 4},
+      {"Float32", 4},
+      {"Bool", 1},
+      {"String", 8},
+      {"Array", 12},
+      {"UInt64", 8},
+      {"Int64", 8},
+      {"Float64", 8},
+  };
+  return kRows[static_cast<std::size_t>(type)];
+}
 
 bool append_json_string(std::string_view text, std::string& out) {
   try {
@@ -133,23 +123,25 @@ int block_bytes(GgufType type) {
   return row_of(type).bytes;
 }
 
-/** Reads the header front to back; nothing is used before it is checked. */
+/** Reads the header front to back; nothing is used before it is checked, and
+ * nothing is read twice. */
 class GgufFile::Parser {
  public:
-  explicit Parser(GgufFile& file)
-      : file_(file), all_(file.file_->bytes()), culprit_("the header") {}
+  Parser(const InputFile& input, GgufFile& file)
+      : input_(input), file_(file), culprit_("the header") {}
 
   void run() {
     check_start();
     const auto n_tensors = take<std::uint64_t>("the number of tensors");
     const auto n_values = take<std::uint64_t>("the number of metadata values");
-    check_count(n_values, kMinValueBytes, "metadata values");
+    check_count(n_values, kMinValueBytes, kMaxValues, "metadata values");
     for (std::uint64_t i = 0; i < n_values; ++i) {
       culprit_ = fmt::format("metadata value {} of {}", i + 1, n_values);
       parse_value();
     }
     culprit_ = "the header";
-    check_count(n_tensors, kMinTensorBytes, "tensors");
+    check_count(n_tensors, kMinTensorBytes, kMaxTensors, "tensors");
+    file_.tensors_.reserve(n_tensors); // names_ refers to them
     for (std::uint64_t i = 0; i < n_tensors; ++i) {
       culprit_ = fmt::format("tensor {} of {}", i + 1, n_tensors);
       parse_tensor();
@@ -165,13 +157,14 @@ class GgufFile::Parser {
     fail(
         ErrorKind::Corrupt,
         "[GgufFile] {}: {}: {}",
-        file_.path().string(),
+        input_.path().string(),
         culprit_,
         fmt::format(format, std::forward<Args>(args)...));
   }
 
-  std::span<const std::byte> take_bytes(std::uint64_t n, const char* what) {
-    const std::uint64_t left = all_.size() - at_;
+  /** The place of the next n bytes, which are in the file. */
+  std::uint64_t advance(std::uint64_t n, const char* what) {
+    const std::uint64_t left = input_.size() - at_;
     if (n > left) {
       reject(
           "{} takes {} bytes, but {} are left at byte {}. Interrupted download?",
@@ -180,34 +173,52 @@ class GgufFile::Parser {
           left,
           at_);
     }
-    const auto bytes = all_.subspan(at_, n);
-    at_ += n;
+    return std::exchange(at_, at_ + n);
+  }
+
+  /** At most kWindowBytes; good until the next call. */
+  std::span<const std::byte> take_bytes(std::uint64_t n, const char* what) {
+    const std::uint64_t place = advance(n, what);
+    if (at_ > window_at_ + window_.size()) {
+      window_.resize(
+          std::min<std::uint64_t>(kWindowBytes, input_.size() - place));
+      window_at_ = place;
+      input_.read(place, window_);
+    }
+    return std::span<const std::byte>(window_).subspan(place - window_at_, n);
+  }
+
+  std::vector<std::byte> copy_bytes(std::uint64_t n, const char* what) {
+    const std::uint64_t place = advance(n, what);
+    if (n > kMaxItemsBytes) {
+      reject("{} takes {} bytes, expected at most {}", what, n, kMaxItemsBytes);
+    }
+    std::vector<std::byte> bytes(n);
+    input_.read(place, bytes);
     return bytes;
   }
 
   template <typename T>
   T take(const char* what) {
-    return read<T>(take_bytes(sizeof(T), what));
-  }
-
-  std::string_view take_text(const char* what) {
-    const auto n = take<std::uint64_t>(what);
-    return as_text(take_bytes(n, what));
+    return read_number<T>(take_bytes(sizeof(T), what));
   }
 
   /** A key or a tensor's name: short UTF-8. */
   std::string take_name(const char* what) {
-    const std::string_view name = take_text(what);
+    const auto n = take<std::uint64_t>(what);
+    std::string name;
     std::string json;
-    if (name.empty() || name.size() > kMaxNameBytes ||
-        !append_json_string(name, json)) {
+    if (n <= kMaxNameBytes) {
+      name = as_text(take_bytes(n, what));
+    }
+    if (name.empty() || !append_json_string(name, json)) {
       reject(
           "{} has {} bytes, expected 1 to {} bytes of UTF-8",
           what,
-          name.size(),
+          n,
           kMaxNameBytes);
     }
-    return std::string(name);
+    return name;
   }
 
   void check_start() {
@@ -224,7 +235,7 @@ class GgufFile::Parser {
         ErrorKind::Unsupported,
         "[GgufFile] {}: {}, expected version 2 or 3, little-endian. Convert "
         "the model with current tools",
-        file_.path().string(),
+        input_.path().string(),
         swapped ? "found a big-endian file"
                 : fmt::format("found version {}", version));
   }
@@ -232,8 +243,9 @@ class GgufFile::Parser {
   void check_count(
       std::uint64_t count,
       std::uint64_t least_bytes,
+      std::uint64_t most,
       const char* what) const {
-    const std::uint64_t left = all_.size() - at_;
+    const std::uint64_t left = input_.size() - at_;
     if (count > left / least_bytes) {
       reject(
           "{} {} need at least {} bytes each, but {} bytes are left",
@@ -242,11 +254,14 @@ class GgufFile::Parser {
           least_bytes,
           left);
     }
+    if (count > most) {
+      reject("{} {}, expected at most {}", count, what, most);
+    }
   }
 
   GgufValueType take_value_type() {
     const auto id = take<std::uint32_t>("the type");
-    if (id >= std::size(kValueTypes)) {
+    if (id > static_cast<std::uint32_t>(GgufValueType::Float64)) {
       reject("found value type {}, expected 0 to 12", id);
     }
     return static_cast<GgufValueType>(id);
@@ -263,24 +278,24 @@ class GgufFile::Parser {
         reject("found an array of arrays, expected an array of plain values");
       }
       value.count = take<std::uint64_t>("the number of items");
-      check_count(value.count, row_of(value.type).bytes, "items");
+      check_count(
+          value.count,
+          row_of(value.type).bytes,
+          value.type == GgufValueType::String ? kMaxTexts : ~std::uint64_t{0},
+          "items");
     }
     value.bytes = take_items(value);
-    if (!file_.values_.emplace(key, value).second) {
+    if (!file_.values_.emplace(key, std::move(value)).second) {
       reject("the key is there twice, expected it once");
     }
   }
 
-  std::span<const std::byte> take_items(const Value& value) {
-    const std::uint64_t start = at_;
+  std::vector<std::byte> take_items(const Value& value) {
     if (value.type == GgufValueType::String) {
-      for (std::uint64_t i = 0; i < value.count; ++i) {
-        take_text("a string");
-      }
-      return all_.subspan(start, at_ - start);
+      return take_texts(value.count);
     }
     // check_count has bounded the product for arrays.
-    const auto items = take_bytes(
+    auto items = copy_bytes(
         value.count * row_of(value.type).bytes,
         value.is_array ? "the items" : "the value");
     if (value.type == GgufValueType::Bool) {
@@ -295,13 +310,32 @@ class GgufFile::Parser {
     return items;
   }
 
+  /** Strings with their lengths. Those are read to find the end, and checked
+   * once more in the copy, as the file may have changed in between. */
+  std::vector<std::byte> take_texts(std::uint64_t count) {
+    const std::uint64_t start = at_;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      advance(take<std::uint64_t>("a string"), "a string");
+    }
+    const std::uint64_t n = std::exchange(at_, start) - start;
+    auto texts = copy_bytes(n, "the strings");
+    std::span<const std::byte> rest = texts;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      const auto length = rest.size() < sizeof(std::uint64_t)
+          ? ~std::uint64_t{0}
+          : read_number<std::uint64_t>(rest);
+      if (length > rest.size() - sizeof(length)) {
+        reject("the strings changed while they were read");
+      }
+      rest = rest.subspan(sizeof(length) + length);
+    }
+    return texts;
+  }
+
   void parse_tensor() {
     GgufTensor tensor;
     tensor.name = take_name("the name");
     culprit_ = fmt::format("tensor '{}'", tensor.name);
-    if (!names_.insert(tensor.name).second) {
-      reject("the name is there twice, expected it once");
-    }
     const auto n_axes = take<std::uint32_t>("the number of axes");
     if (n_axes < 1 || n_axes > kMaxAxes) {
       reject("found {} axes, expected 1 to {}", n_axes, kMaxAxes);
@@ -340,6 +374,9 @@ class GgufFile::Parser {
     tensor.nbytes = *nbytes;
     tensor.offset = take<std::uint64_t>("the offset");
     file_.tensors_.push_back(std::move(tensor));
+    if (!names_.insert(file_.tensors_.back().name).second) {
+      reject("the name is there twice, expected it once");
+    }
   }
 
   const TypeRow& take_tensor_type() {
@@ -353,7 +390,7 @@ class GgufFile::Parser {
         "[GgufFile] {}: {}: found type {}{}, expected one of F32, F16, BF16, "
         "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4. Get "
         "the model in one of these",
-        file_.path().string(),
+        input_.path().string(),
         culprit_,
         id,
         row == nullptr ? "" : fmt::format(" ({})", row->name));
@@ -368,7 +405,7 @@ class GgufFile::Parser {
     if (value.is_array || value.type != GgufValueType::UInt32) {
       reject("found another type, expected a UInt32");
     }
-    const std::uint64_t alignment = read<std::uint32_t>(value.bytes);
+    const std::uint64_t alignment = read_number<std::uint32_t>(value.bytes);
     if (!std::has_single_bit(alignment) || alignment > kMaxAlignment) {
       reject(
           "found {}, expected a power of two up to {}",
@@ -403,191 +440,43 @@ class GgufFile::Parser {
             expected - start,
             alignment);
       }
-      if (expected > all_.size() || tensor.nbytes > all_.size() - expected) {
+      if (expected > input_.size() ||
+          tensor.nbytes > input_.size() - expected) {
         reject(
             "{} bytes at byte {} end after the file, which has {}. Interrupted "
             "download?",
             tensor.nbytes,
             expected,
-            all_.size());
+            input_.size());
       }
       tensor.offset = expected;
       end = expected + tensor.nbytes;
       expected = padded(end);
     }
     culprit_ = "the end of the file";
-    if (all_.size() > expected) {
+    if (input_.size() > expected) {
       reject(
           "{} bytes after the last tensor, expected padding to {} at most",
-          all_.size() - end,
+          input_.size() - end,
           alignment);
     }
   }
 
+  const InputFile& input_;
   GgufFile& file_;
-  std::span<const std::byte> all_;
   std::uint64_t at_ = 0;
+  std::vector<std::byte> window_; // of the file, from window_at_ on
+  std::uint64_t window_at_ = 0;
   std::string culprit_;
-  std::set<std::string> names_;
+  std::set<std::string_view> names_;
 };
 
-GgufFile GgufFile::open(const std::filesystem::path& path) {
+GgufFile GgufFile::open_one(const std::filesystem::path& path) {
   GgufFile file;
-  file.file_ = MappedFile::open(path);
-  Parser(file).run();
+  const auto input = InputFile::open(path);
+  Parser(*input, file).run();
+  file.files_ = {input->map(0, input->size())};
   return file;
-}
-
-const GgufFile::Value* GgufFile::find(const std::string& key) const {
-  const auto found = values_.find(key);
-  return found == values_.end() ? nullptr : &found->second;
-}
-
-void GgufFile::fail_value(
-    const std::string& key,
-    const Value& found,
-    const char* expected) const {
-  fail(
-      ErrorKind::Corrupt,
-      "[GgufFile] {}: key '{}': found {}{}, expected {}",
-      path().string(),
-      key,
-      found.is_array ? "an array of " : "a value of type ",
-      row_of(found.type).name,
-      expected);
-}
-
-std::optional<std::string> GgufFile::text(const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (value->is_array || value->type != GgufValueType::String) {
-    fail_value(key, *value, "a String");
-  }
-  const std::string_view text = as_text(value->bytes.subspan(8));
-  std::string json;
-  if (!append_json_string(text, json)) {
-    fail_value(key, *value, "UTF-8");
-  }
-  return std::string(text);
-}
-
-std::optional<bool> GgufFile::boolean(const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (value->is_array || value->type != GgufValueType::Bool) {
-    fail_value(key, *value, "a Bool");
-  }
-  return read<std::uint8_t>(value->bytes) == 1;
-}
-
-std::optional<std::uint64_t> GgufFile::integer(const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (!value->is_array) {
-    switch (value->type) {
-      case GgufValueType::UInt8:
-        return read<std::uint8_t>(value->bytes);
-      case GgufValueType::UInt16:
-        return read<std::uint16_t>(value->bytes);
-      case GgufValueType::UInt32:
-        return read<std::uint32_t>(value->bytes);
-      case GgufValueType::UInt64:
-        return read<std::uint64_t>(value->bytes);
-      case GgufValueType::Int32:
-        if (read<std::int32_t>(value->bytes) >= 0) {
-          return read<std::uint32_t>(value->bytes);
-        }
-        break;
-      default:
-        break;
-    }
-  }
-  fail_value(key, *value, "an integer that is not negative");
-}
-
-std::optional<double> GgufFile::number(const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (value->is_array ||
-      (value->type != GgufValueType::Float32 &&
-       value->type != GgufValueType::Float64)) {
-    fail_value(key, *value, "a Float32 or Float64");
-  }
-  return value->type == GgufValueType::Float32
-      ? static_cast<double>(read<float>(value->bytes))
-      : read<double>(value->bytes);
-}
-
-std::optional<std::vector<std::string_view>> GgufFile::texts(
-    const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (!value->is_array || value->type != GgufValueType::String) {
-    fail_value(key, *value, "an array of String");
-  }
-  std::vector<std::string_view> texts;
-  texts.reserve(value->count);
-  std::span<const std::byte> rest = value->bytes;
-  for (std::uint64_t i = 0; i < value->count; ++i) {
-    const auto n = read<std::uint64_t>(rest);
-    texts.push_back(as_text(rest.subspan(8, n)));
-    rest = rest.subspan(8 + n);
-  }
-  return texts;
-}
-
-std::optional<std::vector<std::int64_t>> GgufFile::integers(
-    const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (!value->is_array ||
-      (value->type != GgufValueType::Int32 &&
-       value->type != GgufValueType::UInt32)) {
-    fail_value(key, *value, "an array of Int32 or UInt32");
-  }
-  std::vector<std::int64_t> items(value->count);
-  for (std::uint64_t i = 0; i < value->count; ++i) {
-    items[i] = value->type == GgufValueType::Int32
-        ? std::int64_t{read<std::int32_t>(value->bytes, i)}
-        : std::int64_t{read<std::uint32_t>(value->bytes, i)};
-  }
-  return items;
-}
-
-std::optional<std::vector<float>> GgufFile::numbers(
-    const std::string& key) const {
-  const Value* value = find(key);
-  if (value == nullptr) {
-    return std::nullopt;
-  }
-  if (!value->is_array || value->type != GgufValueType::Float32) {
-    fail_value(key, *value, "an array of Float32");
-  }
-  std::vector<float> items(value->count);
-  std::memcpy(items.data(), value->bytes.data(), value->bytes.size());
-  return items;
-}
-
-std::vector<std::string> GgufFile::keys(const std::string& prefix) const {
-  std::vector<std::string> keys;
-  for (auto at = values_.lower_bound(prefix);
-       at != values_.end() && at->first.starts_with(prefix);
-       ++at) {
-    keys.push_back(at->first);
-  }
-  return keys;
 }
 
 } // namespace optiq::io

@@ -64,36 +64,40 @@ struct GgufTensor {
   std::vector<std::int32_t> shape; // row-major: the last axis is contiguous
   std::uint64_t offset = 0; // from the start of the file, bytes
   std::uint64_t nbytes = 0;
+  std::size_t part = 0; // which file of a split model
 };
 
 /**
- * A mapped GGUF file, version 2 or 3, little-endian. Opening checks every
+ * A mapped GGUF file, or the files of a model that llama.cpp's gguf-split
+ * divided: version 2 or 3, little-endian. Opening checks every
  * count, length, product and offset before it is used: unique names, known
  * types, whole blocks per row, tensors that follow each other inside the file.
+ * The header is copied, in at most twice the file's size and 64 MiB of memory.
+ * Metadata are those of the first part.
  */
 class GgufFile {
  public:
-  /** Throws NotFound, Denied, Io, Corrupt, or Unsupported naming the tensor
-   * and its type. */
+  /** Any part of a split model opens all of it. Throws NotFound (a part too),
+   * Denied, Io, Corrupt, or Unsupported naming the tensor and its type. */
   static GgufFile open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const {
-    return file_->path();
+    return files_.front()->path();
   }
-  std::uint64_t file_bytes() const {
-    return file_->bytes().size();
-  }
-  /** In the order of the data section. */
+  /** Of all parts. */
+  std::uint64_t file_bytes() const;
+  /** In the order of the data sections. */
   const std::vector<GgufTensor>& tensors() const {
     return tensors_;
   }
   /** The encoded bytes of a tensor. */
   std::span<const std::byte> bytes(const GgufTensor& tensor) const {
-    return file_->bytes().subspan(tensor.offset, tensor.nbytes);
+    return mapping(tensor)->bytes().subspan(tensor.offset, tensor.nbytes);
   }
-  /** What a view of the bytes must keep alive. */
-  const std::shared_ptr<const MappedFile>& mapping() const {
-    return file_;
+  /** What a view of the tensor's bytes must keep alive. */
+  const std::shared_ptr<const MappedFile>& mapping(
+      const GgufTensor& tensor) const {
+    return files_[tensor.part];
   }
 
   bool has(const std::string& key) const {
@@ -107,31 +111,35 @@ class GgufFile {
   std::optional<double> number(const std::string& key) const;
   std::optional<std::vector<std::string_view>> texts(
       const std::string& key) const;
-  /** Of Int32 or UInt32 items. */
+  /** Of Int32, UInt32 or Bool items. */
   std::optional<std::vector<std::int64_t>> integers(
       const std::string& key) const;
+  /** Of Int8 or UInt8 items. */
+  std::optional<std::string_view> byte_items(const std::string& key) const;
   /** Of Float32 items. */
   std::optional<std::vector<float>> numbers(const std::string& key) const;
   /** Keys that start with a prefix, sorted. */
   std::vector<std::string> keys(const std::string& prefix) const;
 
  private:
-  /** Where a value lies, checked. */
+  /** A value, checked, and copied: the file may change under its mapping. */
   struct Value {
     GgufValueType type = GgufValueType::UInt8; // of the items of an array
     bool is_array = false;
     std::uint64_t count = 1;
-    std::span<const std::byte> bytes; // of all items
+    std::vector<std::byte> bytes; // of all items
   };
   class Parser;
 
+  static GgufFile open_one(const std::filesystem::path& path);
+  void append_part(GgufFile part, int number, int count);
   const Value* find(const std::string& key) const;
   [[noreturn]] void fail_value(
       const std::string& key,
       const Value& found,
       const char* expected) const;
 
-  std::shared_ptr<const MappedFile> file_;
+  std::vector<std::shared_ptr<const MappedFile>> files_;
   std::map<std::string, Value> values_;
   std::vector<GgufTensor> tensors_;
 };

@@ -8,17 +8,16 @@ namespace optiq::io {
 
 /** Numbers of the architecture that the tensors' names and shapes follow. */
 struct GgufArchitecture {
-  std::string name; // "llama", "qwen3", "gemma3"
+  std::string name; // "llama", "qwen3", "gemma3"...
   int n_layers = 0;
   int n_heads = 0;
   int n_kv_heads = 0;
   int head_dim = 0;
+  int rotary_dim = 0; // channels of a head that RoPE turns, the first ones
   /** Rows of q and k are stored as InterleavedHeads. */
   bool interleaved_heads = false;
   /** Norm weights are stored as 1 + w. */
   bool shifted_norms = false;
-  /** Norms around the MLP and behind the attention (Gemma). */
-  bool sandwich_norms = false;
 };
 
 /** Throws Unsupported for another architecture, Corrupt for numbers that are
@@ -31,12 +30,9 @@ artifacts::Json gguf_config(
     const GgufFile& file,
     const GgufArchitecture& architecture);
 
-/** generation_config.json: the tokens that end an answer. */
-artifacts::Json gguf_generation_config(const GgufFile& file);
-
 /** The Hugging Face name of a tensor, or nothing for one that the
- * configuration has taken in (rope_freqs). Throws Unsupported for an unknown
- * name. */
+ * configuration has taken in (divisors of RoPE). Throws Unsupported for an
+ * unknown name. */
 std::optional<std::string> hf_tensor_name(
     const GgufFile& file,
     const GgufArchitecture& architecture,

@@ -157,7 +157,8 @@ mx::array load_plain(
   const mx::Dtype dtype = plain_dtype(tensor.type);
   const auto bytes = file.bytes(tensor);
   if (heads.head_dim == 0 && tensor.offset % mx::size_of(dtype) == 0) {
-    return view_array(bytes.data(), shape_of(tensor), dtype, file.mapping());
+    return view_array(
+        bytes.data(), shape_of(tensor), dtype, file.mapping(tensor));
   }
   const Rows rows(file, tensor, heads);
   mx::array copy = make_array(shape_of(tensor), dtype);

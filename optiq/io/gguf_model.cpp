@@ -5,6 +5,7 @@
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/io/gguf_dequantize.h"
+#include "optiq/io/gguf_sentencepiece.h"
 #include "optiq/io/gguf_tokenizer.h"
 
 namespace optiq::io {
@@ -35,6 +36,19 @@ mx::Dtype dtype_to_convert(const GgufFile& file) {
   return mx::float16;
 }
 
+/** A bias whose rows the file stores interleaved, in order. */
+mx::array in_order(const mx::array& stored, int head_dim) {
+  mx::array values = make_array(stored.shape(), mx::float32);
+  const std::span<const float> from = floats(stored);
+  const std::span<float> to = mutable_floats(values);
+  const auto half = static_cast<std::size_t>(head_dim / 2);
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    const std::size_t row = i % (2 * half);
+    to[i - row + row % 2 * half + row / 2] = from[i];
+  }
+  return values;
+}
+
 mx::array subtract_one(mx::array values) {
   for (float& value : mutable_floats(values)) {
     value -= 1.f;
@@ -62,17 +76,18 @@ GgufModel::GgufModel(GgufFile file, QuantizedForm form)
   }
 }
 
-/** The head_dim of rows that the file stores interleaved, else 0. */
+/** The head_dim of rows, of a matrix or a bias, that the file stores
+ * interleaved, else 0. */
 int GgufModel::head_dim_of(const GgufTensor& tensor, const std::string& name)
     const {
-  const bool is_query = name.ends_with("self_attn.q_proj.weight");
-  if (!architecture_.interleaved_heads ||
-      !(is_query || name.ends_with("self_attn.k_proj.weight"))) {
+  const bool is_query = name.find(".self_attn.q_proj.") != std::string::npos;
+  const bool is_key = name.find(".self_attn.k_proj.") != std::string::npos;
+  if (!architecture_.interleaved_heads || !(is_query || is_key)) {
     return 0;
   }
   const int n_heads =
       is_query ? architecture_.n_heads : architecture_.n_kv_heads;
-  if (tensor.shape.size() != 2 ||
+  if (tensor.shape.size() > 2 ||
       tensor.shape[0] != std::int64_t{n_heads} * architecture_.head_dim) {
     fail(
         ErrorKind::Corrupt,
@@ -101,10 +116,11 @@ void GgufModel::add_tensor(std::size_t index, QuantizedForm form) {
     add_affine(index, *name, source);
     return;
   }
+  const bool is_turned_bias = source.head_dim != 0 && tensor.shape.size() == 1;
   infos_.push_back(
       {.name = *name,
        .dtype = form == QuantizedForm::Values ? dtype_
-           : source.shifted                   ? mx::float32
+           : source.shifted || is_turned_bias ? mx::float32
                                               : dtype_of(tensor.type),
        .shape = {tensor.shape.begin(), tensor.shape.end()},
        .offset = tensor.offset,
@@ -154,6 +170,9 @@ mx::array GgufModel::load_values(const Source& source) const {
   if (source.shifted) {
     return subtract_one(dequantize(file_, tensor, heads));
   }
+  if (source.head_dim != 0 && tensor.shape.size() == 1) {
+    return in_order(dequantize(file_, tensor), source.head_dim);
+  }
   return is_plain(tensor.type) ? load_plain(file_, tensor, heads)
                                : dequantize(file_, tensor, heads);
 }
@@ -191,18 +210,26 @@ mx::array GgufModel::load(std::size_t index) const {
 
 void GgufModel::drop(std::size_t index) const {
   const GgufTensor& tensor = file_.tensors()[sources_[index].tensor];
-  file_.mapping()->drop_pages(tensor.offset, tensor.nbytes);
+  file_.mapping(tensor)->drop_pages(tensor.offset, tensor.nbytes);
 }
 
 std::optional<std::string> GgufModel::side_file(const std::string& name) const {
   if (name == "generation_config.json") {
     return artifacts::dump_json(gguf_generation_config(file_), 2);
   }
-  if (name == "tokenizer.json") {
+  const bool is_sentencepiece = has_sentencepiece_model(file_);
+  if (name == "tokenizer.json" && !is_sentencepiece) {
     return gguf_tokenizer_json(file_);
   }
+  if (name == "tokenizer.model" && is_sentencepiece) {
+    return gguf_sentencepiece_model(file_);
+  }
   if (name == "tokenizer_config.json") {
-    return artifacts::dump_json(gguf_tokenizer_config(file_), 2);
+    artifacts::Json config = gguf_tokenizer_config(file_);
+    if (is_sentencepiece) {
+      config.update(gguf_sentencepiece_config(file_));
+    }
+    return artifacts::dump_json(config, 2);
   }
   return std::nullopt;
 }

@@ -1,21 +1,24 @@
 // Keys under "tokenizer.ggml.":
 //   model        "gpt2": byte-level BPE with `merges`; "llama": SentencePiece
 //                BPE with `scores`
-//   pre          name of the pre-tokenizer of a gpt2 tokenizer
+//   pre          name of the pre-tokenizer of a gpt2 tokenizer; "default"
+//                without it
 //   tokens       spelling by id: byte-level letters (gpt2), or pieces with
 //                U+2581 for a space (llama)
 //   token_type   1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused (rows
-//                of the embeddings without a token), 6 byte "<0xNN>"
+//                of the embeddings without a token), 6 byte "<0xNN>";
+//                normal without it
 //   scores       the higher, the earlier is a piece merged
 //   merges       "left right", first to last
-//   bos_token_id, eos_token_id, unknown_token_id, padding_token_id
-//   add_bos_token, add_eos_token, add_space_prefix
+//   add_space_prefix
+// and those of special tokens (gguf_special_tokens.cpp).
 #include "optiq/io/gguf_tokenizer.h"
 
 #include <algorithm>
 #include <unordered_map>
 
 #include "optiq/io/gguf_special_tokens_impl.h"
+#include "optiq/io/gguf_vocabulary_impl.h"
 
 namespace optiq::io {
 namespace {
@@ -38,7 +41,15 @@ constexpr const char* kWordPatterns[] = {
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
     R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
 };
-enum class Words { Llama3, Qwen2, Gpt2, Gpt2WithDigits };
+// What llama.cpp does where it knows no better: each cuts what those before it
+// left.
+constexpr const char* kDefaultPatterns[] = {
+    R"([\p{P}\$\+<=>\^~\|]+)",
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))",
+    R"(\p{N}+)",
+    R"([0-9][0-9][0-9])",
+};
+enum class Words { Llama3, Qwen2, Gpt2, Gpt2WithDigits, Default };
 
 struct PreTokenizerRow {
   const char* name; // of tokenizer.ggml.pre
@@ -49,6 +60,7 @@ struct PreTokenizerRow {
 };
 
 constexpr PreTokenizerRow kPreTokenizers[] = {
+    {"default", Words::Default},
     {"gpt-2", Words::Gpt2},
     {"smollm", Words::Gpt2WithDigits},
     {"starcoder", Words::Gpt2WithDigits},
@@ -60,8 +72,9 @@ constexpr PreTokenizerRow kPreTokenizers[] = {
 };
 
 const PreTokenizerRow& find_pre_tokenizer(const GgufFile& file) {
+  // Files older than the key have the rule that llama.cpp calls "default".
   const std::string name =
-      required_key(file, "pre", file.text(kTokenizerPrefix + "pre"));
+      file.text(kTokenizerPrefix + "pre").value_or("default");
   std::string known;
   for (const PreTokenizerRow& row : kPreTokenizers) {
     if (name == row.name) {
@@ -92,15 +105,23 @@ Json pre_tokenizer_json(const PreTokenizerRow& row) {
     return byte_level(true);
   }
   Json parts = Json::array();
+  const auto add_split = [&](const char* pattern) {
+    parts.push_back(
+        {{"type", "Split"},
+         {"pattern", {{"Regex", pattern}}},
+         {"behavior", "Isolated"},
+         {"invert", false}});
+  };
   if (row.words == Words::Gpt2WithDigits) {
     parts.push_back({{"type", "Digits"}, {"individual_digits", true}});
     parts.push_back(byte_level(true));
+  } else if (row.words == Words::Default) {
+    for (const char* pattern : kDefaultPatterns) {
+      add_split(pattern);
+    }
+    parts.push_back(byte_level(false));
   } else {
-    parts.push_back(
-        {{"type", "Split"},
-         {"pattern", {{"Regex", kWordPatterns[static_cast<int>(row.words)]}}},
-         {"behavior", "Isolated"},
-         {"invert", false}});
+    add_split(kWordPatterns[static_cast<int>(row.words)]);
     parts.push_back(byte_level(false));
   }
   return {{"type", "Sequence"}, {"pretokenizers", parts}};
@@ -152,7 +173,7 @@ Parts byte_level_parts(const GgufFile& file, const GgufVocabulary& vocabulary) {
       .normalizer = row.nfc ? Json{{"type", "NFC"}} : Json(nullptr),
       .pre_tokenizer = pre_tokenizer_json(row),
       .post_processor =
-          special_token_frame(file, vocabulary, row.add_bos, byte_level(true)),
+          special_token_frame(file, row.add_bos, byte_level(true)),
       .decoder = byte_level(true),
       .model_options = fmt::format(
           R"("unk_token":null,"fuse_unk":false,"byte_fallback":false,)"
@@ -167,12 +188,36 @@ std::size_t character_bytes(char first) {
   return byte < 0x80 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
 }
 
-/** Every split of a piece into two pieces, the pieces of the highest score
- * first: SentencePiece merges whatever two neighbours make the best piece. */
-std::vector<std::pair<std::size_t, std::size_t>> merges_of_scores(
+/** The normal pieces' ids, by spelling: the others stand for themselves and
+ * never merge. */
+using PieceIds = std::unordered_map<std::string_view, std::size_t>;
+
+PieceIds normal_pieces(const GgufFile& file, const GgufVocabulary& vocabulary) {
+  PieceIds ids;
+  for (std::size_t id = 0; id < vocabulary.spellings.size(); ++id) {
+    if (vocabulary.types[id] != kNormalToken) {
+      continue;
+    }
+    const std::string_view piece = vocabulary.spellings[id];
+    if (piece.size() > kMaxPieceBytes) {
+      reject_key(
+          ErrorKind::Unsupported,
+          file,
+          "tokens",
+          "token {} has {} bytes, expected at most {}",
+          id,
+          piece.size(),
+          kMaxPieceBytes);
+    }
+    ids.emplace(piece, id);
+  }
+  return ids;
+}
+
+std::vector<float> read_scores(
     const GgufFile& file,
     const GgufVocabulary& vocabulary) {
-  const auto scores =
+  auto scores =
       required_key(file, "scores", file.numbers(kTokenizerPrefix + "scores"));
   if (scores.size() != vocabulary.spellings.size()) {
     reject_key(
@@ -183,53 +228,55 @@ std::vector<std::pair<std::size_t, std::size_t>> merges_of_scores(
         scores.size(),
         vocabulary.spellings.size());
   }
-  // Only normal pieces: the others stand for themselves and never merge.
-  std::unordered_map<std::string_view, std::size_t> ids;
+  for (std::size_t id = 0; id < scores.size(); ++id) {
+    if (vocabulary.types[id] == kNormalToken && scores[id] != scores[id]) {
+      reject_key(
+          ErrorKind::Corrupt,
+          file,
+          "scores",
+          "the score of token {} is not a number",
+          id);
+    }
+  }
+  return scores;
+}
+
+using Merges = std::vector<std::pair<std::size_t, std::size_t>>;
+
+/** The splits of one piece into two, in the order of their ids. */
+void add_splits(std::string_view piece, const PieceIds& ids, Merges& merges) {
+  const auto first = static_cast<std::ptrdiff_t>(merges.size());
+  for (std::size_t at = piece.empty() ? 0 : character_bytes(piece[0]);
+       at < piece.size();
+       at += character_bytes(piece[at])) {
+    const auto left = ids.find(piece.substr(0, at));
+    const auto right = ids.find(piece.substr(at));
+    if (left != ids.end() && right != ids.end()) {
+      merges.emplace_back(left->second, right->second);
+    }
+  }
+  std::sort(merges.begin() + first, merges.end());
+}
+
+/** Every split of a piece into two pieces, the pieces of the highest score
+ * first: SentencePiece merges whatever two neighbours make the best piece. */
+Merges merges_of_scores(
+    const GgufFile& file,
+    const GgufVocabulary& vocabulary) {
+  const std::vector<float> scores = read_scores(file, vocabulary);
+  const PieceIds ids = normal_pieces(file, vocabulary);
   std::vector<std::size_t> order;
   for (std::size_t id = 0; id < scores.size(); ++id) {
     if (vocabulary.types[id] == kNormalToken) {
-      if (vocabulary.spellings[id].size() > kMaxPieceBytes) {
-        reject_key(
-            ErrorKind::Unsupported,
-            file,
-            "tokens",
-            "token {} has {} bytes, expected at most {}",
-            id,
-            vocabulary.spellings[id].size(),
-            kMaxPieceBytes);
-      }
-      ids.emplace(vocabulary.spellings[id], id);
       order.push_back(id);
-      if (scores[id] != scores[id]) {
-        reject_key(
-            ErrorKind::Corrupt,
-            file,
-            "scores",
-            "the score of token {} is not a number",
-            id);
-      }
     }
   }
   std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
     return scores[a] > scores[b];
   });
-  std::vector<std::pair<std::size_t, std::size_t>> merges;
+  Merges merges;
   for (const std::size_t id : order) {
-    const std::string_view piece = vocabulary.spellings[id];
-    if (piece.empty()) {
-      continue;
-    }
-    const std::size_t first = merges.size();
-    for (std::size_t at = character_bytes(piece[0]); at < piece.size();
-         at += character_bytes(piece[at])) {
-      const auto left = ids.find(piece.substr(0, at));
-      const auto right = ids.find(piece.substr(at));
-      if (left != ids.end() && right != ids.end()) {
-        merges.emplace_back(left->second, right->second);
-      }
-    }
-    std::sort(
-        merges.begin() + static_cast<std::ptrdiff_t>(first), merges.end());
+    add_splits(vocabulary.spellings[id], ids, merges);
   }
   return merges;
 }
@@ -262,11 +309,11 @@ Parts sentence_piece_parts(
     decoders.push_back(
         {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   }
-  const auto unknown = token_id(file, "unknown_token_id", vocabulary);
+  const auto unknown = read_special_tokens(file).unk;
   return {
       .normalizer = std::move(normalizer),
       .pre_tokenizer = nullptr, // words are cut nowhere
-      .post_processor = special_token_frame(file, vocabulary, true, nullptr),
+      .post_processor = special_token_frame(file, false, nullptr),
       .decoder = sequence_of("decoders", std::move(decoders)),
       .model_options = fmt::format(
           R"("unk_token":{},"fuse_unk":true,"byte_fallback":true,)"
@@ -285,7 +332,7 @@ void append_added_tokens(const GgufVocabulary& vocabulary, std::string& out) {
           comma,
           id,
           vocabulary.json[id],
-          vocabulary.types[id] == kControlToken);
+          vocabulary.is_special(id));
       comma = ",\n";
     }
   }
@@ -333,7 +380,7 @@ std::string gguf_tokenizer_json(const GgufFile& file) {
         ErrorKind::Unsupported,
         file,
         "model",
-        "found '{}', expected gpt2 or llama. Use the Hugging Face directory of "
+        "found '{}', expected gpt2, llama or t5. Use the Hugging Face directory of "
         "this model instead",
         model);
   }

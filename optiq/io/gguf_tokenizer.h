@@ -15,4 +15,8 @@ std::string gguf_tokenizer_json(const GgufFile& file);
 /** tokenizer_config.json: special tokens and the chat template. */
 artifacts::Json gguf_tokenizer_config(const GgufFile& file);
 
+/** generation_config.json: the tokens that end an answer, and those that never
+ * are part of one. */
+artifacts::Json gguf_generation_config(const GgufFile& file);
+
 } // namespace optiq::io

@@ -1,6 +1,7 @@
 #include <unordered_map>
 
 #include "optiq/io/gguf_impl.h"
+#include "optiq/io/gguf_special_tokens_impl.h"
 #include "optiq/io/gguf_vocabulary_impl.h"
 
 namespace optiq::io {
@@ -17,14 +18,50 @@ bool is_byte_token(std::string_view spelling) {
       kDigits.find(spelling[4]) != std::string_view::npos;
 }
 
+/** What a token is, whatever number the file gives it: converters got them
+ * wrong for tokens that end a turn, and llama.cpp sets that right. */
+std::int64_t corrected_type(std::string_view spelling, std::int64_t type) {
+  if (spelling.empty()) {
+    return kUnusedToken;
+  }
+  if (is_control_spelling(spelling)) {
+    return kControlToken;
+  }
+  const bool is_known = type >= kNormalToken && type <= kByteToken &&
+      (type != kByteToken || is_byte_token(spelling));
+  return is_known ? type : kNormalToken;
+}
+
+/** A type for each token; all are normal in a file without types. */
+std::vector<std::int64_t> read_types(
+    const GgufFile& file,
+    const std::vector<std::string_view>& spellings) {
+  const std::size_t n = spellings.size();
+  auto types = file.integers(kTokenizerPrefix + "token_type")
+                   .value_or(std::vector<std::int64_t>(n, kNormalToken));
+  if (types.size() < n) {
+    reject_key(
+        ErrorKind::Corrupt,
+        file,
+        "token_type",
+        "found {} types, expected one for each of {} tokens",
+        types.size(),
+        n);
+  }
+  types.resize(n);
+  for (std::size_t id = 0; id < n; ++id) {
+    types[id] = corrected_type(spellings[id], types[id]);
+  }
+  return types;
+}
+
 } // namespace
 
 GgufVocabulary read_vocabulary(const GgufFile& file) {
   GgufVocabulary vocabulary{
       .spellings =
           required_key(file, "tokens", file.texts(kTokenizerPrefix + "tokens")),
-      .types = required_key(
-          file, "token_type", file.integers(kTokenizerPrefix + "token_type")),
+      .types = {},
       .json = {}};
   const std::size_t n = vocabulary.spellings.size();
   if (n == 0 || n > kMaxTokens) {
@@ -36,31 +73,11 @@ GgufVocabulary read_vocabulary(const GgufFile& file) {
         n,
         kMaxTokens);
   }
-  if (vocabulary.types.size() != n) {
-    reject_key(
-        ErrorKind::Corrupt,
-        file,
-        "token_type",
-        "found {} types, expected one for each of {} tokens",
-        vocabulary.types.size(),
-        n);
-  }
+  vocabulary.types = read_types(file, vocabulary.spellings);
   std::unordered_map<std::string_view, std::size_t> ids;
   vocabulary.json.resize(n);
   for (std::size_t id = 0; id < n; ++id) {
     const std::string_view spelling = vocabulary.spellings[id];
-    const std::int64_t type = vocabulary.types[id];
-    if (type < kNormalToken || type > kByteToken ||
-        (type == kByteToken && !is_byte_token(spelling))) {
-      reject_key(
-          ErrorKind::Corrupt,
-          file,
-          "token_type",
-          "token {} has type {}, expected 1 to 6, and 6 for <0x00> to <0xFF> "
-          "only",
-          id,
-          type);
-    }
     if (!append_json_string(spelling, vocabulary.json[id])) {
       reject_key(
           ErrorKind::Corrupt,
@@ -68,6 +85,9 @@ GgufVocabulary read_vocabulary(const GgufFile& file) {
           "tokens",
           "token {} is not UTF-8, expected text",
           id);
+    }
+    if (spelling.empty()) {
+      continue;
     }
     if (const auto [at, is_new] = ids.emplace(spelling, id); !is_new) {
       reject_key(

@@ -19,6 +19,7 @@ inline const std::string kTokenizerPrefix = "tokenizer.ggml.";
 
 /** Types of tokens. */
 inline constexpr std::int64_t kNormalToken = 1;
+inline constexpr std::int64_t kUnknownToken = 2;
 inline constexpr std::int64_t kControlToken = 3;
 inline constexpr std::int64_t kUserDefinedToken = 4;
 inline constexpr std::int64_t kUnusedToken = 5;
@@ -30,8 +31,13 @@ struct GgufVocabulary {
   std::vector<std::int64_t> types;
   std::vector<std::string> json; // spellings as JSON strings
 
+  /** Whether texts are searched for the token as a whole. */
   bool is_added(std::size_t id) const {
-    return types[id] == kControlToken || types[id] == kUserDefinedToken;
+    return is_special(id) || types[id] == kUserDefinedToken;
+  }
+  /** Whether it is no text of an answer. */
+  bool is_special(std::size_t id) const {
+    return types[id] == kControlToken || types[id] == kUnknownToken;
   }
 };
 

@@ -21,6 +21,8 @@ namespace {
 constexpr int kMaxRedirects = 5;
 constexpr std::size_t kMaxHeaders = 200;
 constexpr std::uint64_t kMaxErrorBytes = 1 << 20; // of an error page, unread
+constexpr long kMinBytesPerSecond = 1024;
+constexpr int kPollMilliseconds = 100;
 
 std::string lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) {
@@ -144,6 +146,14 @@ Origin origin_of(const std::string& url) {
   return origin;
 }
 
+bool is_loopback(const std::string& host) {
+  in_addr v4{};
+  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) {
+    return ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET;
+  }
+  return host == "localhost" || host == "[::1]";
+}
+
 bool is_private_address(const std::string& address) {
   in_addr v4{};
   in6_addr v6{};
@@ -162,6 +172,7 @@ std::string HttpHead::header(const std::string& name) const {
 /** One GET with its redirects, and what libcurl's callbacks need of it. */
 struct HttpClient::Transfer {
   CURL* handle = nullptr;
+  CURLM* multi = nullptr;
   const Head* on_head = nullptr;
   const Body* on_body = nullptr;
   std::uint64_t max_bytes = 0;
@@ -255,9 +266,7 @@ HttpClient::HttpClient(Origin home, std::string token, std::string ca_file)
         "[HttpClient] the token holds a space, a control or a non-ASCII "
         "character, expected one word. Check HF_TOKEN and the token file");
   }
-  const bool is_loopback = home_.host == "localhost" ||
-      home_.host.starts_with("127.") || home_.host == "[::1]";
-  if (!token_.empty() && home_.scheme == "http" && !is_loopback) {
+  if (!token_.empty() && home_.scheme == "http" && !is_loopback(home_.host)) {
     fail(
         ErrorKind::Denied,
         "[HttpClient] http://{}: the token would travel in clear text. Use "
@@ -265,10 +274,12 @@ HttpClient::HttpClient(Origin home, std::string token, std::string ca_file)
         home_.host);
   }
   CURL* handle = curl_easy_init();
-  if (handle == nullptr) {
+  handle_ = std::shared_ptr<void>(handle, curl_easy_cleanup);
+  CURLM* multi = curl_multi_init();
+  multi_ = std::shared_ptr<void>(multi, curl_multi_cleanup);
+  if (handle == nullptr || multi == nullptr) {
     throw std::bad_alloc();
   }
-  handle_ = std::shared_ptr<void>(handle, curl_easy_cleanup);
 }
 
 HttpClient::~HttpClient() = default;
@@ -299,7 +310,8 @@ void HttpClient::set_options(Transfer& transfer, const HttpRequest& request) {
   curl_easy_setopt(
       handle, CURLOPT_USERAGENT, fmt::format("optiq/{}", kVersion).c_str());
   curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT, request.connect_timeout_s);
-  curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
+  curl_easy_setopt(handle, CURLOPT_TIMEOUT, request.total_timeout_s);
+  curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, kMinBytesPerSecond);
   curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME, request.stall_timeout_s);
   if (!ca_file_.empty()) {
     curl_easy_setopt(handle, CURLOPT_CAINFO, ca_file_.c_str());
@@ -362,6 +374,33 @@ std::string HttpClient::redirect_target(const HttpHead& head) const {
   return url;
 }
 
+/** Runs the prepared transfer to its end, as curl_easy_perform, which would
+ * leave no moment to stop it. Returns a CURLcode. */
+int HttpClient::drive(Transfer& transfer, const HttpRequest& request) {
+  CURLM* const multi = multi_.get();
+  if (curl_multi_add_handle(multi, transfer.handle) != CURLM_OK) {
+    throw std::bad_alloc(); // its only reason for a new handle
+  }
+  const std::unique_ptr<Transfer, void (*)(Transfer*)> removal(
+      &transfer,
+      [](Transfer* t) { curl_multi_remove_handle(t->multi, t->handle); });
+  for (int n_running = 1; n_running > 0;) {
+    if (request.on_wait) {
+      request.on_wait();
+    }
+    const CURLMcode code = curl_multi_perform(multi, &n_running);
+    if (code != CURLM_OK ||
+        (n_running > 0 &&
+         curl_multi_poll(multi, nullptr, 0, kPollMilliseconds, nullptr) !=
+             CURLM_OK)) {
+      return CURLE_RECV_ERROR;
+    }
+  }
+  int n_left = 0;
+  const CURLMsg* const message = curl_multi_info_read(multi, &n_left);
+  return message == nullptr ? CURLE_RECV_ERROR : message->data.result;
+}
+
 std::optional<std::string> HttpClient::perform(
     Transfer& transfer,
     const HttpRequest& request) {
@@ -376,7 +415,7 @@ std::optional<std::string> HttpClient::perform(
     list.reset(curl_slist_append(list.release(), line.c_str()));
   }
   curl_easy_setopt(transfer.handle, CURLOPT_HTTPHEADER, list.get());
-  const CURLcode code = curl_easy_perform(transfer.handle);
+  const auto code = static_cast<CURLcode>(drive(transfer, request));
   if (transfer.thrown) {
     std::rethrow_exception(transfer.thrown);
   }
@@ -407,6 +446,7 @@ HttpResult HttpClient::get(
     const Body& on_body) {
   Transfer transfer;
   transfer.handle = handle_.get();
+  transfer.multi = multi_.get();
   transfer.on_head = &on_head;
   transfer.on_body = &on_body;
   transfer.max_bytes = max_bytes;

@@ -24,6 +24,10 @@ struct Origin {
 /** Throws InvalidInput for what is no http(s) URL or carries a password. */
 Origin origin_of(const std::string& url);
 
+/** Whether the host of a URL is this machine: "localhost", an IPv4 address of
+ * 127.0.0.0/8 or "[::1]". Other names may resolve to anything. */
+bool is_loopback(const std::string& host);
+
 /** Whether an IP address is of this machine or a private network. */
 bool is_private_address(const std::string& address);
 
@@ -44,7 +48,12 @@ struct HttpRequest {
   std::string if_match; // an ETag; sent to `if_match_origin` only
   Origin if_match_origin;
   long connect_timeout_s = 10;
-  long stall_timeout_s = 60; // no byte for so long is a broken connection
+  /** Fewer than 1 KiB a second for so long is a broken connection. */
+  long stall_timeout_s = 60;
+  long total_timeout_s = 0; // of the whole answer; 0: as long as bytes come
+  /** Called several times a second until the answer is there; may throw, which
+   * ends the transfer. */
+  std::function<void()> on_wait;
 };
 
 struct HttpResult {
@@ -88,6 +97,7 @@ class HttpClient {
   std::optional<std::string> perform(
       Transfer& transfer,
       const HttpRequest& request);
+  int drive(Transfer& transfer, const HttpRequest& request);
   std::vector<std::string> header_lines(
       const HttpRequest& request,
       const Origin& origin) const;
@@ -98,6 +108,7 @@ class HttpClient {
   std::string ca_file_;
   bool home_is_public_ = false; // a public address has answered for it
   std::shared_ptr<void> handle_; // CURL
+  std::shared_ptr<void> multi_; // CURLM: holds the connections
 };
 
 } // namespace optiq::io

@@ -3,16 +3,18 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <numeric>
+#include <initializer_list>
+#include <regex>
 #include <string_view>
 #include <system_error>
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/io/gguf_split.h"
 #include "optiq/io/hub_cache.h"
 #include "optiq/io/hub_download.h"
 #include "optiq/io/hub_listing.h"
-#include "optiq/io/model_directory.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::io {
 namespace {
@@ -27,11 +29,29 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/** A path with a leading ~ replaced. */
+/** The text with $NAME and ${NAME} replaced where there is such a variable, as
+ * Python's os.path.expandvars does. */
+std::string with_variables(const std::string& text) {
+  static const std::regex kVariable(R"(\$(\w+)|\$\{([^}]*)\})");
+  std::string result;
+  auto rest = text.begin();
+  for (std::sregex_iterator it(text.begin(), text.end(), kVariable), end;
+       it != end;
+       ++it) {
+    const std::string name = (*it)[1].matched ? it->str(1) : it->str(2);
+    result.append(rest, (*it)[0].first);
+    const char* value = std::getenv(name.c_str());
+    result += value == nullptr ? it->str() : std::string(value);
+    rest = (*it)[0].second;
+  }
+  return result.append(rest, text.end());
+}
+
+/** A path with a leading ~ and variables replaced. */
 fs::path to_path(const std::string& text) {
-  return text == "~" || text.starts_with("~/")
-      ? fs::path(variable("HOME") + text.substr(1))
-      : fs::path(text);
+  return with_variables(
+      text == "~" || text.starts_with("~/") ? variable("HOME") + text.substr(1)
+                                            : text);
 }
 
 fs::path hub_home() {
@@ -95,24 +115,8 @@ bool has_weights(const fs::path& snapshot) {
   if (!is_file(snapshot / "config.json")) {
     return false;
   }
-  const fs::path index = snapshot / kWeightIndexName;
-  if (is_file(index)) {
-    const auto names = shard_names(index);
-    return std::all_of(
-        names.begin(), names.end(), [&](const std::string& name) {
-          return is_file(snapshot / name);
-        });
-  }
-  std::error_code error; // an unreadable folder has no weights
-  for (const fs::directory_entry& entry :
-       fs::directory_iterator(snapshot, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("model") && name.ends_with(".safetensors") &&
-        entry.is_regular_file()) {
-      return true;
-    }
-  }
-  return false;
+  const WeightFiles files = find_weight_files(snapshot);
+  return !files.names.empty() && files.missing.empty();
 }
 
 bool has_tokenizer(const fs::path& snapshot) {
@@ -125,32 +129,39 @@ std::vector<fs::path> gguf_files(const fs::path& snapshot) {
   std::error_code error; // an unreadable folder has no files
   for (const fs::directory_entry& entry :
        fs::recursive_directory_iterator(snapshot, error)) {
-    if (entry.path().extension() == ".gguf" && entry.is_regular_file()) {
+    if (entry.path().extension() == ".gguf" && entry.is_regular_file() &&
+        !is_later_gguf_part(entry.path().string())) {
       files.push_back(entry.path());
     }
   }
   return files;
 }
 
+/** A GGUF file, by its first part where it has several; nothing when one is
+ * missing. */
+std::optional<fs::path> whole_gguf(const fs::path& file) {
+  const auto part = parse_gguf_part(file.string());
+  if (!part) {
+    return is_file(file) ? std::optional(file) : std::nullopt;
+  }
+  for (int number = 1; number <= part->count; ++number) {
+    if (!is_file(gguf_part_path(*part, number))) {
+      return std::nullopt;
+    }
+  }
+  return gguf_part_path(*part, 1);
+}
+
 /** The model inside a snapshot; nothing when a part of it is missing. */
 std::optional<fs::path> model_in(const fs::path& snapshot, const HubId& id) {
   if (!id.file.empty()) {
-    const fs::path file = snapshot / id.file;
-    return is_file(file) ? std::optional(file) : std::nullopt;
+    return whole_gguf(snapshot / id.file);
   }
   if (has_weights(snapshot)) {
     return snapshot;
   }
   const std::vector<fs::path> files = gguf_files(snapshot);
-  return files.size() == 1 ? std::optional(files.front()) : std::nullopt;
-}
-
-std::uint64_t bytes_of(const std::vector<HubFile>& files) {
-  return std::accumulate(
-      files.begin(),
-      files.end(),
-      std::uint64_t{0},
-      [](auto sum, const auto& f) { return sum + f.bytes; });
+  return files.size() == 1 ? whole_gguf(files.front()) : std::nullopt;
 }
 
 /** One model being fetched. */
@@ -223,7 +234,8 @@ class Fetch {
         settings_.endpoint,
         id_.repo,
         url_encoded(id_.revision, ""));
-    HubListing listing = parse_listing(get_text(client, url, n_attempts), url);
+    HubListing listing = parse_listing(
+        get_text(client, url, n_attempts, settings_.on_wait), url);
     if (is_commit(id_.revision) && listing.commit != id_.revision) {
       fail(
           ErrorKind::Corrupt,
@@ -237,22 +249,20 @@ class Fetch {
   ResolvedModel download(HttpClient& client, const HubListing& listing) {
     const HubSelection selection = select_files(listing, id_);
     const fs::path snapshot = cache_.snapshot(id_.repo, listing.commit);
-    std::vector<HubFile> weights = selection.weights;
-    total_ = bytes_of(selection.side_files) + bytes_of(weights);
+    require_disk(listing.commit, selection.side_files);
     // Small files first: whoever sees all weights also sees the rest.
     fetch_all(client, listing.commit, selection.side_files);
-    if (selection.has_index) {
-      weights = shards_of_index(
-          listing, id_, shard_names(snapshot / kWeightIndexName));
-      total_ += bytes_of(weights);
-    }
+    const std::vector<HubFile> weights = selection.gguf.empty()
+        ? weights_of(listing, id_, snapshot / kWeightIndexName)
+        : selection.gguf;
+    require_disk(listing.commit, weights);
     fetch_all(client, listing.commit, weights);
     cache_.write_ref(id_, listing.commit);
     const auto path = model_in(
         snapshot,
-        selection.side_files.empty()
-            ? HubId{id_.repo, id_.revision, weights.front().path}
-            : id_);
+        selection.gguf.empty()
+            ? id_
+            : HubId{id_.repo, id_.revision, selection.gguf.front().path});
     if (!path) {
       fail(
           ErrorKind::Corrupt,
@@ -268,10 +278,14 @@ class Fetch {
       HttpClient& client,
       const std::string& commit,
       const std::vector<HubFile>& files) {
-    require_disk(files);
     for (const HubFile& file : files) {
+      if (cache_.holds_itself(id_.repo, commit, file.path, file.bytes)) {
+        done_ += file.bytes;
+        continue;
+      }
       const std::uint64_t before = done_;
       const auto report = [&](std::uint64_t bytes, const std::string& detail) {
+        settings_.on_wait();
         if (progress_) {
           progress_({"download", before + bytes, total_, detail});
         }
@@ -294,12 +308,18 @@ class Fetch {
     }
   }
 
-  /** Refuses, with numbers, what the disk cannot hold. */
-  void require_disk(const std::vector<HubFile>& files) const {
+  /** Counts files that are to come; refuses, with numbers, what the disk cannot
+   * hold. */
+  void require_disk(
+      const std::string& commit,
+      const std::vector<HubFile>& files) {
+    // No wrap: parse_listing bounds the sum over the repository.
     std::uint64_t needed = 0;
     for (const HubFile& file : files) {
+      total_ += file.bytes;
       const fs::path blob = cache_.blob(id_.repo, file.hash);
-      if (!is_file(blob)) {
+      if (!is_file(blob) &&
+          !cache_.holds_itself(id_.repo, commit, file.path, file.bytes)) {
         needed += file.bytes - std::min(file.bytes, unfinished_bytes(blob));
       }
     }
@@ -344,8 +364,9 @@ HubSettings hub_settings() {
     }
   }
   settings.cache = fs::absolute(settings.cache).lexically_normal();
-  settings.offline = is_on(variable("HF_HUB_OFFLINE")) ||
-      is_on(variable("TRANSFORMERS_OFFLINE"));
+  const std::string offline = variable("HF_HUB_OFFLINE");
+  settings.offline =
+      is_on(offline.empty() ? variable("TRANSFORMERS_OFFLINE") : offline);
   return settings;
 }
 
@@ -364,7 +385,13 @@ ResolvedModel resolve_model(
   if (fs::exists(model, error)) {
     return {.path = model};
   }
-  const auto id = parse_hub_id(model);
+  auto id = parse_hub_id(model);
+  if (!id) {
+    id = parse_cached_id(model);
+    if (id && !HubCache(settings.cache).has(id->repo)) {
+      id.reset();
+    }
+  }
   if (!id) {
     fail(
         ErrorKind::NotFound,

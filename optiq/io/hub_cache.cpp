@@ -14,6 +14,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
 
 namespace optiq::io {
 namespace {
@@ -23,6 +24,11 @@ namespace fs = std::filesystem;
 constexpr const char* kPrefix = "models--";
 constexpr const char* kIncomplete = ".incomplete";
 constexpr std::size_t kMaxRefBytes = 1000;
+// What desktops leave in every folder that was looked at.
+constexpr const char* kDesktopFiles[] = {
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini"};
 
 [[noreturn]] void
 fail_code(const char* function, const fs::path& path, std::error_code code) {
@@ -38,11 +44,13 @@ fail_code(const char* function, const fs::path& path, std::error_code code) {
 
 std::string folder_name(const std::string& repo) {
   std::string name = kPrefix + repo;
-  name.replace(name.find('/'), 1, "--");
+  if (const std::size_t slash = name.find('/'); slash != std::string::npos) {
+    name.replace(slash, 1, "--");
+  }
   return name;
 }
 
-/** "org/name" of a folder's name, or "" when it is not a model's. */
+/** "org/name" or "name" of a folder's name, "" when it is not a model's. */
 std::string repo_of_folder(const std::string& name) {
   if (!name.starts_with(kPrefix)) {
     return {};
@@ -52,7 +60,7 @@ std::string repo_of_folder(const std::string& name) {
   if (at != std::string::npos) {
     repo.replace(at, 2, "/");
   }
-  return parse_hub_id(repo) ? repo : std::string();
+  return parse_cached_id(repo) ? repo : std::string();
 }
 
 std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
@@ -66,12 +74,22 @@ std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
   return entries;
 }
 
+bool is_desktop_file(const fs::path& path) {
+  return std::find(
+             std::begin(kDesktopFiles),
+             std::end(kDesktopFiles),
+             path.filename()) != std::end(kDesktopFiles);
+}
+
+/** Files and links to files below a folder; links to folders are not gone
+ * into. */
 std::vector<fs::path> files_below(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code error; // an absent folder has no files
   for (const fs::directory_entry& entry :
        fs::recursive_directory_iterator(folder, error)) {
-    if (entry.is_symlink() || !entry.is_directory()) {
+    std::error_code dangling; // a link to nowhere is no folder
+    if (!entry.is_directory(dangling)) {
       files.push_back(entry.path());
     }
   }
@@ -105,14 +123,21 @@ std::uint64_t size_of(const std::set<fs::path>& paths) {
   return bytes;
 }
 
+/** The commit that a ref's file names; editors end it with a newline. */
+std::string read_ref(const fs::path& file) {
+  std::string text = read_text_file(file, kMaxRefBytes);
+  text.erase(text.find_last_not_of(" \t\r\n") + 1);
+  return text;
+}
+
 /** Ref names by the commit they hold. */
 std::map<std::string, std::vector<std::string>> refs_below(
     const fs::path& folder) {
   std::map<std::string, std::vector<std::string>> refs;
   for (const fs::path& file : files_below(folder)) {
-    if (size_of(file) <= kMaxRefBytes && fs::is_regular_file(file)) {
-      refs[read_text_file(file, kMaxRefBytes)].push_back(
-          file.lexically_relative(folder).string());
+    if (!is_desktop_file(file) && size_of(file) <= kMaxRefBytes &&
+        fs::is_regular_file(file)) {
+      refs[read_ref(file)].push_back(file.lexically_relative(folder).string());
     }
   }
   return refs;
@@ -121,24 +146,26 @@ std::map<std::string, std::vector<std::string>> refs_below(
 CachedRepo scan_repo(const std::string& repo, const fs::path& folder) {
   CachedRepo result{.repo = repo};
   auto refs = refs_below(folder / "refs");
+  std::set<fs::path> all_blobs;
   for (const fs::directory_entry& entry : entries_of(folder / "snapshots")) {
     if (!entry.is_directory()) {
       continue;
     }
     const std::string commit = entry.path().filename().string();
+    std::set<fs::path> blobs = blobs_of(entry.path());
     result.revisions.push_back(
         {.commit = commit,
          .refs = refs[commit],
          .path = entry.path(),
-         .bytes = size_of(blobs_of(entry.path()))});
+         .bytes = size_of(blobs)});
+    all_blobs.merge(blobs);
   }
   for (const fs::directory_entry& entry : entries_of(folder / "blobs")) {
-    const std::uint64_t bytes = size_of(entry.path());
-    result.bytes += bytes;
     if (entry.path().extension() == kIncomplete) {
-      result.unfinished_bytes += bytes;
+      result.unfinished_bytes += size_of(entry.path());
     }
   }
+  result.bytes = size_of(all_blobs) + result.unfinished_bytes;
   return result;
 }
 
@@ -202,6 +229,11 @@ fs::path HubCache::lock(const std::string& repo, const std::string& hash)
   return root_ / ".locks" / folder_name(repo) / (hash + ".lock");
 }
 
+bool HubCache::has(const std::string& repo) const {
+  std::error_code error; // an unreadable folder is none
+  return fs::is_directory(repo_folder(repo), error);
+}
+
 std::optional<std::string> HubCache::commit_of(const HubId& id) const {
   if (is_commit(id.revision)) {
     return id.revision;
@@ -211,7 +243,7 @@ std::optional<std::string> HubCache::commit_of(const HubId& id) const {
   if (!fs::is_regular_file(ref, error)) {
     return std::nullopt;
   }
-  const std::string commit = read_text_file(ref, kMaxRefBytes);
+  const std::string commit = read_ref(ref);
   return is_commit(commit) ? std::optional(commit) : std::nullopt;
 }
 
@@ -250,12 +282,28 @@ void HubCache::link(
   }
 }
 
+bool HubCache::holds_itself(
+    const std::string& repo,
+    const std::string& commit,
+    const std::string& file,
+    std::uint64_t bytes) const {
+  const fs::path path = snapshot(repo, commit) / file;
+  std::error_code error; // absent
+  return fs::is_regular_file(fs::symlink_status(path, error)) &&
+      fs::file_size(path, error) == bytes;
+}
+
 std::vector<CachedRepo> HubCache::list() const {
   std::vector<CachedRepo> repos;
   for (const fs::directory_entry& entry : entries_of(root_)) {
     const std::string repo = repo_of_folder(entry.path().filename().string());
-    if (!repo.empty() && entry.is_directory()) {
-      repos.push_back(scan_repo(repo, entry.path()));
+    if (repo.empty() || !entry.is_directory()) {
+      continue;
+    }
+    CachedRepo found = scan_repo(repo, entry.path());
+    // Somebody asked the hub for it, and fetched nothing.
+    if (!found.revisions.empty() || found.unfinished_bytes > 0) {
+      repos.push_back(std::move(found));
     }
   }
   return repos;
@@ -291,18 +339,18 @@ RemovedFiles HubCache::remove(const HubId& id, bool whole) const {
     held.push_back(std::move(*taken));
   }
   const CachedRepo before = scan_repo(id.repo, folder);
-  if (whole) {
-    remove_tree(folder);
-    remove_tree(locks);
-    return {before.revisions.size(), before.bytes};
-  }
   const auto commit = commit_of(id);
-  if (!commit || !fs::is_directory(snapshot(id.repo, *commit))) {
+  if (!whole && (!commit || !fs::is_directory(snapshot(id.repo, *commit)))) {
     fail(
         ErrorKind::NotFound,
         "[HubCache::remove] {}: revision {} is not in the cache. See optiq list",
         id.repo,
         id.revision);
+  }
+  if (whole || before.revisions.size() == 1) {
+    remove_tree(folder);
+    remove_tree(locks);
+    return {before.revisions.size(), before.bytes};
   }
   remove_revision(folder, *commit);
   return {1, before.bytes - scan_repo(id.repo, folder).bytes};

@@ -20,9 +20,10 @@ struct CachedRevision {
 
 /** One cached model. */
 struct CachedRepo {
-  std::string repo; // "org/name"
+  std::string repo; // "org/name", or an old model's "name"
   std::vector<CachedRevision> revisions; // sorted by commit
-  std::uint64_t bytes = 0; // on disk: each blob once, unfinished ones too
+  /** Of the revisions' files, each once, and of unfinished downloads. */
+  std::uint64_t bytes = 0;
   std::uint64_t unfinished_bytes = 0; // of interrupted downloads
 };
 
@@ -39,11 +40,13 @@ struct RemovedFiles {
  *                                blobs/<hash>.incomplete      a part of them
  *                                refs/<revision>              holds a commit
  *                                snapshots/<commit>/<file>    link to a blob
+ *                                .no_exist/, trees/           of no use here
  *   <root>/.locks/models--<org>--<name>/<hash>.lock           flock
  *
  * <hash> is the SHA-256 of a large (LFS) file, else git's SHA-1 of the blob. A
  * blob appears under its name only when complete and checked; a ref is written
- * only when its snapshot is complete.
+ * only when its snapshot is complete. Where the system knows no links (Windows)
+ * a file of a snapshot is the file itself, and there may be no blobs.
  */
 class HubCache {
  public:
@@ -61,6 +64,8 @@ class HubCache {
   std::filesystem::path lock(const std::string& repo, const std::string& hash)
       const;
 
+  /** Whether there is a folder for the model. */
+  bool has(const std::string& repo) const;
   /** The commit that a revision named when it was last asked for. */
   std::optional<std::string> commit_of(const HubId& id) const;
   /** Remembers it; a commit names itself. */
@@ -72,12 +77,21 @@ class HubCache {
       const std::string& file,
       const std::string& hash) const;
 
+  /** Whether a snapshot has a file of so many bytes itself, instead of a link:
+   * of systems without links. */
+  bool holds_itself(
+      const std::string& repo,
+      const std::string& commit,
+      const std::string& file,
+      std::uint64_t bytes) const;
+
   /** All cached models, sorted by name; folders that are none are left out. */
   std::vector<CachedRepo> list() const;
   /**
    * Deletes a model, or one revision of it where the id names one (blobs that
-   * another revision needs stay). Throws NotFound; Denied when the folder is a
-   * link or a download of it is running.
+   * another revision needs stay; the last revision takes the model along, as
+   * with huggingface_hub). Throws NotFound; Denied when the folder is a link or
+   * a download of it is running.
    */
   RemovedFiles remove(const HubId& id, bool whole) const;
 

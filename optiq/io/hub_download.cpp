@@ -23,10 +23,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMaxFailures = 5; // in a row, without a byte gained
+constexpr int kMaxFailures = 5; // in a row, each with less than kMinGain
+// More than a connection brings in a minute at the least speed that is allowed.
+constexpr std::uint64_t kMinGain = 128u << 10;
 constexpr double kFirstDelay = 0.5; // seconds; doubles with each failure
 constexpr double kMaxDelay = 30;
 constexpr std::uint64_t kMaxTextBytes = 64u << 20;
+constexpr long kTextSeconds = 300;
 
 [[noreturn]] void fail_errno(const fs::path& path, const char* action) {
   const int code = errno;
@@ -46,24 +49,20 @@ constexpr std::uint64_t kMaxTextBytes = 64u << 20;
 class PartialFile {
  public:
   /** Opens or makes it; hashes what is there. More than the whole is void. */
-  PartialFile(fs::path path, const HubFile& file)
+  PartialFile(
+      fs::path path,
+      const HubFile& file,
+      const BlobProgress& on_progress)
       : path_(std::move(path)), file_(file) {
     fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd_ < 0) {
       fail_errno(path_, "create");
     }
-    start_hash();
-    std::array<std::byte, 1 << 16> buffer{};
-    ssize_t n = 0;
-    while ((n = ::read(fd_, buffer.data(), buffer.size())) > 0) {
-      hash_->update(std::span(buffer).first(static_cast<std::size_t>(n)));
-      size_ += static_cast<std::uint64_t>(n);
-    }
-    if (n < 0) {
-      fail_errno(path_, "read");
-    }
-    if (size_ > file_.bytes) {
-      restart();
+    try {
+      hash_present(on_progress);
+    } catch (...) {
+      ::close(fd_);
+      throw;
     }
   }
   ~PartialFile() {
@@ -120,6 +119,23 @@ class PartialFile {
   }
 
  private:
+  void hash_present(const BlobProgress& on_progress) {
+    start_hash();
+    std::array<std::byte, 1 << 16> buffer{};
+    ssize_t n = 0;
+    while ((n = ::read(fd_, buffer.data(), buffer.size())) > 0) {
+      hash_->update(std::span(buffer).first(static_cast<std::size_t>(n)));
+      size_ += static_cast<std::uint64_t>(n);
+      on_progress(size_, file_.path + ", checking what is there");
+    }
+    if (n < 0) {
+      fail_errno(path_, "read");
+    }
+    if (size_ > file_.bytes) {
+      restart();
+    }
+  }
+
   void start_hash() {
     if (file_.hash.size() == 64) {
       hash_ = std::make_unique<Sha256>();
@@ -285,7 +301,7 @@ class BlobTransfer {
     while (partial_.size() < download_.file.bytes) {
       const std::uint64_t before = partial_.size();
       const HttpResult result = attempt();
-      if (partial_.size() > before) {
+      if (partial_.size() >= before + kMinGain) {
         n_failures = 0;
       }
       if (partial_.size() == download_.file.bytes) {
@@ -320,7 +336,12 @@ class BlobTransfer {
 
   HttpResult attempt() {
     request_first_byte_ = partial_.size();
-    HttpRequest request{.url = download_.url, .first_byte = partial_.size()};
+    HttpRequest request{
+        .url = download_.url,
+        .first_byte = partial_.size(),
+        .if_match = {},
+        .if_match_origin = {},
+        .on_wait = [&] { on_progress_(partial_.size(), download_.file.path); }};
     if (request.first_byte > 0) {
       request.if_match = etag_;
       request.if_match_origin = etag_origin_;
@@ -433,7 +454,8 @@ void download_blob(
   if (has_blob(download)) {
     return;
   }
-  PartialFile partial(download.blob.string() + ".incomplete", download.file);
+  PartialFile partial(
+      download.blob.string() + ".incomplete", download.file, on_progress);
   const bool was_begun = partial.size() > 0;
   BlobTransfer(client, download, partial, on_progress).run();
   std::string digest = partial.digest();
@@ -456,12 +478,19 @@ void download_blob(
   partial.publish(download.blob);
 }
 
-std::string
-get_text(HttpClient& client, const std::string& url, int n_attempts) {
+std::string get_text(
+    HttpClient& client,
+    const std::string& url,
+    int n_attempts,
+    const std::function<void()>& on_wait) {
   for (int n_failures = 1;; ++n_failures) {
     std::string text;
     const HttpResult result = client.get(
-        {.url = url},
+        {.url = url,
+         .if_match = {},
+         .if_match_origin = {},
+         .total_timeout_s = kTextSeconds,
+         .on_wait = on_wait},
         kMaxTextBytes,
         [](const HttpResult& answer) {
           if (answer.last.status != 200 && !may_pass(answer.last.status)) {
@@ -483,7 +512,7 @@ get_text(HttpClient& client, const std::string& url, int n_attempts) {
           result.broken ? *result.broken
                         : fmt::format("status {}", result.last.status));
     }
-    pause(delay_after(n_failures, result.last), [] {});
+    pause(delay_after(n_failures, result.last), on_wait);
   }
 }
 

@@ -19,7 +19,8 @@ struct BlobDownload {
   std::filesystem::path lock;
 };
 
-/** Called with the bytes that are there of this file; may throw to stop. */
+/** Called with the bytes that are there of this file, several times a second
+ * even while none come; may throw to stop. */
 using BlobProgress =
     std::function<void(std::uint64_t bytes, const std::string& detail)>;
 
@@ -35,11 +36,15 @@ void download_blob(
     const BlobDownload& download,
     const BlobProgress& on_progress);
 
-/** The answer to a GET that must succeed; of at most 64 MiB. `n_attempts`
- * count broken connections, 429 and 5xx. Throws Io when the last one failed,
- * NotFound and Denied as the hub says. */
-std::string
-get_text(HttpClient& client, const std::string& url, int n_attempts);
+/** The answer to a GET that must succeed; of at most 64 MiB, in at most five
+ * minutes. `n_attempts` count broken connections, 429 and 5xx. `on_wait` is
+ * called several times a second and may throw to stop. Throws Io when the last
+ * attempt failed, NotFound and Denied as the hub says. */
+std::string get_text(
+    HttpClient& client,
+    const std::string& url,
+    int n_attempts,
+    const std::function<void()>& on_wait);
 
 /** Bytes of `<blob>.incomplete`, 0 when there is none. */
 std::uint64_t unfinished_bytes(const std::filesystem::path& blob);

@@ -25,6 +25,48 @@ bool is_repo_part(std::string_view text) {
       text.find("..") == std::string_view::npos;
 }
 
+enum class Org { Needed, Optional };
+
+bool is_repo(std::string_view repo, Org org) {
+  const std::size_t slash = repo.find('/');
+  if (repo.size() > kMaxRepo) {
+    return false;
+  }
+  if (slash == std::string_view::npos) {
+    return org == Org::Optional && is_repo_part(repo);
+  }
+  return is_repo_part(repo.substr(0, slash)) &&
+      is_repo_part(repo.substr(slash + 1));
+}
+
+std::optional<HubId> parse_id(const std::string& text, Org org) {
+  HubId id;
+  const std::size_t at = text.find('@');
+  const std::size_t colon = text.find(':');
+  if (colon != std::string::npos && at != std::string::npos && colon < at) {
+    return std::nullopt;
+  }
+  id.repo = text.substr(0, std::min(at, colon));
+  if (at != std::string::npos) {
+    id.revision = text.substr(at + 1, colon - at - 1);
+    const bool is_ref = std::all_of(
+        id.revision.begin(), id.revision.end(), [](unsigned char c) {
+          return std::isalnum(c) ||
+              std::string_view("-_./+").find(c) != std::string_view::npos;
+        });
+    if (!is_ref || !is_safe_relative_path(id.revision)) {
+      return std::nullopt;
+    }
+  }
+  if (colon != std::string::npos) {
+    id.file = text.substr(colon + 1);
+    if (!is_safe_relative_path(id.file) || !id.file.ends_with(".gguf")) {
+      return std::nullopt;
+    }
+  }
+  return is_repo(id.repo, org) ? std::optional(id) : std::nullopt;
+}
+
 } // namespace
 
 std::string HubId::text() const {
@@ -65,37 +107,11 @@ bool is_safe_relative_path(const std::string& path) {
 }
 
 std::optional<HubId> parse_hub_id(const std::string& text) {
-  HubId id;
-  const std::size_t at = text.find('@');
-  const std::size_t colon = text.find(':');
-  if (colon != std::string::npos && at != std::string::npos && colon < at) {
-    return std::nullopt;
-  }
-  id.repo = text.substr(0, std::min(at, colon));
-  if (at != std::string::npos) {
-    id.revision = text.substr(at + 1, colon - at - 1);
-    const bool is_ref = std::all_of(
-        id.revision.begin(), id.revision.end(), [](unsigned char c) {
-          return std::isalnum(c) ||
-              std::string_view("-_./+").find(c) != std::string_view::npos;
-        });
-    if (!is_ref || !is_safe_relative_path(id.revision)) {
-      return std::nullopt;
-    }
-  }
-  if (colon != std::string::npos) {
-    id.file = text.substr(colon + 1);
-    if (!is_safe_relative_path(id.file) || !id.file.ends_with(".gguf")) {
-      return std::nullopt;
-    }
-  }
-  const std::size_t slash = id.repo.find('/');
-  if (slash == std::string::npos || id.repo.size() > kMaxRepo ||
-      !is_repo_part(std::string_view(id.repo).substr(0, slash)) ||
-      !is_repo_part(std::string_view(id.repo).substr(slash + 1))) {
-    return std::nullopt;
-  }
-  return id;
+  return parse_id(text, Org::Needed);
+}
+
+std::optional<HubId> parse_cached_id(const std::string& text) {
+  return parse_id(text, Org::Optional);
 }
 
 } // namespace optiq::io

@@ -18,6 +18,10 @@ struct HubId {
 /** The parts of such a name, or nothing when the text is none. */
 std::optional<HubId> parse_hub_id(const std::string& text);
 
+/** As parse_hub_id, and the names without "org/" that the hub gave to its first
+ * models ("gpt2"): to look into a cache, since any word is such a name. */
+std::optional<HubId> parse_cached_id(const std::string& text);
+
 /** Whether a revision is a full commit hash, which never changes. */
 bool is_commit(const std::string& revision);
 

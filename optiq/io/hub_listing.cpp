@@ -5,7 +5,9 @@
 
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
+#include "optiq/io/gguf_split.h"
 #include "optiq/io/model_directory.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::io {
 namespace {
@@ -74,11 +76,6 @@ bool is_artifact(const std::string& path) {
       path == "kv_config.json";
 }
 
-bool is_model_shard(const std::string& path) {
-  return is_top_level(path) && path.starts_with("model") &&
-      path.ends_with(".safetensors");
-}
-
 std::string names_of(const std::vector<HubFile>& files) {
   std::string names;
   for (const HubFile& file : files) {
@@ -90,7 +87,7 @@ std::string names_of(const std::vector<HubFile>& files) {
 std::vector<HubFile> gguf_files(const HubListing& listing) {
   std::vector<HubFile> files;
   for (const HubFile& file : listing.files) {
-    if (file.path.ends_with(".gguf")) {
+    if (file.path.ends_with(".gguf") && !is_later_gguf_part(file.path)) {
       files.push_back(file);
     }
   }
@@ -118,11 +115,38 @@ std::vector<HubFile> gguf_files(const HubListing& listing) {
       listing.files.size());
 }
 
-HubFile choose_gguf(const HubListing& listing, const HubId& id) {
+/** The file, or, of a model in parts, all of them, the first one first. */
+std::vector<HubFile> with_all_parts(
+    const HubListing& listing,
+    const HubId& id,
+    const HubFile& file) {
+  const auto part = parse_gguf_part(file.path);
+  if (!part) {
+    return {file};
+  }
+  std::vector<HubFile> parts;
+  for (int number = 1; number <= part->count; ++number) {
+    const std::string path = gguf_part_path(*part, number);
+    const HubFile* found = listing.find(path);
+    if (found == nullptr) {
+      fail(
+          ErrorKind::NotFound,
+          "[select_files] {}: lacks {}, part {} of {} of a model",
+          id.repo,
+          path,
+          number,
+          part->count);
+    }
+    parts.push_back(*found);
+  }
+  return parts;
+}
+
+std::vector<HubFile> choose_gguf(const HubListing& listing, const HubId& id) {
   const std::vector<HubFile> files = gguf_files(listing);
   if (!id.file.empty()) {
     if (const HubFile* file = listing.find(id.file)) {
-      return *file;
+      return with_all_parts(listing, id, *file);
     }
     fail(
         ErrorKind::NotFound,
@@ -145,7 +169,7 @@ HubFile choose_gguf(const HubListing& listing, const HubId& id) {
         files.front().path,
         names_of(files));
   }
-  return files.front();
+  return with_all_parts(listing, id, files.front());
 }
 
 } // namespace
@@ -159,7 +183,7 @@ const HubFile* HubListing::find(const std::string& path) const {
 }
 
 HubListing parse_listing(std::string_view json, const std::string& where) {
-  const Json answer = artifacts::parse_json(json, where);
+  const Json answer = artifacts::parse_json(json, where, artifacts::kListJson);
   HubListing listing;
   if (!answer.is_object()) {
     fail_field(where, "the answer", "an object");
@@ -173,8 +197,16 @@ HubListing parse_listing(std::string_view json, const std::string& where) {
     fail_field(where, "siblings", "a list of files");
   }
   std::set<std::string> names;
+  std::uint64_t total = 0; // no wrap: two numbers of at most 2^50
   for (const Json& sibling : *siblings) {
     listing.files.push_back(parse_file(sibling, where));
+    total += listing.files.back().bytes;
+    if (total > kMaxFileBytes) {
+      fail_field(
+          where,
+          "siblings",
+          fmt::format("files of at most {} bytes together", kMaxFileBytes));
+    }
     if (!names.insert(listing.files.back().path).second) {
       fail_field(where, listing.files.back().path, "each file once");
     }
@@ -184,23 +216,19 @@ HubListing parse_listing(std::string_view json, const std::string& where) {
 
 HubSelection select_files(const HubListing& listing, const HubId& id) {
   HubSelection selection;
-  std::vector<HubFile> shards;
+  bool has_weights = false;
   for (const HubFile& file : listing.files) {
-    if (file.path == kWeightIndexName) {
-      selection.has_index = true;
-    } else if (is_model_shard(file.path)) {
-      shards.push_back(file);
-      continue;
-    }
-    const bool is_wanted = file.path == "config.json" ||
-        file.path == kWeightIndexName || is_artifact(file.path) ||
+    const bool is_index = file.path == kWeightIndexName;
+    has_weights = has_weights || is_index || is_weight_file(file.path);
+    const bool is_wanted = file.path == "config.json" || is_index ||
+        is_artifact(file.path) ||
         (is_top_level(file.path) && is_side_file(file.path));
     if (is_wanted) {
       selection.side_files.push_back(file);
     }
   }
-  if (!id.file.empty() || (shards.empty() && !selection.has_index)) {
-    return {.side_files = {}, .weights = {choose_gguf(listing, id)}};
+  if (!id.file.empty() || !has_weights) {
+    return {.side_files = {}, .gguf = choose_gguf(listing, id)};
   }
   if (listing.find("config.json") == nullptr) {
     fail(
@@ -209,30 +237,33 @@ HubSelection select_files(const HubListing& listing, const HubId& id) {
         "model",
         id.repo);
   }
-  if (!selection.has_index) {
-    selection.weights = std::move(shards);
-  }
   return selection;
 }
 
-std::vector<HubFile> shards_of_index(
+std::vector<HubFile> weights_of(
     const HubListing& listing,
     const HubId& id,
-    const std::vector<std::string>& names) {
-  std::vector<HubFile> shards;
-  for (const std::string& name : names) {
+    const std::filesystem::path& index) {
+  std::vector<std::string> present;
+  for (const HubFile& file : listing.files) {
+    if (is_weight_file(file.path)) {
+      present.push_back(file.path);
+    }
+  }
+  std::vector<HubFile> weights;
+  for (const std::string& name : choose_weight_files(present, index)) {
     const HubFile* file = listing.find(name);
     if (file == nullptr) {
       fail(
           ErrorKind::NotFound,
-          "[select_files] {}: its {} names {}, which the repository lacks",
+          "[select_files] {}: {} is a part of its weights, which the "
+          "repository lacks",
           id.repo,
-          kWeightIndexName,
           name);
     }
-    shards.push_back(*file);
+    weights.push_back(*file);
   }
-  return shards;
+  return weights;
 }
 
 } // namespace optiq::io

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,17 +33,16 @@ struct HubListing {
  *   {"sha": commit, "siblings": [{"rfilename": path, "size": n, "blobId": sha1,
  *    "lfs": {"sha256": hash, "size": n}}, ...]}
  *
- * Throws Corrupt, also for paths that leave the folder they are put in.
+ * Throws Corrupt, also for paths that leave the folder they are put in, and for
+ * sizes whose sum is no size.
  */
 HubListing parse_listing(std::string_view json, const std::string& where);
 
-/** What a model needs of a repository, in two steps. */
+/** What a model needs of a repository, before its weights are known. */
 struct HubSelection {
   /** Config, tokenizer, templates, licences, artifacts, the weight index. */
   std::vector<HubFile> side_files;
-  /** model*.safetensors, where no index says which; or the GGUF file. */
-  std::vector<HubFile> weights;
-  bool has_index = false;
+  std::vector<HubFile> gguf; // instead of all else: a file, or its parts
 };
 
 /**
@@ -51,10 +52,12 @@ struct HubSelection {
  */
 HubSelection select_files(const HubListing& listing, const HubId& id);
 
-/** The shards that an index file (already fetched) names. */
-std::vector<HubFile> shards_of_index(
+/** The files of the weights, where the selection is no GGUF file; `index` is
+ * the weight index, fetched if there is one. Throws NotFound for one that the
+ * repository lacks, Corrupt. */
+std::vector<HubFile> weights_of(
     const HubListing& listing,
     const HubId& id,
-    const std::vector<std::string>& names);
+    const std::filesystem::path& index);
 
 } // namespace optiq::io

@@ -5,7 +5,10 @@
 #include <utility>
 
 #include "optiq/base/error.h"
+#include "optiq/base/output_file.h"
 #include "optiq/io/gguf_model.h"
+#include "optiq/io/model_files.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::io {
 namespace {
@@ -13,26 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using artifacts::Json;
 
-// Vision and audio towers that the Python original keeps beside the model: in
-// its index, but no part of the text model.
-constexpr const char* kVisionName = "optiq_vision.safetensors";
-
-// What a directory keeps of its source besides config and weights, and what
-// text generation needs. Python code is not carried: nothing here runs it.
-constexpr const char* kSideFiles[] = {
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-};
 constexpr std::size_t kMaxSideFileBytes = 256u << 20;
-constexpr const char* kSidePrefixes[] = {"LICENSE", "NOTICE"};
 
 Json read_config(const fs::path& path) {
   Json config = artifacts::read_json_file(path);
@@ -45,43 +29,6 @@ Json read_config(const fs::path& path) {
   }
   artifacts::decode_tagged_floats(config, path.string());
   return config;
-}
-
-/** Whether text names an entry of a folder: no way up, down or out of it. */
-bool is_file_name(const std::string& text) {
-  return text.find_first_of(std::string_view("/\0", 2)) == std::string::npos &&
-      !text.empty() && text != "." && text != "..";
-}
-
-/** The shards that the index names, sorted. */
-std::vector<fs::path> shards_of_index(const fs::path& index) {
-  std::vector<fs::path> shards;
-  for (const std::string& name : shard_names(index)) {
-    const fs::path shard = index.parent_path() / name;
-    if (!fs::exists(shard)) {
-      fail(
-          ErrorKind::NotFound,
-          "[ModelDirectory] {}: named by {}, but not there. Interrupted "
-          "download?",
-          shard.string(),
-          kWeightIndexName);
-    }
-    shards.push_back(shard);
-  }
-  return shards;
-}
-
-/** model*.safetensors, sorted. */
-std::vector<fs::path> shards_of_glob(const fs::path& directory) {
-  std::vector<fs::path> shards;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("model") && name.ends_with(".safetensors")) {
-      shards.push_back(entry.path());
-    }
-  }
-  std::sort(shards.begin(), shards.end());
-  return shards;
 }
 
 /** A GGUF file in the folder, by name: what the user may have meant. */
@@ -117,14 +64,37 @@ std::string gguf_hint(const fs::path& directory) {
       gguf_hint(directory));
 }
 
-std::vector<fs::path> find_shards(const fs::path& directory) {
-  const fs::path index = directory / kWeightIndexName;
-  std::vector<fs::path> shards =
-      fs::exists(index) ? shards_of_index(index) : shards_of_glob(directory);
-  if (shards.empty()) {
+std::set<std::string> side_file_names(const fs::path& directory) {
+  std::set<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    // is_regular_file follows links: a hub cache holds nothing else.
+    if (is_side_file(name) && entry.is_regular_file()) {
+      names.insert(name);
+    }
+  }
+  return names;
+}
+
+std::vector<std::string> find_shards(const fs::path& directory) {
+  const WeightFiles files = find_weight_files(directory);
+  if (!files.missing.empty()) {
+    fail(
+        ErrorKind::NotFound,
+        "[ModelDirectory] {}: has {} of the {} files of its weights, {} is "
+        "missing{}. Interrupted download?",
+        directory.string(),
+        files.names.size() - files.missing.size(),
+        files.names.size(),
+        files.missing.front(),
+        fs::exists(directory / kWeightIndexName)
+            ? fmt::format(" ({} names it)", kWeightIndexName)
+            : "");
+  }
+  if (files.names.empty()) {
     fail_no_weights(directory);
   }
-  return shards;
+  return files.names;
 }
 
 } // namespace
@@ -175,7 +145,8 @@ ModelDirectory ModelDirectory::open(const fs::path& path, QuantizedForm form) {
   const fs::path generation = path / "generation_config.json";
   result.generation_config_ =
       fs::exists(generation) ? read_config(generation) : Json::object();
-  for (const fs::path& shard : find_shards(path)) {
+  for (const std::string& name : find_shards(path)) {
+    const fs::path shard = path / name;
     SafetensorsFile file = SafetensorsFile::open(shard);
     for (std::size_t i = 0; i < file.tensors().size(); ++i) {
       const TensorInfo& tensor = file.tensors()[i];
@@ -193,6 +164,14 @@ ModelDirectory ModelDirectory::open(const fs::path& path, QuantizedForm form) {
     result.file_bytes_ += fs::file_size(shard);
     result.shards_.push_back(std::move(file));
   }
+  return result;
+}
+
+ModelDirectory ModelDirectory::outline(
+    std::function<bool(const std::string&)> keeps) const {
+  ModelDirectory result = *this;
+  result.is_outline_ = true;
+  result.keeps_ = std::move(keeps);
   return result;
 }
 
@@ -264,55 +243,36 @@ void ModelDirectory::copy_side_files(const fs::path& to) const {
     io::copy_side_files(path_, to);
     return;
   }
-  for (const char* name : kSideFiles) {
+  for (const std::string& name : side_file_globs()) {
     if (const auto text = gguf_->side_file(name)) {
       write_file_atomically(to / name, *text);
     }
   }
 }
 
-std::vector<std::string> shard_names(const fs::path& index) {
-  const std::string where = index.string();
-  const Json json = artifacts::read_json_file(index);
-  const Json& weight_map =
-      artifacts::required_object(json, "weight_map", where);
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : weight_map.items()) {
-    if (!file.is_string() || !is_file_name(file.get<std::string>())) {
-      fail(
-          ErrorKind::Corrupt,
-          "[ModelDirectory] {}: tensor '{}' is in {}, expected the name of a "
-          "file beside the index",
-          where,
-          tensor,
-          artifacts::describe(file));
+std::uint64_t ModelDirectory::side_file_bytes() const {
+  std::uint64_t bytes = 0;
+  if (gguf_) {
+    for (const std::string& name : side_file_globs()) {
+      bytes += gguf_->side_file(name).value_or("").size();
     }
-    names.insert(file.get<std::string>());
+    return bytes;
   }
-  names.erase(kVisionName);
-  return {names.begin(), names.end()};
+  for (const std::string& name : side_file_names(path_)) {
+    bytes += fs::file_size(path_ / name);
+  }
+  return bytes;
 }
 
 bool is_side_file(const std::string& name) {
-  const auto is_name = [&](const char* side) { return name == side; };
-  const auto is_prefix = [&](const char* side) {
-    return name.starts_with(side);
+  const auto is_it = [&](const std::string& glob) {
+    return matches_glob(glob, name);
   };
-  return std::any_of(std::begin(kSideFiles), std::end(kSideFiles), is_name) ||
-      std::any_of(
-             std::begin(kSidePrefixes), std::end(kSidePrefixes), is_prefix);
+  return std::any_of(side_file_globs().begin(), side_file_globs().end(), is_it);
 }
 
 void copy_side_files(const fs::path& from, const fs::path& to) {
-  std::set<std::string> names;
-  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
-    const std::string name = entry.path().filename().string();
-    // is_regular_file follows links: a hub cache holds nothing else.
-    if (is_side_file(name) && entry.is_regular_file()) {
-      names.insert(name);
-    }
-  }
-  for (const std::string& name : names) {
+  for (const std::string& name : side_file_names(from)) {
     const auto content = MappedFile::open(from / name);
     OutputFile copy(to / name, content->bytes().size());
     copy.write(content->bytes());

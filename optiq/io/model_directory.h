@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,8 +26,8 @@ enum class QuantizedForm {
 
 /**
  * A Hugging Face or MLX model directory: config.json plus model*.safetensors
- * (shards named by the index when there is one, else by the glob). Or a GGUF
- * file, which shows itself as the directory that it was made from.
+ * (which of them: weight_files.h). Or a GGUF file, which shows itself as the
+ * directory that it was made from.
  */
 class ModelDirectory {
  public:
@@ -50,6 +51,16 @@ class ModelDirectory {
   const std::vector<TensorInfo>& tensors() const {
     return tensors_;
   }
+  /**
+   * The same directory, to ask whether names and shapes fit: a model that is
+   * loaded from it takes memory only for the tensors that `keeps` names; all
+   * others are zeros.
+   */
+  ModelDirectory outline(
+      std::function<bool(const std::string&)> keeps = nullptr) const;
+  bool is_outline(const std::string& name) const {
+    return is_outline_ && !(keeps_ && keeps_(name));
+  }
   bool has(const std::string& name) const;
   /** Throws NotFound naming the directory and the tensor. */
   const TensorInfo& info(const std::string& name) const;
@@ -72,6 +83,8 @@ class ModelDirectory {
   /** Copies generation_config, tokenizer files, chat template, licence files
    * into another directory, leaving out what is absent. */
   void copy_side_files(const std::filesystem::path& to) const;
+  /** Summed bytes of the files that copy_side_files makes. */
+  std::uint64_t side_file_bytes() const;
 
  private:
   static ModelDirectory open_gguf(
@@ -86,14 +99,9 @@ class ModelDirectory {
   /** Shard and place in it; of a GGUF file, 0 and the place. */
   std::map<std::string, std::pair<std::size_t, std::size_t>> index_;
   std::uint64_t file_bytes_ = 0;
+  bool is_outline_ = false;
+  std::function<bool(const std::string&)> keeps_; // of an outline
 };
-
-/** Names the shards of a model that has more than one. */
-inline constexpr const char* kWeightIndexName = "model.safetensors.index.json";
-
-/** The shards of text generation that such an index names, sorted: names of
- * files beside it. Throws Corrupt. */
-std::vector<std::string> shard_names(const std::filesystem::path& index);
 
 /** Whether copy_side_files takes a file of this name. */
 bool is_side_file(const std::string& name);

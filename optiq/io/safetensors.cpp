@@ -38,43 +38,43 @@ constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr std::size_t kMaxTensors = 1 << 17;
 constexpr std::size_t kMaxTokenBytes = 4 << 20;
+constexpr std::size_t kMaxAxes = 64;
 // Smaller tensors are read: a mapping costs at least a page, and a process has
 // 65,530 of them.
 constexpr std::uint64_t kMinMappedBytes = 16u << 10;
 
 struct DtypeRow {
   const char* name;
-  mx::Dtype dtype;
+  mx::Dtype dtype; // for an unreadable one, what is nearest
+  int bits; // of one element
+  bool is_readable = true;
 };
 
+// F64 would lose precision in MLX; F8, F6 and F4 codes mean nothing without
+// their scales.
 constexpr DtypeRow kDtypes[] = {
-    {"BOOL", mx::bool_},
-    {"U8", mx::uint8},
-    {"I8", mx::int8},
-    {"I16", mx::int16},
-    {"U16", mx::uint16},
-    {"F16", mx::float16},
-    {"BF16", mx::bfloat16},
-    {"I32", mx::int32},
-    {"U32", mx::uint32},
-    {"F32", mx::float32},
-    {"I64", mx::int64},
-    {"U64", mx::uint64},
-};
-
-// Of the format, but nothing a kernel here reads. F64 would lose precision in
-// MLX; F8 and F4 codes mean nothing without their scales.
-constexpr const char* kUnsupportedDtypes[] = {
-    "F64",
-    "C64",
-    "F8_E4M3",
-    "F8_E5M2",
-    "F8_E8M0",
-    "F8_E4M3FNUZ",
-    "F8_E5M2FNUZ",
-    "F6_E2M3",
-    "F6_E3M2",
-    "F4",
+    {"BOOL", mx::bool_, 8},
+    {"U8", mx::uint8, 8},
+    {"I8", mx::int8, 8},
+    {"I16", mx::int16, 16},
+    {"U16", mx::uint16, 16},
+    {"F16", mx::float16, 16},
+    {"BF16", mx::bfloat16, 16},
+    {"I32", mx::int32, 32},
+    {"U32", mx::uint32, 32},
+    {"F32", mx::float32, 32},
+    {"I64", mx::int64, 64},
+    {"U64", mx::uint64, 64},
+    {"F64", mx::float64, 64, false},
+    {"C64", mx::complex64, 64, false},
+    {"F8_E4M3", mx::uint8, 8, false},
+    {"F8_E5M2", mx::uint8, 8, false},
+    {"F8_E8M0", mx::uint8, 8, false},
+    {"F8_E4M3FNUZ", mx::uint8, 8, false},
+    {"F8_E5M2FNUZ", mx::uint8, 8, false},
+    {"F6_E2M3", mx::uint8, 6, false},
+    {"F6_E3M2", mx::uint8, 6, false},
+    {"F4", mx::uint8, 4, false},
 };
 
 /** What a message is about: one tensor of one file. */
@@ -88,7 +88,7 @@ fail_tensor(ErrorKind kind, const Culprit& at, const std::string& text) {
   fail(kind, "[SafetensorsFile] {}: tensor '{}' {}", at.file, at.tensor, text);
 }
 
-mx::Dtype parse_dtype(const Json& entry, const Culprit& at) {
+const DtypeRow& parse_dtype(const Json& entry, const Culprit& at) {
   const auto found = entry.find("dtype");
   if (found == entry.end() || !found->is_string()) {
     fail_tensor(ErrorKind::Corrupt, at, "has no 'dtype' string");
@@ -96,18 +96,7 @@ mx::Dtype parse_dtype(const Json& entry, const Culprit& at) {
   const auto& name = found->get_ref<const std::string&>();
   for (const DtypeRow& row : kDtypes) {
     if (name == row.name) {
-      return row.dtype;
-    }
-  }
-  for (const char* unsupported : kUnsupportedDtypes) {
-    if (name == unsupported) {
-      fail_tensor(
-          ErrorKind::Unsupported,
-          at,
-          fmt::format(
-              "has dtype {}, expected an integer dtype, F16, BF16 or F32. "
-              "Convert the model to BF16 first",
-              name));
+      return row;
     }
   }
   fail_tensor(
@@ -145,6 +134,12 @@ parse_numbers(const Json& entry, const char* key, const Culprit& at) {
 mx::Shape to_mlx_shape(
     const std::vector<std::uint64_t>& dims,
     const Culprit& at) {
+  if (dims.size() > kMaxAxes) {
+    fail_tensor(
+        ErrorKind::Unsupported,
+        at,
+        fmt::format("has {} axes, expected at most {}", dims.size(), kMaxAxes));
+  }
   mx::Shape shape;
   for (const std::uint64_t dim : dims) {
     if (dim > std::numeric_limits<mx::ShapeElem>::max()) {
@@ -160,12 +155,12 @@ mx::Shape to_mlx_shape(
   return shape;
 }
 
-/** Bytes that a shape asks for; fails when they do not fit into 64 bits. */
+/** Bytes that a shape asks for; fails when its bits do not fit into 64 bits or
+ * fill no whole bytes. */
 std::uint64_t bytes_of_shape(
     const std::vector<std::uint64_t>& dims,
-    mx::Dtype dtype,
+    int bits,
     const Culprit& at) {
-  std::optional<std::uint64_t> bytes = mx::size_of(dtype);
   // The product in the order of the file, as the reference: a later 0 does
   // not excuse an overflow.
   std::optional<std::uint64_t> elements = 1;
@@ -175,16 +170,19 @@ std::uint64_t bytes_of_shape(
       break;
     }
   }
-  bytes = elements ? checked_mul(*elements, *bytes) : std::nullopt;
-  if (!bytes) {
+  const auto product = elements
+      ? checked_mul(*elements, static_cast<std::uint64_t>(bits))
+      : std::nullopt;
+  if (!product || *product % 8 != 0) {
     fail_tensor(
         ErrorKind::Corrupt,
         at,
         fmt::format(
-            "has the shape [{}], whose size does not fit into 64 bits",
-            fmt::join(dims, ", ")));
+            "has the shape [{}], whose bits {}",
+            fmt::join(dims, ", "),
+            product ? "fill no whole bytes" : "do not fit into 64 bits"));
   }
-  return *bytes;
+  return *product / 8;
 }
 
 /** One header entry; its offset still counts from the data section. */
@@ -195,7 +193,7 @@ TensorInfo parse_tensor(const Json& entry, const Culprit& at) {
         at,
         fmt::format("is {}, expected an object", artifacts::describe(entry)));
   }
-  const mx::Dtype dtype = parse_dtype(entry, at);
+  const DtypeRow& dtype = parse_dtype(entry, at);
   const auto dims = parse_numbers(entry, "shape", at);
   const auto offsets = parse_numbers(entry, "data_offsets", at);
   if (offsets.size() != 2 || offsets[0] > offsets[1]) {
@@ -206,7 +204,7 @@ TensorInfo parse_tensor(const Json& entry, const Culprit& at) {
             "has data_offsets [{}], expected [begin, end] with begin <= end",
             fmt::join(offsets, ", ")));
   }
-  const std::uint64_t nbytes = bytes_of_shape(dims, dtype, at);
+  const std::uint64_t nbytes = bytes_of_shape(dims, dtype.bits, at);
   if (offsets[1] - offsets[0] != nbytes) {
     fail_tensor(
         ErrorKind::Corrupt,
@@ -217,11 +215,17 @@ TensorInfo parse_tensor(const Json& entry, const Culprit& at) {
             nbytes,
             fmt::join(dims, ", ")));
   }
-  return {at.tensor, dtype, to_mlx_shape(dims, at), offsets[0], nbytes};
+  return {
+      .name = at.tensor,
+      .dtype = dtype.dtype,
+      .shape = to_mlx_shape(dims, at),
+      .offset = offsets[0],
+      .nbytes = nbytes,
+      .unreadable = dtype.is_readable ? nullptr : dtype.name};
 }
 
 std::map<std::string, std::string> parse_metadata(
-    const Json& value,
+    Json&& value,
     const std::string& file) {
   std::map<std::string, std::string> metadata;
   if (value.is_null()) {
@@ -238,9 +242,9 @@ std::map<std::string, std::string> parse_metadata(
     }
   };
   require(value.is_object(), value);
-  for (const auto& [key, item] : value.items()) {
+  for (auto& [key, item] : value.get_ref<Json::object_t&>()) {
     require(item.is_string(), item);
-    metadata.emplace(key, item.get<std::string>());
+    metadata.emplace(key, std::move(item.get_ref<std::string&>()));
   }
   return metadata;
 }
@@ -329,6 +333,33 @@ void refuse_too_many(std::size_t n_tensors, const std::string& file) {
   }
 }
 
+void refuse_second_metadata(bool is_second, const std::string& file) {
+  if (is_second) {
+    fail(
+        ErrorKind::Corrupt,
+        "[SafetensorsFile] {}: '__metadata__' is there twice, expected it once",
+        file);
+  }
+}
+
+void refuse_duplicates(
+    const std::vector<TensorInfo>& tensors,
+    const std::string& file) {
+  std::vector<std::string_view> names(tensors.size());
+  std::transform(
+      tensors.begin(), tensors.end(), names.begin(), [](const TensorInfo& t) {
+        return std::string_view(t.name);
+      });
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end()) {
+    fail_tensor(
+        ErrorKind::Corrupt,
+        {file, std::string(*twice)},
+        "is there twice, expected it once");
+  }
+}
+
 /** Sorts by place and checks that the tensors tile [0, data_bytes). */
 void check_tiling(
     std::vector<TensorInfo>& tensors,
@@ -379,7 +410,7 @@ void check_tiling(
 
 const char* dtype_name(mx::Dtype dtype) {
   for (const DtypeRow& row : kDtypes) {
-    if (dtype == row.dtype) {
+    if (row.is_readable && dtype == row.dtype) {
       return row.name;
     }
   }
@@ -405,17 +436,21 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   result.mappings_ = std::make_shared<Mappings>();
   const std::string name = path.string();
   const std::string text = header_text(*result.file_);
+  bool has_metadata = false;
   artifacts::parse_json_members(
       std::string_view(text).substr(0, text.find_last_not_of(' ') + 1),
       name,
+      artifacts::kMemberJson,
       [&](const std::string& key, Json&& entry) {
         if (key == kMetadataKey) {
-          result.metadata_ = parse_metadata(entry, name);
+          refuse_second_metadata(std::exchange(has_metadata, true), name);
+          result.metadata_ = parse_metadata(std::move(entry), name);
         } else {
           result.tensors_.push_back(parse_tensor(entry, {name, key}));
           refuse_too_many(result.tensors_.size(), name);
         }
       });
+  refuse_duplicates(result.tensors_, name);
   const std::uint64_t data_begin = kLengthBytes + text.size();
   check_tiling(result.tensors_, result.file_->size() - data_begin, name);
   for (TensorInfo& tensor : result.tensors_) {
@@ -425,6 +460,15 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
 }
 
 mx::array SafetensorsFile::load(const TensorInfo& tensor) const {
+  if (tensor.unreadable != nullptr) {
+    fail_tensor(
+        ErrorKind::Unsupported,
+        {file_->path().string(), tensor.name},
+        fmt::format(
+            "has dtype {}, expected an integer dtype, F16, BF16 or F32. "
+            "Convert the model to BF16 first",
+            tensor.unreadable));
+  }
   const bool is_aligned = tensor.offset % mx::size_of(tensor.dtype) == 0;
   if (!is_aligned || tensor.nbytes < kMinMappedBytes) {
     mx::array copy = make_array(tensor.shape, tensor.dtype);

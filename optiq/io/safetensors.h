@@ -24,6 +24,9 @@ struct TensorInfo {
   mx::Shape shape;
   std::uint64_t offset = 0; // from the start of the file, bytes
   std::uint64_t nbytes = 0;
+  /** Name of a dtype that nothing here computes with ("F64", "F8_E4M3"): such
+   * a tensor is listed, and load refuses it. */
+  const char* unreadable = nullptr;
 };
 
 /**
@@ -44,7 +47,8 @@ class SafetensorsFile {
     return metadata_;
   }
   /** The tensor as an array: a view of a mapping where it is large and its
-   * offset is aligned for its dtype, else a copy. */
+   * offset is aligned for its dtype, else a copy. Throws Unsupported for an
+   * unreadable one. */
   mx::array load(const TensorInfo& tensor) const;
   /** Lets the kernel drop the pages of a tensor that will not be read again,
    * where an array of it still lives. */
@@ -90,6 +94,12 @@ inline constexpr std::uint64_t kMaxShardBytes = 5ull << 30;
  * of these tensors. */
 std::uint64_t model_shards_bytes(
     const std::vector<TensorToWrite>& tensors,
+    std::uint64_t max_shard_bytes = kMaxShardBytes);
+
+/** Content of the weight index that write_model_shards makes. */
+std::string make_weight_index(
+    const std::vector<TensorToWrite>& tensors,
+    std::uint64_t total_parameters,
     std::uint64_t max_shard_bytes = kMaxShardBytes);
 
 /**

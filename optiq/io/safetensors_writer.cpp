@@ -6,9 +6,11 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
+#include "optiq/base/output_file.h"
 #include "optiq/io/array.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/io/safetensors_impl.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::io {
 namespace {
@@ -171,6 +173,25 @@ std::uint64_t model_shards_bytes(
   return bytes;
 }
 
+std::string make_weight_index(
+    const std::vector<TensorToWrite>& tensors,
+    std::uint64_t total_parameters,
+    std::uint64_t max_shard_bytes) {
+  const auto shards = split_into_shards(tensors, max_shard_bytes);
+  std::map<std::string, std::string> weight_map;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    for (const TensorToWrite& tensor : shards[i]) {
+      weight_map.emplace(tensor.name, shard_name(i, shards.size()));
+    }
+  }
+  const Json index = {
+      {"metadata",
+       {{"total_size", data_bytes(tensors)},
+        {"total_parameters", total_parameters}}},
+      {"weight_map", weight_map}};
+  return artifacts::dump_json(index, 4);
+}
+
 std::uint64_t write_model_shards(
     const fs::path& directory,
     const std::vector<TensorToWrite>& tensors,
@@ -179,30 +200,14 @@ std::uint64_t write_model_shards(
   const auto shards = split_into_shards(tensors, max_shard_bytes);
   const std::uint64_t file_bytes = model_shards_bytes(tensors, max_shard_bytes);
   require_disk(directory, file_bytes);
-
-  std::map<std::string, std::string> weight_map;
+  refuse_bad_names(directory, tensors); // those of all shards
   for (std::size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = shard_name(i, shards.size());
-    write_safetensors(directory / name, shards[i], kModelMetadata);
-    for (const TensorToWrite& tensor : shards[i]) {
-      if (!weight_map.emplace(tensor.name, name).second) {
-        fail(
-            ErrorKind::InvalidInput,
-            "[write_model_shards] {}: found tensor '{}' twice, expected "
-            "distinct names",
-            directory.string(),
-            tensor.name);
-      }
-    }
+    const fs::path path = directory / shard_name(i, shards.size());
+    write_safetensors(path, shards[i], kModelMetadata);
   }
-  const Json index = {
-      {"metadata",
-       {{"total_size", data_bytes(tensors)},
-        {"total_parameters", total_parameters}}},
-      {"weight_map", weight_map}};
   write_file_atomically(
-      directory / "model.safetensors.index.json",
-      artifacts::dump_json(index, 4));
+      directory / kWeightIndexName,
+      make_weight_index(tensors, total_parameters, max_shard_bytes));
   return file_bytes;
 }
 

@@ -15,6 +15,7 @@
 #include "optiq/kernels/kv_format_impl.h"
 #include "optiq/kernels/profile.h"
 #include "optiq/kernels/sequence_checks_impl.h"
+#include "optiq/kernels/variants.h"
 
 namespace optiq::kernels {
 namespace {
@@ -78,7 +79,7 @@ cpu::AttentionShape check_query(
     const char* function,
     const mx::array& q,
     const KvFormat& format,
-    float scale) {
+    const ScoreRule& rule) {
   require_rank(function, "q", q, 3);
   const int n_heads = q.shape(1);
   cpu::AttentionShape shape = check_format(function, n_heads, format);
@@ -93,7 +94,16 @@ cpu::AttentionShape check_query(
         format.n_kv_heads,
         format.head_dim);
   }
-  shape.scale = scale;
+  if (!(rule.softcap >= 0.f)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] rule: found a softcap of {}, expected 0 (none) or more. Pass the "
+        "model's.",
+        function,
+        rule.softcap);
+  }
+  shape.scale = rule.scale;
+  shape.softcap = rule.softcap;
   return shape;
 }
 
@@ -445,9 +455,19 @@ mx::array append_and_attend(
     std::span<const AttentionSegment> segments,
     const KvFormat& format,
     float scale) {
+  return append_and_attend(q, k, v, segments, format, ScoreRule{scale});
+}
+
+mx::array append_and_attend(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    std::span<const AttentionSegment> segments,
+    const KvFormat& format,
+    const ScoreRule& rule) {
   constexpr const char* kFunction = "append_and_attend";
   const OpTimer timer(kFunction);
-  const cpu::AttentionShape shape = check_query(kFunction, q, format, scale);
+  const cpu::AttentionShape shape = check_query(kFunction, q, format, rule);
   const bool appends = k.shape(0) > 0 || v.shape(0) > 0;
   const mx::array queries = io::materialize(q);
   const auto [keys, values] =

@@ -7,6 +7,7 @@
 #include "optiq/kernels/kernels.h"
 #include "optiq/kernels/profile.h"
 #include "optiq/kernels/sequence_checks_impl.h"
+#include "optiq/kernels/variants.h"
 
 namespace optiq::kernels {
 namespace {
@@ -32,20 +33,31 @@ zip(const char* name, const mx::array& a, const mx::array& b, Zip kernel) {
   return out;
 }
 
-} // namespace
+using Norm = void (*)(
+    const float*,
+    const float*,
+    float,
+    std::size_t,
+    std::size_t,
+    float*);
 
-mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
-  const OpTimer timer("rms_norm");
+mx::array normalize(
+    const char* name,
+    const mx::array& x,
+    const mx::array& weight,
+    float eps,
+    Norm kernel) {
+  const OpTimer timer(name);
   if (x.ndim() == 0 || x.shape(-1) == 0) {
     fail(
         ErrorKind::InvalidInput,
-        "[rms_norm] x: found shape [{}], expected a last axis to normalize. "
+        "[{}] x: found shape [{}], expected a last axis to normalize. "
         "Pass [..., D].",
+        name,
         fmt::join(x.shape(), ", "));
   }
-  const mx::array in = require_floats("rms_norm", "x", x, x.shape());
-  const mx::array w =
-      require_floats("rms_norm", "weight", weight, {x.shape(-1)});
+  const mx::array in = require_floats(name, "x", x, x.shape());
+  const mx::array w = require_floats(name, "weight", weight, {x.shape(-1)});
   mx::array out = io::make_array(x.shape(), mx::float32);
   const std::size_t dim = x.shape(-1);
   const float* source = io::floats(in).data();
@@ -55,13 +67,45 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
       x.size() / dim,
       std::max<std::size_t>(1, kGrain / dim),
       [&](std::size_t begin, std::size_t end) {
-        cpu::rms_norm(
+        kernel(
             source + begin * dim,
             scale,
             eps,
             end - begin,
             dim,
             target + begin * dim);
+      });
+  return out;
+}
+
+} // namespace
+
+mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
+  return normalize("rms_norm", x, weight, eps, cpu::rms_norm);
+}
+
+mx::array layer_norm(const mx::array& x, const mx::array& weight, float eps) {
+  return normalize("layer_norm", x, weight, eps, cpu::layer_norm);
+}
+
+mx::array add_bias(const mx::array& x, const mx::array& bias) {
+  const OpTimer timer("add_bias");
+  require_rank("add_bias", "x", x, 2);
+  const mx::array in = io::materialize(x);
+  const mx::array addend =
+      require_floats("add_bias", "bias", bias, {x.shape(1)});
+  mx::array out = io::make_array(x.shape(), mx::float32);
+  const std::size_t width = x.shape(1);
+  const float* source = io::floats(in).data();
+  const float* row = io::floats(addend).data();
+  float* target = io::mutable_floats(out).data();
+  parallel_for(
+      x.shape(0),
+      std::max<std::size_t>(1, kGrain / std::max<std::size_t>(1, width)),
+      [&](std::size_t begin, std::size_t end) {
+        for (std::size_t t = begin; t < end; ++t) {
+          cpu::add(source + t * width, row, width, target + t * width);
+        }
       });
   return out;
 }
@@ -104,13 +148,25 @@ mx::array rope(
     const mx::array& x,
     std::span<const std::int32_t> positions,
     std::span<const float> inverse_frequencies) {
+  return rope(
+      x,
+      positions,
+      Rope{{inverse_frequencies.begin(), inverse_frequencies.end()}});
+}
+
+mx::array rope(
+    const mx::array& x,
+    std::span<const std::int32_t> positions,
+    const Rope& rope) {
   const OpTimer timer("rope");
   require_rank("rope", "x", x, 3);
   const std::size_t rows = x.shape(0);
   const cpu::RopeShape shape{
       .n_heads = static_cast<std::size_t>(x.shape(1)),
       .head_dim = static_cast<std::size_t>(x.shape(2)),
-      .half = inverse_frequencies.size()};
+      .half = rope.inverse_frequencies.size(),
+      .is_interleaved = rope.is_interleaved,
+      .scale = rope.scale};
   if (positions.size() != rows || 2 * shape.half > shape.head_dim) {
     fail(
         ErrorKind::InvalidInput,
@@ -133,7 +189,7 @@ mx::array rope(
         cpu::rope(
             source + begin * width,
             positions.data() + begin,
-            inverse_frequencies.data(),
+            rope.inverse_frequencies.data(),
             end - begin,
             shape,
             target + begin * width);

@@ -1,6 +1,8 @@
 #include "optiq/kernels/portable.h"
 
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <vector>
 
 #include <mlx/fast.h>
@@ -58,6 +60,14 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
   return mx::fast::rms_norm(x, weight, eps);
 }
 
+mx::array layer_norm(const mx::array& x, const mx::array& weight, float eps) {
+  return mx::fast::layer_norm(x, weight, std::nullopt, eps);
+}
+
+mx::array add_bias(const mx::array& x, const mx::array& bias) {
+  return mx::add(x, bias);
+}
+
 mx::array swiglu(const mx::array& gate, const mx::array& up) {
   return mx::multiply(silu(gate), up);
 }
@@ -82,36 +92,45 @@ mx::array sigmoid_gate(const mx::array& x, const mx::array& gate) {
   return mx::multiply(x, mx::sigmoid(gate));
 }
 
-mx::array rope(
-    const mx::array& x,
-    const mx::array& positions,
-    const mx::array& inverse_frequencies) {
-  const int half = inverse_frequencies.shape(0);
+mx::array
+rope(const mx::array& x, const mx::array& positions, const Rope& rope) {
+  const auto half = static_cast<int>(rope.inverse_frequencies.size());
+  const mx::array frequencies(rope.inverse_frequencies.data(), {half});
   const mx::array angles = mx::expand_dims(
-      mx::outer(mx::astype(positions, mx::float32), inverse_frequencies), 1);
-  const mx::array c = mx::cos(angles);
-  const mx::array s = mx::sin(angles);
-  const std::vector<mx::array> parts =
-      mx::split(x, mx::Shape{half, 2 * half}, -1);
-  return mx::concatenate(
-      {mx::subtract(mx::multiply(parts[0], c), mx::multiply(parts[1], s)),
-       mx::add(mx::multiply(parts[0], s), mx::multiply(parts[1], c)),
-       parts[2]},
-      -1);
+      mx::outer(mx::astype(positions, mx::float32), frequencies), 1);
+  const mx::array scale(rope.scale);
+  const mx::array c = mx::multiply(mx::cos(angles), scale);
+  const mx::array s = mx::multiply(mx::sin(angles), scale);
+  const std::vector<mx::array> parts = mx::split(x, mx::Shape{2 * half}, -1);
+  // Pairs along an axis of their own, last where they are interleaved.
+  const int axis = rope.is_interleaved ? 3 : 2;
+  const mx::Shape paired = rope.is_interleaved
+      ? mx::Shape{x.shape(0), x.shape(1), half, 2}
+      : mx::Shape{x.shape(0), x.shape(1), 2, half};
+  const std::vector<mx::array> ab =
+      mx::split(mx::reshape(parts[0], paired), 2, axis);
+  const mx::array a = mx::squeeze(ab[0], axis);
+  const mx::array b = mx::squeeze(ab[1], axis);
+  const mx::array turned = mx::stack(
+      {mx::subtract(mx::multiply(a, c), mx::multiply(b, s)),
+       mx::add(mx::multiply(a, s), mx::multiply(b, c))},
+      axis);
+  return mx::concatenate({mx::reshape(turned, parts[0].shape()), parts[1]}, -1);
 }
 
 mx::array attend(
     const mx::array& q,
     const mx::array& keys,
     const mx::array& values,
-    float scale,
+    const ScoreRule& rule,
     int window) {
-  // [L, heads, D] -> [1, heads, L, D]
-  const auto by_head = [](const mx::array& x) {
-    return mx::expand_dims(mx::transpose(x, {1, 0, 2}), 0);
-  };
   const int rows = q.shape(0);
   const int tokens = keys.shape(0);
+  // [L, heads, D] -> [heads, L, D]
+  const auto by_head = [&](const mx::array& x) {
+    const mx::array heads = mx::transpose(x, {1, 0, 2});
+    return mx::repeat(heads, q.shape(1) / x.shape(1), 0);
+  };
   const mx::array at = mx::expand_dims(mx::arange(tokens - rows, tokens), 1);
   const mx::array token = mx::expand_dims(mx::arange(tokens), 0);
   mx::array seen = mx::less_equal(token, at);
@@ -119,9 +138,16 @@ mx::array attend(
     seen = mx::logical_and(
         seen, mx::greater(token, mx::subtract(at, mx::array(window))));
   }
-  const mx::array out = mx::fast::scaled_dot_product_attention(
-      by_head(q), by_head(keys), by_head(values), scale, "array", seen);
-  return mx::transpose(mx::squeeze(out, 0), {1, 0, 2});
+  mx::array scores = mx::multiply(
+      mx::matmul(by_head(q), mx::swapaxes(by_head(keys), 1, 2)),
+      mx::array(rule.scale));
+  if (rule.softcap > 0) {
+    scores = softcap(scores, rule.softcap);
+  }
+  const mx::array hidden(-std::numeric_limits<float>::infinity());
+  const mx::array weights =
+      mx::softmax(mx::where(seen, scores, hidden), std::vector<int>{-1}, true);
+  return mx::transpose(mx::matmul(weights, by_head(values)), {1, 0, 2});
 }
 
 DeltaNetResult gated_delta_net(

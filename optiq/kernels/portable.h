@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "optiq/kernels/kernels.h"
+#include "optiq/kernels/variants.h"
 
 /**
  * Every operation of kernels.h as a lazy composition of MLX ops: correct on
@@ -21,14 +22,14 @@ mx::array matmul(
     int group_size);
 
 mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps);
+mx::array layer_norm(const mx::array& x, const mx::array& weight, float eps);
+mx::array add_bias(const mx::array& x, const mx::array& bias);
 mx::array swiglu(const mx::array& gate, const mx::array& up);
 mx::array geglu(const mx::array& gate, const mx::array& up);
 mx::array softcap(const mx::array& x, float cap);
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate);
-mx::array rope(
-    const mx::array& x,
-    const mx::array& positions,
-    const mx::array& inverse_frequencies);
+mx::array
+rope(const mx::array& x, const mx::array& positions, const Rope& rope);
 
 /** Causal attention of one sequence: q [T, H, D], keys and values [S, Hkv, D];
  * row t sees the first S - T + t + 1 keys, and of those the last `window` when
@@ -37,8 +38,16 @@ mx::array attend(
     const mx::array& q,
     const mx::array& keys,
     const mx::array& values,
-    float scale,
+    const ScoreRule& rule,
     int window = 0);
+inline mx::array attend(
+    const mx::array& q,
+    const mx::array& keys,
+    const mx::array& values,
+    float scale,
+    int window = 0) {
+  return attend(q, keys, values, ScoreRule{scale}, window);
+}
 
 /** k or v [S, Hkv, D] as the format's cache holds them: quantized and turned
  * back into float32. With `attend` the oracle of packed attention. */

@@ -2,7 +2,6 @@
 
 #include <functional>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +27,8 @@ struct CheckpointTensor {
   TensorRole role = TensorRole::Weight;
   mx::Dtype dtype = mx::float32;
   mx::Shape shape;
+  const char* unreadable = nullptr; // see io::TensorInfo
+  bool is_outline = false; // see io::ModelDirectory::outline
   std::function<mx::array()> load; // renames, transposes, norm shifts applied
   /** As load, but float32 and before rounding to dtype; empty when load is
    * exact. What a forward uses; files store what load returns. */
@@ -47,18 +48,8 @@ struct Checkpoint {
   const CheckpointTensor& at(const std::string& name) const;
 };
 
-/** Throws Unsupported for an unknown model_type. */
+/** Throws Unsupported for an unknown model_type and for weights in another
+ * library's quantization. */
 Checkpoint open_checkpoint(const io::ModelDirectory& directory);
-
-/** Width and group of a quantized module as config.json and the tensors' shapes
- * say; nothing when the module is dense. Throws Corrupt when they disagree. */
-struct Quantization {
-  int bits = 0;
-  int group_size = 0;
-};
-std::optional<Quantization> quantization_of(
-    const artifacts::Json& config,
-    const Checkpoint& checkpoint,
-    const std::string& module);
 
 } // namespace optiq::models

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "optiq/base/error.h"
+#include "optiq/base/mapping_guard.h"
 #include "optiq/io/array.h"
 #include "optiq/models/decoder_impl.h"
 
@@ -17,17 +18,44 @@ void scale_in_place(mx::array& x, float factor) {
   }
 }
 
-/** Columns [begin, begin + width) of x [T, ...]. */
-mx::array copy_columns(const mx::array& x, int begin, int width) {
-  const int rows = x.shape(0);
-  const auto stride = static_cast<std::size_t>(x.shape(1));
-  mx::array y = io::make_array({rows, width}, mx::float32);
-  const float* from = io::floats(x).data() + begin;
-  float* to = io::mutable_floats(y).data();
-  for (int row = 0; row < rows; ++row, from += stride) {
-    to = std::copy_n(from, width, to);
+/** Rows as a block reads them. Its products apply an RMSNorm on their way; a
+ * LayerNorm is applied before. */
+class NormedRows {
+ public:
+  NormedRows(const mx::array& x, const std::optional<nn::Norm>& norm)
+      : x_(norm && norm->is_layer_norm ? nn::run_norm(*norm, x) : x) {
+    if (norm && !norm->is_layer_norm) {
+      norm_ = kernels::RowNorm{norm->weight, norm->eps};
+    }
   }
-  return y;
+
+  nn::BlockInput input(const mx::array* residual) const {
+    return {.x = x_, .norm = norm_ ? &*norm_ : nullptr, .residual = residual};
+  }
+
+ private:
+  mx::array x_; // [T, hidden]
+  std::optional<kernels::RowNorm> norm_;
+};
+
+/** Rows of an embedding; a tokenizer may know tokens that it has no row of. */
+mx::array rows_of(
+    std::span<const std::int32_t> tokens,
+    const nn::Linear& embeddings) {
+  const int rows = embeddings.weight.out_features();
+  for (const std::int32_t token : tokens) {
+    if (token < 0 || token >= rows) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[embed] {}: found token id {}, expected one below {}, the rows of "
+          "the vocabulary that the model was trained with. Leave the token "
+          "out of the text",
+          embeddings.name,
+          token,
+          rows);
+    }
+  }
+  return kernels::embed(tokens, embeddings.weight);
 }
 
 class Decoder final : public Model {
@@ -53,16 +81,7 @@ class Decoder final : public Model {
   }
 
   mx::array embed(std::span<const std::int32_t> tokens) const override {
-    for (const std::int32_t token : tokens) {
-      if (token < 0 || token >= parts_.info.vocab_size) {
-        fail(
-            ErrorKind::InvalidInput,
-            "[embed] token id {} is outside the vocabulary of {}",
-            token,
-            parts_.info.vocab_size);
-      }
-    }
-    mx::array x = kernels::embed(tokens, parts_.embeddings.weight);
+    mx::array x = rows_of(tokens, parts_.embeddings);
     scale_in_place(x, parts_.embedding_scale);
     return x;
   }
@@ -79,9 +98,9 @@ class Decoder final : public Model {
       const nn::ForwardContext& context) const override {
     const DecoderLayer& layer = parts_.layers[index];
     const mx::array h = mix(index, x, context);
-    return layer.input
-        ? feed_forward(layer, h, &context.layer_inputs[index], context)
-        : feed_forward(layer, h, nullptr, context);
+    const mx::array* input =
+        layer.input ? &context.layer_inputs[index] : nullptr;
+    return feed_forward(layer, x, h, input, context);
   }
 
   mx::array run_last_layer(
@@ -91,19 +110,21 @@ class Decoder final : public Model {
     const int index = parts_.info.n_layers - 1;
     const DecoderLayer& layer = parts_.layers[index];
     const mx::array h = io::take_rows(mix(index, x, context), wanted);
+    const mx::array rows = layer.is_parallel ? io::take_rows(x, wanted) : h;
     if (!layer.input) {
-      return feed_forward(layer, h, nullptr, context);
+      return feed_forward(layer, rows, h, nullptr, context);
     }
     const mx::array input = io::take_rows(context.layer_inputs[index], wanted);
-    return feed_forward(layer, h, &input, context);
+    return feed_forward(layer, rows, h, &input, context);
   }
 
   mx::array logits(const mx::array& x, kernels::Compute compute)
       const override {
     const nn::Linear& head = parts_.head ? *parts_.head : parts_.embeddings;
-    const kernels::RowNorm norm{parts_.final_norm, parts_.norm_eps};
-    const kernels::Matrix* const weights[] = {&head.weight};
-    const mx::array y = kernels::matmul(x, weights, compute, &norm).front();
+    const NormedRows rows(x, parts_.final_norm);
+    const mx::array y =
+        nn::project(rows.input(nullptr), {&head}, compute).front();
+    check_mappings(); // every result of a forward comes this way
     return parts_.logit_softcap > 0 ? kernels::softcap(y, parts_.logit_softcap)
                                     : y;
   }
@@ -122,21 +143,24 @@ class Decoder final : public Model {
       const kernels::Matrix& matrix) const override;
 
  private:
-  /** x + out_norm(block(norm(x))). Without an out_norm the block adds x. */
+  /** base + scale * out_norm(block(norm(x))). Where the block's result stays
+   * as it is, the block adds it to the base. */
   template <typename F>
-  mx::array run_block(
-      const mx::array& x,
-      const mx::array& norm,
-      const std::optional<mx::array>& out_norm,
-      const F& block) const {
-    const nn::BlockInput input{
-        .x = x,
-        .norm = {norm, parts_.norm_eps},
-        .residual = out_norm ? nullptr : &x};
-    const mx::array y = block(input);
-    return out_norm
-        ? kernels::add(x, kernels::rms_norm(y, *out_norm, parts_.norm_eps))
-        : y;
+  static mx::array run_block(
+      const NormedRows& rows,
+      const mx::array& base,
+      const std::optional<nn::Norm>& out_norm,
+      float scale,
+      const F& block) {
+    if (!out_norm && scale == 1.f) {
+      return block(rows.input(&base));
+    }
+    mx::array y = block(rows.input(nullptr));
+    if (out_norm) {
+      y = nn::run_norm(*out_norm, y);
+    }
+    scale_in_place(y, scale);
+    return kernels::add(base, y);
   }
 
   /** A layer's first half: what mixes the rows. */
@@ -144,25 +168,28 @@ class Decoder final : public Model {
   mix(int index, const mx::array& x, const nn::ForwardContext& context) const {
     const DecoderLayer& layer = parts_.layers[index];
     return run_block(
+        NormedRows(x, layer.mixer_norm),
         x,
-        layer.mixer_norm,
         layer.mixer_out_norm,
+        layer.residual_scale,
         [&](const nn::BlockInput& block) {
           return run_mixer(index, block, context);
         });
   }
 
-  /** Its second half, where every row is for itself; `input` where the layer
-   * has one. */
+  /** Its second half, where every row is for itself: x went into the first
+   * half, h came out; `input` where the layer has one. */
   mx::array feed_forward(
       const DecoderLayer& layer,
+      const mx::array& x,
       const mx::array& h,
       const mx::array* input,
       const nn::ForwardContext& context) const {
     mx::array y = run_block(
+        NormedRows(layer.is_parallel ? x : h, layer.mlp_norm),
         h,
-        layer.mlp_norm,
         layer.mlp_out_norm,
+        layer.residual_scale,
         [&](const nn::BlockInput& block) {
           return nn::run_mlp(layer.mlp, block, context.compute);
         });
@@ -182,8 +209,7 @@ class Decoder final : public Model {
         kernels::matmul(x, layer.gate.weight, context.compute);
     const mx::array projected = kernels::matmul(
         kernels::geglu(gate, input), layer.projection.weight, context.compute);
-    return kernels::add(
-        x, kernels::rms_norm(projected, layer.norm, parts_.norm_eps));
+    return kernels::add(x, nn::run_norm(layer.norm, projected));
   }
 
   mx::array run_mixer(
@@ -228,7 +254,9 @@ class Decoder final : public Model {
         f(i, attention.o_proj);
       }
       f(i, layer.mlp.gate_proj);
-      f(i, layer.mlp.up_proj);
+      if (layer.mlp.up_proj) {
+        f(i, *layer.mlp.up_proj);
+      }
       f(i, layer.mlp.down_proj);
       if (layer.input) {
         f(i, layer.input->gate);
@@ -251,25 +279,23 @@ std::vector<mx::array> Decoder::layer_inputs(
   }
   const LayerInputSource& source = *parts_.layer_inputs;
   const auto rows = static_cast<int>(tokens.size());
-  const int size = source.norm.shape(0);
+  const int size = source.norm.weight.shape(0);
   const int n_layers = parts_.info.n_layers;
-  mx::array embedded = kernels::embed(tokens, source.embeddings.weight);
+  mx::array embedded = rows_of(tokens, source.embeddings);
   scale_in_place(embedded, std::sqrt(static_cast<float>(size)));
   mx::array projected =
       kernels::matmul(embed(tokens), source.projection.weight, compute);
   scale_in_place(
       projected, 1.f / std::sqrt(static_cast<float>(parts_.info.hidden_size)));
   const mx::array normed = io::reshaped(
-      kernels::rms_norm(
-          io::reshaped(projected, {rows, n_layers, size}),
-          source.norm,
-          parts_.norm_eps),
+      nn::run_norm(
+          source.norm, io::reshaped(projected, {rows, n_layers, size})),
       embedded.shape());
   mx::array sum = kernels::add(normed, embedded);
   scale_in_place(sum, std::sqrt(0.5f));
   std::vector<mx::array> inputs;
   for (int layer = 0; layer < n_layers; ++layer) {
-    inputs.push_back(copy_columns(sum, layer * size, size));
+    inputs.push_back(nn::copy_columns(sum, layer * size, size));
   }
   return inputs;
 }
@@ -279,7 +305,7 @@ int Decoder::rerun_from(int layer) const {
   int first = layer;
   for (int i = parts_.info.n_layers - 1; i >= first; --i) {
     const auto* attention = std::get_if<nn::Attention>(&parts_.layers[i].mixer);
-    if (attention != nullptr && !attention->k_proj) {
+    if (attention != nullptr && attention->kv_layer >= 0) {
       first = std::min(first, attention->kv_layer);
     }
   }
@@ -319,17 +345,6 @@ std::unique_ptr<Model> Decoder::with_matrix(
 
 std::unique_ptr<Model> make_decoder(DecoderParts parts) {
   return std::make_unique<Decoder>(std::move(parts));
-}
-
-nn::Mlp load_mlp(
-    WeightLoader& weights,
-    const std::string& prefix,
-    int hidden,
-    int intermediate) {
-  return {
-      .gate_proj = weights.linear(prefix + "gate_proj", intermediate, hidden),
-      .up_proj = weights.linear(prefix + "up_proj", intermediate, hidden),
-      .down_proj = weights.linear(prefix + "down_proj", hidden, intermediate)};
 }
 
 } // namespace optiq::models

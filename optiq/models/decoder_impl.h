@@ -11,6 +11,7 @@
 #include "optiq/nn/attention.h"
 #include "optiq/nn/gated_delta_net.h"
 #include "optiq/nn/mlp.h"
+#include "optiq/nn/norm.h"
 
 namespace optiq::models {
 
@@ -19,7 +20,7 @@ namespace optiq::models {
 struct LayerInput {
   nn::Linear gate; // [P, hidden]
   nn::Linear projection; // [hidden, P]
-  mx::array norm; // [hidden]
+  nn::Norm norm; // [hidden]
 };
 
 /** Where the per-layer inputs come from: an embedding of the token and a
@@ -27,18 +28,20 @@ struct LayerInput {
 struct LayerInputSource {
   nn::Linear embeddings; // [vocab, n_layers * P]
   nn::Linear projection; // [n_layers * P, hidden]
-  mx::array norm; // [P]
+  nn::Norm norm; // [P]
 };
 
-/** One decoder block: h = x + mixer(norm(x)), then h + mlp(norm(h)). Gemma
- * normalizes what mixer and MLP return, too. */
+/** One decoder block: h = x + s out_norm(mixer(norm(x))), then h + s
+ * out_norm(mlp(norm(h))), with those of the norms [hidden] that there are. */
 struct DecoderLayer {
-  mx::array mixer_norm; // [hidden]
+  std::optional<nn::Norm> mixer_norm;
   std::variant<nn::Attention, nn::GatedDeltaNet> mixer;
-  std::optional<mx::array> mixer_out_norm; // [hidden]
-  mx::array mlp_norm; // [hidden]
+  std::optional<nn::Norm> mixer_out_norm;
+  std::optional<nn::Norm> mlp_norm;
   nn::Mlp mlp;
-  std::optional<mx::array> mlp_out_norm; // [hidden]
+  std::optional<nn::Norm> mlp_out_norm;
+  bool is_parallel = false; // the MLP reads x as the mixer does, not h
+  float residual_scale = 1.f; // s
   std::optional<LayerInput> input;
   float scale = 1.f; // of what the block returns
 };
@@ -46,11 +49,10 @@ struct DecoderLayer {
 /** What a decoder-only model is made of. */
 struct DecoderParts {
   ModelInfo info;
-  float norm_eps = 0.f;
   nn::Linear embeddings; // [vocab, hidden]
   float embedding_scale = 1.f;
   std::vector<DecoderLayer> layers;
-  mx::array final_norm; // [hidden]
+  nn::Norm final_norm; // [hidden]
   std::optional<nn::Linear> head; // [vocab, hidden]; none when tied
   float logit_softcap = 0.f; // 0: none
   std::optional<LayerInputSource> layer_inputs;
@@ -59,12 +61,5 @@ struct DecoderParts {
 /** The model that runs the parts; the families differ only in how they load
  * them. */
 std::unique_ptr<Model> make_decoder(DecoderParts parts);
-
-/** gate_proj, up_proj and down_proj under `prefix`. */
-nn::Mlp load_mlp(
-    WeightLoader& weights,
-    const std::string& prefix,
-    int hidden,
-    int intermediate);
 
 } // namespace optiq::models

@@ -16,12 +16,23 @@ struct Family {
   std::unique_ptr<Model> (*load)(const io::ModelDirectory&);
 };
 
+extern const Family kCohere2; // cohere2.cpp
+extern const Family kGemma2; // gemma2.cpp
 extern const Family kGemma3Text; // gemma3_text.cpp
 extern const Family kGemma4Text; // gemma4_text.cpp
+extern const Family kGlm4; // glm4.cpp
+extern const Family kGranite; // granite.cpp
 extern const Family kLlama; // llama.cpp
+extern const Family kMinistral3; // ministral3.cpp
 extern const Family kMistral; // llama.cpp
+extern const Family kMistral3; // ministral3.cpp
+extern const Family kOlmo2; // olmo2.cpp
+extern const Family kOlmo3; // olmo3.cpp
+extern const Family kPhi3; // phi3.cpp
+extern const Family kQwen2; // qwen2.cpp
 extern const Family kQwen3; // qwen3.cpp
 extern const Family kQwen35; // qwen3_5.cpp
+extern const Family kSmolLm3; // smollm3.cpp
 
 /** The directory's tensors as they are. */
 std::vector<CheckpointTensor> list_tensors(const io::ModelDirectory& directory);

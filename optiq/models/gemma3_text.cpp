@@ -8,54 +8,37 @@
 namespace optiq::models {
 namespace {
 
-using artifacts::Json;
-
-/** The RoPE of one layer kind: rope_parameters by kind as transformers 5
- * writes them, else flat keys. Sliding layers are not scaled. */
-RopeConfig parse_kind_rope(const ConfigReader& config, bool is_sliding) {
-  const Json* by_kind = config.find("rope_parameters");
-  const char* name = is_sliding ? "sliding_attention" : "full_attention";
-  if (by_kind != nullptr && by_kind->is_object() && by_kind->contains(name)) {
-    return parse_rope(config.at(by_kind->at(name)), std::nullopt);
+/** The RoPE of one layer kind: rope_parameters by kind, else flat keys. Sliding
+ * layers are not scaled. */
+RopeConfig parse_kind_rope(
+    const ConfigReader& config,
+    bool is_sliding,
+    int max_positions) {
+  if (const auto rope = parse_rope_of_kind(
+          config, is_sliding, {.max_positions = max_positions})) {
+    return *rope;
   }
   if (is_sliding) {
     return {.theta = config.number_above_or(1, "rope_local_base_freq", 1e4)};
   }
-  return parse_rope(config, 1e6);
-}
-
-/** Sliding layers by layer_types or, without, all but every n-th. */
-std::vector<int> parse_gemma_windows(const ConfigReader& config, int n_layers) {
-  std::vector<int> windows = parse_windows(config, n_layers, 0);
-  if (config.find("layer_types") != nullptr) {
-    return windows;
-  }
-  const int pattern = config.bounded("sliding_window_pattern", kMaxLayers);
-  for (int i = 0; i < n_layers; ++i) {
-    if ((i + 1) % pattern != 0) {
-      windows[i] = config.bounded("sliding_window", kMaxPositions);
-    }
-  }
-  return windows;
+  return parse_rope(config, {.theta = 1e6, .max_positions = max_positions});
 }
 
 /** Gemma 3's text model. */
-TransformerConfig parse_gemma3_text_config(
-    const Json& json,
-    const std::string& where) {
-  const ConfigReader config(json, "parse_gemma3_text_config", where);
+TransformerConfig parse_gemma3_text_config(const ConfigReader& config) {
   TransformerConfig gemma = parse_transformer_sizes(config);
   gemma.model_type = kGemma3Text.model_type;
   config.bounded("head_dim", kMaxHeadDim); // present: not H / heads
-  gemma.score_scale = static_cast<float>(
+  gemma.scores.scale = static_cast<float>(
       1 / std::sqrt(config.number_above(0, "query_pre_attn_scalar")));
   // Trained with the factor in bfloat16.
   gemma.embedding_scale = static_cast<float>(mx::bfloat16_t(
       static_cast<float>(std::sqrt(static_cast<double>(gemma.hidden_size)))));
   gemma.activation = kernels::Activation::GeluTanh;
-  gemma.has_qk_norm = true;
-  gemma.has_output_norms = true;
+  gemma.qk_norm = QkNorm::Head;
+  gemma.norms = kSandwichNorms;
   gemma.adds_one_to_norms = true;
+  refuse_flags(config);
   require_activation(config, "hidden_activation", "gelu_pytorch_tanh");
   for (const char* key :
        {"attn_logit_softcapping", "final_logit_softcapping"}) {
@@ -68,10 +51,11 @@ TransformerConfig parse_gemma3_text_config(
       !config.flag_or("use_bidirectional_attention", false),
       ErrorKind::Unsupported,
       "use_bidirectional_attention true: not a language model");
-  const auto windows =
-      parse_gemma_windows(config, static_cast<int>(gemma.layers.size()));
+  const auto windows = parse_patterned_windows(
+      config, static_cast<int>(gemma.layers.size()), {});
   for (std::size_t i = 0; i < windows.size(); ++i) {
-    gemma.layers[i].rope = parse_kind_rope(config, windows[i] > 0);
+    gemma.layers[i].rope =
+        parse_kind_rope(config, windows[i] > 0, gemma.max_positions);
     gemma.layers[i].window = windows[i];
   }
   check_layers(config, gemma);
@@ -80,9 +64,7 @@ TransformerConfig parse_gemma3_text_config(
 
 std::unique_ptr<Model> load_gemma3_text(const io::ModelDirectory& directory) {
   return load_transformer(
-      directory,
-      parse_gemma3_text_config(
-          directory.config(), (directory.path() / "config.json").string()));
+      directory, "parse_gemma3_text_config", parse_gemma3_text_config);
 }
 
 } // namespace

@@ -36,7 +36,10 @@ void refuse_experts(const ConfigReader& config) {
 }
 
 /** The RoPE of a layer kind; without rope_parameters, that of Gemma 4 E2B. */
-RopeConfig parse_kind_rope(const ConfigReader& config, bool is_sliding) {
+RopeConfig parse_kind_rope(
+    const ConfigReader& config,
+    bool is_sliding,
+    int max_positions) {
   const Json* by_kind = config.find("rope_parameters");
   if (by_kind == nullptr) {
     RopeConfig rope{.theta = is_sliding ? 1e4 : 1e6};
@@ -52,7 +55,9 @@ RopeConfig parse_kind_rope(const ConfigReader& config, bool is_sliding) {
           by_kind->at(name).is_object(),
       ErrorKind::Corrupt,
       std::string("rope_parameters has no object ") + name);
-  return parse_rope(config.at(by_kind->at(name)), 1e4);
+  return parse_rope(
+      config.at(by_kind->at(name)),
+      {.theta = 1e4, .max_positions = max_positions});
 }
 
 /** Layers from the first shared one on read the K/V of the last layer of their
@@ -89,10 +94,7 @@ void share_kv(const ConfigReader& config, TransformerConfig& gemma) {
 }
 
 /** Gemma 4's text model without experts. */
-TransformerConfig parse_gemma4_text_config(
-    const Json& json,
-    const std::string& where) {
-  const ConfigReader config(json, "parse_gemma4_text_config", where);
+TransformerConfig parse_gemma4_text_config(const ConfigReader& config) {
   refuse_experts(config);
   require_stated(
       config,
@@ -103,12 +105,12 @@ TransformerConfig parse_gemma4_text_config(
        "num_kv_shared_layers"});
   TransformerConfig gemma = parse_transformer_sizes(config);
   gemma.model_type = kGemma4Text.model_type;
-  gemma.score_scale = 1.f; // the norms of q and k take its place
+  gemma.scores.scale = 1.f; // the norms of q and k take its place
   gemma.embedding_scale = std::sqrt(static_cast<float>(gemma.hidden_size));
   gemma.activation = kernels::Activation::GeluTanh;
-  gemma.has_qk_norm = true;
+  gemma.qk_norm = QkNorm::Head;
   gemma.has_v_norm = true;
-  gemma.has_output_norms = true;
+  gemma.norms = kSandwichNorms;
   gemma.has_layer_scalar = true;
   gemma.logit_softcap = static_cast<float>(
       config.number_above_or(0, "final_logit_softcapping", 0));
@@ -117,6 +119,7 @@ TransformerConfig parse_gemma4_text_config(
     gemma.layer_input_vocab_size =
         config.bounded("vocab_size_per_layer_input", kMaxVocab);
   }
+  refuse_flags(config);
   require_activation(config, "hidden_activation", "gelu_pytorch_tanh");
   const int head_dim = config.bounded("head_dim", kMaxHeadDim);
   const int global_head_dim =
@@ -128,7 +131,7 @@ TransformerConfig parse_gemma4_text_config(
     LayerConfig& layer = gemma.layers[i];
     const bool is_sliding = windows[i] > 0;
     layer.window = windows[i];
-    layer.rope = parse_kind_rope(config, is_sliding);
+    layer.rope = parse_kind_rope(config, is_sliding, gemma.max_positions);
     layer.head_dim = is_sliding ? head_dim : global_head_dim;
     layer.v_is_k = k_is_v && !is_sliding;
     if (layer.v_is_k) {
@@ -175,9 +178,7 @@ std::vector<CheckpointTensor> sanitize_gemma4_text(
 
 std::unique_ptr<Model> load_gemma4_text(const io::ModelDirectory& directory) {
   return load_transformer(
-      directory,
-      parse_gemma4_text_config(
-          directory.config(), (directory.path() / "config.json").string()));
+      directory, "parse_gemma4_text_config", parse_gemma4_text_config);
 }
 
 } // namespace

@@ -11,6 +11,27 @@
 namespace optiq::models {
 namespace {
 
+nn::Norm load_norm(
+    WeightLoader& weights,
+    const Qwen35Config& config,
+    const std::string& module) {
+  return {
+      .weight = weights.floats(module + ".weight", {config.hidden_size}),
+      .eps = config.norm_eps};
+}
+
+nn::Mlp load_mlp(
+    WeightLoader& weights,
+    const Qwen35Config& config,
+    const std::string& prefix) {
+  const int hidden = config.hidden_size;
+  const int inner = config.intermediate_size;
+  return {
+      .gate_proj = weights.linear(prefix + "gate_proj", inner, hidden),
+      .up_proj = weights.linear(prefix + "up_proj", inner, hidden),
+      .down_proj = weights.linear(prefix + "down_proj", hidden, inner)};
+}
+
 nn::GatedDeltaNet load_delta_net(
     WeightLoader& weights,
     const Qwen35Config& config,
@@ -50,11 +71,10 @@ nn::Attention load_attention(
       .n_heads = config.n_heads,
       .n_kv_heads = config.n_kv_heads,
       .head_dim = config.head_dim,
-      .scale = 1.f / std::sqrt(static_cast<float>(config.head_dim)),
+      .scores = {.scale = 1.f / std::sqrt(static_cast<float>(config.head_dim))},
       .norm_eps = config.norm_eps,
       .has_output_gate = true,
-      .inverse_frequencies =
-          nn::rope_inverse_frequencies(config.rope_theta, config.rotary_dim),
+      .rope = nn::make_rope(config.rope_theta, config.rotary_dim),
       .q_proj = linear("q_proj", 2 * q_width, config.hidden_size),
       .k_proj = linear("k_proj", kv_width, config.hidden_size),
       .v_proj = linear("v_proj", kv_width, config.hidden_size),
@@ -73,14 +93,14 @@ load_layer(WeightLoader& weights, const Qwen35Config& config, int index) {
     }
     return load_attention(weights, config, prefix + "self_attn.");
   };
-  const int hidden = config.hidden_size;
+  const auto norm = [&](const char* name) {
+    return load_norm(weights, config, prefix + name);
+  };
   return {
-      .mixer_norm = weights.floats(prefix + "input_layernorm.weight", {hidden}),
+      .mixer_norm = norm("input_layernorm"),
       .mixer = load_mixer(),
-      .mlp_norm =
-          weights.floats(prefix + "post_attention_layernorm.weight", {hidden}),
-      .mlp =
-          load_mlp(weights, prefix + "mlp.", hidden, config.intermediate_size)};
+      .mlp_norm = norm("post_attention_layernorm"),
+      .mlp = load_mlp(weights, config, prefix + "mlp.")};
 }
 
 std::unique_ptr<Model> load_qwen3_5(const io::ModelDirectory& directory) {
@@ -97,8 +117,7 @@ std::unique_ptr<Model> load_qwen3_5(const io::ModelDirectory& directory) {
   for (int i = 0; i < config.n_layers; ++i) {
     layers.push_back(load_layer(weights, config, i));
   }
-  mx::array final_norm =
-      weights.floats("language_model.model.norm.weight", {config.hidden_size});
+  nn::Norm final_norm = load_norm(weights, config, "language_model.model.norm");
   std::optional<nn::Linear> head;
   if (!config.tied_head) {
     head = weights.linear(
@@ -114,7 +133,6 @@ std::unique_ptr<Model> load_qwen3_5(const io::ModelDirectory& directory) {
             .max_positions = config.max_positions,
             .tied_head = config.tied_head,
             .parameters = weights.parameters()},
-       .norm_eps = config.norm_eps,
        .embeddings = std::move(embeddings),
        .layers = std::move(layers),
        .final_norm = std::move(final_norm),

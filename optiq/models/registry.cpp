@@ -7,8 +7,25 @@
 namespace optiq::models {
 namespace {
 
-const Family* const kFamilies[] =
-    {&kGemma3Text, &kGemma4Text, &kLlama, &kMistral, &kQwen3, &kQwen35};
+const Family* const kFamilies[] = {
+    &kCohere2,
+    &kGemma2,
+    &kGemma3Text,
+    &kGemma4Text,
+    &kGlm4,
+    &kGranite,
+    &kLlama,
+    &kMinistral3,
+    &kMistral,
+    &kMistral3,
+    &kOlmo2,
+    &kOlmo3,
+    &kPhi3,
+    &kQwen2,
+    &kQwen3,
+    &kQwen35,
+    &kSmolLm3,
+};
 
 } // namespace
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 #include <utility>
 
 #include <mlx/ops.h>
@@ -13,21 +14,24 @@ namespace {
 
 constexpr const char* kHead = "lm_head";
 
-/** What config.json says; without a word, whether the head is missing. */
+/** What config.json says of the language model; without a word, whether the
+ * head is missing. */
 bool is_head_tied(const io::ModelDirectory& directory) {
   const auto& tensors = directory.tensors();
   const bool has_head =
       std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
-        return tensor.name == std::string(kHead) + ".weight";
+        return tensor.name.ends_with(std::string(kHead) + ".weight");
       });
+  const artifacts::Json& config = directory.config();
+  const auto part = config.find("text_config");
   return artifacts::optional_or<bool>(
-      directory.config(),
+      part != config.end() && part->is_object() ? *part : config,
       "tie_word_embeddings",
       (directory.path() / "config.json").string(),
       !has_head);
 }
 
-mx::array load_norm(
+mx::array load_gain(
     WeightLoader& weights,
     const TransformerConfig& config,
     const std::string& module,
@@ -39,6 +43,55 @@ mx::array load_norm(
   return gain;
 }
 
+nn::Norm load_norm(
+    WeightLoader& weights,
+    const TransformerConfig& config,
+    const std::string& module,
+    int size) {
+  nn::Norm norm{
+      .weight = load_gain(weights, config, module, size),
+      .eps = config.norm_eps,
+      .is_layer_norm = config.has_layer_norms};
+  if (config.has_norm_biases) {
+    norm.bias = weights.floats(module + ".bias", {size});
+  }
+  return norm;
+}
+
+/** s * norm(x), so that the head's logits are scaled by s. */
+nn::Norm scaled(nn::Norm norm, float scale) {
+  const auto times = [=](const mx::array& x) {
+    return io::materialize(mx::multiply(x, mx::array(scale)));
+  };
+  if (scale != 1.f) {
+    norm.weight = times(norm.weight);
+    if (norm.bias) {
+      norm.bias = times(*norm.bias);
+    }
+  }
+  return norm;
+}
+
+void load_projections(
+    WeightLoader& weights,
+    const TransformerConfig& config,
+    const LayerConfig& layer,
+    const std::string& prefix,
+    nn::Attention& attention) {
+  const int kv_width = layer.n_kv_heads * layer.head_dim;
+  const auto linear = [&](const char* name) {
+    return weights.linear(
+        prefix + name, kv_width, config.hidden_size, config.biases.qkv);
+  };
+  if (layer.kv_layer >= 0 || config.fuses_qkv) {
+    return;
+  }
+  attention.k_proj = linear("k_proj");
+  if (!layer.v_is_k) {
+    attention.v_proj = linear("v_proj");
+  }
+}
+
 nn::Attention load_attention(
     WeightLoader& weights,
     const TransformerConfig& config,
@@ -47,38 +100,71 @@ nn::Attention load_attention(
   const int q_width = config.n_heads * layer.head_dim;
   const int kv_width = layer.n_kv_heads * layer.head_dim;
   const int hidden = config.hidden_size;
+  const Biases& biases = config.biases;
   nn::Attention attention{
       .n_heads = config.n_heads,
       .n_kv_heads = layer.n_kv_heads,
       .head_dim = layer.head_dim,
       .window = layer.window,
-      .scale = config.score_scale,
+      .scores = config.scores,
       .norm_eps = config.norm_eps,
-      .inverse_frequencies = nn::rope_inverse_frequencies(
-          layer.rope.theta, layer.head_dim, layer.rope.scaling),
-      .q_proj = weights.linear(prefix + "q_proj", q_width, hidden),
+      .query_growth = config.query_growth,
+      .is_fused = config.fuses_qkv,
+      .q_proj = config.fuses_qkv
+          ? weights.linear(
+                prefix + "qkv_proj", q_width + 2 * kv_width, hidden, biases.qkv)
+          : weights.linear(prefix + "q_proj", q_width, hidden, biases.qkv),
       .kv_layer = layer.kv_layer,
-      .o_proj = weights.linear(prefix + "o_proj", hidden, q_width)};
-  const auto norm = [&](const char* name) {
-    return load_norm(weights, config, prefix + name, layer.head_dim);
+      .o_proj = weights.linear(prefix + "o_proj", hidden, q_width, biases.o)};
+  if (layer.rope) {
+    attention.rope = nn::make_rope(
+        layer.rope->theta,
+        layer.rope->rotary_dim(layer.head_dim),
+        layer.rope->scaling,
+        layer.rope->is_interleaved);
+  }
+  load_projections(weights, config, layer, prefix, attention);
+  const bool is_of_rows = config.qk_norm == QkNorm::Row;
+  const auto gain = [&](const char* name, int width) {
+    return load_gain(
+        weights, config, prefix + name, is_of_rows ? width : layer.head_dim);
   };
-  if (config.has_qk_norm) {
-    attention.q_norm = norm("q_norm");
+  if (config.qk_norm != QkNorm::None) {
+    attention.q_norm = gain("q_norm", q_width);
   }
   if (layer.kv_layer >= 0) {
     return attention;
   }
-  attention.k_proj = weights.linear(prefix + "k_proj", kv_width, hidden);
-  if (!layer.v_is_k) {
-    attention.v_proj = weights.linear(prefix + "v_proj", kv_width, hidden);
-  }
-  if (config.has_qk_norm) {
-    attention.k_norm = norm("k_norm");
+  if (config.qk_norm != QkNorm::None) {
+    attention.k_norm = gain("k_norm", kv_width);
   }
   if (config.has_v_norm) {
     attention.v_norm = io::materialize(mx::ones({layer.head_dim}));
   }
   return attention;
+}
+
+nn::Mlp load_glu(
+    WeightLoader& weights,
+    const TransformerConfig& config,
+    const LayerConfig& layer,
+    const std::string& prefix) {
+  const int hidden = config.hidden_size;
+  const int inner = layer.intermediate_size;
+  const bool has_bias = config.biases.mlp;
+  const auto linear = [&](const char* name, int out, int in) {
+    return weights.linear(prefix + name, out, in, has_bias);
+  };
+  nn::Mlp mlp{
+      .activation = config.activation,
+      .gate_proj = config.fuses_gate_up
+          ? linear("gate_up_proj", 2 * inner, hidden)
+          : linear("gate_proj", inner, hidden),
+      .down_proj = linear("down_proj", hidden, inner)};
+  if (!config.fuses_gate_up) {
+    mlp.up_proj = linear("up_proj", inner, hidden);
+  }
+  return mlp;
 }
 
 LayerInput load_layer_input(
@@ -112,28 +198,23 @@ LayerInputSource load_layer_input_source(
 DecoderLayer
 load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
   const LayerConfig& kind = config.layers[index];
-  const std::string prefix = "model.layers." + std::to_string(index) + ".";
-  const auto norm = [&](const char* name) {
+  const std::string prefix =
+      config.prefix + "model.layers." + std::to_string(index) + ".";
+  const auto norm = [&](const char* name) -> std::optional<nn::Norm> {
+    if (name == nullptr) {
+      return std::nullopt;
+    }
     return load_norm(weights, config, prefix + name, config.hidden_size);
   };
-  // Gemma calls the norm after attention what Llama calls the one before the
-  // MLP.
   DecoderLayer layer{
-      .mixer_norm = norm("input_layernorm"),
+      .mixer_norm = norm(config.norms.mixer),
       .mixer = load_attention(weights, config, kind, prefix + "self_attn."),
-      .mlp_norm = norm(
-          config.has_output_norms ? "pre_feedforward_layernorm"
-                                  : "post_attention_layernorm"),
-      .mlp = load_mlp(
-          weights,
-          prefix + "mlp.",
-          config.hidden_size,
-          kind.intermediate_size)};
-  layer.mlp.activation = config.activation;
-  if (config.has_output_norms) {
-    layer.mixer_out_norm = norm("post_attention_layernorm");
-    layer.mlp_out_norm = norm("post_feedforward_layernorm");
-  }
+      .mixer_out_norm = norm(config.norms.mixer_out),
+      .mlp_norm = norm(config.norms.mlp),
+      .mlp = load_glu(weights, config, kind, prefix + "mlp."),
+      .mlp_out_norm = norm(config.norms.mlp_out),
+      .is_parallel = config.is_parallel,
+      .residual_scale = config.residual_scale};
   if (config.layer_input_size > 0) {
     layer.input = load_layer_input(weights, config, prefix);
   }
@@ -142,6 +223,22 @@ load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
         io::floats(weights.floats(prefix + "layer_scalar", {1})).front();
   }
   return layer;
+}
+
+/** "language_model.model.layers..." of every spelling of a Hugging Face
+ * checkpoint with towers. */
+std::string language_model_name(const std::string& source) {
+  constexpr const char* kPrefix = "language_model.";
+  constexpr std::string_view kNested = "model.language_model.";
+  if (source.starts_with(kNested)) {
+    return kPrefix + ("model." + source.substr(kNested.size()));
+  }
+  return source.starts_with(kPrefix) ? source : kPrefix + source;
+}
+
+bool is_of_tower(const std::string& source) {
+  return source.find("vision_tower") != std::string::npos ||
+      source.find("multi_modal_projector") != std::string::npos;
 }
 
 } // namespace
@@ -160,6 +257,25 @@ std::vector<CheckpointTensor> sanitize_transformer(
   return tensors;
 }
 
+std::vector<CheckpointTensor> sanitize_language_model(
+    const io::ModelDirectory& directory) {
+  const bool is_tied = is_head_tied(directory);
+  std::vector<CheckpointTensor> tensors;
+  for (CheckpointTensor& tensor : list_tensors(directory)) {
+    if (is_of_tower(tensor.source)) {
+      tensor.role = TensorRole::Tower;
+    } else {
+      tensor.name = language_model_name(tensor.source);
+      if (tensor.name.ends_with(".rotary_emb.inv_freq") ||
+          (is_tied && tensor.name.starts_with("language_model.lm_head."))) {
+        continue;
+      }
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
 std::unique_ptr<Model> load_transformer(
     const io::ModelDirectory& directory,
     const TransformerConfig& config) {
@@ -167,18 +283,21 @@ std::unique_ptr<Model> load_transformer(
   WeightLoader weights(
       directory.config(), checkpoint, directory.path().string());
   const auto n_layers = static_cast<int>(config.layers.size());
+  const std::string model = config.prefix + "model.";
   nn::Linear embeddings = weights.linear(
-      "model.embed_tokens", config.vocab_size, config.hidden_size);
+      model + "embed_tokens", config.vocab_size, config.hidden_size);
   std::vector<DecoderLayer> layers;
   for (int i = 0; i < n_layers; ++i) {
     layers.push_back(load_layer(weights, config, i));
   }
-  mx::array final_norm =
-      load_norm(weights, config, "model.norm", config.hidden_size);
+  nn::Norm final_norm = scaled(
+      load_norm(weights, config, model + "norm", config.hidden_size),
+      config.logit_scale);
   const bool is_tied = is_head_tied(directory);
   std::optional<nn::Linear> head;
   if (!is_tied) {
-    head = weights.linear(kHead, config.vocab_size, config.hidden_size);
+    head = weights.linear(
+        config.prefix + kHead, config.vocab_size, config.hidden_size);
   }
   std::optional<LayerInputSource> layer_inputs;
   if (config.layer_input_size > 0) {
@@ -194,7 +313,6 @@ std::unique_ptr<Model> load_transformer(
             .max_positions = config.max_positions,
             .tied_head = is_tied,
             .parameters = weights.parameters()},
-       .norm_eps = config.norm_eps,
        .embeddings = std::move(embeddings),
        .embedding_scale = config.embedding_scale,
        .layers = std::move(layers),
@@ -202,6 +320,17 @@ std::unique_ptr<Model> load_transformer(
        .head = std::move(head),
        .logit_softcap = config.logit_softcap,
        .layer_inputs = std::move(layer_inputs)});
+}
+
+std::unique_ptr<Model> load_transformer(
+    const io::ModelDirectory& directory,
+    const char* function,
+    TransformerConfig (*parse)(const ConfigReader&)) {
+  const ConfigReader config(
+      directory.config(),
+      function,
+      (directory.path() / "config.json").string());
+  return load_transformer(directory, parse(config));
 }
 
 } // namespace optiq::models

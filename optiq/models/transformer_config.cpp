@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "optiq/models/transformer_impl.h"
@@ -7,55 +8,46 @@ namespace {
 
 using artifacts::Json;
 
-void refuse_variants(const ConfigReader& config) {
-  for (const char* key : {"attention_bias", "mlp_bias", "rope_traditional"}) {
-    config.require(
-        !config.flag_or(key, false),
-        ErrorKind::Unsupported,
-        std::string(key) + " true is not supported, only false");
-  }
+int window_of(
+    const ConfigReader& config,
+    std::optional<int> fallback = std::nullopt) {
+  constexpr const char* kKey = "sliding_window";
+  return fallback && !config.json().contains(kKey)
+      ? *fallback
+      : config.bounded(kKey, kMaxPositions);
 }
 
-nn::RopeScaling parse_scaling(const ConfigReader& rope) {
-  const std::string type = rope.text_or(
-      rope.find("type") != nullptr ? "type" : "rope_type", "default");
-  using Kind = nn::RopeScaling::Kind;
-  if (type == "default") {
-    return {};
+void check_rope(const ConfigReader& config, const LayerConfig& layer) {
+  if (!layer.rope) {
+    return;
   }
-  if (type == "linear") {
-    return {.kind = Kind::Linear, .factor = rope.number_above(0, "factor")};
-  }
-  if (type == "proportional") {
-    const double share = rope.number_above_or(0, "partial_rotary_factor", 1.0);
-    rope.require(
-        share <= 1,
-        ErrorKind::Corrupt,
-        "partial_rotary_factor must be at most 1");
-    return {
-        .kind = Kind::Proportional,
-        .factor = rope.number_above_or(0, "factor", 1.0),
-        .rotated_share = share};
-  }
-  rope.require(
-      type == "llama3",
+  const int rotary_dim = layer.rope->rotary_dim(layer.head_dim);
+  config.require(
+      rotary_dim >= 2 && rotary_dim % 2 == 0,
       ErrorKind::Unsupported,
-      "rope type '" + type +
-          "', supported are default, linear, llama3 and proportional");
-  nn::RopeScaling scaling{
-      .kind = Kind::Llama3, .factor = rope.number_above(0, "factor")};
-  scaling.low_freq_factor =
-      rope.number_above_or(0, "low_freq_factor", scaling.low_freq_factor);
-  scaling.high_freq_factor = rope.number_above_or(
-      scaling.low_freq_factor, "high_freq_factor", scaling.high_freq_factor);
-  scaling.original_positions = rope.number_above_or(
-      0, "original_max_position_embeddings", scaling.original_positions);
-  return scaling;
+      "RoPE of " + std::to_string(rotary_dim) +
+          " channels of a head, expected an even number of at least 2");
+  const nn::RopeScaling& scaling = layer.rope->scaling;
+  using Kind = nn::RopeScaling::Kind;
+  const std::size_t n_divisors = scaling.divisors.size();
+  config.require(
+      scaling.kind != Kind::LongRope ||
+          2 * n_divisors == static_cast<std::size_t>(rotary_dim),
+      ErrorKind::Corrupt,
+      "long_factor has " + std::to_string(n_divisors) +
+          " numbers, expected one for each two of the " +
+          std::to_string(rotary_dim) + " channels that turn");
+  config.require(
+      scaling.kind != Kind::Dynamic || rotary_dim > 2,
+      ErrorKind::Unsupported,
+      "dynamic RoPE of 2 channels, expected more");
 }
 
 } // namespace
 
-TransformerConfig parse_transformer_sizes(const ConfigReader& config) {
+TransformerConfig parse_transformer_sizes(
+    const ConfigReader& config,
+    const SizeKeys& keys) {
   TransformerConfig sizes;
   sizes.vocab_size = config.bounded("vocab_size", kMaxVocab);
   sizes.hidden_size = config.bounded("hidden_size", kMaxWidth);
@@ -67,11 +59,12 @@ TransformerConfig parse_transformer_sizes(const ConfigReader& config) {
           "head_dim", kMaxHeadDim, sizes.hidden_size / sizes.n_heads),
       .intermediate_size = config.bounded("intermediate_size", kMaxWidth)};
   sizes.layers.assign(config.bounded("num_hidden_layers", kMaxLayers), layer);
-  sizes.max_positions =
-      config.bounded("max_position_embeddings", kMaxPositions);
-  sizes.norm_eps = static_cast<float>(config.number_above(0, "rms_norm_eps"));
-  sizes.score_scale = 1.f / std::sqrt(static_cast<float>(layer.head_dim));
-  refuse_variants(config);
+  constexpr const char* kPositions = "max_position_embeddings";
+  sizes.max_positions = keys.max_positions
+      ? config.bounded_or(kPositions, kMaxPositions, *keys.max_positions)
+      : config.bounded(kPositions, kMaxPositions);
+  sizes.norm_eps = static_cast<float>(config.number_above(0, keys.norm_eps));
+  sizes.scores.scale = 1.f / std::sqrt(static_cast<float>(layer.head_dim));
   return sizes;
 }
 
@@ -84,6 +77,20 @@ void require_activation(
       found == expected,
       ErrorKind::Unsupported,
       std::string(key) + " is '" + found + "', supported is " + expected);
+}
+
+void refuse_flags(
+    const ConfigReader& config,
+    std::initializer_list<const char*> allowed) {
+  for (const std::string key :
+       {"attention_bias", "mlp_bias", "rope_traditional"}) {
+    const bool is_allowed =
+        std::find(allowed.begin(), allowed.end(), key) != allowed.end();
+    config.require(
+        is_allowed || !config.flag_or(key.c_str(), false),
+        ErrorKind::Unsupported,
+        key + " true: models of this family have none");
+  }
 }
 
 void check_layers(
@@ -99,6 +106,7 @@ void check_layers(
         ErrorKind::Unsupported,
         "head_dim " + std::to_string(layer.head_dim) +
             ", expected an even number of at least 2");
+    check_rope(config, layer);
   }
 }
 
@@ -120,42 +128,51 @@ parse_windows(const ConfigReader& config, int n_layers, int fallback) {
         ErrorKind::Unsupported,
         "layer type " + artifacts::describe(type) +
             ", supported are full_attention and sliding_attention");
-    windows.push_back(
-        is_sliding ? config.bounded("sliding_window", kMaxPositions) : 0);
+    windows.push_back(is_sliding ? window_of(config) : 0);
   }
   return windows;
 }
 
-RopeConfig parse_rope(
+std::vector<int> parse_patterned_windows(
     const ConfigReader& config,
-    std::optional<double> default_theta) {
-  const Json* parameters = config.find("rope_parameters");
-  const Json* scaling = config.find("rope_scaling");
-  for (const Json* part : {parameters, scaling}) {
-    config.require(
-        part == nullptr || part->is_object(),
-        ErrorKind::Corrupt,
-        "rope_parameters and rope_scaling must be objects");
+    int n_layers,
+    const WindowDefaults& defaults) {
+  if (config.find("layer_types") != nullptr) {
+    return parse_windows(config, n_layers, 0);
   }
-  const bool is_nested =
-      parameters != nullptr && config.find("rope_theta") == nullptr;
-  const ConfigReader theta = is_nested ? config.at(*parameters) : config;
-  RopeConfig rope{
-      .theta = default_theta
-          ? theta.number_above_or(1, "rope_theta", *default_theta)
-          : theta.number_above(1, "rope_theta")};
-  // Gemma's rope_parameters by layer kind are read as they are.
-  const Json* part = scaling != nullptr ? scaling : parameters;
-  const ConfigReader reader = part != nullptr ? config.at(*part) : config;
-  rope.scaling = parse_scaling(reader);
-  for (const ConfigReader* outer : {&config, &reader}) {
-    config.require(
-        rope.scaling.kind == nn::RopeScaling::Kind::Proportional ||
-            outer->number_above_or(0, "partial_rotary_factor", 1.0) == 1.0,
-        ErrorKind::Unsupported,
-        "partial_rotary_factor other than 1 with this rope type");
+  constexpr const char* kPattern = "sliding_window_pattern";
+  const int pattern = defaults.pattern
+      ? config.bounded_or(kPattern, kMaxLayers, *defaults.pattern)
+      : config.bounded(kPattern, kMaxLayers);
+  std::vector<int> windows(n_layers, window_of(config, defaults.window));
+  for (int i = pattern - 1; i < n_layers; i += pattern) {
+    windows[i] = 0;
   }
-  return rope;
+  return windows;
+}
+
+std::vector<int> parse_late_windows(const ConfigReader& config, int n_layers) {
+  std::vector<int> windows = parse_windows(config, n_layers, 0);
+  if (config.find("layer_types") == nullptr &&
+      config.flag_or("use_sliding_window", false)) {
+    const int first = config.count("max_window_layers", kMaxLayers);
+    for (int i = first; i < n_layers; ++i) {
+      windows[i] = window_of(config);
+    }
+  }
+  return windows;
+}
+
+void set_layers(
+    TransformerConfig& transformer,
+    const RopeConfig& rope,
+    const std::vector<int>& windows) {
+  for (std::size_t i = 0; i < windows.size(); ++i) {
+    transformer.layers[i].rope = rope;
+    transformer.layers[i].window = windows[i];
+  }
+  transformer.max_positions =
+      reached_positions(rope, transformer.max_positions);
 }
 
 } // namespace optiq::models

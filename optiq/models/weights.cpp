@@ -4,7 +4,10 @@
 #include <mlx/ops.h>
 
 #include "optiq/base/error.h"
+#include "optiq/base/pages.h"
 #include "optiq/io/array.h"
+#include "optiq/models/quantization.h"
+#include "optiq/models/shape_keys_impl.h"
 
 namespace optiq::models {
 namespace {
@@ -14,18 +17,24 @@ void require_shape(
     const CheckpointTensor& tensor,
     const mx::Shape& expected) {
   if (tensor.shape != expected) {
+    const std::string keys =
+        config_keys_of(tensor.name, tensor.shape, expected);
     fail(
         ErrorKind::Corrupt,
-        "[load_model] {}: tensor '{}' has shape [{}], config.json asks for "
-        "[{}]",
+        "[load_model] {}: tensor '{}' has shape [{}], config.json{} asks for "
+        "[{}]. Is it of another model?",
         where,
         tensor.source,
         fmt::join(tensor.shape, ", "),
+        keys.empty() ? "" : " (" + keys + ")",
         fmt::join(expected, ", "));
   }
 }
 
 void require_float(const std::string& where, const CheckpointTensor& tensor) {
+  if (tensor.unreadable != nullptr) {
+    tensor.load(); // refuses it, with the dtype's name
+  }
   if (tensor.dtype != mx::float32 && tensor.dtype != mx::float16 &&
       tensor.dtype != mx::bfloat16) {
     fail(
@@ -43,15 +52,29 @@ mx::array to_float32(const mx::array& x) {
 
 } // namespace
 
-nn::Linear WeightLoader::linear(const std::string& module, int out, int in) {
+nn::Linear WeightLoader::linear(
+    const std::string& module,
+    int out,
+    int in,
+    bool has_bias) {
+  nn::Linear linear{module, matrix(module, out, in)};
+  if (has_bias) {
+    linear.bias = floats(module + ".bias", {out});
+  }
+  return linear;
+}
+
+kernels::Matrix
+WeightLoader::matrix(const std::string& module, int out, int in) {
   const CheckpointTensor& weight = checkpoint_.at(module + ".weight");
   taken_.insert(weight.name);
   parameters_ += static_cast<std::uint64_t>(out) * in;
-  const auto quantization = quantization_of(config_, checkpoint_, module);
+  const auto quantization = quantization_of(config_, checkpoint_, module, in);
   if (!quantization) {
     require_shape(where_, weight, {out, in});
     require_float(where_, weight);
-    return {module, kernels::Matrix::dense(weight.load())};
+    return weight.is_outline ? zero_matrix(out, in)
+                             : kernels::Matrix::dense(weight.load());
   }
   const auto [bits, group_size] = *quantization;
   const CheckpointTensor& scales = checkpoint_.at(module + ".scales");
@@ -63,13 +86,25 @@ nn::Linear WeightLoader::linear(const std::string& module, int out, int in) {
       {out, static_cast<int>(static_cast<std::int64_t>(in) * bits / 32)});
   taken_.insert(scales.name);
   taken_.insert(biases.name);
-  nn::Linear linear{
-      module,
-      kernels::Matrix::quantized(
-          weight.load(), scales.load(), biases.load(), bits, group_size)};
+  if (weight.is_outline) {
+    return zero_matrix(out, in);
+  }
+  kernels::Matrix packed = kernels::Matrix::quantized(
+      weight.load(), scales.load(), biases.load(), bits, group_size);
   // The matrix is a repacked copy: the file's pages are not needed again.
   weight.drop();
-  return linear;
+  return packed;
+}
+
+kernels::Matrix WeightLoader::zero_matrix(int out, int in) {
+  const std::size_t bytes =
+      mx::size_of(mx::bfloat16) * static_cast<std::size_t>(out) * in;
+  if (bytes > zero_bytes_) {
+    zeros_ = zero_pages(bytes);
+    zero_bytes_ = bytes;
+  }
+  return kernels::Matrix::dense(
+      io::view_array(zeros_.get(), {out, in}, mx::bfloat16, zeros_));
 }
 
 mx::array WeightLoader::floats(
@@ -78,10 +113,12 @@ mx::array WeightLoader::floats(
   const CheckpointTensor& tensor = checkpoint_.at(name);
   require_shape(where_, tensor, shape);
   require_float(where_, tensor);
-  taken_.insert(name);
-  mx::array x = tensor.load_unrounded ? tensor.load_unrounded()
-                                      : to_float32(tensor.load());
-  parameters_ += x.size();
+  mx::array x = tensor.is_outline ? io::materialize(mx::zeros(shape))
+      : tensor.load_unrounded     ? tensor.load_unrounded()
+                                  : to_float32(tensor.load());
+  if (taken_.insert(name).second) { // a norm may be read twice
+    parameters_ += x.size();
+  }
   return x;
 }
 
@@ -90,8 +127,9 @@ void WeightLoader::require_all_taken() const {
     if (tensor.role == TensorRole::Weight && !taken_.contains(tensor.name)) {
       fail(
           ErrorKind::Corrupt,
-          "[load_model] {}: tensor '{}' has no place in this model. Does "
-          "config.json belong to these weights?",
+          "[load_model] {}: tensor '{}' has no place in the model that "
+          "config.json describes. Is it of another model (num_hidden_layers, "
+          "tie_word_embeddings)?",
           where_,
           tensor.source);
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <set>
 #include <string>
 
@@ -21,8 +22,10 @@ class WeightLoader {
       std::string where)
       : config_(config), checkpoint_(checkpoint), where_(std::move(where)) {}
 
-  /** `module`.weight as a dense or quantized matrix [out, in]. */
-  nn::Linear linear(const std::string& module, int out, int in);
+  /** `module`.weight as a dense or quantized matrix [out, in], and
+   * `module`.bias [out] where it has one. */
+  nn::Linear
+  linear(const std::string& module, int out, int in, bool has_bias = false);
   /** A small tensor, converted to float32. */
   mx::array floats(const std::string& name, const mx::Shape& shape);
   /** Throws Corrupt naming a weight that no part of the model took. */
@@ -33,11 +36,17 @@ class WeightLoader {
   }
 
  private:
+  kernels::Matrix matrix(const std::string& module, int out, int in);
+  /** Of an outline: takes no memory, only address space. */
+  kernels::Matrix zero_matrix(int out, int in);
+
   const artifacts::Json& config_;
   const Checkpoint& checkpoint_;
   std::string where_;
   std::set<std::string> taken_;
   std::uint64_t parameters_ = 0;
+  std::shared_ptr<const void> zeros_; // zero_bytes_ of them
+  std::size_t zero_bytes_ = 0;
 };
 
 } // namespace optiq::models

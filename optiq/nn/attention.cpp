@@ -1,6 +1,7 @@
 #include "optiq/nn/attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <utility>
 
@@ -34,16 +35,37 @@ split_query_and_gate(const mx::array& x, int n_heads, int head_dim) {
   return {q, gate};
 }
 
-/** Norm, where there is one: x [T, heads * head_dim] -> [T, heads, head_dim].
- */
+/** Norm, where there is one, of heads or of whole rows: x [T, heads *
+ * head_dim] -> [T, heads, head_dim]. */
 mx::array norm_heads(
     const Attention& attention,
     const mx::array& x,
     int n_heads,
     const std::optional<mx::array>& norm) {
-  const mx::array heads =
-      io::reshaped(x, {x.shape(0), n_heads, attention.head_dim});
-  return norm ? kernels::rms_norm(heads, *norm, attention.norm_eps) : heads;
+  const mx::Shape shape{x.shape(0), n_heads, attention.head_dim};
+  if (!norm) {
+    return io::reshaped(x, shape);
+  }
+  const bool is_of_heads = norm->shape(0) == attention.head_dim;
+  const mx::array y = kernels::rms_norm(
+      is_of_heads ? io::reshaped(x, shape) : x, *norm, attention.norm_eps);
+  return io::reshaped(y, shape);
+}
+
+/** q [T, n_heads, head_dim], grown in place. */
+void grow_queries(
+    mx::array& q,
+    const QueryGrowth& growth,
+    std::span<const std::int32_t> positions) {
+  const std::size_t width = q.size() / positions.size();
+  float* row = io::mutable_floats(q).data();
+  for (const std::int32_t position : positions) {
+    const int periods = position / growth.period; // whole ones
+    const auto factor =
+        static_cast<float>(1 + growth.beta * std::log1p(periods));
+    std::transform(row, row + width, row, [=](float x) { return x * factor; });
+    row += width;
+  }
 }
 
 struct Projected {
@@ -56,6 +78,15 @@ Projected project_heads(
     const Attention& attention,
     const BlockInput& input,
     kernels::Compute compute) {
+  const int q_width = attention.n_heads * attention.head_dim;
+  const int kv_width = attention.n_kv_heads * attention.head_dim;
+  if (attention.is_fused) {
+    const mx::array y = project(input, {&attention.q_proj}, compute).front();
+    return {
+        copy_columns(y, 0, q_width),
+        copy_columns(y, q_width, kv_width),
+        copy_columns(y, q_width + kv_width, kv_width)};
+  }
   std::vector<const Linear*> linears{&attention.q_proj};
   if (attention.k_proj) {
     linears.push_back(&*attention.k_proj);
@@ -65,8 +96,7 @@ Projected project_heads(
   }
   const auto y = project(input, linears, compute);
   if (!attention.k_proj) {
-    const mx::array none = io::make_array(
-        {0, attention.n_kv_heads * attention.head_dim}, mx::float32);
+    const mx::array none = io::make_array({0, kv_width}, mx::float32);
     return {y[0], none, none};
   }
   return {y[0], y[1], y.back()};
@@ -75,7 +105,7 @@ Projected project_heads(
 } // namespace
 
 cache::LayerFormat kv_format(const Attention& attention, mx::Dtype dtype) {
-  if (!attention.k_proj) {
+  if (attention.kv_layer >= 0) {
     return cache::SharedFormat{.layer = attention.kv_layer};
   }
   return kernels::KvFormat{
@@ -98,13 +128,12 @@ mx::array run_attention(
         projected.q, attention.n_heads, attention.head_dim);
   }
   const auto place = [&](const mx::array& heads) {
-    return heads.shape(0) == 0
+    return heads.shape(0) == 0 || !attention.rope
         ? heads
-        : kernels::rope(
-              heads, context.positions, attention.inverse_frequencies);
+        : run_rope(*attention.rope, heads, context.positions);
   };
   const int n_kv_heads = attention.n_kv_heads;
-  const int kv_layer = attention.k_proj ? layer : attention.kv_layer;
+  const int kv_layer = attention.kv_layer >= 0 ? attention.kv_layer : layer;
   std::vector<kernels::AttentionSegment> segments;
   for (const Segment& segment : context.segments) {
     segments.push_back(
@@ -113,15 +142,19 @@ mx::array run_attention(
          .start = segment.start,
          .blocks = segment.sequence->blocks(kv_layer)});
   }
+  mx::array q = place(
+      norm_heads(attention, projected.q, attention.n_heads, attention.q_norm));
+  if (attention.query_growth) {
+    grow_queries(q, *attention.query_growth, context.positions);
+  }
   mx::array attended = kernels::append_and_attend(
-      place(norm_heads(
-          attention, projected.q, attention.n_heads, attention.q_norm)),
+      q,
       place(norm_heads(attention, projected.k, n_kv_heads, attention.k_norm)),
       norm_heads(attention, projected.v, n_kv_heads, attention.v_norm),
       segments,
       std::get<kernels::KvFormat>(
           context.segments.front().sequence->format(kv_layer)),
-      attention.scale);
+      attention.scores);
   if (gate) {
     attended = kernels::sigmoid_gate(attended, *gate);
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,17 +10,18 @@ namespace optiq::nn {
 
 namespace mx = mlx::core;
 
-/** A projection y = x W^T without bias, known by its MLX module path. */
+/** A projection y = x W^T + bias, known by its MLX module path. */
 struct Linear {
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
   kernels::Matrix weight; // [out, in]
+  std::optional<mx::array> bias; // [out] f32
 };
 
 /** What a mixer or an MLP does besides its own work, in the same pass over
  * memory: it reads norm(x), and adds what it finds to the residual. */
 struct BlockInput {
   const mx::array& x; // [T, hidden]
-  kernels::RowNorm norm;
+  const kernels::RowNorm* norm = nullptr; // or nothing: x as it is
   const mx::array* residual = nullptr; // [T, hidden], or nothing
 };
 
@@ -35,5 +37,8 @@ mx::array project_back(
     const Linear& linear,
     const BlockInput& input,
     kernels::Compute compute);
+
+/** Columns [begin, begin + width) of x [T, ...], copied. */
+mx::array copy_columns(const mx::array& x, int begin, int width);
 
 } // namespace optiq::nn

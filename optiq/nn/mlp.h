@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "optiq/nn/linear.h"
 
 namespace optiq::nn {
@@ -8,7 +10,8 @@ namespace optiq::nn {
 struct Mlp {
   kernels::Activation activation = kernels::Activation::Silu;
   Linear gate_proj; // [intermediate, hidden]
-  Linear up_proj; // [intermediate, hidden]
+  /** The same; none: its rows follow those of gate_proj, in one matrix. */
+  std::optional<Linear> up_proj;
   Linear down_proj; // [hidden, intermediate]
 };
 

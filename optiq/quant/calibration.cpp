@@ -12,6 +12,7 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
 #include "optiq/base/hash.h"
+#include "optiq/base/printable.h"
 #include "optiq/generate/defaults.h"
 #include "optiq/quant/calibration_mix_impl.h"
 
@@ -421,7 +422,7 @@ Calibration load_calibration(
     read_mix(stream);
   } else {
     const fs::path path(options.source);
-    result.name = path.filename().string();
+    result.name = escape_invalid_utf8(path.filename().string());
     read_file(stream, path);
   }
   result.chunks = choose_chunks(stream.ids(), options);

@@ -1,79 +1,39 @@
 #include "optiq/quant/convert.h"
 
 #include <algorithm>
-#include <chrono>
-#include <limits>
+#include <iterator>
 #include <memory>
 
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
+#include "optiq/base/printable.h"
+#include "optiq/base/staged_directory.h"
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
 #include "optiq/io/hub_cache.h"
+#include "optiq/io/model_files.h"
+#include "optiq/quant/convert_cost.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/sensitivity.h"
+#include "optiq/quant/trial_run.h"
 
 namespace optiq::quant {
 
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
-
-// Tokenizer, index, metadata and card beside the weights.
-constexpr std::uint64_t kSideFileBytes = 32u << 20;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-bool is_inside(const fs::path& path, const fs::path& folder) {
-  const auto [end, rest] =
-      std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
-  return end == folder.end();
-}
-
-// Nothing of the user's may be lost: neither the source nor a folder that is
-// not a model.
-void check_paths(const ConvertOptions& options) {
-  if (!fs::exists(options.output)) {
-    return;
-  }
-  if (!options.overwrite) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] {}: exists already, expected a new directory. Choose "
-        "another -o, or pass --overwrite to replace it.",
-        options.output.string());
-  }
-  const fs::path output = fs::canonical(options.output);
-  if (is_inside(fs::weakly_canonical(options.source), output)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] {}: is or holds the source model, which --overwrite would "
-        "delete. Choose another -o.",
-        options.output.string());
-  }
-  if (!fs::is_directory(output) ||
-      (!fs::is_empty(output) && !fs::exists(output / "config.json"))) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] {}: --overwrite replaces a model directory only, and this "
-        "is none (no config.json). Choose another -o.",
-        options.output.string());
-  }
-}
-
+// A folder may have any bytes in its name, a text that is read back has not.
 std::string base_name(const fs::path& source) {
   if (const auto repo = io::repo_of_snapshot(source)) {
     return *repo;
   }
   // "dir/" and "." have no file name of their own.
   const fs::path path = fs::weakly_canonical(source);
-  return path.has_filename() ? path.filename().string()
-                             : path.parent_path().filename().string();
+  return printable(
+      (path.has_filename() ? path : path.parent_path()).filename().string());
 }
 
 std::string dtype_label(
@@ -124,16 +84,6 @@ void add_source_notices(
   }
 }
 
-// Tensors come and go one at a time: the largest as it is read, and once more
-// for its codes, scales and biases, which are smaller.
-std::uint64_t writing_ram(const models::Checkpoint& checkpoint) {
-  std::uint64_t largest = 0;
-  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
-    largest = std::max(largest, bytes_of(tensor));
-  }
-  return 2 * largest + (64u << 20);
-}
-
 // One conversion, step by step.
 class Conversion {
  public:
@@ -143,10 +93,10 @@ class Conversion {
         source_(io::ModelDirectory::open(
             options.source,
             io::QuantizedForm::Values)),
-        checkpoint_(open_source()),
+        checkpoint_(models::open_checkpoint(source_)),
         inventory_(take_inventory(checkpoint_, options.plan.group_size)) {
+    process_bytes_ = peak_rss_bytes();
     result_.source_bytes = source_.file_bytes();
-    result_.cost.ram_bytes = writing_ram(checkpoint_);
     result_.metadata.tool_version = kVersion;
     result_.metadata.base_model = base_name(options.source);
     add_source_notices(checkpoint_, inventory_, result_.notices);
@@ -154,21 +104,33 @@ class Conversion {
 
   ConvertResult run() {
     std::optional<StagedDirectory> staged;
+    // Config and tensors must fit each other, whatever the method.
+    models::load_model(source_.outline());
     if (!options_.load_plan) {
       require_feasible(checkpoint_, inventory_, options_.plan);
     }
     if (!options_.dry_run) {
       // Made before the long work, so that a folder that cannot be written
       // is found out now.
-      staged.emplace(options_.output, options_.overwrite);
+      staged.emplace(
+          options_.output,
+          StagedOptions{
+              .kind = io::model_folder(),
+              .replace = options_.overwrite,
+              .source = options_.source,
+              .place_in_source = {}});
     }
     make_plan_and_metadata();
     const artifacts::Plan& plan = result_.metadata.plan;
+    const ModelToWrite model{
+        source_, checkpoint_, result_.metadata, result_.sensitivity};
     result_.mtp_bytes = mtp_bytes(checkpoint_, plan);
-    result_.cost.disk_bytes =
-        plan.file_bytes + result_.mtp_bytes + kSideFileBytes;
+    result_.cost.disk_bytes = written_bytes(model);
+    result_.cost.ram_bytes = process_bytes_ +
+        std::max(measuring_bytes_, writing_bytes(source_, checkpoint_, plan));
     if (options_.save_plan) {
-      write_file_atomically(
+      io::require_apart_from_model(*options_.save_plan, options_.source);
+      write_named_file(
           *options_.save_plan,
           artifacts::dump_json(artifacts::to_json(plan), 2));
     }
@@ -176,30 +138,28 @@ class Conversion {
       estimate_time();
       return std::move(result_);
     }
-    require_ram(writing_ram(checkpoint_), "quantizing and writing the model");
-    require_disk();
-    const ModelToWrite model{
-        source_, checkpoint_, result_.metadata, result_.sensitivity};
+    require_ram(writing_room(checkpoint_), "quantizing and writing the model");
+    require_disk(staged->path());
     write_model(model, staged->path(), progress_);
     verify_model(model, staged->path());
+    try_result(staged->path());
     staged->publish();
     return std::move(result_);
   }
 
  private:
-  models::Checkpoint open_source() const {
-    for (const char* key : {"quantization", "quantization_config"}) {
-      if (source_.config().contains(key)) {
-        fail(
-            ErrorKind::Unsupported,
-            "[convert] {}: config.json has \"{}\": the source is quantized "
-            "already, expected full-precision weights. Convert the original "
-            "model.",
-            source_.path().string(),
-            key);
+  // What is complete is not given up because this machine could not run it.
+  void try_result(const fs::path& directory) {
+    try {
+      run_one_token(io::ModelDirectory::open(directory));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::Exhausted) {
+        throw;
       }
+      result_.notices.push_back(fmt::format(
+          "the result was not tried with a token, memory is too short: {}",
+          error.what()));
     }
-    return models::open_checkpoint(source_);
   }
 
   void make_plan_and_metadata() {
@@ -210,7 +170,8 @@ class Conversion {
           checkpoint_,
           inventory_,
           artifacts::plan_from_json(
-              artifacts::read_json_file(*options_.load_plan),
+              artifacts::read_json_file(
+                  *options_.load_plan, artifacts::kListJson),
               options_.load_plan->string()));
       return;
     }
@@ -299,9 +260,8 @@ class Conversion {
     const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
     const models::Model& model = load_model();
-    const std::uint64_t bytes = sensitivity_bytes(model, calibration, options);
-    require_ram(
-        source_.loaded_bytes() + bytes, "the weights and measuring with them");
+    note_measuring_bytes(model, calibration, options);
+    require_ram(measuring_bytes_, "the weights and measuring with them");
     const std::string key = key_of(calibration, options);
     const auto journal = open_sensitivity_journal(key, result_.notices);
     set_sensitivity(
@@ -317,10 +277,7 @@ class Conversion {
     const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
     const models::Model& model = load_model();
-    result_.cost.ram_bytes = std::max(
-        result_.cost.ram_bytes,
-        source_.loaded_bytes() +
-            sensitivity_bytes(model, calibration, options));
+    note_measuring_bytes(model, calibration, options);
     const std::string key = key_of(calibration, options);
     const fs::path path = sensitivity_journal_path(key);
     if (fs::exists(path)) {
@@ -339,8 +296,17 @@ class Conversion {
         return true;
       }
     }
-    measuring_seconds_ = trial_seconds(model, calibration, options);
+    measuring_seconds_ = measuring_seconds(
+        model, calibration, options, std::size(kPriorWeights));
     return false;
+  }
+
+  void note_measuring_bytes(
+      const models::Model& model,
+      const Calibration& calibration,
+      const SensitivityOptions& options) {
+    measuring_bytes_ =
+        source_.loaded_bytes() + sensitivity_bytes(model, calibration, options);
   }
 
   static bool is_complete(
@@ -378,7 +344,7 @@ class Conversion {
         result_.notices.end(),
         calibration.notices.begin(),
         calibration.notices.end());
-    result_.metadata.calibration = calibration.name;
+    result_.metadata.calibration = printable(calibration.name);
     result_.metadata.calibration_hash = calibration.hash;
     result_.metadata.calibration_tokens = calibration.n_tokens();
     result_.metadata.compute = "exact";
@@ -390,52 +356,19 @@ class Conversion {
         .layers = std::move(layers)};
   }
 
-  // One chunk through the network, scaled to the whole measurement.
-  static double trial_seconds(
-      const models::Model& model,
-      const Calibration& calibration,
-      const SensitivityOptions& options) {
-    const std::vector<std::int32_t>& tokens = calibration.chunks.front();
-    const auto n = static_cast<int>(tokens.size());
-    const auto start = Clock::now();
-    cache::Sequence sequence(
-        std::make_shared<cache::BlockPool>(
-            std::numeric_limits<std::size_t>::max()),
-        model.cache_layout(models::kv_dtype(options.compute)));
-    sequence.reserve(n);
-    const nn::ForwardContext context = models::make_context(
-        model, tokens, {{&sequence, 0, n, 0}}, options.compute);
-    model.logits(
-        models::run_layers(model, 0, model.embed(tokens), context),
-        options.compute);
-    const double units = static_cast<double>(n) * (model.info().n_layers + 1);
-    return seconds_since(start) / units *
-        static_cast<double>(sensitivity_work(model, calibration, options));
-  }
-
-  // The first matrix quantized, scaled to all of them and to all widths.
   void estimate_time() {
-    const QuantizableModule& first = inventory_.modules.front();
-    const artifacts::LayerBits& layer = result_.metadata.plan.layers.front();
-    const auto start = Clock::now();
-    for (const auto& tensor : quantized_tensors(
-             checkpoint_.at(first.name + ".weight"),
-             layer.bits,
-             layer.group_size)) {
-      tensor.make();
-    }
-    const double quantizing = seconds_since(start) /
-        static_cast<double>(first.parameters) *
-        static_cast<double>(inventory_.parameters);
-    const double n_passes = measuring_seconds_
-        ? 1.0 + static_cast<double>(options_.plan.candidate_bits.size())
-        : 1.0;
-    result_.cost.seconds =
-        quantizing * n_passes + measuring_seconds_.value_or(0);
+    // Of each candidate for the measurement, of the plans that are compared,
+    // and of the result.
+    const std::size_t n_passes = measuring_seconds_
+        ? options_.plan.candidate_bits.size() + std::size(kPriorWeights) + 1
+        : 1;
+    result_.cost.seconds = measuring_seconds_.value_or(0) +
+        static_cast<double>(n_passes) *
+            quantizing_seconds(checkpoint_, result_.metadata.plan);
   }
 
-  void require_disk() const {
-    const std::uint64_t free = free_disk_bytes(options_.output);
+  void require_disk(const fs::path& staging) const {
+    const std::uint64_t free = free_disk_bytes(staging);
     if (free < result_.cost.disk_bytes) {
       fail(
           ErrorKind::Exhausted,
@@ -455,6 +388,8 @@ class Conversion {
   std::shared_ptr<const models::Model> model_;
   std::optional<Calibration> calibration_; // once it is needed
   std::optional<double> measuring_seconds_;
+  std::uint64_t process_bytes_ = 0; // once the source is open
+  std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
   ConvertResult result_;
 };
 
@@ -462,15 +397,13 @@ class Conversion {
 
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   validate(options.plan);
-  if (!options.dry_run) {
-    check_paths(options);
-  }
   if (options.load_plan) {
     // Its group size decides which matrices can be quantized.
-    options.plan.group_size = artifacts::plan_from_json(
-                                  artifacts::read_json_file(*options.load_plan),
-                                  options.load_plan->string())
-                                  .group_size;
+    options.plan.group_size =
+        artifacts::plan_from_json(
+            artifacts::read_json_file(*options.load_plan, artifacts::kListJson),
+            options.load_plan->string())
+            .group_size;
   }
   return Conversion(options, progress).run();
 }

@@ -18,17 +18,17 @@ struct ConvertOptions {
   std::filesystem::path output; // the model directory itself
   PlanOptions plan;
   CalibrationOptions calibration;
-  bool overwrite = false;
+  bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan
   std::optional<std::filesystem::path> save_plan;
   std::optional<std::filesystem::path> load_plan; // instead of measuring
 };
 
-/** What a conversion needs beside the files; of a dry run, estimates. */
+/** What a conversion needs, as it is known before the writing. */
 struct ConvertCost {
-  std::uint64_t ram_bytes = 0;
-  std::uint64_t disk_bytes = 0;
-  std::optional<double> seconds; // estimated from a short trial (dry run)
+  std::uint64_t ram_bytes = 0; // at the peak, the process itself included
+  std::uint64_t disk_bytes = 0; // of all files of the result
+  std::optional<double> seconds; // estimated from short trials (dry run)
 };
 
 struct ConvertResult {

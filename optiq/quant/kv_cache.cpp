@@ -1,11 +1,10 @@
 #include "optiq/quant/kv_cache.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
+#include "optiq/base/staged_directory.h"
 #include "optiq/base/system.h"
 
 namespace optiq::quant {
@@ -17,52 +16,28 @@ using kernels::kKvBlockTokens;
 constexpr const char* kConfigFile = "kv_config.json";
 constexpr const char* kSensitivityFile = "kv_sensitivity.json";
 
-// Nothing of the user's may be lost.
-void check_output(const fs::path& output, bool overwrite) {
-  if (!fs::exists(output)) {
-    return;
-  }
-  if (!overwrite) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[kv-cache] {}: exists already, expected a new folder. Choose another "
-        "-o, or pass --overwrite to replace it.",
-        output.string());
-  }
-  if (!fs::is_directory(output)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[kv-cache] {}: found a file, expected a folder. Choose another -o.",
-        output.string());
-  }
-  for (const fs::directory_entry& entry : fs::directory_iterator(output)) {
-    const std::string name = entry.path().filename().string();
-    if (name != kConfigFile && name != kSensitivityFile) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[kv-cache] {}: found '{}', expected {} and {} alone in a folder "
-          "that --overwrite replaces. Choose another -o.",
-          output.string(),
-          name,
-          kConfigFile,
-          kSensitivityFile);
-    }
-  }
+StagedOptions staged_options(
+    const KvCacheOptions& options,
+    const fs::path& model) {
+  return {
+      .kind =
+          {.name = "a result of optiq kv-cache",
+           .files = {kConfigFile, kSensitivityFile},
+           .required = {}},
+      .replace = options.overwrite,
+      .source = model,
+      // Where optiq report looks for it.
+      .place_in_source = model / "optiq" / "kv_cache"};
 }
 
-void write_files(
-    const KvCacheResult& result,
-    const fs::path& output,
-    bool overwrite) {
-  StagedDirectory staged(output, overwrite);
+void write_files(const KvCacheResult& result, const fs::path& folder) {
   write_file_atomically(
-      staged.path() / kConfigFile,
+      folder / kConfigFile,
       artifacts::dump_json(
           artifacts::to_json(artifacts::KvConfig{result.plan.layers}), 2));
   write_file_atomically(
-      staged.path() / kSensitivityFile,
+      folder / kSensitivityFile,
       artifacts::dump_json(artifacts::to_json(result.sensitivity), 2));
-  staged.publish();
 }
 
 Calibration make_calibration(
@@ -120,12 +95,15 @@ KvCacheResult choose_kv_cache(
     const io::ModelDirectory& directory,
     KvCacheOptions options,
     const ProgressSink& progress) {
-  check_output(options.output, options.overwrite);
   validate(options.search);
   const KvSearch& search = options.search;
   const std::vector<KvLayerOffers> layers = kv_offers(model, search);
   const std::uint64_t budget = kv_budget(layers, search, options.target);
 
+  // Made before the long work, so that a folder that cannot be written is found
+  // out now.
+  StagedDirectory staged(
+      options.output, staged_options(options, directory.path()));
   const Calibration calibration =
       make_calibration(model, directory, options.calibration, progress);
   KvCacheResult result;
@@ -152,7 +130,8 @@ KvCacheResult choose_kv_cache(
     result.sensitivity.push_back(m.layer);
   }
   add_sizes(layers, result);
-  write_files(result, options.output, options.overwrite);
+  write_files(result, staged.path());
+  staged.publish();
   return result;
 }
 

@@ -38,7 +38,7 @@ struct KvCacheResult {
 /** Measures what the cache of earlier measurements lacks, chooses, and writes
  * kv_config.json and kv_sensitivity.json into a folder that appears when it is
  * complete. An existing one is replaced with `overwrite` only, and only when
- * nothing else lies in it. Throws as convert. */
+ * nothing else lies in it (StagedDirectory). Throws as convert. */
 KvCacheResult choose_kv_cache(
     const std::shared_ptr<const models::Model>& model,
     const io::ModelDirectory& directory,

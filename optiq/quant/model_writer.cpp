@@ -6,6 +6,8 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/base/output_file.h"
+#include "optiq/models/quantization.h"
 #include "optiq/quant/model_card.h"
 #include "optiq/quant/plan.h"
 
@@ -116,6 +118,45 @@ std::vector<io::TensorToWrite> with_progress(
   return tensors;
 }
 
+std::uint64_t parameters_of(const models::Checkpoint& checkpoint) {
+  std::uint64_t parameters = 0;
+  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
+    if (tensor.role == models::TensorRole::Weight) {
+      std::uint64_t n = 1;
+      for (const auto dim : tensor.shape) {
+        n *= static_cast<std::uint64_t>(dim);
+      }
+      parameters += n;
+    }
+  }
+  return parameters;
+}
+
+std::string weight_index(const ModelToWrite& model) {
+  return io::make_weight_index(
+      planned_tensors(model.checkpoint, model.metadata.plan.layers),
+      parameters_of(model.checkpoint));
+}
+
+/** The texts of the directory but for the weight index, by name. */
+std::map<std::string, std::string> make_texts(const ModelToWrite& model) {
+  const artifacts::Metadata& metadata = model.metadata;
+  std::map<std::string, std::string> texts = {
+      {"config.json",
+       artifacts::dump_json(
+           make_config(model.source, model.checkpoint, metadata.plan), 4)},
+      {"optiq/metadata.json",
+       artifacts::dump_json(artifacts::to_json(metadata), 2)},
+      {"README.md",
+       make_model_card(
+           model.source.side_file("README.md").value_or(""), metadata)}};
+  if (model.sensitivity) {
+    texts["optiq/sensitivity.json"] =
+        artifacts::dump_json(artifacts::to_json(*model.sensitivity), 2);
+  }
+  return texts;
+}
+
 [[noreturn]] void fail_verify(
     const std::string& culprit,
     const std::string& found,
@@ -182,25 +223,27 @@ Json make_config(
   return result;
 }
 
+std::uint64_t written_bytes(const ModelToWrite& model) {
+  std::uint64_t bytes = model.metadata.plan.file_bytes +
+      mtp_bytes(model.checkpoint, model.metadata.plan) +
+      weight_index(model).size() + model.source.side_file_bytes();
+  for (const auto& [name, content] : make_texts(model)) {
+    bytes += content.size();
+  }
+  return bytes;
+}
+
 void write_model(
     const ModelToWrite& model,
     const fs::path& directory,
     const ProgressSink& progress) {
   const artifacts::Plan& plan = model.metadata.plan;
-  std::uint64_t parameters = 0;
-  for (const models::CheckpointTensor& tensor : model.checkpoint.tensors) {
-    if (tensor.role == models::TensorRole::Weight) {
-      std::uint64_t n = 1;
-      for (const auto dim : tensor.shape) {
-        n *= static_cast<std::uint64_t>(dim);
-      }
-      parameters += n;
-    }
-  }
+  // Made first: what cannot be described is found out before the long work.
+  const std::map<std::string, std::string> texts = make_texts(model);
   const std::uint64_t bytes = io::write_model_shards(
       directory,
       with_progress(planned_tensors(model.checkpoint, plan.layers), progress),
-      parameters);
+      parameters_of(model.checkpoint));
   if (bytes != plan.file_bytes) {
     fail_verify(
         "model*.safetensors",
@@ -212,21 +255,10 @@ void write_model(
   if (!mtp.empty()) {
     io::write_safetensors(directory / kMtpFile, mtp, kFileMetadata);
   }
-  const auto write_json = [&](const char* name, const Json& json, int indent) {
-    write_file_atomically(directory / name, artifacts::dump_json(json, indent));
-  };
-  write_json(
-      "config.json", make_config(model.source, model.checkpoint, plan), 4);
-  write_json("optiq/metadata.json", artifacts::to_json(model.metadata), 2);
-  if (model.sensitivity) {
-    write_json(
-        "optiq/sensitivity.json", artifacts::to_json(*model.sensitivity), 2);
-  }
   model.source.copy_side_files(directory);
-  write_file_atomically(
-      directory / "README.md",
-      make_model_card(
-          model.source.side_file("README.md").value_or(""), model.metadata));
+  for (const auto& [name, content] : texts) {
+    write_file_atomically(directory / name, content);
+  }
 }
 
 void verify_model(const ModelToWrite& model, const fs::path& directory) {

@@ -30,6 +30,9 @@ struct ModelToWrite {
   const std::optional<artifacts::Sensitivity>& sensitivity;
 };
 
+/** Summed bytes of the files that write_model makes. */
+std::uint64_t written_bytes(const ModelToWrite& model);
+
 /** Writes everything into an existing empty directory, flushed to the disk;
  * reports bytes (stage "write"). Throws Io, Denied, Exhausted. */
 void write_model(

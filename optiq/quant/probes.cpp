@@ -16,8 +16,8 @@ namespace mx = mlx::core;
 // Variants of one probe that are held at the same time.
 constexpr std::uint64_t kMaxCandidateBytes = 128u << 20;
 constexpr int kMaxBatchRows = 2048;
-// Libraries, tokenizer and heap of the process.
-constexpr std::uint64_t kProcessBytes = 64u << 20;
+// Tokenizer, journal and what the heap keeps.
+constexpr std::uint64_t kHeapBytes = 8u << 20;
 
 // Bytes that one row of a forward holds: about four arrays of the width of the
 // widest matrix live at the same time.
@@ -424,7 +424,7 @@ std::uint64_t probe_bytes(
       std::min<std::uint64_t>(
              options.max_logit_bytes / 2, 2 * rows * sizeof(float) * vocab) +
       // A candidate exists twice for a moment: as MLX stores it, and packed.
-      2 * candidates + kProcessBytes;
+      2 * candidates + kHeapBytes;
 }
 
 ChunkMean mean_over_chunks(

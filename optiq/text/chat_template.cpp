@@ -1,81 +1,116 @@
 #include "optiq/text/chat_template.h"
 
+#include <map>
+
 #include "optiq/base/error.h"
-#include "optiq/base/file.h"
 #include "optiq/text/jinja/interpreter_impl.h"
+#include "optiq/text/jinja/variables_impl.h"
+#include "optiq/text/special_tokens.h"
 
 namespace optiq::text {
 namespace {
 
 // Ten times the largest template that is known to be published.
 constexpr std::size_t kMaxTemplateBytes = 256u << 10;
-constexpr std::size_t kMaxConfigBytes = 64u << 20;
-
 constexpr const char* kTemplateName = "chat_template.jinja";
-constexpr const char* kConfigName = "tokenizer_config.json";
+constexpr const char* kDefault = "default";
+constexpr const char* kToolUse = "tool_use";
 
-artifacts::Json parse_tokenizer_config(
-    const std::optional<std::string>& text,
-    const std::string& where) {
-  if (!text) {
-    return artifacts::Json::object();
+/** A template's text and the file it is from. */
+struct Source {
+  std::string text;
+  std::string where;
+};
+
+using Sources = std::map<std::string, Source>; // by the template's name
+
+/** The templates that are files of their own. */
+Sources template_files(
+    const SideFiles& files,
+    const std::filesystem::path& where) {
+  Sources sources;
+  const auto add = [&](const char* name, const std::string& file) {
+    if (auto text = files(file.c_str())) {
+      sources[name] = {std::move(*text), (where / file).string()};
+    }
+  };
+  add(kDefault, kTemplateName);
+  for (const char* name : {kDefault, kToolUse}) {
+    add(name, fmt::format("additional_chat_templates/{}.jinja", name));
   }
-  artifacts::Json config = artifacts::parse_json(*text, where);
-  if (!config.is_object()) {
+  return sources;
+}
+
+/** `chat_template` of a JSON file: text, a list of {"name", "template"}, or an
+ * object of texts by name. */
+Sources templates_of(
+    const SideFiles& files,
+    const std::filesystem::path& where,
+    const char* file) {
+  const artifacts::Json config = read_side_object(files, where, file);
+  const auto found = config.find("chat_template");
+  if (found == config.end() || found->is_null()) {
+    return {};
+  }
+  const std::string path = (where / file).string();
+  Sources sources;
+  const auto add = [&](const std::string& name, const artifacts::Json& value) {
+    if (value.is_string()) {
+      sources[name] = {value.get<std::string>(), path};
+    }
+  };
+  add(kDefault, *found);
+  for (const auto& [key, value] : found->items()) {
+    if (found->is_object()) {
+      add(key, value);
+    } else if (
+        value.is_object() && value.contains("name") &&
+        value["name"].is_string() && value.contains("template")) {
+      add(value["name"].get<std::string>(), value["template"]);
+    }
+  }
+  if (!sources.contains(kDefault)) {
     fail(
         ErrorKind::Corrupt,
-        "[ChatTemplate::load] {}: found {}, expected an object",
-        where,
-        config.type_name());
+        "[ChatTemplate::load] {}: found a chat_template of type {}, expected "
+        "text, or a list with a template named 'default'",
+        path,
+        found->type_name());
   }
-  return config;
+  return sources;
 }
 
-// "<s>", or {"content": "<s>", ...} as older files have it.
-artifacts::Json special_tokens_of(const artifacts::Json& config) {
-  constexpr std::string_view kSuffix = "_token";
-  artifacts::Json tokens = artifacts::Json::object();
-  for (const auto& [key, value] : config.items()) {
-    if (!key.ends_with(kSuffix)) {
+/** The first of the places that has a default template. */
+Sources find_templates(
+    const SideFiles& files,
+    const std::filesystem::path& where) {
+  Sources sources = template_files(files, where);
+  for (const char* file : {"tokenizer_config.json", "chat_template.json"}) {
+    if (sources.contains(kDefault)) {
+      break;
+    }
+    sources = templates_of(files, where, file);
+  }
+  return sources;
+}
+
+/** Messages without the fields that are null: many templates take a missing one
+ * and write "None" for the other. */
+artifacts::Json without_nulls(const artifacts::Json& messages) {
+  artifacts::Json kept = messages;
+  for (artifacts::Json& message : kept) {
+    if (!message.is_object()) {
       continue;
     }
-    if (value.is_string()) {
-      tokens[key] = value;
-    } else if (
-        value.is_object() && value.contains("content") &&
-        value["content"].is_string()) {
-      tokens[key] = value["content"];
-    }
-  }
-  return tokens;
-}
-
-// The config's `chat_template`: text, or a list of named ones.
-std::optional<std::string> template_of(
-    const artifacts::Json& config,
-    const std::string& where) {
-  const auto at = config.find("chat_template");
-  if (at == config.end() || at->is_null()) {
-    return std::nullopt;
-  }
-  if (at->is_string()) {
-    return at->get<std::string>();
-  }
-  if (at->is_array()) {
-    for (const auto& entry : *at) {
-      if (entry.is_object() && entry.contains("name") &&
-          entry["name"] == "default" && entry.contains("template") &&
-          entry["template"].is_string()) {
-        return entry["template"].get<std::string>();
+    artifacts::Json fields = artifacts::Json::object();
+    for (auto& [name, value] : message.items()) {
+      if (!value.is_null()) {
+        fields[name] = std::move(value);
       }
     }
+    message = std::move(fields);
   }
-  fail(
-      ErrorKind::Corrupt,
-      "[ChatTemplate::load] {}: found a chat_template of type {}, expected "
-      "text or a list with a template named 'default'",
-      where,
-      at->type_name());
+  return kept;
 }
 
 } // namespace
@@ -102,28 +137,14 @@ ChatTemplate ChatTemplate::parse(
 }
 
 ChatTemplate ChatTemplate::load(const std::filesystem::path& directory) {
-  const auto read = [&](const char* name, std::size_t most) {
-    const auto path = directory / name;
-    return std::filesystem::exists(path)
-        ? std::optional(read_text_file(path, most))
-        : std::nullopt;
-  };
-  return from_files(
-      read(kTemplateName, kMaxTemplateBytes),
-      read(kConfigName, kMaxConfigBytes),
-      directory);
+  return from_files(side_files_of(directory), directory);
 }
 
 ChatTemplate ChatTemplate::from_files(
-    const std::optional<std::string>& chat_template_jinja,
-    const std::optional<std::string>& tokenizer_config_json,
+    const SideFiles& files,
     const std::filesystem::path& where) {
-  const std::string config_path = (where / kConfigName).string();
-  const artifacts::Json config =
-      parse_tokenizer_config(tokenizer_config_json, config_path);
-  const auto source = chat_template_jinja ? chat_template_jinja
-                                          : template_of(config, config_path);
-  if (!source) {
+  const Sources sources = find_templates(files, where);
+  if (sources.empty()) {
     fail(
         ErrorKind::NotFound,
         "[ChatTemplate::load] {}: found no chat template, expected "
@@ -131,10 +152,12 @@ ChatTemplate ChatTemplate::from_files(
         "a chat model, or pass the prompt as it is (--raw)",
         where.string());
   }
-  ChatTemplate made = parse(
-      *source,
-      chat_template_jinja ? (where / kTemplateName).string() : config_path);
-  made.special_tokens_ = special_tokens_of(config);
+  const Source& source = sources.at(kDefault);
+  ChatTemplate made = parse(source.text, source.where);
+  made.special_tokens_ = SpecialTokens::read(files, where).by_role();
+  if (const auto tool_use = sources.find(kToolUse); tool_use != sources.end()) {
+    made.tool_use_ = {tool_use->second.text, tool_use->second.where};
+  }
   return made;
 }
 
@@ -152,7 +175,8 @@ std::string ChatTemplate::render(
   }
   int line = 0;
   try {
-    jinja::Interpreter interpreter(parsed, variables, budget);
+    jinja::Interpreter interpreter(
+        parsed, jinja::variables_of(parsed, variables), budget);
     try {
       return interpreter.run();
     } catch (...) {
@@ -174,9 +198,13 @@ std::string ChatTemplate::render_chat(
     bool add_generation_prompt,
     const artifacts::Json& tools) const {
   artifacts::Json variables = special_tokens_;
-  variables["messages"] = messages;
+  variables["messages"] = without_nulls(messages);
   variables["tools"] = tools;
+  variables["documents"] = nullptr;
   variables["add_generation_prompt"] = add_generation_prompt;
+  if (tool_use_ && !tools.is_null()) {
+    return parse(tool_use_->first, tool_use_->second).render(variables);
+  }
   return render(variables);
 }
 

@@ -1,43 +1,38 @@
 #pragma once
 
-#include <chrono>
-#include <cstddef>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "optiq/artifacts/json.h"
+#include "optiq/text/render_budget.h"
+#include "optiq/text/side_files.h"
 
 namespace optiq::text {
 
-/** What one rendering may use before it is stopped (Exhausted). */
-struct RenderBudget {
-  std::size_t steps = 1'000'000;
-  std::size_t output_bytes = 8u << 20;
-  int depth = 64; // of calls, includes the nesting of expressions when parsing
-  std::chrono::milliseconds wall{1000};
-};
-
 /**
- * The subset of Jinja2 that chat templates of published models use, rendered
- * as transformers' `apply_chat_template` does (trim_blocks, lstrip_blocks,
- * loop controls, `tojson` without escaping, `raise_exception`,
- * `strftime_now`). No reflection, no I/O, no attribute access beyond data.
- * Unknown constructs are an error when parsing, naming line and construct.
+ * Jinja2 as transformers' `apply_chat_template` sets it up (trim_blocks,
+ * lstrip_blocks, loop controls, `generation`, `tojson` without escaping,
+ * `raise_exception`, `strftime_now`), for templates of one file: statements
+ * that read others (include, import, extends) are refused by name, and so are
+ * the few filters that give another prompt at every run or are for web pages.
+ * No reflection, no I/O, no attribute access beyond data. Unknown constructs
+ * are an error when parsing, naming line and construct.
  */
 class ChatTemplate {
  public:
   /** Throws Corrupt (syntax) or Unsupported (construct), with the line. */
   static ChatTemplate parse(std::string_view source, const std::string& where);
-  /** chat_template.jinja, else `chat_template` of tokenizer_config.json, of a
-   * model directory. Throws NotFound when it has neither. */
+  /** Of a model directory, the first that there is of: chat_template.jinja (and
+   * additional_chat_templates/), `chat_template` of tokenizer_config.json, of
+   * chat_template.json. Throws NotFound when it has none. */
   static ChatTemplate load(const std::filesystem::path& directory);
-  /** As load, from the texts of the two files; `where` names the model. */
+  /** As load; `where` names the model. */
   static ChatTemplate from_files(
-      const std::optional<std::string>& chat_template_jinja,
-      const std::optional<std::string>& tokenizer_config_json,
+      const SideFiles& files,
       const std::filesystem::path& where);
 
   /**
@@ -51,13 +46,14 @@ class ChatTemplate {
       const RenderBudget& budget = {}) const;
 
   /** Renders a conversation as transformers' apply_chat_template does: the
-   * special tokens, `tools` (null without any) and the rest as variables. */
+   * special tokens, `tools` (null without any) and the rest as variables; a
+   * template named tool_use where there are tools and the model has one. */
   std::string render_chat(
       const artifacts::Json& messages,
       bool add_generation_prompt,
       const artifacts::Json& tools = nullptr) const;
 
-  /** bos_token, eos_token and the like of tokenizer_config.json, as template
+  /** bos_token, eos_token and the like (SpecialTokens::by_role), as template
    * variables; filled by `load`. */
   const artifacts::Json& special_tokens() const {
     return special_tokens_;
@@ -67,6 +63,9 @@ class ChatTemplate {
   struct Program;
   std::shared_ptr<const Program> program_;
   artifacts::Json special_tokens_ = artifacts::Json::object();
+  /** Text and place of the template for conversations with tools; parsed when
+   * there are some, so that it cannot stop those without. */
+  std::optional<std::pair<std::string, std::string>> tool_use_;
 };
 
 } // namespace optiq::text

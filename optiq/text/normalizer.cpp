@@ -1,135 +1,66 @@
 #include <algorithm>
-#include <cassert>
-#include <iterator>
 
-#include <utf8proc.h>
-
+#include "optiq/base/base64.h"
+#include "optiq/text/byte_level_impl.h"
 #include "optiq/text/normalizer_impl.h"
 #include "optiq/text/unicode_impl.h"
+#include "optiq/text/unicode_tables.h"
 
 namespace optiq::text {
 namespace {
 
-constexpr auto kNfcOptions =
-    static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-
-int combining_class(utf8proc_int32_t code_point) {
-  return utf8proc_get_property(code_point)->combining_class;
+bool in_ranges(
+    std::uint32_t code_point,
+    std::span<const CodePointRange> ranges) {
+  return std::any_of(ranges.begin(), ranges.end(), [&](const auto& range) {
+    return range.first <= code_point && code_point <= range.last;
+  });
 }
 
-void append_decomposed(
-    std::vector<utf8proc_int32_t>& out,
-    std::uint32_t code_point) {
-  utf8proc_int32_t parts[8]; // canonical decompositions have at most 4
-  int boundary = 0;
-  const utf8proc_ssize_t n = utf8proc_decompose_char(
-      static_cast<utf8proc_int32_t>(code_point),
-      parts,
-      std::size(parts),
-      kNfcOptions,
-      &boundary);
-  assert(n > 0 && n <= static_cast<utf8proc_ssize_t>(std::size(parts)));
-  out.insert(out.end(), parts, parts + n);
-}
-
-/** Each run of marks in the order of their combining classes. utf8proc_map
- * does it too, in quadratic time: a megabyte of marks would take minutes. */
-void sort_marks(std::vector<utf8proc_int32_t>& code_points) {
-  const auto is_mark = [](utf8proc_int32_t c) {
-    return combining_class(c) != 0;
-  };
-  auto at = code_points.begin();
-  while (at != code_points.end()) {
-    const auto begin = std::find_if(at, code_points.end(), is_mark);
-    at = std::find_if_not(begin, code_points.end(), is_mark);
-    std::stable_sort(begin, at, [](auto a, auto b) {
-      return combining_class(a) < combining_class(b);
-    });
-  }
-}
-
-void append_composed(std::string& out, std::string_view text) {
-  std::vector<utf8proc_int32_t> code_points;
+/** Writes the text anew: write(code point, its bytes, out). */
+template <typename Write>
+std::string map_characters(std::string_view text, Write write) {
+  std::string out;
+  out.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
     const DecodedCharacter c = decode_character(text.data() + at);
-    append_decomposed(code_points, c.code_point);
+    write(c.code_point, text.substr(at, c.length), out);
     at += c.length;
   }
-  sort_marks(code_points);
-  const utf8proc_ssize_t n = utf8proc_normalize_utf32(
-      code_points.data(),
-      static_cast<utf8proc_ssize_t>(code_points.size()),
-      kNfcOptions);
-  for (utf8proc_ssize_t i = 0; i < n; ++i) {
-    append_utf8(out, static_cast<std::uint32_t>(code_points[i]));
-  }
+  return out;
 }
 
-/**
- * One pass that finds the runs NFC might change: marks out of order or
- * characters that may compose or decompose, with the character before them.
- * utf8proc sees only those.
- */
-class NfcScanner {
- public:
-  explicit NfcScanner(std::string_view text) : text_(text) {}
+bool is_space(std::uint32_t code_point) {
+  return (CharacterClasses::instance().of(code_point) & kIsSpace) != 0;
+}
 
-  std::string run() {
-    std::size_t at = 0;
-    while (at < text_.size()) {
-      const DecodedCharacter c = decode_character(text_.data() + at);
-      const std::uint16_t classes = classes_.of(c.code_point);
-      if ((classes & (kIsNfcMark | kIsNfcUnstable)) == 0) {
-        close_run(at);
-        // A young character is nobody's base: newer data might compose it.
-        run_begin_ = (classes & kIsNfcYoung) != 0 ? at + c.length : at;
-      } else {
-        note(c.code_point, classes);
-      }
-      at += c.length;
-    }
-    close_run(at);
-    if (out_.empty() && copied_ == 0) {
-      return std::string(text_);
-    }
-    out_.append(text_, copied_);
-    return std::move(out_);
+/** The lower case of one character; U+0130 alone has two. */
+void append_lower(std::string& out, std::uint32_t code_point) {
+  if (code_point == 0x130) {
+    out += "i\u0307";
+    return;
   }
-
- private:
-  void note(std::uint32_t code_point, std::uint16_t classes) {
-    const int combining =
-        combining_class(static_cast<utf8proc_int32_t>(code_point));
-    const bool swapped = combining != 0 && combining < last_combining_;
-    changes_ |= (classes & kIsNfcUnstable) != 0 || swapped;
-    last_combining_ = combining;
-  }
-
-  /** Ends the run of marks before `end`; normalizes it where needed. */
-  void close_run(std::size_t end) {
-    if (changes_) {
-      out_.append(text_, copied_, run_begin_ - copied_);
-      append_composed(out_, text_.substr(run_begin_, end - run_begin_));
-      copied_ = end;
+  const auto runs = unicode_lower_runs();
+  const auto behind = std::upper_bound(
+      runs.begin(),
+      runs.end(),
+      code_point,
+      [](std::uint32_t c, const CaseRun& run) { return c < run.first; });
+  // Runs of every second character lie inside each other, two at a time.
+  for (auto run = behind; run != runs.begin() && behind - run < 4;) {
+    --run;
+    if (code_point <= run->last && (code_point - run->first) % run->step == 0) {
+      append_utf8(
+          out,
+          static_cast<std::uint32_t>(
+              static_cast<int>(code_point) + run->distance));
+      return;
     }
-    changes_ = false;
-    last_combining_ = 0;
   }
-
-  std::string_view text_;
-  const CharacterClasses& classes_ = CharacterClasses::instance();
-  std::string out_;
-  std::size_t copied_ = 0; // bytes of text_ that are in out_, in their form C
-  std::size_t run_begin_ = 0;
-  bool changes_ = false;
-  int last_combining_ = 0;
-};
+  append_utf8(out, code_point);
+}
 
 } // namespace
-
-std::string normalize_nfc(std::string_view text) {
-  return NfcScanner(text).run();
-}
 
 std::string replace_all(
     std::string_view text,
@@ -147,30 +78,220 @@ std::string replace_all(
   return out;
 }
 
+std::string
+Normalizer::apply_step(NormalizationForm form, std::string text, PatternRun&) {
+  return normalize(text, form);
+}
+
+std::string Normalizer::apply_step(
+    const ReplaceText& step,
+    std::string text,
+    PatternRun& run) {
+  std::size_t matches = 0;
+  for (std::size_t at = text.find(step.pattern); at != std::string::npos;
+       at = text.find(step.pattern, at + step.pattern.size())) {
+    ++matches;
+  }
+  run.expect_room_for(matches * step.content.size());
+  return replace_all(text, step.pattern, step.content);
+}
+
+std::string Normalizer::apply_step(
+    const ReplacePattern& step,
+    std::string text,
+    PatternRun& run) {
+  return step.pattern.replace_all(text, step.content, run);
+}
+
+std::string
+Normalizer::apply_step(const Prepend& step, std::string text, PatternRun&) {
+  return text.empty() ? text : step.text + text;
+}
+
+std::string
+Normalizer::apply_step(const Strip& step, std::string text, PatternRun&) {
+  std::string_view left = text;
+  while (step.left && !left.empty()) {
+    const DecodedCharacter c = decode_character(left.data());
+    if (!is_space(c.code_point)) {
+      break;
+    }
+    left.remove_prefix(c.length);
+  }
+  while (step.right && !left.empty()) {
+    const std::size_t last = previous_character(left, left.size());
+    if (!is_space(decode_character(left.data() + last).code_point)) {
+      break;
+    }
+    left = left.substr(0, last);
+  }
+  return std::string(left);
+}
+
+std::string
+Normalizer::apply_step(const RemoveClass& step, std::string text, PatternRun&) {
+  const CharacterClasses& classes = CharacterClasses::instance();
+  return map_characters(text, [&](auto c, auto bytes, std::string& out) {
+    if ((classes.of(c) & step.bits) == 0) {
+      out += bytes;
+    }
+  });
+}
+
+std::string Normalizer::apply_step(Lowercase, std::string text, PatternRun&) {
+  return map_characters(
+      text, [](auto c, auto, std::string& out) { append_lower(out, c); });
+}
+
+std::string Normalizer::apply_step(BlankSpaces, std::string text, PatternRun&) {
+  return map_characters(text, [](auto c, auto bytes, std::string& out) {
+    out += is_space(c) ? " " : bytes;
+  });
+}
+
+std::string
+Normalizer::apply_step(SpaceIdeographs, std::string text, PatternRun&) {
+  // What BERT calls Chinese.
+  constexpr CodePointRange kIdeographs[] = {
+      {0x3400, 0x4DBF},
+      {0x4E00, 0x9FFF},
+      {0xF900, 0xFAFF},
+      {0x20000, 0x2A6DF},
+      {0x2A700, 0x2B73F},
+      {0x2B740, 0x2B81F},
+      {0x2B920, 0x2CEAF},
+      {0x2F800, 0x2FA1F}};
+  return map_characters(text, [&](auto c, auto bytes, std::string& out) {
+    const bool apart = in_ranges(c, kIdeographs);
+    out += apart ? " " : "";
+    out += bytes;
+    out += apart ? " " : "";
+  });
+}
+
+std::string Normalizer::apply_step(Nmt, std::string text, PatternRun&) {
+  constexpr CodePointRange kRemoved[] = {
+      {0x1, 0x8},
+      {0xB, 0xB},
+      {0xE, 0x1F},
+      {0x7F, 0x7F},
+      {0x8F, 0x8F},
+      {0x9F, 0x9F}};
+  constexpr CodePointRange kBlank[] = {
+      {0x9, 0xA},
+      {0xC, 0xD},
+      {0x1680, 0x1680},
+      {0x200B, 0x200F},
+      {0x2028, 0x2029},
+      {0x2581, 0x2581},
+      {0xFEFF, 0xFEFF},
+      {0xFFFD, 0xFFFD}};
+  return map_characters(text, [&](auto c, auto bytes, std::string& out) {
+    if (!in_ranges(c, kRemoved)) {
+      out += in_ranges(c, kBlank) ? " " : bytes;
+    }
+  });
+}
+
+std::string
+Normalizer::apply_step(SpellBytes, std::string text, PatternRun& run) {
+  run.expect_room_for(2 * text.size());
+  return ByteLevelAlphabet().spell(text);
+}
+
+std::string
+Normalizer::apply_step(const Precompiled& step, std::string text, PatternRun&) {
+  return apply_charsmap(step.map, text);
+}
+
+void Normalizer::add_replace(const JsonField& field, ChainLimits& limits) {
+  const JsonField pattern = field["pattern"];
+  const JsonField regex = pattern["Regex"];
+  const std::string content = field["content"].string();
+  const std::string literal = regex.is_null() ? pattern["String"].string() : "";
+  if (!literal.empty()) {
+    limits.add_replacement(literal, content, field);
+    steps_.emplace_back(ReplaceText{literal, content});
+    return;
+  }
+  // Nothing is found everywhere, as the regular expression finds it.
+  const std::string source = regex.is_null() ? "" : regex.string();
+  limits.add_replacement("x", content + "x", field); // it may match nothing
+  steps_.emplace_back(
+      ReplacePattern{PatternRegex(source, pattern.path()), content});
+}
+
+void Normalizer::add_bert(const JsonField& field) {
+  const bool lower = field["lowercase"].boolean_or(true);
+  if (field["clean_text"].boolean_or(true)) {
+    steps_.emplace_back(RemoveClass{kIsBertControl});
+    steps_.emplace_back(BlankSpaces{});
+  }
+  if (field["handle_chinese_chars"].boolean_or(true)) {
+    steps_.emplace_back(SpaceIdeographs{});
+  }
+  if (field["strip_accents"].boolean_or(lower)) {
+    steps_.emplace_back(NormalizationForm{.composed = false});
+    steps_.emplace_back(RemoveClass{kIsBertAccent});
+  }
+  if (lower) {
+    steps_.emplace_back(Lowercase{});
+  }
+}
+
+/** The types without fields; false for another. */
+bool Normalizer::add_simple(const std::string& type) {
+  constexpr std::pair<std::string_view, NormalizationForm> kForms[] = {
+      {"NFC", {.composed = true, .compatible = false}},
+      {"NFD", {.composed = false, .compatible = false}},
+      {"NFKC", {.composed = true, .compatible = true}},
+      {"NFKD", {.composed = false, .compatible = true}}};
+  for (const auto& [name, form] : kForms) {
+    if (type == name) {
+      steps_.emplace_back(form);
+      return true;
+    }
+  }
+  if (type == "Lowercase") {
+    steps_.emplace_back(Lowercase{});
+  } else if (type == "StripAccents") {
+    steps_.emplace_back(RemoveClass{kIsAccent});
+  } else if (type == "Nmt") {
+    steps_.emplace_back(Nmt{});
+  } else {
+    return false;
+  }
+  return true;
+}
+
 void Normalizer::add(const JsonField& field, ChainLimits& limits) {
-  using Kind = Step::Kind;
   limits.add_step(field);
   const std::string type = field["type"].string();
-  if (type == "NFC") {
-    steps_.push_back({Kind::Nfc, "", ""});
-  } else if (type == "Replace") {
-    const JsonField pattern = field["pattern"];
-    if (!pattern["Regex"].is_null()) {
-      pattern["Regex"].refuse("a regular expression in a Replace normalizer");
-    }
-    steps_.push_back(
-        {Kind::Replace,
-         pattern["String"].non_empty_string(),
-         field["content"].string()});
-    limits.add_replacement(steps_.back().pattern, steps_.back().content, field);
+  if (type == "Replace") {
+    add_replace(field, limits);
   } else if (type == "Prepend") {
-    steps_.push_back({Kind::Prepend, "", field["prepend"].string()});
+    steps_.emplace_back(Prepend{field["prepend"].string()});
+  } else if (type == "Strip") {
+    steps_.emplace_back(
+        Strip{field["strip_left"].boolean(), field["strip_right"].boolean()});
+  } else if (type == "BertNormalizer") {
+    add_bert(field);
+  } else if (type == "Precompiled") {
+    const JsonField map = field["precompiled_charsmap"];
+    const auto bytes = decode_base64(map.string());
+    if (!bytes) {
+      map.reject("base64");
+    }
+    steps_.emplace_back(Precompiled{CharsMap::parse(*bytes, map.path())});
+  } else if (type == "ByteLevel") {
+    limits.add_replacement("x", "xx", field); // most bytes become two
+    steps_.emplace_back(SpellBytes{});
   } else if (type == "Sequence") {
     const JsonField parts = field["normalizers"];
     for (std::size_t i = 0; i < parts.array_size(); ++i) {
       add(parts[i], limits);
     }
-  } else {
+  } else if (!add_simple(type)) {
     field["type"].refuse("the normalizer " + type);
   }
 }
@@ -184,22 +305,12 @@ Normalizer Normalizer::parse(const JsonField& field) {
   return normalizer;
 }
 
-std::string Normalizer::apply(std::string_view text) const {
+std::string Normalizer::apply(std::string_view text, PatternRun& run) const {
   std::string out(text);
   for (const Step& step : steps_) {
-    switch (step.kind) {
-      case Step::Kind::Nfc:
-        out = normalize_nfc(out);
-        break;
-      case Step::Kind::Replace:
-        out = replace_all(out, step.pattern, step.content);
-        break;
-      case Step::Kind::Prepend:
-        if (!out.empty()) {
-          out.insert(0, step.content);
-        }
-        break;
-    }
+    out = std::visit(
+        [&](const auto& one) { return apply_step(one, std::move(out), run); },
+        step);
   }
   return out;
 }

@@ -5,6 +5,7 @@
 
 #include "optiq/text/bpe_impl.h"
 #include "optiq/text/json_fields_impl.h"
+#include "optiq/text/sentencepiece_bpe_impl.h"
 #include "optiq/text/tokenizer_json_impl.h"
 #include "optiq/text/unigram_impl.h"
 #include "optiq/text/vocabulary_impl.h"
@@ -14,8 +15,12 @@ namespace optiq::text {
 
 /** What turns the words of a pre-tokenizer into ids. Each has a `Scratch` and
  * `encode(word, scratch, ids)`, which appends. */
-using TokenModel =
-    std::variant<BpeModel, UnigramModel, WordPieceModel, WordLevelModel>;
+using TokenModel = std::variant<
+    BpeModel,
+    UnigramModel,
+    WordPieceModel,
+    WordLevelModel,
+    SentencePieceBpe>;
 
 /** Whether the model takes words as bytes where ByteLevel spells them last. */
 bool takes_bytes(const TokenizerJson& json, const std::string& where);

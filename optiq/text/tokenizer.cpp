@@ -33,15 +33,16 @@ void Tokenizer::Impl::encode(
     std::string_view text,
     std::vector<std::int32_t>& ids) const {
   typename Model::Scratch scratch;
+  PatternRun run(text.size());
   const auto encode_plain = [&](std::string_view plain, bool at_start) {
-    const Pieces pieces = pre_tokenizer.apply(std::string(plain), at_start);
-    std::size_t begin = 0;
-    for (const std::size_t end : pieces.ends) {
+    const Pieces pieces =
+        pre_tokenizer.apply(std::string(plain), at_start, run);
+    for (const TextRange& range : pieces.ranges) {
       token_model.encode(
-          std::string_view(pieces.text).substr(begin, end - begin),
+          std::string_view(pieces.text)
+              .substr(range.begin, range.end - range.begin),
           scratch,
           ids);
-      begin = end;
     }
   };
   for (const TextSection& outer : raw_finder.split(text)) {
@@ -49,7 +50,9 @@ void Tokenizer::Impl::encode(
       ids.push_back(static_cast<std::int32_t>(outer.token->id));
       continue;
     }
-    const std::string normalized = normalizer.apply(outer.text);
+    const std::string normalized = sentencepiece
+        ? sentencepiece->apply(outer.text, outer.text.data() == text.data())
+        : normalizer.apply(outer.text, run);
     for (const TextSection& inner : normalized_finder.split(normalized)) {
       if (inner.token != nullptr) {
         ids.push_back(static_cast<std::int32_t>(inner.token->id));

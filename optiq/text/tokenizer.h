@@ -10,18 +10,35 @@
 
 namespace optiq::text {
 
+class SpecialTokens;
+
 /**
- * A Hugging Face `tokenizer.json` (format: huggingface/tokenizers). Unknown
- * components are refused when loading (Unsupported, naming the component).
- * Immutable and safe to share between threads.
+ * A Hugging Face `tokenizer.json` (format: huggingface/tokenizers) or a
+ * SentencePiece `tokenizer.model`. Unknown components are refused when loading
+ * (Unsupported, naming the component). Immutable and safe to share between
+ * threads.
  */
 class Tokenizer {
  public:
-  /** From the text of a tokenizer.json. `where` names it in errors. */
+  /** From the text of a tokenizer.json. `where` names it in errors;
+   * `special_tokens` is what the files beside it say. */
   static std::shared_ptr<const Tokenizer> parse(
       std::string_view tokenizer_json,
-      const std::string& where);
-  /** From <directory>/tokenizer.json. */
+      const std::string& where,
+      const SpecialTokens* special_tokens = nullptr);
+  /**
+   * From the bytes of a SentencePiece model, as sentencepiece encodes and
+   * decodes; control pieces, and `add_bos_token`, `add_eos_token`, `bos_token`,
+   * `eos_token`, `added_tokens_decoder`, `legacy` and `add_prefix_space` of
+   * tokenizer_config.json, as transformers has them. `directory` names both in
+   * errors.
+   */
+  static std::shared_ptr<const Tokenizer> parse_sentencepiece(
+      std::string_view model,
+      const std::optional<std::string>& tokenizer_config_json,
+      const std::filesystem::path& directory);
+  /** From <directory>/tokenizer.json, or tokenizer.model without one, and the
+   * files beside it. */
   static std::shared_ptr<const Tokenizer> load(
       const std::filesystem::path& directory);
   ~Tokenizer();

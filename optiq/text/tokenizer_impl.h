@@ -6,6 +6,7 @@
 #include "optiq/text/added_tokens_impl.h"
 #include "optiq/text/normalizer_impl.h"
 #include "optiq/text/pre_tokenizer_impl.h"
+#include "optiq/text/sentencepiece_normalizer_impl.h"
 #include "optiq/text/token_decoder_impl.h"
 #include "optiq/text/token_model_impl.h"
 #include "optiq/text/tokenizer.h"
@@ -23,6 +24,7 @@ struct Tokenizer::Impl {
   Vocabulary vocabulary; // model.vocab
   std::optional<TokenModel> model;
   Normalizer normalizer;
+  std::optional<SentencePieceNormalizer> sentencepiece; // instead of it
   PreTokenizer pre_tokenizer;
   TokenDecoder decoder;
   SpecialTokenFrame frame;

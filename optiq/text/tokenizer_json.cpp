@@ -7,6 +7,11 @@ namespace {
 using artifacts::Json;
 
 constexpr std::size_t kMaxDepth = 200;
+// The largest published files have 514,906 merges, and 45,000 other values, of
+// 300 in one object. A name is looked up among all others of its object.
+constexpr std::size_t kMaxMerges = 2u << 20;
+constexpr std::size_t kMaxValues = 1u << 20;
+constexpr std::size_t kMaxMembers = 1u << 12;
 
 /** Receives the events of nlohmann's SAX parser. */
 class Reader {
@@ -41,6 +46,9 @@ class Reader {
     }
     if (part_ == Part::MergePair ||
         (part_ == Part::ScoredToken && pair_.empty())) {
+      if (pair_.size() == 2) {
+        reject_merge("an array of more than 2 strings");
+      }
       pair_.push_back(std::move(value));
       return true;
     }
@@ -98,7 +106,7 @@ class Reader {
       if (pair_.size() != 2) {
         reject_merge(fmt::format("an array of {} strings", pair_.size()));
       }
-      result_.merges.emplace_back(std::move(pair_[0]), std::move(pair_[1]));
+      add_merge(std::move(pair_[0]), std::move(pair_[1]));
       part_ = Part::Merges;
       return true;
     }
@@ -224,7 +232,26 @@ class Reader {
         line.find(' ', space + 1) != std::string::npos) {
       reject_merge("'" + line.substr(0, 80) + "'");
     }
-    result_.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
+    add_merge(line.substr(0, space), line.substr(space + 1));
+  }
+
+  void add_merge(std::string left, std::string right) {
+    if (result_.merges.size() == kMaxMerges) {
+      fail_too_large(".model.merges", kMaxMerges, "merges");
+    }
+    result_.merges.emplace_back(std::move(left), std::move(right));
+  }
+
+  [[noreturn]] void
+  fail_too_large(const char* part, std::size_t limit, const char* unit) const {
+    fail(
+        ErrorKind::Corrupt,
+        "[Tokenizer::parse] {}{}: found more than {} {}, expected at most that "
+        "many. Is it a tokenizer?",
+        where_,
+        part,
+        limit,
+        unit);
   }
 
   void check_part(const char* found) const {
@@ -246,6 +273,9 @@ class Reader {
   }
 
   Json* place(Json value) {
+    if (++n_values_ > kMaxValues) {
+      fail_too_large("", kMaxValues, "values beside vocabulary and merges");
+    }
     if (open_.empty()) {
       result_.document = std::move(value);
       return &result_.document;
@@ -254,6 +284,9 @@ class Reader {
     if (parent.is_array()) {
       parent.push_back(std::move(value));
       return &parent.back();
+    }
+    if (parent.size() == kMaxMembers) {
+      fail_too_large("", kMaxMembers, "members of one object");
     }
     Json& slot = parent[key_];
     slot = std::move(value);
@@ -288,6 +321,7 @@ class Reader {
   TokenizerJson& result_;
   const std::string& where_;
   Part part_ = Part::Rest;
+  std::size_t n_values_ = 0; // of the document
   // Containers from the root down. A parent does not grow while one of its
   // children is open, so the pointers stay good.
   std::vector<Json*> open_;

@@ -1,5 +1,6 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/text/special_tokens.h"
 #include "optiq/text/tokenizer_impl.h"
 #include "optiq/text/tokenizer_json_impl.h"
 
@@ -12,7 +13,7 @@ AddedToken parse_added_token(const JsonField& field) {
   const bool special = field["special"].boolean();
   return {
       .id = field["id"].index(kMaxTokens),
-      .content = field["content"].non_empty_string(),
+      .content = field["content"].string(),
       .single_word = field["single_word"].boolean_or(false),
       .lstrip = field["lstrip"].boolean_or(false),
       .rstrip = field["rstrip"].boolean_or(false),
@@ -78,6 +79,14 @@ SpecialTokenFrame parse_template(
   return frame;
 }
 
+/** The id in ["[CLS]", 101]. */
+std::int32_t parse_named_id(const JsonField& field, std::uint32_t id_limit) {
+  if (field.array_size() != 2) {
+    field.reject("a token and its id");
+  }
+  return static_cast<std::int32_t>(field[1].index(id_limit));
+}
+
 SpecialTokenFrame parse_post_processor(
     const JsonField& field,
     std::uint32_t id_limit) {
@@ -89,6 +98,11 @@ SpecialTokenFrame parse_post_processor(
   const std::string type = type_field.string();
   if (type == "TemplateProcessing") {
     return parse_template(field, id_limit);
+  }
+  if (type == "BertProcessing" || type == "RobertaProcessing") {
+    frame.before = {parse_named_id(field["cls"], id_limit)};
+    frame.after = {parse_named_id(field["sep"], id_limit)};
+    return frame;
   }
   if (type == "Sequence") {
     const JsonField parts = field["processors"];
@@ -103,9 +117,25 @@ SpecialTokenFrame parse_post_processor(
   return frame;
 }
 
+/** Files of byte-level vocabularies that were made from SentencePiece's keep
+ * its decoder, which would show the alphabet of the bytes instead of them. */
+TokenDecoder parse_decoder(
+    const JsonField& field,
+    const PreTokenizer& pre_tokenizer) {
+  TokenDecoder decoder = TokenDecoder::parse(field);
+  const bool shows_alphabet = !field.is_null() && pre_tokenizer.byte_level() &&
+      !decoder.has_byte_level();
+  return shows_alphabet ? TokenDecoder::byte_level() : decoder;
+}
+
 } // namespace
 
-/** Registers the entries of `added_tokens`, in the order of the file. */
+/**
+ * Takes the entries of `added_tokens` as the original does, in the order of the
+ * file: one without text does not count, one that is not in the vocabulary gets
+ * the next id behind it, whatever the file says, and of two with one text the
+ * later one's flags count.
+ */
 void Tokenizer::Impl::add_tokens(const JsonField& list) {
   if (list.is_null()) {
     return;
@@ -113,27 +143,32 @@ void Tokenizer::Impl::add_tokens(const JsonField& list) {
   added.reserve(list.array_size()); // pointers into it are kept
   auto next_id = static_cast<std::uint32_t>(vocabulary.count());
   for (std::size_t i = 0; i < list.array_size(); ++i) {
-    const AddedToken& token = added.emplace_back(parse_added_token(list[i]));
+    AddedToken token = parse_added_token(list[i]);
+    if (token.content.empty()) {
+      continue;
+    }
+    const auto again = added_ids.find(token.content);
     const auto known = vocabulary.find(token.content);
-    // The original numbers new tokens itself and only warns when the file
-    // disagrees. The model was trained with one of the two: refuse.
-    const std::uint32_t expected = known ? *known : next_id++;
-    if (token.id != expected || (!known && vocabulary.token(expected))) {
-      list[i]["id"].reject(fmt::format(
-          "{}, {}", expected, known ? "as in model.vocab" : "the next free"));
-    }
-    if (!added_ids.emplace(token.content, token.id).second) {
-      list[i]["content"].reject("a token that was not added before");
-    }
-    added_by_id.emplace(token.id, &token);
+    token.id = again != added_ids.end() ? again->second
+        : known                         ? *known
+                                        : next_id++;
+    added_ids[token.content] = token.id;
     id_limit = std::max(id_limit, token.id + 1);
+    added_by_id[token.id] = &added.emplace_back(std::move(token));
+  }
+  for (const AddedToken& token : added) {
+    if (added_by_id[token.id] != &token) {
+      continue; // another one came later
+    }
     if (!token.normalized) {
       raw_finder.add(token.content, token);
       continue;
     }
-    const std::string form = normalizer.apply(token.content);
+    PatternRun run(token.content.size());
+    const std::string form = normalizer.apply(token.content, run);
     if (form.empty()) {
-      list[i]["content"].reject("a token that normalization leaves");
+      list.reject(
+          "tokens that normalization leaves, not '" + token.content + "'");
     }
     normalized_finder.add(form, token);
     if (form != token.content) {
@@ -144,7 +179,8 @@ void Tokenizer::Impl::add_tokens(const JsonField& list) {
 
 std::shared_ptr<const Tokenizer> Tokenizer::parse(
     std::string_view tokenizer_json,
-    const std::string& where) {
+    const std::string& where,
+    const SpecialTokens* special_tokens) {
   if (tokenizer_json.size() > kMaxFileBytes) {
     fail(
         ErrorKind::InvalidInput,
@@ -155,12 +191,18 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
         kMaxFileBytes);
   }
   TokenizerJson json = read_tokenizer_json(tokenizer_json, where);
+  if (special_tokens != nullptr && json.document.is_object()) {
+    special_tokens->add_to(
+        json.document["added_tokens"],
+        json.vocabulary.count(),
+        [&](std::string_view token) { return json.vocabulary.find(token); });
+  }
   const JsonField root(json.document, where);
   auto impl = std::make_unique<Impl>();
   impl->normalizer = Normalizer::parse(root["normalizer"]);
   impl->pre_tokenizer =
       PreTokenizer::parse(root["pre_tokenizer"], takes_bytes(json, where));
-  impl->decoder = TokenDecoder::parse(root["decoder"]);
+  impl->decoder = parse_decoder(root["decoder"], impl->pre_tokenizer);
   // `truncation` and `padding` are left: callers of the original switch both
   // off for every call.
   impl->vocabulary = std::move(json.vocabulary);
@@ -175,7 +217,20 @@ std::shared_ptr<const Tokenizer> Tokenizer::parse(
 std::shared_ptr<const Tokenizer> Tokenizer::load(
     const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "tokenizer.json";
-  return parse(read_text_file(path, kMaxFileBytes), path.string());
+  const std::filesystem::path model = directory / "tokenizer.model";
+  const std::filesystem::path config = directory / "tokenizer_config.json";
+  if (std::filesystem::exists(path) || !std::filesystem::exists(model)) {
+    const std::string json = read_text_file(path, kMaxFileBytes);
+    const auto special_tokens =
+        SpecialTokens::read(side_files_of(directory), directory);
+    return parse(json, path.string(), &special_tokens);
+  }
+  return parse_sentencepiece(
+      read_text_file(model, kMaxFileBytes),
+      std::filesystem::exists(config)
+          ? std::optional(read_text_file(config, kMaxFileBytes))
+          : std::nullopt,
+      directory);
 }
 
 } // namespace optiq::text

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <span>
@@ -22,18 +23,51 @@ void flip(
   }
 }
 
+/** The bits that a general category gives. */
+std::uint16_t bits_of_category(std::string_view name) {
+  switch (name[0]) {
+    case 'L':
+      return kIsLetter | kIsWord;
+    case 'N':
+      return kIsNumber | kIsNumeric | kIsWord;
+    case 'M':
+      return kIsMark | kIsWord | kIsAccent | (name == "Mn" ? kIsBertAccent : 0);
+    case 'P':
+      return kIsPunctuation;
+    case 'C':
+      return name == "Cn" ? 0 : kIsBertControl;
+    default:
+      return 0;
+  }
+}
+
 std::vector<std::uint16_t> classes_by_code_point() {
   const UnicodeTables tables = unicode_tables();
+  const auto categories = unicode_categories();
   std::vector<std::uint16_t> classes(kCodePoints, 0);
-  flip(classes, tables.letter, kIsLetter | kIsWord);
-  flip(classes, tables.number, kIsNumber | kIsNumeric | kIsWord);
-  flip(classes, tables.mark, kIsMark | kIsWord);
-  flip(classes, tables.space, kIsSpace);
+  for (std::size_t i = 0; i < categories.size(); ++i) {
+    const std::uint32_t end =
+        i + 1 < categories.size() ? categories[i + 1] >> 8 : kCodePoints;
+    std::fill(
+        classes.begin() + (categories[i] >> 8),
+        classes.begin() + end,
+        bits_of_category(kCategoryNames[categories[i] & 0xFF]));
+  }
+  for (const UnicodeProperty& property : unicode_properties()) {
+    if (property.name == "White_Space") {
+      flip(classes, property.ranges, kIsSpace);
+    }
+  }
   flip(classes, tables.numeric_differs, kIsNumeric);
   flip(classes, tables.word_differs, kIsWord);
+  flip(classes, tables.punctuation_differs, kIsPunctuation);
+  flip(classes, tables.bert_control_differs, kIsBertControl);
+  flip(classes, tables.bert_accent_differs, kIsBertAccent);
+  flip(classes, tables.accent_differs, kIsAccent);
   flip(classes, tables.nfc_mark, kIsNfcMark);
   flip(classes, tables.nfc_unstable, kIsNfcUnstable);
   flip(classes, tables.nfc_young, kIsNfcYoung);
+  flip(classes, tables.compatibility_young, kIsCompatibilityYoung);
   classes['\r'] |= kIsNewline;
   classes['\n'] |= kIsNewline;
   return classes;
@@ -86,44 +120,6 @@ void append_utf8(std::string& out, std::uint32_t c) {
     tail(6);
     tail(0);
   }
-}
-
-// The table of well-formed sequences, Unicode standard 3.9, table 3-7.
-Utf8Step step_utf8(std::string_view bytes) {
-  using Kind = Utf8Step::Kind;
-  const auto byte = [&](std::size_t i) {
-    return static_cast<unsigned char>(bytes[i]);
-  };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) {
-    return {Kind::Character, 1};
-  }
-  if (lead < 0xC2 || lead > 0xF4) {
-    return {Kind::Invalid, 1};
-  }
-  const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  unsigned char low = 0x80;
-  unsigned char high = 0xBF;
-  if (lead == 0xE0) {
-    low = 0xA0;
-  } else if (lead == 0xED) {
-    high = 0x9F;
-  } else if (lead == 0xF0) {
-    low = 0x90;
-  } else if (lead == 0xF4) {
-    high = 0x8F;
-  }
-  for (std::size_t i = 1; i < length; ++i) {
-    if (i == bytes.size()) {
-      return {Kind::Incomplete, i};
-    }
-    if (byte(i) < low || byte(i) > high) {
-      return {Kind::Invalid, i};
-    }
-    low = 0x80;
-    high = 0xBF;
-  }
-  return {Kind::Character, length};
 }
 
 std::size_t

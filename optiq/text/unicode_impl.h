@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "optiq/base/utf8.h"
+
 namespace optiq::text {
 
 /** Bits of CharacterClasses::of. */
@@ -19,8 +21,13 @@ constexpr std::uint16_t kIsWord = 64; // \w around single_word added tokens
 constexpr std::uint16_t kIsNfcMark = 128;
 constexpr std::uint16_t kIsNfcUnstable = 256;
 constexpr std::uint16_t kIsNfcYoung = 512;
+constexpr std::uint16_t kIsPunctuation = 1024; // of the pre-tokenizer
+constexpr std::uint16_t kIsBertControl = 2048; // BertNormalizer removes it
+constexpr std::uint16_t kIsBertAccent = 4096; // and this after NFD
+constexpr std::uint16_t kIsAccent = 8192; // of the normalizer StripAccents
+constexpr std::uint16_t kIsCompatibilityYoung = 16384;
 
-/** The ranges of unicode_tables.h as a two-level table. */
+/** The tables of unicode_tables.h as one of two levels. */
 class CharacterClasses {
  public:
   /** Built at the first call, then constant. */
@@ -69,14 +76,6 @@ inline std::size_t previous_character(std::string_view text, std::size_t end) {
 }
 
 void append_utf8(std::string& out, std::uint32_t code_point);
-
-/** What untrusted, non-empty bytes begin with. */
-struct Utf8Step {
-  enum class Kind { Character, Invalid, Incomplete } kind;
-  std::size_t length; // of the character, or of what one U+FFFD replaces
-};
-
-Utf8Step step_utf8(std::string_view bytes);
 
 /** Appends bytes as text, U+FFFD for each maximal invalid part (Python's
  * errors='replace'). With `more_to_come`, an incomplete character at the end

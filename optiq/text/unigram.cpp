@@ -40,12 +40,12 @@ void UnigramModel::find_best_path(std::string_view word, Scratch& scratch)
                          double score,
                          std::uint32_t piece) {
     Scratch::Place& place = places[begin + size];
-    const double sum = score + places[begin].score;
+    double sum = score + places[begin].score;
+    if (options_.float_scores) {
+      sum = static_cast<float>(sum);
+    }
     if (place.begin == kNowhere || sum > place.score) {
-      place = {
-          options_.float_scores ? static_cast<float>(sum) : sum,
-          static_cast<std::uint32_t>(begin),
-          piece};
+      place = {sum, static_cast<std::uint32_t>(begin), piece};
     }
   };
   for (std::size_t at = 0; at < word.size();) {

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/child_memory.h"
 #include "support/expect_error.h"
 #include "support/scratch_folder.h"
 
@@ -19,21 +20,22 @@ TEST(ParseJsonMembers, HandsOverOneAtATime) {
   parse_json_members(
       R"({"b":{"x":[1,{"y":2}],"z":{}},"a":3,"c":[],"":null})",
       "t",
+      kMemberJson,
       [&](const std::string& name, Json&& value) {
         seen += name + "=" + value.dump() + ";";
       });
   EXPECT_EQ(seen, R"(b={"x":[1,{"y":2}],"z":{}};a=3;c=[];=null;)");
   const auto ignore = [](const std::string&, Json&&) {};
-  parse_json_members("{}", "t", ignore);
+  parse_json_members("{}", "t", kMemberJson, ignore);
   for (const char* text : {"[]", "1", "null", "\"{}\""}) {
     expect_error(ErrorKind::Corrupt, {"the place", "an object"}, [&] {
-      parse_json_members(text, "the place", ignore);
+      parse_json_members(text, "the place", kMemberJson, ignore);
     });
   }
   for (const char* text :
-       {R"({"twice":1,"b":2,"twice":3})", R"({"b":{"twice":1,"twice":2}})"}) {
+       {R"({"b":{"twice":1,"twice":2}})", R"({"b":[{"twice":1,"twice":2}]})"}) {
     expect_error(ErrorKind::Corrupt, {"twice", "once"}, [&] {
-      parse_json_members(text, "t", ignore);
+      parse_json_members(text, "t", kMemberJson, ignore);
     });
   }
   // 65,536 values of a member: the list itself and its items.
@@ -41,10 +43,14 @@ TEST(ParseJsonMembers, HandsOverOneAtATime) {
   for (int i = 1; i < 65'535; ++i) {
     items += ",0";
   }
-  parse_json_members("{\"a\":[" + items + "],\"b\":[0]}", "t", ignore);
+  parse_json_members(
+      "{\"a\":[" + items + "],\"b\":[0]}", "t", kMemberJson, ignore);
   expect_error(ErrorKind::Corrupt, {"'b'", "65536"}, [&] {
     parse_json_members(
-        "{\"a\":[" + items + "],\"b\":[" + items + ",0]}", "t", ignore);
+        "{\"a\":[" + items + "],\"b\":[" + items + ",0]}",
+        "t",
+        kMemberJson,
+        ignore);
   });
 }
 
@@ -114,15 +120,75 @@ TEST(ParseJson, Allows200Levels) {
   });
 }
 
+/** A list of n times the item. */
+std::string list_of(const std::string& item, std::size_t n) {
+  std::string text = "[" + item;
+  for (std::size_t i = 1; i < n; ++i) {
+    text += "," + item;
+  }
+  return text + "]";
+}
+
+TEST(ParseJson, CountsValuesAndBytes) {
+  const JsonLimits limits{.max_bytes = 100, .max_values = 5};
+  parse_json("[1,{\"a\":2},[]]", "t", limits); // with the outermost list
+  expect_error(ErrorKind::Corrupt, {"the place", "5 values"}, [&] {
+    parse_json("[1,{\"a\":2},[],0]", "the place", limits);
+  });
+  parse_json("\"" + std::string(98, 'x') + "\"", "t", limits);
+  expect_error(ErrorKind::Corrupt, {"the place", "101 bytes", "100"}, [&] {
+    parse_json("\"" + std::string(99, 'x') + "\"", "the place", limits);
+  });
+  const auto ignore = [](const std::string&, Json&&) {};
+  // Of a member, keys and strings count.
+  const std::string fifty(50, 'y');
+  const std::string member = "{\"" + fifty + "\":\"" + fifty;
+  parse_json_members(
+      "{\"a\":\"" + fifty + "\",\"b\":\"" + fifty + "\"}", "t", limits, ignore);
+  expect_error(ErrorKind::Corrupt, {"'a'", "100 bytes"}, [&] {
+    parse_json_members("{\"a\":" + member + "\"}}", "t", limits, ignore);
+  });
+}
+
+TEST(ParseJson, NoTextTakesMoreMemoryThanItsLimitsSay) {
+  if (!test::kHasOwnMemory) {
+    GTEST_SKIP() << "a sanitizer's memory would be counted";
+  }
+  std::string keys = "{";
+  for (int i = 0; i < 300'000; ++i) {
+    keys += (i == 0 ? "\"" : ",\"") + std::to_string(i) + "\":{}";
+  }
+  for (const std::string& text :
+       {list_of("[]", 5'000'000),
+        list_of("{}", 5'000'000),
+        list_of("0", 8'000'000),
+        list_of("\"\"", 5'000'000),
+        list_of("{\"a\":[{}]}", 1'000'000),
+        keys + "}",
+        list_of("\"" + std::string(30, 'x') + "\"", 500'000)}) {
+    const std::uint64_t bytes = test::peak_memory_of([&] {
+      try {
+        parse_json(text, "t");
+      } catch (const Error&) { // that is what it may take
+      }
+    });
+    EXPECT_LT(bytes, kConfigJson.max_values * 256 + 2 * kConfigJson.max_bytes)
+        << text.substr(0, 20);
+  }
+}
+
 TEST(ParseJson, DuplicateKeysKeepTheLastOrAreRefused) {
   const char* text = R"({"a":1,"b":{"a":2,"a":[3]},"a":4,"c":5})";
   EXPECT_EQ(parse_json(text, "t").dump(), R"({"a":4,"b":{"a":[3]},"c":5})");
   expect_error(ErrorKind::Corrupt, {"'a'", "twice"}, [&] {
-    parse_json(text, "t", DuplicateKeys::Refuse);
+    parse_json(text, "t", kConfigJson, DuplicateKeys::Refuse);
   });
   // The same key in two objects is no duplicate.
   parse_json(
-      R"({"a":{"a":1},"b":[{"a":1},{"a":2}]})", "t", DuplicateKeys::Refuse);
+      R"({"a":{"a":1},"b":[{"a":1},{"a":2}]})",
+      "t",
+      kConfigJson,
+      DuplicateKeys::Refuse);
 }
 
 TEST(ParseJson, ALargeObjectTakesLinearTime) {
@@ -224,13 +290,17 @@ TEST(DumpJson, NumbersThatJsonLacksComeBack) {
   EXPECT_EQ(text.back(), '\n');
 }
 
-TEST(DumpJson, FloatsRoundTripAndBadUtf8IsReplaced) {
+TEST(DumpJson, FloatsRoundTripAndBadUtf8IsEscaped) {
   for (const double value :
        {0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, 6.36e-05, -0.0}) {
     const Json back = parse_json(dump_json(value, -1), "t");
     EXPECT_EQ(back.get<double>(), value);
   }
-  EXPECT_EQ(dump_json("a\xff", -1), "\"a\xef\xbf\xbd\"\n");
+  EXPECT_EQ(dump_json("a\xff", -1), "\"a\\\\xff\"\n");
+  const Json names = {{"mod\xe9l", {"/tmp/mod\xe9l"}}};
+  EXPECT_EQ(
+      parse_json(dump_json(names, 2), "t").dump(),
+      R"({"mod\\xe9l":["/tmp/mod\\xe9l"]})");
 }
 
 TEST(ReadJsonFile, NamesTheFile) {

@@ -2,11 +2,17 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <fstream>
 #include <set>
 #include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "optiq/base/error.h"
 
 namespace optiq {
 namespace {
@@ -98,6 +104,69 @@ TEST(ThreadPool, ResizesBetweenRegions) {
     });
     EXPECT_EQ(count.load(), threads);
   }
+}
+
+/** Whether a region ends only when every rank has ended it. */
+bool waits_for_all(ThreadPool& pool) {
+  std::atomic<int> count{0};
+  pool.run([&](int rank, int) {
+    if (rank != 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    pool.barrier();
+    ++count;
+  });
+  return count.load() == pool.size();
+}
+
+TEST(ThreadPool, RunsWhereTheCounterOfRegionsWrapsAround) {
+  for (const std::uint32_t edge : {0u, 1u << 31}) {
+    ThreadPool pool(3, edge - 5);
+    for (int i = 0; i < 20; ++i) {
+      EXPECT_TRUE(waits_for_all(pool)) << i - 5 << " from " << edge;
+    }
+  }
+  for (const std::uint32_t begun : {(1u << 31) - 3, (1u << 31) + 3, ~0u - 3}) {
+    ThreadPool pool(2, begun);
+    for (const int threads : {3, 2, 4}) {
+      pool.resize(threads);
+      EXPECT_TRUE(waits_for_all(pool)) << threads << " after " << begun;
+    }
+  }
+}
+
+TEST(ThreadPool, ARefusedThreadIsASentence) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer's shadow exceeds any limit on memory";
+#endif
+  const auto starts = [] {
+    // Memory for a few stacks of 8 MiB: the system refuses the next thread as
+    // it does at the limit on processes, which does not hold for root.
+    rlim_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages; // mapped so far
+    const rlim_t limit =
+        pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + (256u << 20);
+    const struct rlimit few { limit, limit };
+    ::setrlimit(RLIMIT_AS, &few);
+    ThreadPool pool(2);
+    try {
+      pool.resize(1024);
+    } catch (const Error& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+    }
+    const bool is_usable = pool.size() == 1 && waits_for_all(pool);
+    pool.resize(2);
+    try {
+      const ThreadPool another(1024);
+    } catch (const Error& error) {
+      ::_exit(is_usable && waits_for_all(pool) ? exit_code(error.kind()) : 1);
+    }
+    ::_exit(0);
+  };
+  EXPECT_EXIT(
+      starts(),
+      testing::ExitedWithCode(exit_code(ErrorKind::Exhausted)),
+      "\\[ThreadPool\\] cannot start compute thread [0-9]+ of 1024: .*--threads");
 }
 
 TEST(ParallelFor, CoversEveryItemOnceOnMultiplesOfTheGrain) {

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 MAX_REQUESTS = 3000
 SOCKET_TIMEOUT = 60
+SILENCE = 10  # seconds
 LARGE = 1 << 20  # bytes; files from here on are "LFS": named by SHA-256, redirected
 
 
@@ -67,6 +68,7 @@ class MockHub:
         self.token = None  # when set, the hub refuses requests without it
         self.drops = {}  # path's end -> byte counts after which the line is cut
         self.delay = 0  # seconds between two pieces of a body
+        self.silent = None  # part of a path: what has it is not answered for a while
         self.statuses = []  # (status, headers) of the next answers of the hub
         self.redirect = None  # function(path of the other host) -> Location
         self.hides_length = False  # bodies of large files end with the connection
@@ -132,6 +134,8 @@ class MockHub:
             self.log.append((server, request.command, request.path, dict(request.headers)))
             planned = self.statuses.pop(0) if server == "hub" and self.statuses else None
             is_spent = len(self.log) > MAX_REQUESTS
+        if self.silent and self.silent in request.path:
+            time.sleep(SILENCE)
         if is_spent:
             planned = (500, {})
         if planned:

@@ -146,7 +146,7 @@ def refuses_bad_input(tmp, env):
     folder = tmp / "letters"
     folder.mkdir()
     (folder / "precious.txt").write_text("keep me")
-    refused(MODEL, "-o", folder, "--overwrite", "--method", "uniform", says=["no config.json"])
+    refused(MODEL, "-o", folder, "--overwrite", "--method", "uniform", says=["'precious.txt'"])
     assert (folder / "precious.txt").read_text() == "keep me"
     copy = tmp / "copy"
     shutil.copytree(MODEL, copy)

@@ -77,6 +77,65 @@ def interrupt_keeps_the_text():
     assert b"interrupted" in err
 
 
+def altered(folder, generation=None, positions=None):
+    """The fixture model with another generation_config.json or fewer positions."""
+    shutil.copytree(MODEL, folder)
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    if positions is not None:
+        config = json.loads((folder / "config.json").read_text())
+        config["text_config"]["max_position_embeddings"] = positions
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def answer(model, *flags):
+    out, err = optiq("generate", model, "-p", QUESTION, "--json", *flags)
+    return json.loads(out), err
+
+
+def clamps_the_default_length():
+    whole, _ = answer(MODEL, "--temp", "0")
+    n = whole["prompt_tokens"]
+    with scratch() as folder:
+        model = altered(Path(folder) / "short", positions=n + 5)
+        short, _ = answer(model, "--temp", "0")
+        assert short["tokens"] == whole["tokens"][:5], short
+        assert short["finish_reason"] == "length" and short["max_tokens"] == 5
+        _, err = optiq("generate", model, "-p", QUESTION, "--max-tokens", "6", expect=2)
+        assert f"{n} prompt tokens plus 6 new ones" in err and str(n + 5) in err, err
+
+
+def honours_the_generation_config():
+    plain, _ = answer(MODEL, "--temp", "0")
+    ends = {"eos_token_id": json.loads((MODEL / "generation_config.json").read_text())["eos_token_id"]}
+    with scratch() as folder:
+        folder = Path(folder)
+        # Greedy, as do_sample is absent; the penalties are the file's.
+        asks = {**ends, "repetition_penalty": 9, "presence_penalty": 1.5, "frequency_penalty": 2, "temperature": 2}
+        penalized, _ = answer(altered(folder / "penalties", asks))
+        by_flags, _ = answer(
+            MODEL, "--temp", "0", "--repetition-penalty", "9", "--presence-penalty", "1.5", "--frequency-penalty",
+            "2")
+        assert penalized["tokens"] == by_flags["tokens"] != plain["tokens"], (penalized, by_flags)
+        off, _ = answer(
+            folder / "penalties", "--repetition-penalty", "1", "--presence-penalty", "0", "--frequency-penalty", "0")
+        assert off["tokens"] == plain["tokens"]
+
+        length, _ = answer(altered(folder / "length", {**ends, "max_new_tokens": 3}))
+        assert length["tokens"] == plain["tokens"][:3]
+        words = plain["text"].split()
+        stopped, _ = answer(altered(folder / "stop", {**ends, "stop_strings": [words[2]]}))
+        assert stopped["finish_reason"] == "stop" and plain["text"].startswith(stopped["text"])
+        assert stopped["text"].rstrip().endswith(words[2]), stopped["text"]
+
+        noted, err = answer(altered(folder / "noted", {**ends, "do_sample": True, "top_k": 1, "top_h": 0.5}))
+        assert "note:" in err and "'top_h' is 0.5" in err, err
+        assert noted["tokens"] == plain["tokens"] and noted["top_k"] == 1
+        _, err = optiq("generate", altered(folder / "beams", {"num_beams": 4}), "-p", "x", expect=4)
+        assert "'num_beams' is 4" in err, err
+
+
 def refuses_bad_input():
     with scratch() as folder:
         folder = Path(folder)
@@ -88,6 +147,10 @@ def refuses_bad_input():
             (["generate", folder / "nothing", "-p", "x"], 3, "nothing"),
             (["generate", MODEL, "-p", "x", "--temp", "-1"], 2, "temperature"),
             (["generate", MODEL, "-p", "x", "--top-p", "2"], 2, "top_p"),
+            (["generate", MODEL, "-p", "x", "--typical-p", "0"], 2, "typical_p"),
+            (["generate", MODEL, "-p", "x", "--repetition-penalty", "0"], 2, "repetition_penalty"),
+            (["generate", MODEL, "-p", "x", "--presence-penalty", "3"], 2, "presence_penalty"),
+            (["generate", MODEL, "-p", "x", "--frequency-penalty", "-3"], 2, "frequency_penalty"),
             (["generate", MODEL, "-p", "x", "--max-tokens", "0"], 2, "max_tokens"),
             (["generate", MODEL, "-p", "x", "--max-tokens", "5000"], 2, "4096"),
             (["generate", MODEL, "-p", "x", "--compute", "slow"], 2, "compute"),
@@ -130,6 +193,8 @@ for check in [
     takes_sampling_from_the_model,
     raw_skips_the_template,
     interrupt_keeps_the_text,
+    clamps_the_default_length,
+    honours_the_generation_config,
     refuses_bad_input,
 ]:
     start = time.time()

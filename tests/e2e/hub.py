@@ -283,6 +283,10 @@ def believes_no_lies(tmp):
             {**good, "blobId": "../../evil"}, {**good, "blobId": "A" * 40},
             {**good, "lfs": {"sha256": "0" * 63, "size": 1}}, {"rfilename": "config.json"}, "text")):
         lie(f"sibling{number}", lambda files: None, 5, ["api/models"], listed([sibling]))
+    large = {**HubFile(b"x" * (1 << 20)).sibling("a.safetensors")}
+    large["lfs"]["size"] = 1 << 49
+    sums = [good, *({**large, "rfilename": f"model-{i}.safetensors"} for i in range(1 << 15))]
+    lie("sum_of_sizes", lambda files: None, 5, ["together", "1125899906842624"], listed(sums))
     lie("twice", lambda files: None, 5, ["once"], listed([good, good]))
     lie("no_weights", lambda files: None, 3, ["neither"], listed([good]))
     lie("pickles", lambda files: None, 4, ["pytorch_model.bin"],
@@ -333,6 +337,27 @@ def insists_on_tls(tmp):
         optiq("pull", REPO, env=env)
 
 
+def stops_at_once(tmp):
+    """Ctrl-C while the hub keeps silent, in a listing and in a file."""
+    files = model_files(MODEL)
+    for name, delays in (("listing", "/api/"), ("file", BIG)):
+        with MockHub({REPO: files}) as hub:
+            hub.silent = delays
+            home = tmp / "stops" / name
+            child = subprocess.Popen([BIN, "pull", REPO], env={**os.environ, **environment(home, hub)},
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            end = time.monotonic() + 60
+            while not any(delays in p for p in hub.paths("hub") + hub.paths("cdn")) and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            start = time.monotonic()
+            child.send_signal(signal.SIGINT)
+            _, error = child.communicate(timeout=60)
+            seconds = time.monotonic() - start
+            assert child.returncode == 130 and "interrupted" in error, (child.returncode, error)
+            assert seconds < 1, seconds
+
+
 def shares_one_download(tmp):
     files, home = model_files(MODEL), tmp / "shared"
     with MockHub({REPO: files}) as hub:
@@ -374,6 +399,22 @@ def chooses_gguf(tmp):
         refused("pull", "org/two:m-Q2_K.gguf", env=env, code=3, says=["It has m-Q4_K_M.gguf"])
         listing = json.loads(optiq("list", "--json", env=env)[0])
         assert [r["what"] for m in listing["models"] for r in m["revisions"]] == ["GGUF", "GGUF"]
+
+
+def fetches_gguf_in_parts(tmp):
+    parts = {f"m-{i:05}-of-00003.gguf": HubFile(b"part %d" % i) for i in (1, 2, 3)}
+    lacking = {name: file for name, file in parts.items() if "00002-of" not in name}
+    with MockHub({"org/parts": parts, "org/lacking": lacking}) as hub:
+        env = environment(tmp / "parts", hub)
+        for name in ("org/parts", "org/parts:m-00003-of-00003.gguf"):
+            out, _ = optiq("pull", name, env=env)
+            first = Path(out.strip())
+            assert first.name == "m-00001-of-00003.gguf", first
+            assert {p.name: p.read_bytes() for p in first.parent.iterdir()} == {
+                name: file.content for name, file in parts.items()}
+        out, _ = optiq("pull", "org/parts", env={**env, "HF_HUB_OFFLINE": "1"})
+        assert out.strip() == str(first)
+        refused("pull", "org/lacking", env=env, code=3, says=["m-00002-of-00003.gguf, part 2 of 3"])
 
 
 def lists_and_removes(tmp):
@@ -463,7 +504,7 @@ def main():
         home = takes_what_a_model_needs(tmp)
         runs_by_name(home)
         for check in (local_paths_win, goes_on_after_drops, survives_kill, believes_no_lies,
-                      guards_redirects, insists_on_tls, shares_one_download, chooses_gguf,
+                      guards_redirects, insists_on_tls, stops_at_once, shares_one_download, chooses_gguf, fetches_gguf_in_parts,
                       lists_and_removes, shows_progress):
             start = time.monotonic()
             check(tmp)

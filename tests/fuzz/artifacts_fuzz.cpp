@@ -44,11 +44,18 @@ void check_json(const Json& json, std::string_view text) {
       "JSON is written as it was read");
   artifacts::describe(json);
   accepts([&] {
-    artifacts::parse_json(text, "fuzz.json", artifacts::DuplicateKeys::Refuse);
+    artifacts::parse_json(
+        text,
+        "fuzz.json",
+        artifacts::kConfigJson,
+        artifacts::DuplicateKeys::Refuse);
   });
   accepts([&] {
     artifacts::parse_json_members(
-        text, "fuzz.json", [](const std::string&, Json&&) {});
+        text,
+        "fuzz.json",
+        artifacts::kMemberJson,
+        [](const std::string&, Json&&) {});
   });
 }
 

@@ -4,7 +4,7 @@
 
 #include "optiq/io/hub_id.h"
 #include "optiq/io/hub_listing.h"
-#include "optiq/io/model_directory.h"
+#include "optiq/io/weight_files.h"
 
 namespace optiq::fuzz {
 namespace {
@@ -25,15 +25,17 @@ void check_listing(std::string_view json, const io::HubId& id) {
     require(listing.find(file.path) == &file, "a file is found by its path");
   }
   const io::HubSelection selection = io::select_files(listing, id);
-  for (const auto* files : {&selection.side_files, &selection.weights}) {
-    for (const io::HubFile& file : *files) {
-      require(
-          listing.find(file.path) != nullptr, "what is chosen is in the list");
-    }
+  std::vector<io::HubFile> chosen = selection.side_files;
+  chosen.insert(chosen.end(), selection.gguf.begin(), selection.gguf.end());
+  if (selection.gguf.empty()) {
+    const auto weights = io::weights_of(listing, id, scratch() / "absent");
+    require(!weights.empty(), "a selection has weights");
+    chosen.insert(chosen.end(), weights.begin(), weights.end());
   }
-  require(
-      selection.has_index || !selection.weights.empty(),
-      "a selection has weights");
+  for (const io::HubFile& file : chosen) {
+    require(
+        listing.find(file.path) != nullptr, "what is chosen is in the list");
+  }
 }
 
 } // namespace

@@ -8,6 +8,8 @@
 #include "io/safetensors_cases.h"
 #include "support/scratch_folder.h"
 #include "support/small_checkpoint.h"
+#include "text/charsmap_for_tests.h"
+#include "text/sentencepiece_for_tests.h"
 #include "text/tokenizer_json_for_tests.h"
 
 #include "optiq/artifacts/eval_result.h"
@@ -50,7 +52,8 @@ void make_gguf(const fs::path& folder) {
       seeds.add(file.bytes);
     }
   }
-  for (const SmallModel& model : {llama(), llama("qwen3"), gemma()}) {
+  for (const SmallModel& model :
+       {llama(), llama("qwen3"), llama("qwen2"), gemma()}) {
     seeds.add(model.bytes());
   }
   for (const std::uint32_t type : {2, 3, 6, 7, 8, 12, 13, 14, 30}) {
@@ -190,6 +193,9 @@ void make_model_config(const fs::path& folder, const fs::path& model) {
         Json::parse(read_file(model / "config.json"))}) {
     seeds.add(documents({config.dump(), generation, tokenizer}));
   }
+  for (const char* type : testing::kDenseFamilies) {
+    seeds.add(documents({testing::dense(type).dump(), generation, tokenizer}));
+  }
   Json scaled = testing::sizes("llama");
   scaled["rope_scaling"] = Json::parse(R"({"rope_type": "llama3", "factor": 8.0,
     "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -303,6 +309,37 @@ void make_artifacts(const fs::path& folder) {
   seeds.add("1.5GiB");
 }
 
+void make_sentencepiece(const fs::path& folder) {
+  using text::proto_bytes;
+  using text::proto_number;
+  using text::SentencePiece;
+  using Kind = text::SentencePieceModel::Kind;
+  Seeds seeds(folder);
+  std::vector<text::TestPiece> pieces = {
+      {"\u2581", -3},
+      {"a", -2},
+      {"b", -2},
+      {"ab", -1},
+      {"\u2581ab", -0.5f},
+      {"l", -4, SentencePiece::Type::Unused},
+      {"lo", -2, SentencePiece::Type::Unused},
+      {" wOR", 0, SentencePiece::Type::UserDefined}};
+  const std::string charsmap = text::two_rules().bytes(text::kTwoRulesTexts);
+  for (const Kind kind : {Kind::Unigram, Kind::Bpe, Kind::Char}) {
+    seeds.add(text::sentencepiece_model(kind, pieces));
+    seeds.add(text::sentencepiece_model(
+        kind,
+        pieces,
+        proto_bytes(2, proto_number(24, 1)) +
+            proto_bytes(3, proto_bytes(2, charsmap) + proto_number(4, 0))));
+  }
+  for (const text::TestPiece& piece : text::byte_pieces()) {
+    pieces.push_back(piece);
+  }
+  seeds.add(text::sentencepiece_model(
+      Kind::Bpe, pieces, proto_bytes(2, proto_number(35, 1))));
+}
+
 } // namespace
 } // namespace optiq::test
 
@@ -318,6 +355,7 @@ int main(int argc, char** argv) {
   make_gguf_model(folder / "gguf_model");
   make_safetensors(folder / "safetensors");
   make_tokenizer(folder / "tokenizer", model);
+  make_sentencepiece(folder / "sentencepiece");
   make_model_config(folder / "model_config", model);
   make_artifacts(folder / "artifacts");
   make_hub(folder / "hub");

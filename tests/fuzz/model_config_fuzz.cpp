@@ -8,6 +8,7 @@
 #include "text/tokenizer_json_for_tests.h"
 
 #include "optiq/generate/defaults.h"
+#include "optiq/generate/generation_config.h"
 #include "optiq/generate/generator.h"
 
 namespace optiq::fuzz {
@@ -19,11 +20,15 @@ using artifacts::Json;
 const std::map<std::string, std::filesystem::path>& folders() {
   static const auto kFolders = [] {
     std::map<std::string, std::filesystem::path> made;
-    for (const Json& config :
-         {testing::sizes("llama"),
-          testing::sizes("qwen3"),
-          testing::gemma(16),
-          testing::gemma4()}) {
+    std::vector<Json> configs{
+        testing::sizes("llama"),
+        testing::sizes("qwen3"),
+        testing::gemma(16),
+        testing::gemma4()};
+    for (const char* type : testing::kDenseFamilies) {
+      configs.push_back(testing::dense(type));
+    }
+    for (const Json& config : configs) {
       const auto type = config["model_type"].get<std::string>();
       made[type] = scratch() / type;
       std::filesystem::create_directory(made[type]);
@@ -100,8 +105,11 @@ extern "C" int LLVMFuzzerTestOneInput(
       options.stop_ids =
           generate::stop_ids(directory, *generate::load_tokenizer(directory));
     });
-    fuzz::accepts(
-        [&] { options.sampler = generate::default_sampler(directory); });
+    fuzz::accepts([&] {
+      const auto wanted = generate::read_generation_config(directory);
+      options.sampler = wanted.sampler;
+      options.logits = wanted.logits;
+    });
     fuzz::run(directory, options);
   });
   return 0;

@@ -73,21 +73,27 @@ TEST(StopIds, TakesTheTokenizersOwnOnce) {
       stops({{"eos_token_id", 256}}, nullptr, {{"eos_token", "<eos>"}}),
       (Ids{256}));
   EXPECT_EQ(
-      stops(Json::object(), nullptr, {{"eos_token", "<no such>"}}), (Ids{}));
+      stops(Json::object(), nullptr, {{"eos_token", "<new>"}}), (Ids{258}));
 }
 
-TEST(DefaultSampler, ReadsGemmasSampling) {
-  const test::ScratchFolder folder;
-  io::write_safetensors(folder / "model.safetensors", {}, {});
-  test::write_file(folder / "config.json", "{}");
-  test::write_file(
-      folder / "generation_config.json",
-      R"({"do_sample": true, "top_k": 64, "top_p": 0.95})");
-  const SamplerOptions sampler =
-      default_sampler(io::ModelDirectory::open(folder.path()));
-  EXPECT_EQ(sampler.temperature, 1.f);
-  EXPECT_EQ(sampler.top_k, 64);
-  EXPECT_EQ(sampler.top_p, 0.95f);
+TEST(StopIds, TakesAllPlaces) {
+  // Of config.json only what is special, beside a list that was made for the
+  // model: 35 may be left over from another one.
+  EXPECT_EQ(
+      stops(
+          {{"eos_token_id", {35, 256}}},
+          {{"eos_token_id", 300}},
+          {{"eos_token", "<end_of_turn>"}}),
+      (Ids{256, 257, 300}));
+}
+
+TEST(StopIds, LeavesOutWhatHasNoRowOfTheEmbeddings) {
+  EXPECT_EQ(
+      stops(
+          {{"vocab_size", 257}},
+          {{"eos_token_id", {-1, 256, 257}}},
+          {{"eos_token", "<new>"}}),
+      (Ids{256}));
 }
 
 } // namespace

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "support/expect_error.h"
 #include "support/scripted_model.h"
+#include "text/tokenizer_json_for_tests.h"
 
 namespace optiq::generate {
 namespace {
@@ -44,6 +46,58 @@ TEST(Generate, EndsAtMaxTokens) {
   EXPECT_EQ(completion.tokens.size(), 16u);
   EXPECT_EQ(completion.tokens.back(), 24);
   EXPECT_EQ(completion.reason, FinishReason::Length);
+}
+
+TEST(Generate, ShortensAnAnswerThatNobodyChose) {
+  auto engine = countdown_engine();
+  const std::vector<std::int32_t> prompt(88, 63);
+  const auto completion =
+      generate(engine, prompt, {.max_tokens = 256, .clamp_to_positions = true});
+  EXPECT_EQ(completion.tokens.size(), 12u);
+  EXPECT_EQ(completion.reason, FinishReason::Length);
+  test::expect_error(
+      ErrorKind::InvalidInput,
+      {"88 prompt tokens", "13 new ones", "100 positions"},
+      [&] { generate(engine, prompt, {.max_tokens = 13}); });
+  test::expect_error(
+      ErrorKind::InvalidInput, {"100 prompt tokens", "100 positions"}, [&] {
+        generate(
+            engine,
+            std::vector<std::int32_t>(100, 1),
+            {.clamp_to_positions = true});
+      });
+}
+
+TEST(Generate, AppliesPenaltiesToPromptAndAnswer) {
+  // The script repeats 40; the penalty leaves the other tokens' zeros, of which
+  // the first is taken.
+  Engine engine(
+      std::make_shared<testing::ScriptedModel>(
+          64, 100, [](std::int32_t, int) { return 40; }),
+      {});
+  const std::int32_t prompt[] = {7};
+  const auto completion = generate(
+      engine, prompt, {.max_tokens = 3, .logits = {.no_repeat_ngram_size = 1}});
+  EXPECT_EQ(completion.tokens, (std::vector<std::int32_t>{40, 0, 1}));
+}
+
+TEST(Generate, EndsAtStopStrings) {
+  // Byte tokens: "dcba...", so that a string spans tokens.
+  const auto tokenizer =
+      text::Tokenizer::parse(text::byte_level_json({}).dump(), "test");
+  auto engine = Engine(
+      std::make_shared<testing::ScriptedModel>(
+          256, 100, [](std::int32_t token, int) { return token - 1; }),
+      {});
+  const std::int32_t prompt[] = {'h'};
+  const auto completion = generate(
+      engine,
+      prompt,
+      {.max_tokens = 16,
+       .stop_strings = {"xyz", "ed"},
+       .tokenizer = tokenizer});
+  EXPECT_EQ(completion.tokens, (std::vector<std::int32_t>{'g', 'f', 'e', 'd'}));
+  EXPECT_EQ(completion.reason, FinishReason::Stop);
 }
 
 TEST(Generate, PrefillsInChunksAtAbsolutePositions) {

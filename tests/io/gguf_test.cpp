@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "io/gguf_cases.h"
+#include "support/child_memory.h"
 #include "support/expect_error.h"
 #include "support/scratch_folder.h"
 
@@ -78,6 +79,63 @@ TEST(Gguf, ReadsVersions2And3AndAnyAlignment) {
       EXPECT_EQ(floats(dequantize(file, file.tensors()[0]))[0], 1.5f);
       EXPECT_EQ(floats(dequantize(file, file.tensors()[1]))[0], 2.5f);
     }
+  }
+}
+
+TEST(Gguf, AHeaderTakesAtMostTwiceItsSize) {
+  if (!test::kHasOwnMemory) {
+    GTEST_SKIP() << "a sanitizer's memory would be counted";
+  }
+  const std::string long_name(60'000, 'n');
+  const auto tensor_named = [](const std::string& name) {
+    return test::gguf_string(name) + test::u32(1) + test::u64(1) +
+        test::u32(0) + test::u64(0);
+  };
+  const auto fill = [&](std::size_t n, const auto& part_of) {
+    std::vector<std::string> parts(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      parts[i] = part_of(std::to_string(i));
+    }
+    return parts;
+  };
+  test::GgufParts tiny;
+  tiny.values = fill(2'000'000, [](const std::string& i) {
+    return test::gguf_value(i, 0, "x");
+  });
+  test::GgufParts keys;
+  keys.values = fill(1000, [&](const std::string& i) {
+    return test::gguf_u32(i + long_name, 1);
+  });
+  test::GgufParts tensors;
+  tensors.tensors = fill(
+      1000, [&](const std::string& i) { return tensor_named(i + long_name); });
+  test::GgufParts small_tensors;
+  small_tensors.tensors = fill(130'000, tensor_named);
+  test::GgufParts texts;
+  texts.values = {test::gguf_array(
+      "texts", 8, 4 << 20, std::string(std::size_t{8} * (4 << 20), '\0'))};
+  test::GgufParts long_text;
+  long_text.values = {test::gguf_text("text", std::string(100 << 20, 'x'))};
+  const std::pair<const char*, test::GgufParts*> cases[] = {
+      {"tiny values", &tiny},
+      {"long keys", &keys},
+      {"long names", &tensors},
+      {"small tensors", &small_tensors},
+      {"empty texts", &texts},
+      {"a long text", &long_text}};
+  const test::ScratchFolder folder;
+  const auto path = folder / "model.gguf";
+  for (const auto& [name, parts] : cases) {
+    const std::string bytes = parts->bytes();
+    test::write_file(path, bytes);
+    const std::uint64_t taken = test::peak_memory_of([&] {
+      try {
+        const GgufFile file = GgufFile::open(path);
+        file.texts("texts");
+      } catch (const Error&) { // that is what it may take
+      }
+    });
+    EXPECT_LT(taken, 2 * bytes.size() + (64u << 20)) << name;
   }
 }
 

@@ -80,7 +80,7 @@ TEST(HubCache, CountsEachBlobOnce) {
   const HubCache cache = two_revisions(folder.path());
   write(cache.blob("a/b", "third.incomplete"), "333");
   fs::create_directories(folder.path() / "datasets--a--b" / "snapshots");
-  fs::create_directories(folder.path() / "models--not-one");
+  fs::create_directories(folder.path() / "models--not--a--model");
   const auto repos = cache.list();
   ASSERT_EQ(repos.size(), 1);
   EXPECT_EQ(repos[0].repo, "a/b");
@@ -92,6 +92,70 @@ TEST(HubCache, CountsEachBlobOnce) {
   EXPECT_EQ(repos[0].revisions[0].refs, std::vector<std::string>{"refs/pr/1"});
   EXPECT_EQ(repos[0].revisions[1].bytes, 7);
   EXPECT_TRUE(HubCache(folder.path() / "absent").list().empty());
+}
+
+TEST(HubCache, ReadsRefsThatEndInANewline) {
+  const test::ScratchFolder folder;
+  const HubCache cache = two_revisions(folder.path());
+  write(cache.repo_folder("a/b") / "refs" / "main", kFirst + "\r\n");
+  EXPECT_EQ(cache.commit_of({.repo = "a/b"}), kFirst);
+  EXPECT_EQ(
+      cache.list()[0].revisions[0].refs,
+      (std::vector<std::string>{"main", "refs/pr/1"}));
+}
+
+/** As Windows has it: files in the snapshots, no blobs. */
+HubCache without_links(const fs::path& root) {
+  HubCache cache(root);
+  for (const auto& commit : {kFirst, kSecond}) {
+    write(cache.snapshot("a/b", commit) / "config.json", "1234");
+    write(cache.snapshot("a/b", commit) / "sub" / "weights", "12345");
+  }
+  write(cache.repo_folder("a/b") / "refs" / "main", kSecond);
+  write(cache.repo_folder("a/b") / "refs" / "desktop.ini", "x");
+  write(cache.repo_folder("a/b") / ".no_exist" / kFirst / "x.json", "");
+  return cache;
+}
+
+TEST(HubCache, SizesAndRemovesFilesThatAreNoLinks) {
+  const test::ScratchFolder folder;
+  const HubCache cache = without_links(folder.path());
+  const auto repos = cache.list();
+  ASSERT_EQ(repos.size(), 1);
+  EXPECT_EQ(repos[0].bytes, 18);
+  ASSERT_EQ(repos[0].revisions.size(), 2);
+  EXPECT_EQ(repos[0].revisions[0].bytes, 9);
+  EXPECT_TRUE(repos[0].revisions[0].refs.empty());
+  EXPECT_TRUE(cache.holds_itself("a/b", kFirst, "sub/weights", 5));
+  EXPECT_FALSE(cache.holds_itself("a/b", kFirst, "sub/weights", 6));
+  EXPECT_FALSE(cache.holds_itself("a/b", kFirst, "absent", 0));
+  const auto removed = cache.remove({.repo = "a/b", .revision = kFirst}, false);
+  EXPECT_EQ(removed.bytes, 9);
+  EXPECT_TRUE(fs::exists(cache.snapshot("a/b", kSecond) / "config.json"));
+  // The last revision takes the model along, as with huggingface_hub.
+  EXPECT_EQ(cache.remove({.repo = "a/b"}, false).bytes, 9);
+  EXPECT_FALSE(cache.has("a/b"));
+}
+
+TEST(HubCache, LeavesOutWhatNoRevisionUses) {
+  const test::ScratchFolder folder;
+  const HubCache cache = two_revisions(folder.path());
+  write(cache.blob("a/b", "orphan"), "1234567");
+  fs::create_directory_symlink("sub", cache.snapshot("a/b", kFirst) / "folder");
+  EXPECT_EQ(cache.list()[0].bytes, 5 + 1 + 2);
+  EXPECT_EQ(cache.list()[0].revisions[0].bytes, 6);
+}
+
+TEST(HubCache, KnowsModelsWithoutAnOrganisation) {
+  const test::ScratchFolder folder;
+  const HubCache cache(folder.path());
+  write(cache.snapshot("gpt2", kFirst) / "config.json", "{}");
+  EXPECT_TRUE(fs::exists(folder.path() / "models--gpt2"));
+  ASSERT_EQ(cache.list().size(), 1);
+  EXPECT_EQ(cache.list()[0].repo, "gpt2");
+  EXPECT_EQ(repo_of_snapshot(cache.snapshot("gpt2", kFirst)), "gpt2");
+  cache.remove({.repo = "gpt2"}, true);
+  EXPECT_TRUE(cache.list().empty());
 }
 
 TEST(HubCache, RemovesOneRevisionAndKeepsWhatAnotherNeeds) {

@@ -54,6 +54,14 @@ TEST(HubId, RefusesWhatIsNone) {
   EXPECT_FALSE(parse_hub_id(std::string(48, 'a') + "/" + std::string(48, 'b')));
 }
 
+TEST(HubId, KnowsTheFirstModelsOfACache) {
+  EXPECT_EQ(parse_cached_id("gpt2@v1")->repo, "gpt2");
+  EXPECT_EQ(parse_cached_id("a/b")->repo, "a/b");
+  for (const char* text : {"", ".", "..", "a--b", "/a", "a/", "a/b/c", "a b"}) {
+    EXPECT_FALSE(parse_cached_id(text)) << text;
+  }
+}
+
 TEST(HubId, KnowsSafePaths) {
   for (const char* path : {"a", "a/b", ".gitattributes", "a..b", "...", "é"}) {
     EXPECT_TRUE(is_safe_relative_path(path)) << path;

@@ -133,7 +133,7 @@ TEST(ModelDirectory, AMissingShardIsNamed) {
 TEST(ModelDirectory, ShardNamesMustStayInTheDirectory) {
   const ScratchFolder folder;
   write_file(folder / "config.json", "{}");
-  write_file(folder / "model.safetensors", tensor_file("a"));
+  write_file(folder / "model-a.safetensors", tensor_file("a"));
   for (const char* name :
        {"\"../model.safetensors\"",
         "\"/etc/passwd\"",

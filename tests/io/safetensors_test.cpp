@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "io/safetensors_cases.h"
+#include "support/child_memory.h"
 #include "support/expect_error.h"
 #include "support/scratch_folder.h"
 
@@ -71,6 +72,39 @@ INSTANTIATE_TEST_SUITE_P(
     OddSafetensors,
     testing::ValuesIn(test::odd_files()),
     [](const auto& info) { return info.param.name; });
+
+class UnreadableSafetensors
+    : public testing::TestWithParam<test::UnreadableFile> {};
+
+TEST_P(UnreadableSafetensors, AreListedAndRefusedOnceNeeded) {
+  const ScratchFolder folder;
+  const auto path = folder / "file.safetensors";
+  test::write_file(path, GetParam().bytes);
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  ASSERT_EQ(file.tensors().size(), 1);
+  const TensorInfo& tensor = file.tensors()[0];
+  EXPECT_EQ(tensor.unreadable, GetParam().name);
+  EXPECT_EQ(tensor.shape, mx::Shape{8});
+  expect_error(
+      ErrorKind::Unsupported,
+      {"file.safetensors", "'t'", GetParam().name, "BF16"},
+      [&] { file.load(tensor); });
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases,
+    UnreadableSafetensors,
+    testing::ValuesIn(test::unreadable_files()),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Safetensors, AnOddNumberOfHalfBytesIsRefused) {
+  const ScratchFolder folder;
+  const auto path = folder / "odd.safetensors";
+  test::write_file(path, test::one_tensor("\"F4\"", "[3]", "[0,1]", 1));
+  expect_error(ErrorKind::Corrupt, {"'t'", "whole bytes"}, [&] {
+    SafetensorsFile::open(path);
+  });
+}
 
 TEST(Safetensors, TruncatedAnywhereIsRefused) {
   const ScratchFolder folder;
@@ -186,6 +220,67 @@ TEST(Safetensors, ManyTensorsOpenInLinearTime) {
   }
   test::write_file(path, test::file_bytes(header + "}", 0));
   EXPECT_EQ(SafetensorsFile::open(path).tensors().size(), kCount + 0u);
+}
+
+TEST(Safetensors, AHeaderTakesLittleMoreMemoryThanItself) {
+  if (!test::kHasOwnMemory) {
+    GTEST_SKIP() << "a sanitizer's memory would be counted";
+  }
+  const auto header_of = [](std::size_t n, const auto& entry_of) {
+    std::string header = "{";
+    for (std::size_t i = 0; i < n; ++i) {
+      header += (i == 0 ? "" : ",") + entry_of(std::to_string(i));
+    }
+    return header + "}";
+  };
+  const std::string long_name(60'000, 'n');
+  const std::string ones = "[1" + test::repeat(",1", 60'000) + "]";
+  const std::pair<const char*, std::string> cases[] = {
+      {"long names",
+       header_of(
+           1600,
+           [&](const std::string& i) {
+             return test::entry(i + long_name, "\"F32\"", "[0]", "[0,0]");
+           })},
+      {"tiny entries",
+       header_of(
+           100'000,
+           [](const std::string& i) {
+             return test::entry(
+                 i,
+                 "\"U8\"",
+                 "[]",
+                 "[" + i + "," + std::to_string(std::stoi(i) + 1) + "]");
+           })},
+      {"long shapes",
+       header_of(
+           100,
+           [&](const std::string& i) {
+             return test::entry(i, "\"F32\"", ones, "[0,4]");
+           })},
+      {"metadata",
+       "{\"__metadata__\":" +
+           header_of(
+               60'000,
+               [](const std::string& i) {
+                 return "\"" + i + "\":\"" + std::string(200, 'm') + "\"";
+               }) +
+           "}"},
+      {"lists", "{\"t\":[" + test::repeat("[],", 20'000'000) + "0]}"},
+  };
+  const test::ScratchFolder folder;
+  const auto path = folder / "model.safetensors";
+  for (const auto& [name, header] : cases) {
+    const std::string bytes = test::file_bytes(header, 0);
+    test::write_file(path, bytes);
+    const std::uint64_t taken = test::peak_memory_of([&] {
+      try {
+        SafetensorsFile::open(path);
+      } catch (const Error&) { // that is what it may take
+      }
+    });
+    EXPECT_LT(taken, 2 * bytes.size() + (64u << 20)) << name;
+  }
 }
 
 TEST(Safetensors, MetadataIsRead) {

@@ -13,7 +13,7 @@
 #include "support/kernel_checks.h"
 
 #include "optiq/io/array.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/variants.h"
 
 /** Attention over dense caches in double precision, with the error that the
  * kernels may make. */
@@ -30,9 +30,13 @@ struct Case {
   int head_dim;
   mx::Dtype dtype;
   int window = 0;
+  float softcap = 0.f;
 
   float scale() const {
     return 1.0f / std::sqrt(static_cast<float>(head_dim));
+  }
+  ScoreRule rule() const {
+    return {.scale = scale(), .softcap = softcap};
   }
   KvFormat format() const {
     return {
@@ -96,7 +100,7 @@ inline mx::array append(
       rows_of(in.v, start, rows),
       segments,
       c.format(),
-      c.scale());
+      c.rule());
 }
 
 /** Outputs of all tokens when they arrive in chunks of these sizes; a window's
@@ -133,7 +137,9 @@ inline double nearest_bf16(double x) {
 struct Scores {
   std::vector<double> s; // by token; none before `first`
   int first = 0;
-  double error = 0.0; // of the worst, in a chain of D products in float32
+  /** Of the worst, in a chain of D products in float32; a cap adds the few
+   * roundings of (1 - e) / (1 + e), each of the size of the cap. */
+  double error = 0.0;
 };
 
 inline Scores score_in_double(
@@ -159,7 +165,12 @@ inline Scores score_in_double(
       size += std::abs(product);
     }
     scores.error = std::max(scores.error, (dim + 2) * kUnit * size);
+    if (c.softcap > 0) {
+      const double cap = c.softcap;
+      scores.s[s] = cap * std::tanh(scores.s[s] / cap);
+    }
   }
+  scores.error += 8 * kUnit * c.softcap;
   return scores;
 }
 

@@ -84,13 +84,31 @@ TEST(Attention, MatchesDoubleAroundBlockBorders) {
   }
 }
 
+TEST(Attention, CapsScores) {
+  const std::vector<Case> cases{
+      {2, 1, 32, mx::float32, 0, 0.5f},
+      {2, 1, 32, mx::float32, 65, 50.f},
+      {2, 1, 32, mx::bfloat16, 0, 2.f},
+      {2, 1, 32, mx::bfloat16, 65, 0.5f}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(::testing::Message() << c.softcap << ", " << c.window);
+    const Inputs in(c, 270, 23);
+    const Oracle oracle = attend_in_double(c, in);
+    testing::for_each_target([&] {
+      const std::vector<float> whole = run_chunks(c, in, {270});
+      expect_close(whole, oracle);
+      EXPECT_TRUE(same_bits(whole, run_chunks(c, in, {63, 1, 130, 76})));
+    });
+  }
+}
+
 TEST(Attention, MatchesPortable) {
   for (const int window : {0, 1, 64, 100, 512}) {
     SCOPED_TRACE(window);
-    const Case c{6, 2, 64, mx::float32, window};
+    const Case c{6, 2, 64, mx::float32, window, window == 100 ? 1.5f : 0.f};
     const Inputs in(c, 150, 3);
     mx::array y = mx::contiguous(
-        portable::attend(rows_of(in.q, 60, 90), in.k, in.v, c.scale(), window));
+        portable::attend(rows_of(in.q, 60, 90), in.k, in.v, c.rule(), window));
     mx::eval(y);
     Oracle oracle = attend_in_double(c, in);
     const std::size_t skip = std::size_t{60} * c.n_heads * c.head_dim;
@@ -230,7 +248,7 @@ TEST(Attention, NeighboursDoNotChangeABit) {
       mx::concatenate(v, 0),
       segments,
       c.format(),
-      c.scale());
+      c.rule());
   EXPECT_TRUE(same_bits(io::floats(y), alone));
 }
 
@@ -255,7 +273,7 @@ TEST(Attention, ReadsWhatIsThereWithoutKeysAndValues) {
     const std::vector<AttentionSegment> segments{
         {.first_row = 0, .rows = 70, .start = 0, .blocks = blocks.span()}};
     const auto attend_only = [&](const mx::array& k, const mx::array& v) {
-      return append_and_attend(in.q, k, v, segments, c.format(), c.scale());
+      return append_and_attend(in.q, k, v, segments, c.format(), c.rule());
     };
     EXPECT_TRUE(
         same_bits(io::floats(attend_only(none, none)), io::floats(first)));
@@ -356,9 +374,10 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   const Blocks blocks(c, 64);
   const auto refused = [&](const std::vector<AttentionSegment>& segments,
                            const KvFormat& format,
-                           const std::string& word) {
+                           const std::string& word,
+                           const ScoreRule& rule = {}) {
     try {
-      append_and_attend(in.q, in.k, in.v, segments, format, 1.0f);
+      append_and_attend(in.q, in.k, in.v, segments, format, rule);
       ADD_FAILURE() << "accepted: " << word;
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::InvalidInput);
@@ -373,6 +392,7 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   AttentionSegment late_rows = whole;
   late_rows.blocks = holes;
   refused({late_rows}, c.format(), "no block for position 0");
+  refused({}, c.format(), "softcap of -1", {.softcap = -1.f});
   KvFormat backwards = c.format();
   backwards.window = -1;
   refused({whole}, backwards, "window of -1 tokens");

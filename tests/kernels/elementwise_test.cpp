@@ -193,6 +193,59 @@ TEST(Elementwise, RmsNormMatchesDoubleAndPortable) {
   }
 }
 
+// The mean is a chain of at most n / 4 terms and a division, of values around
+// |x|; a centered value is rounded once, and then as in rms_norm.
+TEST(Elementwise, LayerNormMatchesDoubleAndPortable) {
+  for (const int n : kSizes) {
+    if (n == 1) {
+      continue; // the variance is 0: only eps is left
+    }
+    const mx::array x = normal_array({3, n}, 5);
+    const mx::array w = normal_array({n}, 6);
+    std::vector<double> expected;
+    std::vector<double> bound;
+    for (int t = 0; t < 3; ++t) {
+      const auto row = io::floats(x).subspan(t * n, n);
+      double mean = 0.0;
+      double size = 0.0;
+      for (const double v : row) {
+        mean += v / n;
+        size += std::abs(v) / n;
+      }
+      double variance = 0.0;
+      for (const double v : row) {
+        variance += (v - mean) * (v - mean) / n;
+      }
+      const double inverse = 1 / std::sqrt(variance + double{1e-6f});
+      for (int i = 0; i < n; ++i) {
+        const double gain = inverse * io::floats(w)[i];
+        expected.push_back((row[i] - mean) * gain);
+        bound.push_back(
+            std::abs(gain) * kUnit *
+            ((n / 4.0 + 8) * size + (n / 2.0 + 10) * std::abs(row[i] - mean)));
+      }
+    }
+    testing::for_each_target(
+        [&] { expect_close(layer_norm(x, w, 1e-6f), expected, bound); });
+    expect_close(
+        io::materialize(portable::layer_norm(x, w, 1e-6f)), expected, bound);
+  }
+}
+
+TEST(Elementwise, BiasIsAddedToEveryRow) {
+  for (const int n : kSizes) {
+    const mx::array x = normal_array({3, n}, 5);
+    const mx::array bias = normal_array({n}, 6);
+    const mx::array y = add_bias(x, bias);
+    const mx::array portable_y = io::materialize(portable::add_bias(x, bias));
+    for (int i = 0; i < 3 * n; ++i) {
+      const float sum = io::floats(x)[i] + io::floats(bias)[i % n];
+      ASSERT_EQ(io::floats(y)[i], sum);
+      ASSERT_EQ(io::floats(portable_y)[i], sum);
+    }
+  }
+}
+
 struct RopeOracle {
   std::vector<double> y;
   std::vector<double> size; // |a| + |b| of the pair
@@ -202,10 +255,10 @@ struct RopeOracle {
 RopeOracle rope_in_double(
     const mx::array& x,
     const std::vector<std::int32_t>& positions,
-    const std::vector<float>& frequencies) {
+    const Rope& rope) {
   const int heads = x.shape(1);
   const int dim = x.shape(2);
-  const int half = static_cast<int>(frequencies.size());
+  const int half = static_cast<int>(rope.inverse_frequencies.size());
   RopeOracle oracle;
   for (int row = 0; row < x.shape(0) * heads; ++row) {
     const float* in = io::floats(x).data() + row * dim;
@@ -216,12 +269,15 @@ RopeOracle rope_in_double(
         oracle.angle.push_back(0.0);
         continue;
       }
+      const int pair = rope.is_interleaved ? i / 2 : i % half;
+      const bool is_first = rope.is_interleaved ? i % 2 == 0 : i < half;
       const double angle =
-          double{frequencies[i % half]} * positions[row / heads];
-      const double a = in[i % half];
-      const double b = in[i % half + half];
+          double{rope.inverse_frequencies[pair]} * positions[row / heads];
+      const double a = rope.scale * in[rope.is_interleaved ? i - i % 2 : pair];
+      const double b =
+          rope.scale * in[rope.is_interleaved ? i - i % 2 + 1 : pair + half];
       oracle.y.push_back(
-          i < half ? a * std::cos(angle) - b * std::sin(angle)
+          is_first ? a * std::cos(angle) - b * std::sin(angle)
                    : a * std::sin(angle) + b * std::cos(angle));
       oracle.size.push_back(std::abs(a) + std::abs(b));
       oracle.angle.push_back(std::abs(angle));
@@ -231,7 +287,7 @@ RopeOracle rope_in_double(
 }
 
 // The reduced angle (at most pi) is rounded once: pi units; sine and cosine 2,
-// two products and a sum 2.
+// their scaling 1, two products and a sum 2.
 TEST(Elementwise, RopeMatchesDoubleAndPortable) {
   for (const auto& [dim, half] :
        std::vector<std::pair<int, int>>{{8, 4}, {64, 32}, {80, 10}, {37, 9}}) {
@@ -242,26 +298,27 @@ TEST(Elementwise, RopeMatchesDoubleAndPortable) {
     }
     frequencies.back() = 0.0f; // no rotation
     const mx::array x = normal_array({6, 2, dim}, 8);
-    const RopeOracle oracle = rope_in_double(x, positions, frequencies);
-    testing::for_each_target([&] {
+    for (const Rope& table :
+         {Rope{frequencies}, {frequencies, true}, {frequencies, true, 1.19f}}) {
+      const RopeOracle oracle = rope_in_double(x, positions, table);
+      testing::for_each_target([&] {
+        std::vector<double> bound;
+        for (const double size : oracle.size) {
+          bound.push_back(size * (M_PI + 5) * kUnit);
+        }
+        expect_close(rope(x, positions, table), oracle.y, bound);
+      });
+      // MLX rounds the whole angle to float32.
       std::vector<double> bound;
-      for (const double size : oracle.size) {
-        bound.push_back(size * (M_PI + 4) * kUnit);
+      for (std::size_t i = 0; i < oracle.size.size(); ++i) {
+        bound.push_back(oracle.size[i] * (2 * oracle.angle[i] + 7) * kUnit);
       }
-      expect_close(rope(x, positions, frequencies), oracle.y, bound);
-    });
-    // MLX rounds the whole angle to float32.
-    std::vector<double> bound;
-    for (std::size_t i = 0; i < oracle.size.size(); ++i) {
-      bound.push_back(oracle.size[i] * (2 * oracle.angle[i] + 6) * kUnit);
+      expect_close(
+          io::materialize(portable::rope(
+              x, mx::array(positions.data(), {6}, mx::int32), table)),
+          oracle.y,
+          bound);
     }
-    expect_close(
-        io::materialize(portable::rope(
-            x,
-            mx::array(positions.data(), {6}, mx::int32),
-            mx::array(frequencies.data(), {half}))),
-        oracle.y,
-        bound);
   }
 }
 
@@ -336,6 +393,8 @@ TEST(Elementwise, RefusesWhatDoesNotFit) {
   refused([&] { swiglu(half, half); }, "[swiglu] first argument: found");
   refused([&] { sigmoid_gate(x, y); }, "[sigmoid_gate]");
   refused([&] { rms_norm(x, normal_array({9}, 1), 1e-6f); }, "weight: found");
+  refused([&] { layer_norm(x, y, 1e-6f); }, "[layer_norm] weight: found");
+  refused([&] { add_bias(x, normal_array({9}, 1)); }, "[add_bias] bias: found");
   const std::vector<std::int32_t> positions{0, 1};
   const std::vector<float> frequencies(5);
   refused(

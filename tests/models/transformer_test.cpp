@@ -21,6 +21,7 @@ namespace {
 
 using artifacts::Json;
 using generate::Engine;
+using testing::dense;
 using testing::gemma;
 using testing::gemma4;
 using testing::kVocab;
@@ -68,6 +69,26 @@ mx::array run_from(
   const nn::ForwardContext context = make_context(
       model, tokens, {{&sequence, 0, n, 0}}, kernels::Compute::Exact);
   return run_layers(model, first, x, context);
+}
+
+TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
+  // In Gemma 4 a second table, here a shorter one, is read by the same ids.
+  Json config = gemma4();
+  config["vocab_size_per_layer_input"] = kVocab - 8;
+  const auto model = make_model(config);
+  for (const std::int32_t token : {-1, kVocab}) {
+    const std::vector<std::int32_t> tokens = {0, token};
+    test::expect_error(
+        ErrorKind::InvalidInput,
+        {"embed_tokens:", std::to_string(token), std::to_string(kVocab)},
+        [&] { model->embed(tokens); });
+  }
+  const std::vector<std::int32_t> tokens = {kVocab - 8};
+  model->embed(tokens);
+  test::expect_error(
+      ErrorKind::InvalidInput,
+      {"embed_tokens_per_layer:", std::to_string(kVocab - 8)},
+      [&] { model->layer_inputs(tokens, kernels::Compute::Exact); });
 }
 
 TEST(LastLayer, FewRowsKeepTheirBits) {
@@ -219,6 +240,153 @@ TEST(SlidingWindow, ForgetsWhatNoLayerSees) {
   EXPECT_FALSE(bit_equal(last(), before));
 }
 
+/** One of each family, and what Llama may have besides. */
+std::vector<Json> dense_configs() {
+  std::vector<Json> configs;
+  for (const char* type : testing::kDenseFamilies) {
+    configs.push_back(dense(type));
+  }
+  Json dynamic = sizes("llama");
+  dynamic["max_position_embeddings"] = 50;
+  dynamic["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 4.0}};
+  configs.push_back(dynamic);
+  Json longrope = dense("phi3");
+  longrope["original_max_position_embeddings"] = 50;
+  longrope["rope_scaling"] = {
+      {"type", "longrope"},
+      {"long_factor", {1.0, 2.0, 3.0, 4.0}},
+      {"short_factor", {1.0, 1.0, 1.0, 1.0}}};
+  configs.push_back(longrope);
+  return configs;
+}
+
+TEST(DenseFamilies, ChunksDoNotChangeABit) {
+  const auto tokens = random_tokens(100);
+  const std::span<const std::int32_t> all(tokens);
+  for (const Json& config : dense_configs()) {
+    const auto model = make_model(config);
+    Engine whole(model, {.prefill_chunk = 100});
+    const mx::array expected = whole.extend(*whole.new_sequence(), all, 100);
+    Engine engine(model, {.prefill_chunk = 63});
+    const auto sequence = engine.new_sequence();
+    const mx::array first = engine.extend(*sequence, all.first(96), 96);
+    EXPECT_TRUE(bit_equal(first, io::row_range(expected, 0, 96)))
+        << config["model_type"];
+    for (int i = 96; i < 100; ++i) {
+      const mx::array row = engine.extend(*sequence, all.subspan(i, 1), 1);
+      EXPECT_TRUE(bit_equal(row, io::row_range(expected, i, 1)))
+          << config["model_type"] << " " << i;
+    }
+  }
+}
+
+// transformers 5 words RoPE by the kind of layer, earlier ones once for all.
+TEST(DenseFamilies, ReadRopeByTheKindOfLayer) {
+  const auto tokens = random_tokens(70);
+  const Json yarn{
+      {"rope_type", "yarn"},
+      {"factor", 4.0},
+      {"original_max_position_embeddings", 50}};
+  const auto logits = [&](const Json& config) {
+    Engine engine(make_model(config), {.prefill_chunk = 70});
+    return engine.extend(*engine.new_sequence(), tokens, 70);
+  };
+  Json flat = dense("olmo3");
+  flat["rope_scaling"] = yarn;
+  Json by_kind = dense("olmo3");
+  by_kind.erase("rope_theta");
+  by_kind["rope_parameters"]["full_attention"] = yarn;
+  by_kind["rope_parameters"]["full_attention"]["rope_theta"] = 1e4;
+  by_kind["rope_parameters"]["sliding_attention"] = {
+      {"rope_type", "default"}, {"rope_theta", 1e4}};
+  EXPECT_TRUE(bit_equal(logits(flat), logits(by_kind)));
+  by_kind["rope_parameters"]["sliding_attention"] = yarn;
+  by_kind["rope_parameters"]["sliding_attention"]["rope_theta"] = 1e4;
+  EXPECT_FALSE(bit_equal(logits(flat), logits(by_kind)));
+}
+
+TEST(DenseFamilies, KnowTheirWindows) {
+  const auto windows_of = [](const Json& config) {
+    std::vector<int> windows;
+    for (const auto& format : make_model(config)->cache_layout(mx::bfloat16)) {
+      windows.push_back(std::get<kernels::KvFormat>(format).window);
+    }
+    return windows;
+  };
+  using Windows = std::vector<int>;
+  EXPECT_EQ(windows_of(dense("gemma2")), (Windows{65, 0, 65, 0}));
+  EXPECT_EQ(windows_of(dense("olmo3")), (Windows{65, 65, 65, 0}));
+  EXPECT_EQ(windows_of(dense("cohere2")), (Windows{65, 65, 65, 0}));
+  EXPECT_EQ(windows_of(dense("phi3")), (Windows{0, 0, 0, 0}));
+  Json phi = dense("phi3");
+  phi["sliding_window"] = 30;
+  EXPECT_EQ(windows_of(phi), (Windows{30, 30, 30, 30}));
+  Json qwen = dense("qwen2");
+  qwen["use_sliding_window"] = true;
+  qwen["max_window_layers"] = 3;
+  qwen["sliding_window"] = 30;
+  EXPECT_EQ(windows_of(qwen), (Windows{0, 0, 0, 30}));
+}
+
+TEST(DenseFamilies, ReachThePositionsOfTheirRope) {
+  Json config = sizes("llama");
+  const auto positions = [&](const Json& scaling) {
+    config["rope_scaling"] = scaling;
+    return make_model(config)->info().max_positions;
+  };
+  EXPECT_EQ(positions({{"rope_type", "linear"}, {"factor", 4.0}}), 4096);
+  EXPECT_EQ(positions({{"rope_type", "dynamic"}, {"factor", 4.0}}), 4 * 4096);
+  EXPECT_EQ(
+      positions(
+          {{"rope_type", "yarn"},
+           {"factor", 4.0},
+           {"original_max_position_embeddings", 2048}}),
+      8192);
+}
+
+TEST(DenseFamilies, FusedProjectionsAreModules) {
+  const auto model = make_model(dense("phi3"));
+  const auto modules = model->modules();
+  ASSERT_EQ(modules.size(), 1u + 4 * 4);
+  EXPECT_EQ(modules[1].name, "model.layers.0.self_attn.qkv_proj");
+  EXPECT_EQ(modules[1].matrix.out_features(), 128);
+  EXPECT_EQ(modules[3].name, "model.layers.0.mlp.gate_up_proj");
+}
+
+// A tower's tensors are set aside, and every spelling of a checkpoint becomes
+// mlx-lm's.
+TEST(Mistral3, HasItsLanguageModelUnderMlxNames) {
+  for (const char* prefix :
+       {"language_model.model.", "model.language_model."}) {
+    const test::ScratchFolder folder;
+    write_model(folder.path(), sizes("llama"));
+    const auto file =
+        io::SafetensorsFile::open(folder.path() / "model.safetensors");
+    std::vector<io::TensorToWrite> tensors;
+    const auto add = [&](const std::string& name, const mx::array& values) {
+      tensors.push_back(
+          {name, values.dtype(), values.shape(), [values] { return values; }});
+    };
+    for (const auto& tensor : file.tensors()) {
+      add(prefix + tensor.name.substr(std::string("model.").size()),
+          file.load(tensor));
+    }
+    add("vision_tower.patch_conv.weight",
+        io::make_array({2, 2, 3, 3}, mx::float32));
+    const test::ScratchFolder out;
+    io::write_safetensors(out.path() / "model.safetensors", tensors, {});
+    Json text = sizes("mistral");
+    test::write_file(
+        out.path() / "config.json",
+        Json{{"model_type", "mistral3"}, {"text_config", text}}.dump());
+    const auto model = load_model(io::ModelDirectory::open(out.path()));
+    EXPECT_EQ(
+        model->modules()[1].name,
+        "language_model.model.layers.0.self_attn.q_proj");
+    EXPECT_TRUE(model->info().tied_head);
+  }
+}
+
 TEST(Layout, FollowsTheLayerKinds) {
   Json config = gemma(100);
   config["layer_types"] = {
@@ -272,7 +440,8 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
     ErrorKind kind;
     const char* named;
   };
-  const Json yarn{{"rope_type", "yarn"}, {"factor", 4.0}};
+  const Json mrope{{"rope_type", "mrope"}, {"factor", 4.0}};
+  const Json short_list{{"rope_type", "longrope"}, {"long_factor", {1.0, 2.0}}};
   const Json no_blend{
       {"rope_type", "llama3"},
       {"factor", 8.0},
@@ -280,10 +449,22 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
       {"high_freq_factor", 4.0}};
   using enum ErrorKind;
   const std::vector<Case> cases{
-      {"llama", "attention_bias", true, Unsupported, "attention_bias"},
-      {"llama", "mlp_bias", true, Unsupported, "mlp_bias"},
-      {"llama", "rope_traditional", true, Unsupported, "rope_traditional"},
-      {"llama", "rope_scaling", yarn, Unsupported, "yarn"},
+      {"qwen3", "attention_bias", true, Unsupported, "attention_bias"},
+      {"qwen2", "mlp_bias", true, Unsupported, "mlp_bias"},
+      {"cohere2", "layer_types", "all", Corrupt, "layer_types"},
+      {"gemma3_text",
+       "rope_traditional",
+       true,
+       Unsupported,
+       "rope_traditional"},
+      {"llama", "rope_scaling", mrope, Unsupported, "mrope"},
+      {"llama", "rope_scaling", short_list, Corrupt, "long_factor"},
+      {"smollm3", "no_rope_layers", {1, 0}, Corrupt, "no_rope_layers"},
+      {"smollm3", "no_rope_layers", {1, 0, 2, 1}, Corrupt, "no_rope_layers"},
+      {"granite", "residual_multiplier", nullptr, Corrupt, "residual_"},
+      {"gemma2", "sliding_window", nullptr, Corrupt, "sliding_window"},
+      {"glm4", "partial_rotary_factor", 0.2, Unsupported, "3 channels"},
+      {"ministral3", "rope_parameters", nullptr, Corrupt, "rope_parameters"},
       {"llama", "rope_scaling", no_blend, Corrupt, "high_freq_factor"},
       {"llama", "rope_scaling", "yarn", Corrupt, "rope_scaling"},
       {"llama", "partial_rotary_factor", 0.5, Unsupported, "partial_rotary"},
@@ -301,7 +482,7 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
        Unsupported,
        "chunked"},
       {"llama", "rms_norm_eps", 0.0, Corrupt, "rms_norm_eps"},
-      {"qwen3", "use_sliding_window", true, Unsupported, "use_sliding_window"},
+      {"qwen3", "use_sliding_window", true, Corrupt, "max_window_layers"},
       {"qwen3", "head_dim", nullptr, Corrupt, "head_dim"},
       {"gemma3_text",
        "final_logit_softcapping",
@@ -330,7 +511,7 @@ TEST(Config, RefusesByNameWhatIsNotRun) {
     const std::string type = c.model_type;
     Json config = type == "gemma3_text" ? gemma(64)
         : type == "gemma4_text"         ? gemma4()
-                                        : sizes(c.model_type);
+                                        : dense(type);
     config[c.key] = c.value;
     test::expect_error(
         c.kind, {c.named, "config.json"}, [&] { make_model(config); });

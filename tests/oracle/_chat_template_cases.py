@@ -2,6 +2,7 @@
 which jinja2 fails must fail here too."""
 
 from _chat_template_data import DATA
+from _chat_template_edges import EDGES
 from _chat_template_statements import TEMPLATES
 
 
@@ -573,5 +574,6 @@ f(1,)
 
 def cases():
     """(template, variables) of every case."""
-    sources = ["{{ " + expression + " }}" for expression in EXPRESSIONS] + TEMPLATES
+    sources = ["{{ " + expression + " }}" for expression in EXPRESSIONS + EDGES]
+    sources += TEMPLATES
     return [(source, DATA) for source in sources]

@@ -1,6 +1,7 @@
 """Chat templates: jinja2 set up as transformers does, the C++ side to compare
 with it, and the conversations that both render."""
 
+import copy
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ from datetime import datetime
 
 import jinja2
 import jinja2.ext
+import jinja2.utils
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
@@ -38,14 +40,48 @@ def _tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False
     )
 
 
+class _Dict:
+    """`dict` without its attributes, as transformers gives it."""
+
+    def __call__(self, *args, **kwargs):
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args):
+        return dict.fromkeys(*args)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """A namespace whose names do not begin with an underscore, as in transformers."""
+
+    def __init__(*args, **kwargs):
+        self, args = args[0], args[1:]
+        attributes = dict(*args, **kwargs)
+        for name in attributes:
+            _Namespace._check(name)
+        jinja2.utils.Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name, value):
+        _Namespace._check(name)
+        jinja2.utils.Namespace.__setitem__(self, name, value)
+
+    @staticmethod
+    def _check(name):
+        if isinstance(name, str) and name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(name)
+
+
 def environment():
+    # `do` is not among transformers' extensions.
     env = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True,
+        extensions=[Generation, jinja2.ext.loopcontrols, jinja2.ext.do],
     )
     env.filters["tojson"] = _tojson
     # Not part of transformers: three published templates call it.
     env.filters["from_json"] = json.loads
     env.globals["raise_exception"] = _raise
+    env.globals["dict"] = _Dict()
+    env.globals["namespace"] = _Namespace
     env.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return env
 
@@ -60,9 +96,16 @@ def expected(env, cache, template, variables):
                 cache[template] = error
         if isinstance(cache[template], Exception):
             raise cache[template]
-        return {"text": cache[template].render(**variables)}
+        return {"text": cache[template].render(**copy.deepcopy(variables))}
     except Exception as error:  # noqa: BLE001
         return {"error": f"{type(error).__name__}: {error}"}
+
+
+def driver_names():
+    """The names of all builtins here: kind -> names."""
+    driver = pathlib.Path(os.environ["OPTIQ_DRIVER_DIR"]) / "chat_template_driver"
+    run = subprocess.run([driver, "--names"], text=True, capture_output=True, check=True)
+    return json.loads(run.stdout)
 
 
 def compare(pairs, label=lambda i: str(i)):

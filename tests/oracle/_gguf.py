@@ -19,10 +19,11 @@ def finish(writer):
     writer.close()
 
 
-def compare(path, out):
-    """Every tensor of a file, by the driver and by the judge."""
+def compare(path, out, parts=()):
+    """Every tensor of a file (of a model in parts: of all), by the driver and by
+    the judge, who reads one file at a time."""
     names = run(DRIVER, "values", path, out)[0].splitlines()
-    tensors = {t.name: t for t in GGUFReader(path).tensors}
+    tensors = {t.name: t for part in parts or [path] for t in GGUFReader(part).tensors}
     assert sorted(names) == sorted(tensors)
     for index, name in enumerate(names):
         tensor = tensors[name]

@@ -1,5 +1,6 @@
 // Renders chat templates for the oracle scripts: one JSON object a line,
-// {"template", "variables"} in, {"text"} or {"error", "kind"} out.
+// {"template", "variables"} in, {"text"} or {"error", "kind"} out. With
+// --names: the names of all builtins, {"filter": [...], "test": [...], ...}.
 #include <chrono>
 #include <exception>
 #include <iostream>
@@ -8,6 +9,7 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
 #include "optiq/text/chat_template.h"
+#include "optiq/text/jinja/builtins_impl.h"
 
 namespace {
 
@@ -25,10 +27,36 @@ optiq::artifacts::Json answer(const optiq::artifacts::Json& request) {
   }
 }
 
+optiq::artifacts::Json names() {
+  using namespace optiq::text::jinja;
+  const std::pair<const char*, const BuiltinTable*> tables[] = {
+      {"filter", &filters()},
+      {"test", &tests()},
+      {"global", &globals()},
+      {"str", &string_methods()},
+      {"list", &list_methods()},
+      {"tuple", &tuple_methods()},
+      {"dict", &dict_methods()},
+      {"int", &integer_methods()},
+      {"float", &float_methods()}};
+  optiq::artifacts::Json all = optiq::artifacts::Json::object();
+  for (const auto& [kind, table] : tables) {
+    all[kind] = optiq::artifacts::Json::array();
+    for (const auto& [name, builtin] : table->rows()) {
+      all[kind].push_back(name);
+    }
+  }
+  return all;
+}
+
 } // namespace
 
-int main() {
+int main(int argc, char** argv) {
   try {
+    if (argc > 1 && std::string(argv[1]) == "--names") {
+      std::cout << names().dump() << '\n';
+      return 0;
+    }
     for (std::string line; std::getline(std::cin, line);) {
       const auto request = optiq::artifacts::parse_json(line, "stdin");
       std::cout << answer(request).dump() << '\n';

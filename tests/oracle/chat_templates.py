@@ -5,7 +5,9 @@ import pathlib
 import sys
 
 from _chat_template_cases import cases
-from _chat_templates import compare, requests
+from _chat_template_data import DATA
+from _chat_template_fuzz import generated, missing
+from _chat_templates import compare, driver_names, environment, requests
 from _own_templates import OWN_TEMPLATES
 
 
@@ -15,6 +17,16 @@ def main():
     print(f"{len(table)} small templates: {counts[0]} equal texts, {counts[1]} refused by both, "
           f"{counts[2]} differ")
     different = counts[2]
+
+    lacking = missing(environment(), driver_names())
+    print(f"{len(lacking)} names of builtins differ without a reason {lacking}")
+    different += len(lacking)
+
+    made = generated(environment(), rounds=8)
+    counts = compare([(source, DATA) for source in made], lambda i: made[i])
+    print(f"{len(made)} generated templates: {counts[0]} equal texts, {counts[1]} refused by both, "
+          f"{counts[2]} differ")
+    different += counts[2]
 
     tiny = pathlib.Path(os.environ["OPTIQ_TEST_MODEL"]) / "chat_template.jinja"
     templates = {"tiny-qwen3.5": tiny.read_text(encoding="utf-8"), **OWN_TEMPLATES}

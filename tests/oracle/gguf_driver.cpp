@@ -7,8 +7,9 @@
 //   values FILE OUT   writes each tensor's float32 values to OUT/<index>.f32
 //                     and, of a type in affine groups, scale * code + bias to
 //                     OUT/<index>.affine; prints "<name>" per tensor
-//   tokenizer FILE OUT writes tokenizer.json and tokenizer_config.json
-//   model FILE OUT    writes FILE as a model directory shows it, to convert:
+//   tokenizer FILE OUT writes tokenizer.json (or .model) and
+//   tokenizer_config.json model FILE OUT    writes FILE as a model directory
+//   shows it, to convert:
 //                     OUT/config.json, OUT/tokenizer.json and the like,
 //                     OUT/model.safetensors
 #include <cstdio>
@@ -27,6 +28,7 @@
 #include "optiq/base/system.h"
 #include "optiq/io/array.h"
 #include "optiq/io/gguf_dequantize.h"
+#include "optiq/io/gguf_sentencepiece.h"
 #include "optiq/io/gguf_tokenizer.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/io/safetensors.h"
@@ -129,10 +131,16 @@ void write_values(const fs::path& path, const fs::path& out) {
 
 void write_tokenizer(const fs::path& path, const fs::path& out) {
   const auto file = io::GgufFile::open(path);
-  test::write_file(out / "tokenizer.json", io::gguf_tokenizer_json(file));
+  optiq::artifacts::Json config = io::gguf_tokenizer_config(file);
+  if (io::has_sentencepiece_model(file)) {
+    test::write_file(
+        out / "tokenizer.model", io::gguf_sentencepiece_model(file));
+    config.update(io::gguf_sentencepiece_config(file));
+  } else {
+    test::write_file(out / "tokenizer.json", io::gguf_tokenizer_json(file));
+  }
   test::write_file(
-      out / "tokenizer_config.json",
-      optiq::artifacts::dump_json(io::gguf_tokenizer_config(file), 2));
+      out / "tokenizer_config.json", optiq::artifacts::dump_json(config, 2));
 }
 
 void write_model(const fs::path& path, const fs::path& out) {

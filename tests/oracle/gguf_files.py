@@ -162,6 +162,20 @@ def check_types(folder):
     print(f"types: {n} tensors")
 
 
+def check_split(folder):
+    """A model that the judge's writer divides, opened by each of its parts."""
+    rng = np.random.default_rng(SEED)
+    writer = GGUFWriter(folder / "split.gguf", "llama", split_max_tensors=3, small_first_shard=True)
+    for i, name in enumerate(TYPES):
+        writer.add_tensor(f"t{i}", random_data(name, (2, 256), rng), raw_dtype=Type[name])
+    finish(writer)
+    parts = sorted(folder.glob("split-*-of-*.gguf"))
+    assert len(parts) >= 4, parts
+    for part in parts:
+        assert compare(part, folder, parts) == len(TYPES)
+    print(f"split: {len(parts)} parts")
+
+
 def check_every_half(folder):
     """All float16 numbers, through F16 and through the scales of Q4_0."""
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
@@ -189,7 +203,7 @@ def check_real(folder):
 
 
 def main():
-    for check in (check_handcrafted, check_mutations, check_types, check_every_half, check_real):
+    for check in (check_handcrafted, check_mutations, check_types, check_split, check_every_half, check_real):
         with scratch() as folder:
             check(Path(folder))
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGUFReader, GGUFWriter
+from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from _generated_text import Generator
+from _sentencepiece import train
 from _support import DRIVERS, run, scratch
 
 GGUF = Path(os.environ["OPTIQ_GGUF_DIR"])
@@ -200,6 +202,9 @@ def write_vocabulary(path, model, meta):
         writer.add_token_merges(meta["merges"])
     if "pre" in meta:
         writer.add_tokenizer_pre(meta["pre"])
+    if "charsmap" in meta:
+        writer.add_precompiled_charsmap(meta["charsmap"])
+        writer.add_remove_extra_whitespaces(True)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
@@ -243,6 +248,23 @@ def check_space_prefix(folder):
         {**m, "add_bos_token": True, "add_space_prefix": True}), folder, ["<s>", "</s>", "[INST]"])
 
 
+def check_unigram(folder):
+    """The model t5 has all of a SentencePiece model: that is the judge."""
+    model = train(folder, dict(model_type="unigram", user_defined_symbols=["[INST]"]))
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model)
+    path = folder / "unigram.gguf"
+    write_vocabulary(path, "t5", {
+        "tokens": [p.piece for p in proto.pieces], "token_type": [p.type for p in proto.pieces],
+        "scores": [p.score for p in proto.pieces], "charsmap": proto.normalizer_spec.precompiled_charsmap})
+    judge = SentencePieceProcessor(model_proto=model)
+    texts = [t for t in SPECIAL_TEXTS if "<" not in t] + list(Generator(7, ["[INST]"]).texts(TEXT_BYTES))
+    bad = [t for t, ids in zip(texts, our_ids(side_files(path, folder), texts, folder), strict=True)
+           if ids != judge.encode(t) + [judge.eos_id()]]
+    assert not bad, f"t5: {len(bad)} of {len(texts)} texts differ: {bad[0]!r}"
+    print(f"t5: {len(texts)} texts, 0 differences", flush=True)
+
+
 def check_real(folder):
     smollm, gemma = GGUF / "SmolLM2-135M-Instruct.Q4_1.gguf", GGUF / "gemma-3-270m-q4_k_m.gguf"
     if not (smollm.exists() and gemma.exists()):
@@ -261,6 +283,7 @@ def main():
         for pre in BYTE_LEVEL:
             check_byte_level(pre, Path(folder))
         check_space_prefix(Path(folder))
+        check_unigram(Path(folder))
         check_real(Path(folder))
 
 

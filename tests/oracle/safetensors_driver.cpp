@@ -37,6 +37,9 @@ void write_cases(const std::filesystem::path& folder) {
       write(file, is_stricter ? "we-are-stricter" : "rejects");
     }
   }
+  for (const test::UnreadableFile& file : test::unreadable_files()) {
+    write(file, "we-are-stricter");
+  }
   for (const test::OddFile& file : test::odd_files()) {
     write(file, "accepts");
   }
@@ -53,7 +56,7 @@ std::string hex(const std::string& text) {
 void print_tensors(const std::filesystem::path& path) {
   try {
     const auto file = io::SafetensorsFile::open(path);
-    std::printf("accept %zu\n", file.tensors().size());
+    std::string lines = fmt::format("accept {}\n", file.tensors().size());
     for (const io::TensorInfo& tensor : file.tensors()) {
       const io::mx::array array = file.load(tensor);
       std::string shape = "s";
@@ -64,13 +67,14 @@ void print_tensors(const std::filesystem::path& path) {
                               .update(std::as_bytes(std::span(
                                   array.data<char>(), array.nbytes())))
                               .hex_digest();
-      std::printf(
-          "%s %s %s %s\n",
-          digest.c_str(),
+      lines += fmt::format(
+          "{} {} {} {}\n",
+          digest,
           io::dtype_name(tensor.dtype),
-          shape.c_str(),
-          hex(tensor.name).c_str());
+          shape,
+          hex(tensor.name));
     }
+    fmt::print("{}", lines);
   } catch (const optiq::Error& error) {
     std::printf("reject %s\n", optiq::name_of(error.kind()));
   }
@@ -79,7 +83,10 @@ void print_tensors(const std::filesystem::path& path) {
 void print_verdict(const std::filesystem::path& path) {
   std::string verdict = "accept";
   try {
-    io::SafetensorsFile::open(path);
+    const auto file = io::SafetensorsFile::open(path);
+    for (const io::TensorInfo& tensor : file.tensors()) {
+      file.load(tensor);
+    }
   } catch (const optiq::Error& error) {
     verdict = fmt::format("reject {}", optiq::name_of(error.kind()));
   }

@@ -4,19 +4,15 @@ Tokenizer reads. 0 differences are allowed."""
 
 import json
 import os
-import struct
-import subprocess
 import sys
 import tempfile
-import time
 
-import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from _generated_text import SCRIPTS, Generator, every_code_point
+from _tokenizer_comparison import compare
 
-DRIVER = os.path.join(os.environ["OPTIQ_DRIVER_DIR"], "tokenizer_driver")
 FULL_BYTES = 10_500_000  # of generated text, for the fixture
 TRAINED_BYTES = 500_000
 
@@ -26,7 +22,7 @@ QWEN2 = WORD + r"\p{N}|" + REST
 LLAMA3 = WORD + r"\p{N}{1,3}|" + REST
 CL100K = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|"
           r"\s+(?!\S)|\s+")
-# No hand-written rule: these run in PCRE2.
+# Without a hand-written rule.
 OTHER = r"[^\s\p{L}\p{M}]?[\p{L}\p{M}]+|\p{N}{1,4}(?=\p{N}|\s)|(?:\r?\n)+|\P{L}\s|\s+(?!\S)|\s+"
 
 FLAGGED = [
@@ -103,61 +99,6 @@ def train(options, parts, is_byte_level, sample):
     judge.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", judge.token_to_id("<s>")), ("</s>", judge.token_to_id("</s>"))])
     return judge
-
-
-def run_driver(judge, texts, folder):
-    paths = [os.path.join(folder, name) for name in ("tokenizer.json", "texts", "results")]
-    judge.save(paths[0])
-    with open(paths[1], "wb") as out:
-        for text in texts:
-            data = text.encode()
-            out.write(struct.pack("<I", len(data)) + data)
-    report = json.loads(subprocess.run([DRIVER, *paths], check=True, stdout=subprocess.PIPE).stdout)
-    with open(paths[2], "rb") as source:
-        return report, source.read()
-
-
-def parse_results(data):
-    at = 0
-    while at < len(data):
-        (count,) = struct.unpack_from("<I", data, at)
-        ids = np.frombuffer(data, np.int32, count, at + 4)
-        at += 4 + 4 * count
-        (size,) = struct.unpack_from("<I", data, at)
-        yield ids, data[at + 4 : at + 4 + size].decode()
-        at += 4 + size
-
-
-def show(name, text, ours, theirs):
-    first = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-    near = slice(max(0, first - 3), first + 4)
-    print(f"  {name}: first difference at {first}: ours {list(ours[near])!r}, theirs {list(theirs[near])!r}, "
-          f"text {text[:200]!r}")
-
-
-def compare(name, judge, texts, folder):
-    """Number of texts with any difference."""
-    report, results = run_driver(judge, texts, folder)
-    begin = time.perf_counter()
-    expected = [np.array(e.ids, np.int32) for e in judge.encode_batch_fast(texts)]
-    judge_seconds = time.perf_counter() - begin
-    decoded = judge.decode_batch([ids.tolist() for ids in expected], skip_special_tokens=False)
-    bad = count = 0
-    for text, (ids, back), want_ids, want_back in zip(texts, parse_results(results), expected, decoded, strict=True):
-        count += len(ids)
-        if not np.array_equal(ids, want_ids):
-            bad += 1
-            if bad <= 3:
-                show("ids", text, ids, want_ids)
-        elif back != want_back:
-            bad += 1
-            if bad <= 3:
-                show("decoded", text, back, want_back)
-    size = sum(len(t.encode()) for t in texts)
-    print(f"{name}: {size / 1e6:.2f} MB in {len(texts)} texts, {count} ids, {bad} differ, "
-          f"{report['streams_that_differ']} streams differ; {size / 1e6 / report['encode_seconds']:.1f} MB/s "
-          f"(tokenizers: {size / 1e6 / judge_seconds:.1f} MB/s on all cores)", flush=True)
-    return bad + report["streams_that_differ"]
 
 
 def main():

@@ -5,7 +5,6 @@
 #include "support/scratch_folder.h"
 #include "support/tiny_model.h"
 
-#include "optiq/base/file.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan.h"
 

@@ -64,6 +64,87 @@ inline Json gemma4() {
   return config;
 }
 
+inline constexpr const char* kDenseFamilies[] = {
+    "qwen2",
+    "phi3",
+    "smollm3",
+    "granite",
+    "olmo2",
+    "olmo3",
+    "gemma2",
+    "glm4",
+    "cohere2",
+    "ministral3"};
+
+/** A configuration of one of these, or the sizes alone. */
+inline Json dense(const std::string& model_type) {
+  Json config = sizes(model_type.c_str());
+  if (model_type == "phi3") {
+    config["partial_rotary_factor"] = 0.5;
+  } else if (model_type == "gemma2") {
+    config["query_pre_attn_scalar"] = 16;
+    config["sliding_window"] = 65;
+  } else if (model_type == "olmo3") {
+    config["sliding_window"] = 65;
+  } else if (model_type == "granite") {
+    config["attention_multiplier"] = 0.2;
+    config["embedding_multiplier"] = 3.0;
+    config["residual_multiplier"] = 0.5;
+    config["logits_scaling"] = 2.0;
+  } else if (model_type == "glm4") {
+    config["attention_bias"] = true;
+  } else if (model_type == "cohere2") {
+    config["layer_norm_eps"] = 1e-5;
+    config["logit_scale"] = 0.5;
+    config["sliding_window"] = 65;
+  } else if (model_type == "ministral3") {
+    config.erase("rope_theta");
+    config["rope_parameters"] = {
+        {"rope_type", "yarn"},
+        {"rope_theta", 1e4},
+        {"factor", 4.0},
+        {"original_max_position_embeddings", 50},
+        {"llama_4_scaling_beta", 0.1}};
+  }
+  return config;
+}
+
+/** Which tensors a layer has. */
+struct LayerTensors {
+  std::vector<std::string> norms{"input_layernorm", "post_attention_layernorm"};
+  bool has_head_norms = false;
+  bool has_row_norms = false; // of q and k
+  bool has_qkv_biases = false;
+  bool fuses_qkv = false;
+  bool fuses_gate_up = false;
+  bool has_layer_inputs = false; // and a scalar: Gemma 4
+};
+
+inline LayerTensors layer_tensors(const Json& config) {
+  const std::string type = config["model_type"];
+  LayerTensors layer{
+      .has_head_norms = type == "qwen3" || type.starts_with("gemma3") ||
+          type.starts_with("gemma4"),
+      .has_row_norms = type.starts_with("olmo"),
+      .has_qkv_biases =
+          type == "qwen2" || config.value("attention_bias", false),
+      .fuses_qkv = type == "phi3",
+      .fuses_gate_up = type == "phi3" || type == "glm4",
+      .has_layer_inputs = type == "gemma4_text"};
+  if (type.starts_with("gemma")) {
+    layer.norms.emplace_back("pre_feedforward_layernorm");
+    layer.norms.emplace_back("post_feedforward_layernorm");
+  } else if (type.starts_with("olmo")) {
+    layer.norms = {"post_attention_layernorm", "post_feedforward_layernorm"};
+  } else if (type == "glm4") {
+    layer.norms.emplace_back("post_self_attn_layernorm");
+    layer.norms.emplace_back("post_mlp_layernorm");
+  } else if (type == "cohere2") {
+    layer.norms = {"input_layernorm"};
+  }
+  return layer;
+}
+
 inline io::TensorToWrite
 random_tensor(const std::string& name, mx::Shape shape, std::mt19937& random) {
   mx::array values = io::make_array(shape, mx::float32);
@@ -87,40 +168,55 @@ inline void write_model(
   const auto add = [&](const std::string& name, mx::Shape shape) {
     tensors.push_back(random_tensor(name, std::move(shape), random));
   };
-  const bool is_gemma4 = config["model_type"] == "gemma4_text";
-  const bool is_gemma = is_gemma4 || config["model_type"] == "gemma3_text";
-  const bool has_head_norms = is_gemma || config["model_type"] == "qwen3";
+  const LayerTensors layer = layer_tensors(config);
+  const auto add_linear = [&](const std::string& name, int out, int in) {
+    add(name + ".weight", {out, in});
+  };
+  const auto add_projection = [&](const std::string& name, int out) {
+    add_linear(name, out, kHidden);
+    if (layer.has_qkv_biases) {
+      add(name + ".bias", {out});
+    }
+  };
   add("model.embed_tokens.weight", {kVocab, kHidden});
   add("model.norm.weight", {kHidden});
   for (int i = 0; i < 4; ++i) {
     const std::string p = "model.layers." + std::to_string(i) + ".";
-    add(p + "self_attn.q_proj.weight", {64, kHidden});
-    add(p + "self_attn.k_proj.weight", {32, kHidden});
-    add(p + "self_attn.v_proj.weight", {32, kHidden});
-    add(p + "self_attn.o_proj.weight", {kHidden, 64});
-    add(p + "mlp.gate_proj.weight", {kInner, kHidden});
-    add(p + "mlp.up_proj.weight", {kInner, kHidden});
-    add(p + "mlp.down_proj.weight", {kHidden, kInner});
-    add(p + "input_layernorm.weight", {kHidden});
-    add(p + "post_attention_layernorm.weight", {kHidden});
-    if (is_gemma) {
-      add(p + "pre_feedforward_layernorm.weight", {kHidden});
-      add(p + "post_feedforward_layernorm.weight", {kHidden});
+    if (layer.fuses_qkv) {
+      add_projection(p + "self_attn.qkv_proj", 64 + 2 * 32);
+    } else {
+      add_projection(p + "self_attn.q_proj", 64);
+      add_projection(p + "self_attn.k_proj", 32);
+      add_projection(p + "self_attn.v_proj", 32);
     }
-    if (is_gemma4) {
-      add(p + "per_layer_input_gate.weight", {kLayerInput, kHidden});
-      add(p + "per_layer_projection.weight", {kHidden, kLayerInput});
+    add_linear(p + "self_attn.o_proj", kHidden, 64);
+    if (layer.fuses_gate_up) {
+      add_linear(p + "mlp.gate_up_proj", 2 * kInner, kHidden);
+    } else {
+      add_linear(p + "mlp.gate_proj", kInner, kHidden);
+      add_linear(p + "mlp.up_proj", kInner, kHidden);
+    }
+    add_linear(p + "mlp.down_proj", kHidden, kInner);
+    for (const std::string& norm : layer.norms) {
+      add(p + norm + ".weight", {kHidden});
+    }
+    if (layer.has_layer_inputs) {
+      add_linear(p + "per_layer_input_gate", kLayerInput, kHidden);
+      add_linear(p + "per_layer_projection", kHidden, kLayerInput);
       add(p + "post_per_layer_input_norm.weight", {kHidden});
       add(p + "layer_scalar", {1});
     }
-    if (has_head_norms) {
-      add(p + "self_attn.q_norm.weight", {16});
-      add(p + "self_attn.k_norm.weight", {16});
+    if (layer.has_head_norms || layer.has_row_norms) {
+      add(p + "self_attn.q_norm.weight", {layer.has_row_norms ? 64 : 16});
+      add(p + "self_attn.k_norm.weight", {layer.has_row_norms ? 32 : 16});
     }
   }
-  if (is_gemma4) {
-    add("model.embed_tokens_per_layer.weight", {kVocab, 4 * kLayerInput});
-    add("model.per_layer_model_projection.weight", {4 * kLayerInput, kHidden});
+  if (layer.has_layer_inputs) {
+    add_linear(
+        "model.embed_tokens_per_layer",
+        config["vocab_size_per_layer_input"].get<int>(),
+        4 * kLayerInput);
+    add_linear("model.per_layer_model_projection", 4 * kLayerInput, kHidden);
     add("model.per_layer_projection_norm.weight", {kLayerInput});
   }
   for (const std::string& name : extra) {

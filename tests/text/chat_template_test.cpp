@@ -1,6 +1,7 @@
 #include "optiq/text/chat_template.h"
 
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 
@@ -115,7 +116,10 @@ TEST(ChatTemplate, GivesErrorsTheirKind) {
       {"{{ raise_exception('no') }}", ErrorKind::InvalidInput},
       {"{{ 1 + 'a' }}", ErrorKind::InvalidInput},
       {"{{ [1].append(2) }}", ErrorKind::InvalidInput},
-      {"{{ 9223372036854775807 + 1 }}", ErrorKind::Exhausted},
+      {"{{ 2 ** 1000000000 }}", ErrorKind::Exhausted},
+      {"{{ 10 ** 5000 }}", ErrorKind::InvalidInput},
+      {"{{ 1 | random }}", ErrorKind::Unsupported},
+      {"{% extends 'x' %}", ErrorKind::Unsupported},
   };
   for (const auto& [source, kind] : cases) {
     const Error error = error_of(source);
@@ -197,6 +201,47 @@ TEST(ChatTemplate, RefusesWhatIsNestedTooDeep) {
       render("{{ " + repeat("(", 50) + "1" + repeat(")", 50) + " }}"), "1");
 }
 
+// What grew with the square of the source, or was not counted at all.
+TEST(ChatTemplate, ParsesAndLooksNamesUpInLinearTime) {
+  std::string elifs;
+  std::string sets;
+  std::string keywords;
+  for (int i = 0; i < 8'000; ++i) {
+    const std::string n = std::to_string(i);
+    elifs += "{%elif a" + n + "%}{%set b" + n + "=1%}";
+    sets += "{%set a" + n + "=1%}";
+    keywords += "a" + n + "=1,";
+  }
+  const std::string sources[] = {
+      "{%if x%}" + elifs + "{%endif%}",
+      "{%if x%}" + repeat("{%elif a%}", 16'500) + "{%endif%}",
+      sets + "{% for i in range(9999) %}{{ a7999 }}{% endfor %}",
+      "{{ dict(" + keywords + ") | length }}",
+  };
+  for (const std::string& source : sources) {
+    const std::clock_t start = std::clock();
+    EXPECT_STREQ(error_of(source).what(), "") << source.substr(0, 30);
+    const double seconds =
+        static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    EXPECT_LT(seconds, 1.0) << source.substr(0, 30);
+  }
+}
+
+TEST(ChatTemplate, CountsTemporaryValues) {
+  const char* sources[] = {
+      "{{ (',' * 20000000).split(',') | length }}",
+      "{{ ('\n' * 20000000).splitlines() | length }}",
+      "{{ (',' * 20000000).count(',') }}{{ ('[],' * 3000000 ~ '1') | length }}"
+      "{{ ('[' ~ '[],' * 3000000 ~ '1]') | from_json | length }}",
+      "{% macro m(n) %}{{ 'x' * 5000000 }}{{ m(n + 1) }}{% endmacro %}"
+      "{{ m(0) }}",
+      "{% macro m() %}{{ m(*varargs) }}{% endmacro %}{{ m(*range(90000)) }}",
+  };
+  for (const char* source : sources) {
+    EXPECT_EQ(error_of(source).kind(), ErrorKind::Exhausted) << source;
+  }
+}
+
 TEST(ChatTemplate, KeepsItsBudgets) {
   const std::string loop = "{% for i in range(1000) %}xy{% endfor %}";
   EXPECT_EQ(render(loop).size(), 2000u);
@@ -248,7 +293,7 @@ TEST_F(LoadTest, PrefersTheTemplateFile) {
   EXPECT_EQ(loaded.render(loaded.special_tokens()), "file </s>");
   EXPECT_EQ(
       loaded.special_tokens(),
-      Json({{"eos_token", "</s>"}, {"bos_token", "<s>"}}));
+      Json({{"bos_token", "<s>"}, {"eos_token", "</s>"}}));
 }
 
 TEST_F(LoadTest, FindsTheTemplateInTheConfig) {
@@ -259,6 +304,50 @@ TEST_F(LoadTest, FindsTheTemplateInTheConfig) {
       R"({"chat_template": [{"name": "tool_use", "template": "a"},
                             {"name": "default", "template": "b"}]})");
   EXPECT_EQ(ChatTemplate::load(directory_).render(Json::object()), "b");
+}
+
+TEST_F(LoadTest, TakesPlacesInOrder) {
+  const auto rendered = [this] {
+    return ChatTemplate::load(directory_).render(Json::object());
+  };
+  write("chat_template.json", R"({"chat_template": "processor"})");
+  EXPECT_EQ(rendered(), "processor");
+  write("tokenizer_config.json", R"({"chat_template": {"default": "config"}})");
+  EXPECT_EQ(rendered(), "config");
+  write("chat_template.jinja", "file");
+  EXPECT_EQ(rendered(), "file");
+  std::filesystem::create_directory(directory_ / "additional_chat_templates");
+  write("additional_chat_templates/default.jinja", "folder");
+  EXPECT_EQ(rendered(), "folder");
+}
+
+TEST_F(LoadTest, TakesTheTemplateForToolsWhereThereAreSome) {
+  const Json tools = Json::array({{{"type", "function"}}});
+  write(
+      "tokenizer_config.json",
+      R"({"chat_template": [{"name": "tool_use", "template": "{% broken"},
+                            {"name": "default", "template": "plain"}]})");
+  const ChatTemplate broken = ChatTemplate::load(directory_);
+  EXPECT_EQ(broken.render_chat(Json::array(), true), "plain");
+  EXPECT_THROW(broken.render_chat(Json::array(), true, tools), Error);
+  write("chat_template.jinja", "file");
+  std::filesystem::create_directory(directory_ / "additional_chat_templates");
+  write("additional_chat_templates/tool_use.jinja", "{{ tools | length }}");
+  const ChatTemplate loaded = ChatTemplate::load(directory_);
+  EXPECT_EQ(loaded.render_chat(Json::array(), true), "file");
+  EXPECT_EQ(loaded.render_chat(Json::array(), true, tools), "1");
+}
+
+TEST_F(LoadTest, LeavesOutFieldsThatAreNull) {
+  write(
+      "chat_template.jinja",
+      "{% for m in messages %}{{ m.tool_calls is defined }}{% endfor %}"
+      "{{ documents is none }}");
+  EXPECT_EQ(
+      ChatTemplate::load(directory_)
+          .render_chat(
+              Json::array({{{"role", "user"}, {"tool_calls", nullptr}}}), true),
+      "FalseTrue");
 }
 
 TEST_F(LoadTest, SaysWhatIsMissing) {

@@ -57,6 +57,11 @@ TEST(Normalizer, ReplacesFromTheLeftWithoutOverlap) {
   EXPECT_EQ(replace_all("a b ", " ", "▁"), "a▁b▁");
 }
 
+std::string normalized(const artifacts::Json& json, std::string_view text) {
+  PatternRun run(text.size());
+  return Normalizer::parse(JsonField(json, "t")).apply(text, run);
+}
+
 TEST(Normalizer, StepsInOrder) {
   const artifacts::Json json = {
       {"type", "Sequence"},
@@ -65,9 +70,46 @@ TEST(Normalizer, StepsInOrder) {
         {{"type", "Replace"},
          {"pattern", {{"String", " "}}},
          {"content", "▁"}}}}};
-  const Normalizer normalizer = Normalizer::parse(JsonField(json, "t"));
-  EXPECT_EQ(normalizer.apply("a b"), "▁a▁b");
-  EXPECT_EQ(normalizer.apply(""), ""); // nothing to put a prefix to
+  EXPECT_EQ(normalized(json, "a b"), "▁a▁b");
+  EXPECT_EQ(normalized(json, ""), ""); // nothing to put a prefix to
+}
+
+TEST(Normalizer, EveryType) {
+  const struct {
+    const char* json;
+    const char* text;
+    const char* expected;
+  } kCases[] = {
+      {R"({"type": "NFD"})", "\u00e9", "e\u0301"},
+      {R"({"type": "NFKC"})", "ﬁ e\u0301", "fi \u00e9"},
+      {R"({"type": "NFKD"})", "①\u00e9", "1e\u0301"},
+      {R"({"type": "NFKC"})", "㋿", "㋿"}, // younger than Unicode 9.0
+      {R"({"type": "Lowercase"})", "AbİΣẞ", "abi\u0307σß"},
+      {R"({"type": "Strip", "strip_left": true, "strip_right": false})",
+       "\u3000 a ",
+       "a "},
+      {R"({"type": "Strip", "strip_left": true, "strip_right": true})",
+       " \t ",
+       ""},
+      {R"({"type": "StripAccents"})", "e\u0301\u00e9", "e\u00e9"},
+      {R"({"type": "Nmt"})", "a\u200bb\u0001c", "a bc"},
+      {R"({"type": "ByteLevel"})", "a é", "aĠÃ©"},
+      {R"({"type": "BertNormalizer", "clean_text": true,
+           "handle_chinese_chars": true, "strip_accents": null,
+           "lowercase": true})",
+       "\u00c9\t漢\u200b!",
+       "e  漢 !"},
+      {R"({"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": "_"})",
+       "a  b c",
+       "a_b_c"},
+      {R"({"type": "Replace", "pattern": {"String": ""}, "content": "-"})",
+       "ab",
+       "-a-b-"},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_EQ(normalized(artifacts::Json::parse(c.json), c.text), c.expected)
+        << c.json;
+  }
 }
 
 } // namespace

@@ -72,6 +72,106 @@ TEST(StreamingDetokenizer, MetaspaceAndNoDecoder) {
   EXPECT_EQ(make(json)->decode({2, 3}, false), "a b");
 }
 
+/** Decodes tokens that stand for themselves. */
+std::string decode_tokens(
+    const Json& decoder,
+    const std::vector<std::string>& tokens) {
+  Json json = {
+      {"decoder", decoder},
+      {"model",
+       {{"type", "BPE"}, {"vocab", {{"u", 0}}}, {"merges", Json::array()}}}};
+  Ids ids;
+  for (const std::string& token : tokens) {
+    Json& vocab = json["model"]["vocab"];
+    if (!vocab.contains(token)) {
+      const auto id = vocab.size();
+      vocab[token] = id;
+    }
+    ids.push_back(vocab[token].get<std::int32_t>());
+  }
+  const auto tokenizer = make(json);
+  const std::string text = tokenizer->decode(ids, false);
+  EXPECT_EQ(stream(tokenizer, ids, false), text);
+  return text;
+}
+
+// The values of these are those of PyPI's tokenizers.
+TEST(StreamingDetokenizer, WordPieceJoinsAndCleansUp) {
+  Json decoder = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
+  EXPECT_EQ(
+      decode_tokens(decoder, {"##un", "##ing", "do", "not", "x", "."}),
+      "##uning do not x.");
+  EXPECT_EQ(decode_tokens(decoder, {"a", " do not"}), "a  don't");
+  decoder["cleanup"] = false;
+  EXPECT_EQ(decode_tokens(decoder, {"a", "."}), "a .");
+}
+
+TEST(StreamingDetokenizer, WordEndsAreSpacesButAtTheEnd) {
+  const Json decoder = {{"type", "BPEDecoder"}, {"suffix", "</w>"}};
+  EXPECT_EQ(decode_tokens(decoder, {"lo", "w</w>", "x</w>"}), "low x");
+  EXPECT_EQ(decode_tokens(decoder, {}), "");
+}
+
+TEST(StreamingDetokenizer, CtcDropsRepeatsAndPads) {
+  const Json decoder = {
+      {"type", "CTC"},
+      {"pad_token", "<pad>"},
+      {"word_delimiter_token", "|"},
+      {"cleanup", true}};
+  EXPECT_EQ(
+      decode_tokens(decoder, {"a", "a", "<pad>", "a", "|", "|", "b"}), "aa b");
+}
+
+TEST(StreamingDetokenizer, AfterFuseTheTextIsOneToken) {
+  const auto after_fuse = [](const Json& step) {
+    return decoder_sequence({{{"type", "Fuse"}}, step});
+  };
+  EXPECT_EQ(
+      decode_tokens(after_fuse({{"type", "ByteFallback"}}), {"<0x", "41>"}),
+      "A");
+  EXPECT_EQ(
+      decode_tokens(after_fuse({{"type", "ByteFallback"}}), {"<0x41>", "b"}),
+      "<0x41>b");
+  EXPECT_EQ(
+      decode_tokens(
+          after_fuse({{"type", "Metaspace"}, {"replacement", "▁"}}),
+          {"▁a", "▁b"}),
+      "ab");
+  EXPECT_EQ(
+      decode_tokens(
+          after_fuse({{"type", "BPEDecoder"}, {"suffix", "</w>"}}),
+          {"a</", "w>b</w>"}),
+      "ab");
+  EXPECT_EQ(
+      decode_tokens(
+          after_fuse(
+              {{"type", "Replace"},
+               {"pattern", {{"String", "aa"}}},
+               {"content", "x"}}),
+          {"a", "aa", "ab"}),
+      "xxb");
+  EXPECT_EQ(
+      decode_tokens(
+          after_fuse(
+              {{"type", "Replace"},
+               {"pattern", {{"Regex", "[ab]+"}}},
+               {"content", "_"}}),
+          {"a", "b", "c"}),
+      "_c");
+}
+
+TEST(StreamingDetokenizer, ByteLevelTokensAreBytesWhateverTheDecoder) {
+  Json json = byte_level_json({"\u0120 a"});
+  json["decoder"] = byte_fallback_json()["decoder"];
+  json["decoder"]["decoders"].push_back(
+      {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  const auto tokenizer = make(json);
+  const Ids ids = {256, 0xC3, 0xA9, '\n'};
+  EXPECT_EQ(tokenizer->decode(ids, false), " aé\n");
+  EXPECT_EQ(stream(tokenizer, ids, false), " aé\n");
+  EXPECT_EQ(tokenizer->token_bytes(256), " a");
+}
+
 TEST(StreamingDetokenizer, EqualsDecodeForRandomIds) {
   Json byte_level = byte_level_json({"\u0120 a", "\u00e2 \u0124"});
   byte_level["added_tokens"] = {

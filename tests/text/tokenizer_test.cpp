@@ -137,6 +137,28 @@ TEST(Tokenizer, FlagsOfAddedTokens) {
   EXPECT_EQ(tokenizer->encode("rawe\u0301", false), bytes("raw\u00e9"));
 }
 
+TEST(Tokenizer, AddedTokensAreNumberedByTheirOrder) {
+  Json json = byte_level_json({});
+  json["added_tokens"] = {
+      added_token(300, "<x>"), // a gap
+      added_token(301, ""), // skipped
+      added_token(302, "<y>"),
+      added_token(98, "a"), // has an id in the vocabulary
+      added_token(303, "<x>", {"rstrip"})}; // again, now with a flag
+  const auto tokenizer = make(json);
+  EXPECT_EQ(tokenizer->encode("<y><x> <y>a", false), (Ids{257, 256, 257, 'a'}));
+  EXPECT_EQ(tokenizer->vocab_size(), 258);
+  EXPECT_EQ(tokenizer->decode({256, 257}, false), "<x><y>");
+}
+
+TEST(Tokenizer, BertPutsTokensAround) {
+  Json json = byte_level_json({});
+  json["post_processor"] = {
+      {"type", "BertProcessing"}, {"cls", {"a", 97}}, {"sep", {"b", 98}}};
+  EXPECT_EQ(make(json)->encode("x", true), (Ids{'a', 'x', 'b'}));
+  EXPECT_EQ(make(json)->encode("x", false), (Ids{'x'}));
+}
+
 TEST(Tokenizer, TemplatePutsTokensAround) {
   Json json = byte_level_json({});
   json["added_tokens"] = {added_token(256, "<s>", {"special"})};
@@ -285,28 +307,25 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
       {"/model/fuse_unk", "yes", ErrorKind::Corrupt, "model.fuse_unk"},
       {"/model/unk_token", number, ErrorKind::Corrupt, "model.unk_token"},
       {"/normalizer", number, ErrorKind::Corrupt, "normalizer"},
-      {"/normalizer/type", "NFKC", ErrorKind::Unsupported, "NFKC"},
+      {"/normalizer/type", "NFX", ErrorKind::Unsupported, "NFX"},
       {"/normalizer/type", "Replace", ErrorKind::Corrupt, "normalizer.pattern"},
-      {"/pre_tokenizer/type",
-       "Whitespace",
-       ErrorKind::Unsupported,
-       "Whitespac"},
+      {"/pre_tokenizer/type", "Words", ErrorKind::Unsupported, "Words"},
       {"/pre_tokenizer/pretokenizers/0/behavior",
        "x",
        ErrorKind::Corrupt,
        "pretokenizers[0].behavior"},
       {"/pre_tokenizer/pretokenizers/0/pattern",
-       {{"String", ""}},
-       ErrorKind::Corrupt,
-       "pattern.String"},
-      {"/pre_tokenizer/pretokenizers/0/pattern",
-       {{"Regex", "\\w"}},
+       {{"Regex", "\\X"}},
        ErrorKind::Unsupported,
        "pretokenizers[0].pattern.Regex"},
+      {"/pre_tokenizer/pretokenizers/0/pattern",
+       {{"Regex", "(a"}},
+       ErrorKind::Corrupt,
+       "pretokenizers[0].pattern.Regex"},
       {"/post_processor",
-       {{"type", "BertProcessing"}},
-       ErrorKind::Unsupported,
-       "BertProcessing"},
+       {{"type", "BertProcessing"}, {"cls", {"x", 1}}, {"sep", {"y"}}},
+       ErrorKind::Corrupt,
+       "post_processor.sep"},
       {"/post_processor",
        {{"type", "TemplateProcessing"}, {"single", Json::array()}},
        ErrorKind::Corrupt,
@@ -318,25 +337,17 @@ TEST(Tokenizer, EveryBadFieldIsNamed) {
        ErrorKind::Corrupt,
        "special_tokens.<x>.ids[0]: found 257, expected a whole number from 0 to "
        "256"},
-      {"/decoder/type", "WordPiece", ErrorKind::Unsupported, "WordPiece"},
+      {"/decoder/type", "Reverse", ErrorKind::Unsupported, "Reverse"},
       {"/decoder",
        {{"type", "Strip"}, {"content", "ab"}},
        ErrorKind::Corrupt,
        "decoder.content"},
       {"/added_tokens", number, ErrorKind::Corrupt, "added_tokens"},
       {"/added_tokens/0", number, ErrorKind::Corrupt, "added_tokens[0]"},
-      {"/added_tokens/0",
-       added_token(300, "<x>"),
-       ErrorKind::Corrupt,
-       "added_tokens[0].id"},
-      {"/added_tokens/0",
-       added_token(256, ""),
+      {"/added_tokens/0/content",
+       number,
        ErrorKind::Corrupt,
        "added_tokens[0].content"},
-      {"/added_tokens/0",
-       added_token(98, "a"),
-       ErrorKind::Corrupt,
-       "added_tokens[0].id"},
   };
   for (const BadField& c : kCases) {
     Json json = byte_level_json({});

@@ -96,10 +96,13 @@ TEST(Unicode, ClassesOfSingleCharacters) {
   EXPECT_EQ(classes.of('a'), kIsLetter | kIsWord);
   EXPECT_EQ(classes.of('7'), kIsNumber | kIsNumeric | kIsWord);
   EXPECT_EQ(classes.of('\n'), kIsSpace | kIsNewline);
-  EXPECT_EQ(classes.of('_'), kIsWord);
-  EXPECT_EQ(classes.of(0x301), kIsMark | kIsWord | kIsNfcMark | kIsNfcUnstable);
+  EXPECT_EQ(classes.of('_'), kIsWord | kIsPunctuation);
+  EXPECT_EQ(
+      classes.of(0x301),
+      kIsMark | kIsWord | kIsNfcMark | kIsNfcUnstable | kIsAccent |
+          kIsBertAccent);
   EXPECT_EQ(classes.of(0xB2), kIsNumber | kIsNumeric); // superscript two
-  EXPECT_EQ(classes.of(0x180E), 0); // a space until Unicode 6.3
+  EXPECT_EQ(classes.of(0x180E), kIsBertControl); // a space until Unicode 6.3
   EXPECT_EQ(classes.of(0x11DE0), kIsNumeric); // a digit since Unicode 17.0
 }
 

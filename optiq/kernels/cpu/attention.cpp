@@ -453,6 +453,10 @@ HWY_INLINE void WeighSpan(const SpanWork& work) {
     const std::size_t end = std::min(work.n, begin + kTogether);
     for (std::size_t query = begin; query < end; ++query) {
       const Tokens seen = work.seen(query, work.first_token, tokens);
+      if (work.shape.softcap > 0.0f) {
+        CapScores(
+            d, work.scores(query, work.first_block), seen, work.shape.softcap);
+      }
       work.to.maximum[query] =
           MaxScore(d, work.scores(query, work.first_block), seen);
     }

@@ -12,6 +12,8 @@
  *
  *   out = sum_t softmax(q . k_t * scale) v_t
  *
+ * where scores may be capped: softcap * tanh(score / softcap).
+ *
  * Tokens are taken in absolute spans of 256. Of each span a row makes a
  * partial result: the largest score m, the sum of exp(score - m), and the
  * values weighted with it. Partials are added in the order of the spans,
@@ -52,6 +54,7 @@ struct AttentionShape {
   std::size_t n_heads = 0;
   KvLayout layout;
   float scale = 1.0f;
+  float softcap = 0.0f; // 0: none
   std::size_t window = 0; // 0: everything before
   KeyUnits units;
 

@@ -11,6 +11,7 @@
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
+#include "optiq/kernels/cpu/softcap-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,6 +33,31 @@ void RmsNorm(
       const VF32 y = hn::Mul(hn::LoadN(d, x + i, n), inverse);
       hn::StoreN(hn::Mul(y, hn::LoadN(d, weight + i, n)), d, out + i, n);
     }
+  }
+}
+
+void LayerNorm(
+    const float* x,
+    const float* weight,
+    float eps,
+    std::size_t rows,
+    std::size_t dim,
+    float* out) {
+  const F32 d;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t t = 0; t < rows; ++t, x += dim, out += dim) {
+    VF32 sum = hn::Zero(d);
+    for (std::size_t i = 0; i < dim; i += lanes) {
+      sum = hn::Add(sum, hn::LoadN(d, x + i, dim - i));
+    }
+    const VF32 mean =
+        hn::Set(d, hn::ReduceSum(d, sum) / static_cast<float>(dim));
+    // Of the centered row: the difference of two large sums would cancel.
+    for (std::size_t i = 0; i < dim; i += lanes) {
+      const std::size_t n = std::min(lanes, dim - i);
+      hn::StoreN(hn::Sub(hn::LoadN(d, x + i, n), mean), d, out + i, n);
+    }
+    RmsNorm(out, weight, eps, 1, dim, out);
   }
 }
 
@@ -79,17 +105,10 @@ void Geglu(const float* gate, const float* up, std::size_t n, float* out) {
 
 void Softcap(const float* x, float cap, std::size_t n, float* out) {
   const F32 d;
-  const VF32 one = hn::Set(d, 1.0f);
-  const VF32 limit = hn::Set(d, cap);
-  const VF32 minus_two = hn::Set(d, -2.0f / cap);
   const std::size_t lanes = hn::Lanes(d);
   for (std::size_t i = 0; i < n; i += lanes) {
     const std::size_t count = std::min(lanes, n - i);
-    const VF32 v = hn::LoadN(d, x + i, count);
-    // tanh(u) = (1 - e) / (1 + e) with e = exp(-2 u), u >= 0.
-    const VF32 e = ExpNonPositive(d, hn::Mul(hn::Abs(v), minus_two));
-    const VF32 t = hn::Div(hn::Sub(one, e), hn::Add(one, e));
-    hn::StoreN(hn::CopySign(hn::Mul(limit, t), v), d, out + i, count);
+    hn::StoreN(Capped(d, hn::LoadN(d, x + i, count), cap), d, out + i, count);
   }
 }
 
@@ -99,12 +118,13 @@ void SigmoidGate(const float* x, const float* gate, std::size_t n, float* out) {
   });
 }
 
-/** cos and sin of position * frequency_i. The angle is reduced in double: in
- * float a position of 1e5 would leave an error of 4e-3 radians. */
+/** `scale` times cos and sin of position * frequency_i. The angle is reduced in
+ * double: in float a position of 1e5 would leave an error of 4e-3 radians. */
 void RopeTable(
     double position,
     const float* frequencies,
     std::size_t half,
+    float scale,
     float* cosines,
     float* sines) {
   const hn::CappedTag<double, 8> dd;
@@ -121,8 +141,9 @@ void RopeTable(
     auto sine = hn::Zero(df);
     auto cosine = hn::Zero(df);
     hn::SinCos(df, reduced, sine, cosine);
-    hn::StoreN(cosine, df, cosines + i, n);
-    hn::StoreN(sine, df, sines + i, n);
+    const auto factor = hn::Set(df, scale);
+    hn::StoreN(hn::Mul(cosine, factor), df, cosines + i, n);
+    hn::StoreN(hn::Mul(sine, factor), df, sines + i, n);
   }
 }
 
@@ -145,6 +166,36 @@ void RotateHead(
   }
 }
 
+/** RotateHead for pairs (2i, 2i + 1). */
+void RotatePairs(
+    const float* x,
+    const float* cosines,
+    const float* sines,
+    std::size_t half,
+    float* out) {
+  const F32 d;
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= half; i += lanes) {
+    VF32 a = hn::Zero(d);
+    VF32 b = hn::Zero(d);
+    hn::LoadInterleaved2(d, x + 2 * i, a, b);
+    const VF32 c = hn::LoadU(d, cosines + i);
+    const VF32 s = hn::LoadU(d, sines + i);
+    hn::StoreInterleaved2(
+        hn::NegMulAdd(b, s, hn::Mul(a, c)),
+        hn::MulAdd(b, c, hn::Mul(a, s)),
+        d,
+        out + 2 * i);
+  }
+  for (; i < half; ++i) {
+    const float a = x[2 * i];
+    const float b = x[2 * i + 1];
+    out[2 * i] = a * cosines[i] - b * sines[i];
+    out[2 * i + 1] = a * sines[i] + b * cosines[i];
+  }
+}
+
 void Rope(
     const float* x,
     const std::int32_t* positions,
@@ -156,9 +207,19 @@ void Rope(
   float* cosines = table.get();
   float* sines = cosines + shape.half;
   for (std::size_t t = 0; t < rows; ++t) {
-    RopeTable(positions[t], inverse_frequencies, shape.half, cosines, sines);
+    RopeTable(
+        positions[t],
+        inverse_frequencies,
+        shape.half,
+        shape.scale,
+        cosines,
+        sines);
     for (std::size_t h = 0; h < shape.n_heads; ++h) {
-      RotateHead(x, cosines, sines, shape.half, out);
+      if (shape.is_interleaved) {
+        RotatePairs(x, cosines, sines, shape.half, out);
+      } else {
+        RotateHead(x, cosines, sines, shape.half, out);
+      }
       std::copy(x + 2 * shape.half, x + shape.head_dim, out + 2 * shape.half);
       x += shape.head_dim;
       out += shape.head_dim;
@@ -173,6 +234,7 @@ HWY_AFTER_NAMESPACE();
 namespace optiq::kernels::cpu {
 
 HWY_EXPORT(RmsNorm);
+HWY_EXPORT(LayerNorm);
 HWY_EXPORT(Add);
 HWY_EXPORT(Swiglu);
 HWY_EXPORT(Geglu);
@@ -188,6 +250,16 @@ void rms_norm(
     std::size_t dim,
     float* out) {
   HWY_DYNAMIC_DISPATCH(RmsNorm)(x, weight, eps, rows, dim, out);
+}
+
+void layer_norm(
+    const float* x,
+    const float* weight,
+    float eps,
+    std::size_t rows,
+    std::size_t dim,
+    float* out) {
+  HWY_DYNAMIC_DISPATCH(LayerNorm)(x, weight, eps, rows, dim, out);
 }
 
 void add(const float* a, const float* b, std::size_t n, float* out) {

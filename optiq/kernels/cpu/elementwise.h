@@ -15,6 +15,15 @@ void rms_norm(
     std::size_t dim,
     float* out);
 
+/** out[t] = (x[t] - mean) * rsqrt(variance + eps) * weight. */
+void layer_norm(
+    const float* x,
+    const float* weight,
+    float eps,
+    std::size_t rows,
+    std::size_t dim,
+    float* out);
+
 void add(const float* a, const float* b, std::size_t n, float* out);
 
 /** silu(gate) * up. */
@@ -34,10 +43,13 @@ struct RopeShape {
   std::size_t n_heads = 0;
   std::size_t head_dim = 0;
   std::size_t half = 0; // rotary_dim / 2
+  bool is_interleaved = false;
+  float scale = 1.f;
 };
 
-/** Rotates pairs (i, i + half) of every head by position * frequency_i; the
- * rest of the head is copied. x, out [rows][n_heads][head_dim]. */
+/** Rotates pairs (i, i + half), or (2i, 2i + 1), of every head by position *
+ * frequency_i and scales them; the rest of the head is copied. x, out
+ * [rows][n_heads][head_dim]. */
 void rope(
     const float* x,
     const std::int32_t* positions,

@@ -15,6 +15,7 @@
 #include "hwy/highway.h"
 
 #include "optiq/kernels/cpu/dense_attention-inl.h"
+#include "optiq/kernels/cpu/softcap-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -46,6 +47,14 @@ HWY_INLINE VF32 FoldVectors(VF32 x, Tokens seen, const Body& body) {
     x = body(x, i, false);
   }
   return x;
+}
+
+/** Caps the scores in the vectors that hold tokens of `seen`. */
+HWY_INLINE void CapScores(F32 d, float* scores, Tokens seen, float cap) {
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = seen.begin / lanes * lanes; i < seen.end; i += lanes) {
+    hn::StoreU(Capped(d, hn::LoadU(d, scores + i), cap), d, scores + i);
+  }
 }
 
 /** Largest of the scores seen; minus infinity without any. */

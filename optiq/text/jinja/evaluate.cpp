@@ -2,6 +2,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/text/jinja/interpreter_impl.h"
+#include "optiq/text/jinja/text_impl.h"
 
 namespace optiq::text::jinja {
 
@@ -31,15 +32,8 @@ Value Interpreter::evaluate_node(
     case ExpressionKind::Negate:
     case ExpressionKind::Plus:
       return evaluate_sign(node, scope);
-    case ExpressionKind::Binary: {
-      const Value left = evaluate(*node.children[0], scope);
-      const Value right = evaluate(*node.children[1], scope);
-      line_ = node.line;
-      if (node.operators[0] == Operator::Modulo && left.is_string()) {
-        return heap_.string(percent_format(*this, left.text(), right));
-      }
-      return binary(heap_, node.operators[0], left, right);
-    }
+    case ExpressionKind::Binary:
+      return evaluate_binary(node, scope);
     case ExpressionKind::And:
     case ExpressionKind::Or: {
       Value left = evaluate(*node.children[0], scope);
@@ -53,19 +47,14 @@ Value Interpreter::evaluate_node(
     case ExpressionKind::Conditional:
       return evaluate_conditional(node, scope);
     case ExpressionKind::Attribute:
-      return attribute(evaluate(*node.children[0], scope), node.name);
+      return get_attribute(
+          heap_, evaluate(*node.children[0], scope), node.name);
     case ExpressionKind::Subscript: {
       const Value object = evaluate(*node.children[0], scope);
-      return item(object, evaluate(*node.children[1], scope));
+      return get_item(heap_, object, evaluate(*node.children[1], scope));
     }
-    case ExpressionKind::Slice: {
-      const Value object = evaluate(*node.children[0], scope);
-      const Value start = evaluate_or_none(node.children[1], scope);
-      const Value stop = evaluate_or_none(node.children[2], scope);
-      const Value step = evaluate_or_none(node.children[3], scope);
-      line_ = node.line;
-      return slice(heap_, object, start, stop, step);
-    }
+    case ExpressionKind::Slice:
+      return evaluate_slice(node, scope);
     case ExpressionKind::Call:
       return evaluate_call(node, scope, nullptr);
     case ExpressionKind::Filter:
@@ -78,6 +67,29 @@ Value Interpreter::evaluate_node(
     }
   }
   return Value();
+}
+
+Value Interpreter::evaluate_binary(
+    const Expression& node,
+    const ScopePtr& scope) {
+  const Value left = evaluate(*node.children[0], scope);
+  const Value right = evaluate(*node.children[1], scope);
+  line_ = node.line;
+  if (node.operators[0] == Operator::Modulo && left.is_string()) {
+    return percent_format(heap_, left.string(), right);
+  }
+  return binary(heap_, node.operators[0], left, right);
+}
+
+Value Interpreter::evaluate_slice(
+    const Expression& node,
+    const ScopePtr& scope) {
+  const Value object = evaluate(*node.children[0], scope);
+  const Value start = evaluate_or_none(node.children[1], scope);
+  const Value stop = evaluate_or_none(node.children[2], scope);
+  const Value step = evaluate_or_none(node.children[3], scope);
+  line_ = node.line;
+  return slice(heap_, object, start, stop, step);
 }
 
 Value Interpreter::evaluate_or_none(
@@ -95,20 +107,22 @@ Value Interpreter::lookup(int symbol, const ScopePtr& scope) {
     return *data_[index];
   }
   const std::string& name = template_.symbols[index];
-  if (const Native native = find_global(name)) {
-    return Value(
-        std::make_shared<const Function>(Function{name, native, nullptr}));
+  if (const Builtin* function = globals().find(name)) {
+    return heap_.function(*function, Value());
   }
-  return heap_.undefined("'" + name + "' is undefined");
+  if (is_left_out("function", name)) {
+    fail(ErrorKind::Unsupported, "{}", unknown_builtin("function", name));
+  }
+  return heap_.undefined("'" + shortened(name) + "' is undefined");
 }
 
-std::vector<Value> Interpreter::evaluate_all(
+Items Interpreter::evaluate_all(
     const std::vector<ExpressionPtr>& nodes,
     const ScopePtr& scope) {
-  std::vector<Value> values;
+  Items values = heap_.items();
   values.reserve(nodes.size());
   for (const ExpressionPtr& node : nodes) {
-    values.push_back(evaluate(*node, scope));
+    values.push(evaluate(*node, scope));
   }
   return values;
 }
@@ -116,14 +130,14 @@ std::vector<Value> Interpreter::evaluate_all(
 Value Interpreter::evaluate_dict(
     const Expression& node,
     const ScopePtr& scope) {
-  std::vector<std::pair<Value, Value>> pairs;
+  auto dict = heap_.dict();
   for (std::size_t i = 0; i < node.children.size(); i += 2) {
     Value key = evaluate(*node.children[i], scope);
     Value value = evaluate(*node.children[i + 1], scope);
-    pairs.emplace_back(std::move(key), std::move(value));
+    dict->set(std::move(key), std::move(value));
   }
   line_ = node.line;
-  return heap_.dict(std::move(pairs));
+  return Value(std::move(dict));
 }
 
 Value Interpreter::evaluate_sign(
@@ -136,22 +150,25 @@ Value Interpreter::evaluate_sign(
     return binary(heap_, Operator::Subtract, Value(std::int64_t{0}), value);
   }
   const bool is_negative = node.kind == ExpressionKind::Negate;
-  if (value.is(Type::Float)) {
-    return Value(is_negative ? -value.real() : value.real());
-  }
   return is_negative
-      ? binary(heap_, Operator::Subtract, Value(std::int64_t{0}), value)
-      : Value(value.integer());
+      ? negated(heap_, value)
+      : binary(heap_, Operator::Add, Value(std::int64_t{0}), value);
 }
 
 Value Interpreter::evaluate_concat(
     const Expression& node,
     const ScopePtr& scope) {
-  std::string text;
-  for (const Value& value : evaluate_all(node.children, scope)) {
-    write_text(&budget_, text, value);
+  const Items values = evaluate_all(node.children, scope);
+  // As Python's markup_join: what is no markup is escaped beside it.
+  const bool escapes = autoescapes_ &&
+      std::any_of(values.begin(), values.end(), [](const Value& value) {
+                         return value.is_markup();
+                       });
+  Text text(&budget_);
+  for (const Value& value : values) {
+    write_text(text, escapes ? escaped(heap_, value) : value);
   }
-  return heap_.string(std::move(text));
+  return heap_.string(std::move(text), escapes);
 }
 
 Value Interpreter::evaluate_compare(
@@ -182,53 +199,58 @@ Value Interpreter::evaluate_conditional(
   return evaluate(*node.children[2], scope);
 }
 
+void Interpreter::evaluate_argument(
+    const Argument& argument,
+    const ScopePtr& scope,
+    Arguments& out,
+    std::unordered_set<std::string>& names) {
+  const auto add_keyword = [&](const std::string& name, Value value) {
+    if (!names.insert(name).second) {
+      fail(
+          ErrorKind::InvalidInput,
+          "found keyword argument {} twice in a call, expected once",
+          quote(name));
+    }
+    out.add_keyword(name, std::move(value));
+  };
+  Value value = evaluate(*argument.value, scope);
+  switch (argument.kind) {
+    case Argument::Kind::Positional:
+      out.positional.push(std::move(value));
+      return;
+    case Argument::Kind::Keyword:
+      add_keyword(argument.name, std::move(value));
+      return;
+    case Argument::Kind::Star:
+      out.positional.append(iterate(heap_, value));
+      return;
+    case Argument::Kind::DoubleStar:
+      break;
+  }
+  if (!value.is(Type::Dict)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "found a {} after '**', expected a dict",
+        type_name(value));
+  }
+  for (const auto& [key, one] : value.dict().items()) {
+    if (!key.is_string()) {
+      fail(
+          ErrorKind::InvalidInput,
+          "found a {} as the name of an argument, expected a string",
+          type_name(key));
+    }
+    add_keyword(key.text(), one);
+  }
+}
+
 Arguments Interpreter::evaluate_arguments(
     const Expression& node,
     const ScopePtr& scope) {
-  Arguments out;
-  const auto add_keyword = [&out](const std::string& name, Value value) {
-    for (const auto& [known, old] : out.keywords) {
-      if (known == name) {
-        fail(
-            ErrorKind::InvalidInput,
-            "found keyword argument '{}' twice in a call, expected once",
-            name);
-      }
-    }
-    out.keywords.emplace_back(name, std::move(value));
-  };
+  Arguments out(&budget_);
+  std::unordered_set<std::string> names;
   for (const Argument& argument : node.arguments) {
-    Value value = evaluate(*argument.value, scope);
-    switch (argument.kind) {
-      case Argument::Kind::Positional:
-        out.positional.push_back(std::move(value));
-        break;
-      case Argument::Kind::Keyword:
-        add_keyword(argument.name, std::move(value));
-        break;
-      case Argument::Kind::Star:
-        for (Value& one : iterate(heap_, value)) {
-          out.positional.push_back(std::move(one));
-        }
-        break;
-      case Argument::Kind::DoubleStar:
-        if (!value.is(Type::Dict)) {
-          fail(
-              ErrorKind::InvalidInput,
-              "found a {} after '**', expected a dict",
-              type_name(value));
-        }
-        for (const auto& [key, one] : value.dict().items) {
-          if (!key.is_string()) {
-            fail(
-                ErrorKind::InvalidInput,
-                "found a {} as the name of an argument, expected a string",
-                type_name(key));
-          }
-          add_keyword(key.text(), one);
-        }
-        break;
-    }
+    evaluate_argument(argument, scope, out, names);
   }
   return out;
 }
@@ -240,7 +262,7 @@ Value Interpreter::evaluate_call(
   const Value callee = evaluate(*node.children[0], scope);
   Arguments arguments = evaluate_arguments(node, scope);
   if (caller != nullptr) {
-    arguments.keywords.emplace_back("caller", *caller);
+    arguments.add_keyword("caller", *caller);
   }
   line_ = node.line;
   return call(callee, arguments);
@@ -257,195 +279,6 @@ Value Interpreter::evaluate_filter(
   Arguments arguments = evaluate_arguments(node, scope);
   line_ = node.line;
   return filter(node.name, input, arguments);
-}
-
-Value Interpreter::filter(
-    const std::string& name,
-    const Value& input,
-    Arguments& arguments) {
-  const Native native = find_filter(name);
-  if (native == nullptr) {
-    fail(
-        ErrorKind::Unsupported,
-        "found filter '{}', which does not exist here",
-        name);
-  }
-  budget_.work();
-  return native(*this, input, arguments);
-}
-
-bool Interpreter::test(
-    const std::string& name,
-    const Value& input,
-    Arguments& arguments) {
-  const Test native = find_test(name);
-  if (native == nullptr) {
-    fail(
-        ErrorKind::Unsupported,
-        "found test '{}', which does not exist here",
-        name);
-  }
-  budget_.work();
-  return native(*this, input, arguments);
-}
-
-namespace {
-
-std::string no_such(const Value& object, const std::string& what) {
-  return fmt::format("'{}' object has no {}", type_name(object), what);
-}
-
-// loop.index, loop.first ...; nothing for other names.
-std::optional<Value>
-loop_attribute(const Heap& heap, const Loop& loop, const std::string& name) {
-  const auto n = static_cast<std::int64_t>(loop.items.size());
-  const std::int64_t i = loop.index0;
-  const auto at = [&](std::int64_t index, const char* which) {
-    return index >= 0 && index < n
-        ? loop.items[static_cast<std::size_t>(index)]
-        : heap.undefined(fmt::format("there is no {} item", which));
-  };
-  if (name == "index") {
-    return Value(i + 1);
-  }
-  if (name == "index0") {
-    return Value(i);
-  }
-  if (name == "revindex") {
-    return Value(n - i);
-  }
-  if (name == "revindex0") {
-    return Value(n - i - 1);
-  }
-  if (name == "first") {
-    return Value(i == 0);
-  }
-  if (name == "last") {
-    return Value(i == n - 1);
-  }
-  if (name == "length") {
-    return Value(n);
-  }
-  if (name == "depth") {
-    return Value(std::int64_t{loop.depth0} + 1);
-  }
-  if (name == "depth0") {
-    return Value(std::int64_t{loop.depth0});
-  }
-  if (name == "previtem") {
-    return at(i - 1, "previous");
-  }
-  if (name == "nextitem") {
-    return at(i + 1, "next");
-  }
-  return std::nullopt;
-}
-
-// What object.name is, before items of that key are considered.
-std::optional<Value> own_attribute(
-    Interpreter& interpreter,
-    const Value& object,
-    const std::string& name) {
-  if (object.is_undefined()) {
-    fail(ErrorKind::InvalidInput, "{}", *object.undefined().reason);
-  }
-  if (object.is(Type::Namespace)) {
-    if (name.starts_with('_')) {
-      return interpreter.heap().undefined(
-          "access to attribute '" + name + "' of a namespace is unsafe");
-    }
-    const Value* value = object.name_space().find(name);
-    return value == nullptr ? std::nullopt : std::optional<Value>(*value);
-  }
-  if (object.is(Type::Loop)) {
-    if (auto value = loop_attribute(interpreter.heap(), object.loop(), name)) {
-      return value;
-    }
-  }
-  if (object.is(Type::Macro) && name == "name") {
-    return interpreter.heap().string(object.macro().name);
-  }
-  Value method = find_method(interpreter, object, name);
-  return method.is_none() ? std::nullopt
-                          : std::optional<Value>(std::move(method));
-}
-
-// object[key], where there is such a thing.
-std::optional<Value>
-own_item(const Heap& heap, const Value& object, const Value& key) {
-  if (object.is(Type::Dict)) {
-    if (key.is(Type::Dict) || key.is(SequenceKind::List)) {
-      return std::nullopt;
-    }
-    const Value* value = object.dict().find(hash_key(heap.budget(), key));
-    return value == nullptr ? std::nullopt : std::optional<Value>(*value);
-  }
-  const bool is_indexed = object.is_string() || object.is(SequenceKind::List) ||
-      object.is(SequenceKind::Tuple) || object.is(SequenceKind::Range);
-  if (!is_indexed || !key.is_integral()) {
-    return std::nullopt;
-  }
-  const auto n = static_cast<std::int64_t>(*length_of(object));
-  const std::int64_t index =
-      key.integer() < 0 ? key.integer() + n : key.integer();
-  if (index < 0 || index >= n) {
-    return std::nullopt;
-  }
-  if (!object.is_string()) {
-    return object.sequence().items[static_cast<std::size_t>(index)];
-  }
-  return slice(heap, object, Value(index), Value(index + 1), Value());
-}
-
-} // namespace
-
-Value Interpreter::attribute(const Value& object, const std::string& name) {
-  if (auto value = own_attribute(*this, object, name)) {
-    return *value;
-  }
-  if (object.is(Type::Dict)) {
-    const Value* value = object.dict().find(name);
-    if (value != nullptr) {
-      return *value;
-    }
-  }
-  return heap_.undefined(no_such(object, "attribute '" + name + "'"));
-}
-
-Value Interpreter::item(const Value& object, const Value& key) {
-  if (object.is_undefined()) {
-    fail(ErrorKind::InvalidInput, "{}", *object.undefined().reason);
-  }
-  if (auto value = own_item(heap_, object, key)) {
-    return *value;
-  }
-  if (key.is_string()) {
-    if (auto value = own_attribute(*this, object, key.text())) {
-      return *value;
-    }
-    return heap_.undefined(no_such(object, "attribute '" + key.text() + "'"));
-  }
-  return heap_.undefined(no_such(object, "such item"));
-}
-
-Value Interpreter::path(const Value& object, const Value& attribute) {
-  if (!attribute.is_string()) {
-    return attribute.is_none() ? object : item(object, attribute);
-  }
-  Value at = object;
-  std::string_view rest = attribute.text();
-  while (true) {
-    const std::size_t dot = rest.find('.');
-    const std::string part(rest.substr(0, dot));
-    const auto index = part.find_first_not_of("0123456789") == std::string::npos
-        ? parse_integer(part, 10)
-        : std::nullopt;
-    at = item(at, index ? Value(*index) : heap_.string(part));
-    if (dot == std::string_view::npos) {
-      return at;
-    }
-    rest = rest.substr(dot + 1);
-  }
 }
 
 } // namespace optiq::text::jinja

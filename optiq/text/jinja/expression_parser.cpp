@@ -1,9 +1,10 @@
-#include <charconv>
+#include <cctype>
 #include <cstdlib>
 
 #include "optiq/base/error.h"
 #include "optiq/text/jinja/builtins_impl.h"
 #include "optiq/text/jinja/parser_impl.h"
+#include "optiq/text/jinja/text_impl.h"
 
 namespace optiq::text::jinja {
 namespace {
@@ -52,6 +53,8 @@ const OperatorRow* find_operator(
 } // namespace
 
 ExpressionPtr ExpressionParser::make(ExpressionKind kind, int line) const {
+  state_.budget.work();
+  state_.budget.hold(2 * sizeof(Expression)); // and its place in the parent
   auto node = std::make_unique<Expression>();
   node->kind = kind;
   node->line = line;
@@ -209,7 +212,7 @@ ExpressionPtr ExpressionParser::unary(bool with_filters) {
   ExpressionPtr node;
   if (stream_.at_operator("-") || stream_.at_operator("+")) {
     const NestingGuard guard(state_);
-    const Token sign = stream_.next();
+    const Token& sign = stream_.next();
     node = make(
         sign.text == "-" ? ExpressionKind::Negate : ExpressionKind::Plus,
         sign.line);
@@ -245,29 +248,25 @@ ExpressionPtr ExpressionParser::number(const Token& token) {
     node->constant = Value(std::strtod(token.text.c_str(), nullptr));
     return node;
   }
-  std::string_view digits = token.text;
-  int base = 10;
-  if (digits.size() > 2 && digits[0] == '0') {
-    const char letter = static_cast<char>(digits[1] | 0x20);
-    base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 10;
-    digits.remove_prefix(base == 10 ? 0 : 2);
-  }
-  std::int64_t value = 0;
-  const auto read = std::from_chars(
-      digits.data(), digits.data() + digits.size(), value, base);
-  if (read.ec != std::errc()) {
+  const bool has_base = token.text.size() > 2 && token.text[0] == '0' &&
+      std::isalpha(static_cast<unsigned char>(token.text[1])) != 0;
+  const char letter = has_base ? static_cast<char>(token.text[1] | 0x20) : '\0';
+  const int base = letter == 'x' ? 16 : letter == 'o' ? 8 : has_base ? 2 : 10;
+  const auto value = parse_integer(token.text, base);
+  if (!value) {
     stream_.error(
-        ErrorKind::Unsupported,
+        ErrorKind::Corrupt,
         token.line,
-        "found integer " + token.text + ", expected at most 64 bits");
+        "found integer " + shortened(token.text) +
+            ", expected at most 4300 digits");
   }
-  node->constant = Value(value);
+  node->constant = kConstants.integer(*value);
   return node;
 }
 
 ExpressionPtr ExpressionParser::primary() {
   const NestingGuard guard(state_);
-  const Token token = stream_.peek();
+  const Token& token = stream_.peek();
   switch (token.kind) {
     case TokenKind::Name:
       stream_.next();
@@ -278,7 +277,7 @@ ExpressionPtr ExpressionParser::primary() {
         text += stream_.next().text;
       }
       ExpressionPtr node = make(ExpressionKind::Constant, token.line);
-      node->constant = kConstants.string(std::move(text));
+      node->constant = kConstants.string(text);
       return node;
     }
     case TokenKind::Integer:
@@ -388,9 +387,9 @@ ExpressionPtr ExpressionParser::filter_tail(ExpressionPtr node) {
 }
 
 ExpressionPtr ExpressionParser::subscript(ExpressionPtr node) {
-  const Token token = stream_.next();
+  const Token& token = stream_.next();
   if (token.text == ".") {
-    const Token name = stream_.peek();
+    const Token& name = stream_.peek();
     if (name.kind == TokenKind::Name) {
       stream_.next();
       ExpressionPtr attribute = make(ExpressionKind::Attribute, token.line);
@@ -466,6 +465,7 @@ std::vector<Argument> ExpressionParser::call_arguments() {
         break;
       }
     }
+    state_.budget.hold(2 * sizeof(Argument));
     Argument argument{Kind::Positional, "", nullptr};
     if (stream_.skip_operator("*")) {
       argument.kind = Kind::Star;
@@ -506,6 +506,15 @@ std::string ExpressionParser::dotted_name() {
   return name;
 }
 
+void ExpressionParser::note_unknown(
+    int line,
+    const char* kind,
+    const std::string& name) {
+  if (!state_.is_soft) {
+    state_.unknown.emplace_back(line, unknown_builtin(kind, name));
+  }
+}
+
 ExpressionPtr ExpressionParser::filters(
     ExpressionPtr input,
     bool first_is_open) {
@@ -517,8 +526,8 @@ ExpressionPtr ExpressionParser::filters(
     if (stream_.at_operator("(")) {
       add_arguments(*node, call_arguments());
     }
-    if (find_filter(node->name) == nullptr && !state_.is_soft) {
-      state_.unknown.emplace_back(node->line, "filter '" + node->name + "'");
+    if (jinja::filters().find(node->name) == nullptr) {
+      note_unknown(node->line, "filter", node->name);
     }
     input = std::move(node);
   }
@@ -547,8 +556,8 @@ ExpressionPtr ExpressionParser::test(ExpressionPtr input) {
     one.push_back({Argument::Kind::Positional, "", postfix(primary())});
     add_arguments(*node, std::move(one));
   }
-  if (find_test(node->name) == nullptr && !state_.is_soft) {
-    state_.unknown.emplace_back(line, "test '" + node->name + "'");
+  if (tests().find(node->name) == nullptr) {
+    note_unknown(line, "test", node->name);
   }
   if (!is_negated) {
     return node;

@@ -5,40 +5,43 @@
 #include "optiq/base/error.h"
 #include "optiq/text/jinja/builtins_impl.h"
 #include "optiq/text/jinja/text_impl.h"
+#include "optiq/text/jinja/variables_impl.h"
 
 namespace optiq::text::jinja {
 namespace {
 
-void write_escaped(std::string& out, std::int32_t c, bool ensure_ascii) {
+void write_character(Text& out, std::int32_t c, bool ensure_ascii) {
   constexpr std::string_view kFrom = "\"\\\n\r\t\f\b";
   constexpr std::string_view kTo = "\"\\nrtfb";
   const std::size_t known = c < 0x20 || c == '"' || c == '\\'
       ? kFrom.find(static_cast<char>(c))
       : std::string_view::npos;
   if (known != std::string_view::npos) {
-    out += '\\';
-    out += kTo[known];
+    out.append('\\');
+    out.append(kTo[known]);
   } else if (c < 0x20 || (ensure_ascii && c > 0x7E)) {
     if (c >= 0x10000) {
       const std::int32_t rest = c - 0x10000;
-      out += fmt::format(
-          "\\u{:04x}\\u{:04x}", 0xD800 + (rest >> 10), 0xDC00 + (rest & 0x3FF));
+      out.append(fmt::format(
+          "\\u{:04x}\\u{:04x}",
+          0xD800 + (rest >> 10),
+          0xDC00 + (rest & 0x3FF)));
     } else {
-      out += fmt::format("\\u{:04x}", c);
+      out.append(fmt::format("\\u{:04x}", c));
     }
   } else {
     append_utf8(out, c);
   }
 }
 
-void write_string(std::string& out, std::string_view text, bool ensure_ascii) {
-  out += '"';
+void write_string(Text& out, std::string_view text, bool ensure_ascii) {
+  out.append('"');
   for (std::size_t at = 0; at < text.size();) {
     const CodePoint c = code_point_at(text, at);
-    write_escaped(out, c.value, ensure_ascii);
+    write_character(out, c.value, ensure_ascii);
     at = c.next;
   }
-  out += '"';
+  out.append('"');
 }
 
 std::string number_text(double value) {
@@ -53,29 +56,23 @@ std::string number_text(double value) {
 
 class Writer {
  public:
-  Writer(Budget* budget, const JsonStyle& style)
-      : budget_(budget), style_(style) {}
-
-  std::string take() {
-    return std::move(out_);
-  }
+  Writer(Text& out, const JsonStyle& style) : out_(out), style_(style) {}
 
   void write(const Value& value, int level) {
-    const std::size_t bytes = value.is_string() ? value.text().size() : 8;
-    budget_->work(bytes);
-    budget_->require(out_.size() + bytes);
+    meter(out_.budget());
     switch (value.type()) {
       case Type::None:
-        out_ += "null";
+        out_.append("null");
         break;
       case Type::Bool:
-        out_ += value.boolean() ? "true" : "false";
+        out_.append(value.boolean() ? "true" : "false");
         break;
       case Type::Int:
-        out_ += fmt::format("{}", value.integer());
+      case Type::LargeInt:
+        out_.append(decimal(value));
         break;
       case Type::Float:
-        out_ += number_text(value.real());
+        out_.append(number_text(value.real()));
         break;
       case Type::String:
         write_string(out_, value.text(), style_.ensure_ascii);
@@ -87,7 +84,7 @@ class Writer {
         if (!value.is(SequenceKind::List) && !value.is(SequenceKind::Tuple)) {
           refuse(value);
         }
-        write_list(value.sequence().items, level);
+        write_list(value.items(), level);
     }
   }
 
@@ -97,96 +94,242 @@ class Writer {
         ErrorKind::InvalidInput,
         "tojson: object of type {} is not JSON serializable{}",
         type_name(value),
-        value.is_undefined() ? ": " + *value.undefined().reason : "");
+        value.is_undefined() ? ": " + value.reason() : "");
   }
 
   void line_break(int level) {
     if (style_.indent) {
-      budget_->require(
-          out_.size() + style_.indent->size() * static_cast<unsigned>(level));
-      out_ += '\n';
-      for (int i = 0; i < level; ++i) {
-        budget_->work(style_.indent->size());
-        out_ += *style_.indent;
-      }
+      out_.append('\n');
+      out_.append_times(*style_.indent, static_cast<std::size_t>(level));
     }
   }
 
-  void write_list(const std::vector<Value>& items, int level) {
+  void write_list(const Items& items, int level) {
     if (items.empty()) {
-      out_ += "[]";
+      out_.append("[]");
       return;
     }
-    out_ += '[';
+    out_.append('[');
     for (std::size_t i = 0; i < items.size(); ++i) {
-      out_ += i == 0 ? "" : style_.item_separator;
+      out_.append(i == 0 ? "" : style_.item_separator);
       line_break(level + 1);
       write(items[i], level + 1);
     }
     line_break(level);
-    out_ += ']';
+    out_.append(']');
   }
 
   void write_key(const Value& key) {
-    switch (key.type()) {
-      case Type::String:
-        write_string(out_, key.text(), style_.ensure_ascii);
-        break;
-      case Type::None:
-      case Type::Bool:
-      case Type::Int:
-      case Type::Float:
-        out_ += '"';
-        write(key, 0);
-        out_ += '"';
-        break;
-      default:
-        fail(
-            ErrorKind::InvalidInput,
-            "tojson: found a {} as a key, expected a string",
-            type_name(key));
+    if (key.is_string()) {
+      write_string(out_, key.text(), style_.ensure_ascii);
+    } else if (key.is_none() || key.is_number()) {
+      out_.append('"');
+      write(key, 0);
+      out_.append('"');
+    } else {
+      fail(
+          ErrorKind::InvalidInput,
+          "tojson: found a {} as a key, expected a string",
+          type_name(key));
     }
   }
 
   void write_dict(const Dict& dict, int level) {
-    if (dict.items.empty()) {
-      out_ += "{}";
+    if (dict.items().empty()) {
+      out_.append("{}");
       return;
     }
-    std::vector<const std::pair<Value, Value>*> items;
-    for (const auto& item : dict.items) {
+    const Charge charge(out_.budget(), 2 * dict.items().size() * sizeof(void*));
+    std::vector<const Dict::Item*> items;
+    items.reserve(dict.items().size());
+    for (const Dict::Item& item : dict.items()) {
       items.push_back(&item);
     }
     if (style_.sort_keys) {
       std::stable_sort(items.begin(), items.end(), [&](auto* a, auto* b) {
-        return less(budget_, a->first, b->first);
+        return less(out_.budget(), a->first, b->first);
       });
     }
-    out_ += '{';
+    out_.append('{');
     for (const auto* item : items) {
-      out_ += item == items.front() ? "" : style_.item_separator;
+      out_.append(item == items.front() ? "" : style_.item_separator);
       line_break(level + 1);
-      budget_->require(out_.size());
       write_key(item->first);
-      out_ += style_.key_separator;
+      out_.append(style_.key_separator);
       write(item->second, level + 1);
     }
     line_break(level);
-    out_ += '}';
+    out_.append('}');
   }
 
-  Budget* budget_;
+  Text& out_;
   const JsonStyle& style_;
-  std::string out_;
 };
+
+/** Makes values of what nlohmann's parser reads, so that no tree stands between
+ * the text and the values that are counted. Its functions have the names that
+ * the parser calls. */
+class Reader : public nlohmann::json_sax<artifacts::Json> {
+ public:
+  explicit Reader(const Heap& heap) : heap_(heap) {}
+
+  bool null() override {
+    return add(Value());
+  }
+  bool boolean(bool value) override {
+    return add(Value(value));
+  }
+  bool number_integer(number_integer_t value) override {
+    return add(Value(std::int64_t{value}));
+  }
+  bool number_unsigned(number_unsigned_t value) override {
+    return add(heap_.integer(*BigInteger::parse(fmt::format("{}", value), 10)));
+  }
+  // Integers beyond 64 bits come here too.
+  bool number_float(number_float_t value, const string_t& text) override {
+    const bool is_integer = text.find_first_of(".eE") == string_t::npos;
+    const auto integer = is_integer ? parse_integer(text, 10) : std::nullopt;
+    if (is_integer && !integer) {
+      fail(
+          ErrorKind::InvalidInput,
+          "from_json: found an integer of more than 4300 digits");
+    }
+    return add(integer ? heap_.integer(*integer) : Value(value));
+  }
+  bool string(string_t& value) override {
+    return add(heap_.string(value));
+  }
+  bool binary(binary_t&) override {
+    return false; // JSON has none
+  }
+  bool start_object(std::size_t) override {
+    return open({heap_.dict(), heap_.items(), Value()});
+  }
+  bool key(string_t& value) override {
+    open_.back().key = heap_.string(value);
+    return true;
+  }
+  bool end_object() override {
+    Value made{std::move(open_.back().dict)};
+    open_.pop_back();
+    return add(std::move(made));
+  }
+  bool start_array(std::size_t) override {
+    return open({nullptr, heap_.items(), Value()});
+  }
+  bool end_array() override {
+    Value made = heap_.list(std::move(open_.back().items));
+    open_.pop_back();
+    return add(std::move(made));
+  }
+  bool parse_error(
+      std::size_t position,
+      const std::string&,
+      const nlohmann::detail::exception&) override {
+    fail(
+        ErrorKind::InvalidInput,
+        "from_json: found no JSON at byte {}",
+        position);
+  }
+
+  Value take() {
+    return std::move(root_);
+  }
+
+ private:
+  struct Level {
+    std::shared_ptr<Dict> dict; // null in an array
+    Items items;
+    Value key;
+  };
+
+  bool open(Level level) {
+    require_nesting(static_cast<int>(open_.size()));
+    open_.push_back(std::move(level));
+    return true;
+  }
+
+  bool add(Value value) {
+    meter(heap_.budget());
+    if (open_.empty()) {
+      root_ = std::move(value);
+    } else if (open_.back().dict != nullptr) {
+      open_.back().dict->set(std::move(open_.back().key), std::move(value));
+    } else {
+      open_.back().items.push(std::move(value));
+    }
+    return true;
+  }
+
+  const Heap& heap_;
+  std::vector<Level> open_;
+  Value root_;
+};
+
+Value value_of(const Heap& heap, const artifacts::Json& json, int nesting) {
+  require_nesting(nesting);
+  switch (json.type()) {
+    case artifacts::Json::value_t::boolean:
+      return Value(json.get<bool>());
+    case artifacts::Json::value_t::number_integer:
+      return Value(json.get<std::int64_t>());
+    case artifacts::Json::value_t::number_unsigned:
+      return heap.integer(
+          *BigInteger::parse(fmt::format("{}", json.get<std::uint64_t>()), 10));
+    case artifacts::Json::value_t::number_float:
+      return Value(json.get<double>());
+    case artifacts::Json::value_t::string:
+      return heap.string(json.get_ref<const std::string&>());
+    case artifacts::Json::value_t::array: {
+      Items made = heap.items();
+      made.reserve(json.size());
+      for (const auto& item : json) {
+        made.push(value_of(heap, item, nesting + 1));
+      }
+      return heap.list(std::move(made));
+    }
+    case artifacts::Json::value_t::object: {
+      auto made = heap.dict();
+      for (const auto& [key, value] : json.items()) {
+        made->set(heap.string(key), value_of(heap, value, nesting + 1));
+      }
+      return Value(std::move(made));
+    }
+    default:
+      return Value();
+  }
+}
 
 } // namespace
 
-std::string
-dump_json(Budget* budget, const Value& value, const JsonStyle& style) {
-  Writer writer(budget, style);
-  writer.write(value, 0);
-  return writer.take();
+void write_json(Text& out, const Value& value, const JsonStyle& style) {
+  Writer(out, style).write(value, 0);
+}
+
+std::vector<std::optional<Value>> variables_of(
+    const Template& parsed,
+    const artifacts::Json& variables) {
+  const Heap callers_data(nullptr); // not the template's to pay for
+  std::vector<std::optional<Value>> values(parsed.symbols.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto at = variables.find(parsed.symbols[i]);
+    if (at != variables.end()) {
+      values[i] = value_of(callers_data, *at, 0);
+    }
+  }
+  return values;
+}
+
+Value read_json(const Heap& heap, std::string_view text) {
+  // The parser takes a zero byte for the end and ignores what follows it.
+  const std::size_t zero = text.find('\0');
+  if (zero != std::string_view::npos) {
+    fail(ErrorKind::InvalidInput, "from_json: found no JSON at byte {}", zero);
+  }
+  const Charge charge(heap.budget(), 2 * text.size()); // its longest token
+  Reader reader(heap);
+  artifacts::Json::sax_parse(text, &reader);
+  return reader.take();
 }
 
 } // namespace optiq::text::jinja

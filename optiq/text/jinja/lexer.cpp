@@ -39,8 +39,8 @@ int count_lines(std::string_view text) {
 
 class Lexer {
  public:
-  Lexer(std::string_view source, const std::string& where)
-      : text_(normalize_newlines(source)), where_(where) {}
+  Lexer(std::string_view source, const std::string& where, Budget& budget)
+      : text_(normalize_newlines(source)), where_(where), budget_(budget) {}
 
   std::vector<Token> run() {
     while (at_ < text_.size()) {
@@ -51,7 +51,7 @@ class Lexer {
       }
       lex_tag(tag);
     }
-    tokens_.push_back({TokenKind::End, line_, ""});
+    add(TokenKind::End, "");
     return std::move(tokens_);
   }
 
@@ -96,9 +96,15 @@ class Lexer {
     return std::string::npos;
   }
 
+  void add(TokenKind kind, std::string text) {
+    budget_.work(text.size());
+    budget_.hold(2 * sizeof(Token) + text.size()); // a vector grows by copying
+    tokens_.push_back({kind, line_, std::move(text)});
+  }
+
   void add_data(std::string_view data) {
     if (!data.empty()) {
-      tokens_.push_back({TokenKind::Data, line_, std::string(data)});
+      add(TokenKind::Data, std::string(data));
     }
   }
 
@@ -164,10 +170,7 @@ class Lexer {
       return;
     }
     const bool is_variable = type == '{';
-    tokens_.push_back(
-        {is_variable ? TokenKind::VariableBegin : TokenKind::BlockBegin,
-         line_,
-         ""});
+    add(is_variable ? TokenKind::VariableBegin : TokenKind::BlockBegin, "");
     advance(inside);
     lex_inside(is_variable);
   }
@@ -225,10 +228,8 @@ class Lexer {
     while (at_ < text_.size()) {
       const int line = line_;
       if (open.empty() && take_end(close, is_variable)) {
-        tokens_.push_back(
-            {is_variable ? TokenKind::VariableEnd : TokenKind::BlockEnd,
-             line,
-             ""});
+        add(is_variable ? TokenKind::VariableEnd : TokenKind::BlockEnd, "");
+        tokens_.back().line = line;
         return;
       }
       const CodePoint c = code_point_at(text_, at_);
@@ -244,7 +245,7 @@ class Lexer {
         lex_operator(open);
       }
     }
-    tokens_.push_back({TokenKind::End, line_, ""});
+    add(TokenKind::End, "");
   }
 
   void lex_name() {
@@ -256,7 +257,7 @@ class Lexer {
       }
       end = c.next;
     }
-    tokens_.push_back({TokenKind::Name, line_, text_.substr(at_, end - at_)});
+    add(TokenKind::Name, text_.substr(at_, end - at_));
     advance(end);
   }
 
@@ -320,8 +321,7 @@ class Lexer {
     }
     std::string number = text_.substr(at_, end - at_);
     std::erase(number, '_');
-    tokens_.push_back(
-        {is_float ? TokenKind::Float : TokenKind::Integer, line_, number});
+    add(is_float ? TokenKind::Float : TokenKind::Integer, std::move(number));
     advance(end);
   }
 
@@ -334,10 +334,8 @@ class Lexer {
     if (end >= text_.size()) {
       error("found no end of a string, expected its closing quote");
     }
-    tokens_.push_back(
-        {TokenKind::String,
-         line_,
-         unescape(std::string_view(text_).substr(at_ + 1, end - at_ - 1))});
+    add(TokenKind::String,
+        unescape(std::string_view(text_).substr(at_ + 1, end - at_ - 1)));
     advance(end + 1);
   }
 
@@ -362,56 +360,62 @@ class Lexer {
 
   // Python's string escapes; unknown ones stay as they are.
   std::string unescape(std::string_view text) const {
-    constexpr std::string_view kLetters = "\\'\"abfnrtv";
-    constexpr std::string_view kValues = "\\'\"\a\b\f\n\r\t\v";
-    std::string out;
+    Text out(nullptr);
     for (std::size_t i = 0; i < text.size(); ++i) {
       if (text[i] != '\\') {
-        out += text[i];
-        continue;
-      }
-      const char c = text[++i];
-      const std::size_t known = kLetters.find(c);
-      if (c == '\n') {
-        continue;
-      }
-      if (known != std::string_view::npos) {
-        out += kValues[known];
-      } else if (c == 'x' || c == 'u' || c == 'U') {
-        const std::size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : 8;
-        append_utf8(out, read_code(text, i + 1, digits));
-        i += digits;
-      } else if (c >= '0' && c <= '7') {
-        int value = 0;
-        std::size_t n = 0;
-        for (; n < 3 && i + n < text.size() && text[i + n] >= '0' &&
-             text[i + n] <= '7';
-             ++n) {
-          value = value * 8 + (text[i + n] - '0');
-        }
-        append_utf8(out, value);
-        i += n - 1;
-      } else if (c == 'N') {
-        fail(
-            ErrorKind::Unsupported,
-            "[ChatTemplate::parse] {}:{}: found a named escape in a string, "
-            "expected \\u and its number",
-            where_,
-            line_);
-      } else if (static_cast<unsigned char>(c) >= 0x80) {
-        // jinja2 turns the character into an escape first, whose own
-        // backslash this one then quotes.
-        const CodePoint p = code_point_at(text, i);
-        out += p.value < 0x100  ? fmt::format("\\x{:02x}", p.value)
-            : p.value < 0x10000 ? fmt::format("\\u{:04x}", p.value)
-                                : fmt::format("\\U{:08x}", p.value);
-        i = p.next - 1;
+        out.append(text[i]);
       } else {
-        out += '\\';
-        out += c;
+        ++i;
+        i += unescape_one(out, text, i) - 1;
       }
     }
-    return out;
+    return out.str();
+  }
+
+  // The escape whose letter is at `i`; returns its length.
+  std::size_t unescape_one(Text& out, std::string_view text, std::size_t i)
+      const {
+    constexpr std::string_view kLetters = "\\'\"abfnrtv";
+    constexpr std::string_view kValues = "\\'\"\a\b\f\n\r\t\v";
+    const char c = text[i];
+    const std::size_t known = kLetters.find(c);
+    if (known != std::string_view::npos) {
+      out.append(kValues[known]);
+    } else if (c == 'x' || c == 'u' || c == 'U') {
+      const std::size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : 8;
+      append_utf8(out, read_code(text, i + 1, digits));
+      return digits + 1;
+    } else if (c >= '0' && c <= '7') {
+      int value = 0;
+      std::size_t n = 0;
+      for (; n < 3 && i + n < text.size() && text[i + n] >= '0' &&
+           text[i + n] <= '7';
+           ++n) {
+        value = value * 8 + (text[i + n] - '0');
+      }
+      append_utf8(out, value);
+      return n;
+    } else if (c == 'N') {
+      fail(
+          ErrorKind::Unsupported,
+          "[ChatTemplate::parse] {}:{}: found a named escape in a string, "
+          "expected \\u and its number",
+          where_,
+          line_);
+    } else if (static_cast<unsigned char>(c) >= 0x80) {
+      // jinja2 turns the character into an escape first, whose own
+      // backslash this one then quotes.
+      const CodePoint p = code_point_at(text, i);
+      out.append(
+          p.value < 0x100         ? fmt::format("\\x{:02x}", p.value)
+              : p.value < 0x10000 ? fmt::format("\\u{:04x}", p.value)
+                                  : fmt::format("\\U{:08x}", p.value));
+      return p.next - i;
+    } else if (c != '\n') {
+      out.append('\\');
+      out.append(c);
+    }
+    return 1;
   }
 
   void lex_operator(std::string& open) {
@@ -444,12 +448,13 @@ class Lexer {
       }
       open.pop_back();
     }
-    tokens_.push_back({TokenKind::Operator, line_, sign});
+    add(TokenKind::Operator, sign);
     advance(at_ + sign.size());
   }
 
   std::string text_;
   const std::string& where_;
+  Budget& budget_;
   std::size_t at_ = 0;
   int line_ = 1;
   bool line_starts_ = true; // the text at `at_` begins a line
@@ -458,8 +463,9 @@ class Lexer {
 
 } // namespace
 
-std::vector<Token> tokenize(std::string_view source, const std::string& where) {
-  return Lexer(source, where).run();
+std::vector<Token>
+tokenize(std::string_view source, const std::string& where, Budget& budget) {
+  return Lexer(source, where, budget).run();
 }
 
 } // namespace optiq::text::jinja

@@ -1,7 +1,5 @@
-// Python's operators on values.
+// Python's operators on values; those on numbers are in arithmetic.cpp.
 #include <algorithm>
-#include <cmath>
-#include <functional>
 
 #include "optiq/base/error.h"
 #include "optiq/text/jinja/builtins_impl.h"
@@ -29,12 +27,8 @@ constexpr const char* kSigns[] = {
     "not in"};
 
 [[noreturn]] void wrong_types(Operator op, const Value& a, const Value& b) {
-  if (a.is_undefined() || b.is_undefined()) {
-    fail(
-        ErrorKind::InvalidInput,
-        "{}",
-        *(a.is_undefined() ? a : b).undefined().reason);
-  }
+  require_defined(a);
+  require_defined(b);
   fail(
       ErrorKind::InvalidInput,
       "unsupported operand types for {}: '{}' and '{}'",
@@ -43,156 +37,42 @@ constexpr const char* kSigns[] = {
       type_name(b));
 }
 
-[[noreturn]] void too_large(Operator op) {
-  fail(
-      ErrorKind::Exhausted,
-      "result of {} needs more than 64 bits, the limit of integers here",
-      kSigns[static_cast<int>(op)]);
-}
-
-void require_nonzero(const Value& divisor) {
-  if (divisor.real() == 0) {
-    fail(ErrorKind::InvalidInput, "division by zero");
-  }
-}
-
-std::int64_t power(std::int64_t base, std::int64_t exponent) {
-  std::int64_t result = 1;
-  while (exponent > 0) {
-    if ((exponent & 1) != 0 && __builtin_mul_overflow(result, base, &result)) {
-      too_large(Operator::Power);
-    }
-    exponent >>= 1;
-    if (exponent > 0 && __builtin_mul_overflow(base, base, &base)) {
-      too_large(Operator::Power);
-    }
-  }
-  return result;
-}
-
-Value integer_operation(Operator op, const Value& left, const Value& right) {
-  const std::int64_t a = left.integer();
-  const std::int64_t b = right.integer();
-  std::int64_t result = 0;
-  bool overflows = false;
-  switch (op) {
-    case Operator::Add:
-      overflows = __builtin_add_overflow(a, b, &result);
-      break;
-    case Operator::Subtract:
-      overflows = __builtin_sub_overflow(a, b, &result);
-      break;
-    case Operator::Multiply:
-      overflows = __builtin_mul_overflow(a, b, &result);
-      break;
-    case Operator::Divide:
-      require_nonzero(right);
-      return Value(static_cast<double>(static_cast<long double>(a) / b));
-    case Operator::Power:
-      if (b < 0) {
-        require_nonzero(left);
-        return Value(std::pow(static_cast<double>(a), static_cast<double>(b)));
-      }
-      return Value(power(a, b));
-    default: { // quotient rounded down, remainder of the divisor's sign
-      require_nonzero(right);
-      if (b == -1) { // the machine's division traps on the smallest integer
-        overflows = __builtin_sub_overflow(std::int64_t{0}, a, &result);
-        result = op == Operator::Modulo ? 0 : result;
-        overflows = overflows && op == Operator::FloorDivide;
-        break;
-      }
-      const std::int64_t remainder = a % b;
-      const bool adjust = remainder != 0 && (remainder < 0) != (b < 0);
-      result = op == Operator::Modulo ? remainder + (adjust ? b : 0)
-                                      : a / b - (adjust ? 1 : 0);
-    }
-  }
-  if (overflows) {
-    too_large(op);
-  }
-  return Value(result);
-}
-
-Value float_operation(Operator op, const Value& left, const Value& right) {
-  const double a = left.real();
-  const double b = right.real();
-  switch (op) {
-    case Operator::Add:
-      return Value(a + b);
-    case Operator::Subtract:
-      return Value(a - b);
-    case Operator::Multiply:
-      return Value(a * b);
-    case Operator::Divide:
-      require_nonzero(right);
-      return Value(a / b);
-    case Operator::Power: {
-      if (a == 0 && b < 0) {
-        require_nonzero(left);
-      }
-      const double result = std::pow(a, b);
-      if (std::isnan(result) && !std::isnan(a) && !std::isnan(b)) {
-        fail(ErrorKind::Unsupported, "result of ** is a complex number");
-      }
-      if (std::isinf(result) && !std::isinf(a) && !std::isinf(b)) {
-        fail(ErrorKind::InvalidInput, "result of ** is too large");
-      }
-      return Value(result);
-    }
-    default: {
-      require_nonzero(right);
-      double remainder = std::fmod(a, b);
-      double quotient = (a - remainder) / b;
-      if (remainder != 0 && (remainder < 0) != (b < 0)) {
-        remainder += b;
-        quotient -= 1;
-      }
-      if (op == Operator::Modulo) {
-        return Value(remainder == 0 ? std::copysign(0.0, b) : remainder);
-      }
-      const double floor = std::floor(quotient);
-      return Value(
-          quotient == 0                ? std::copysign(0.0, a / b)
-              : quotient - floor > 0.5 ? floor + 1
-                                       : floor);
-    }
-  }
-}
-
 Value join_text(const Heap& heap, const String& a, const String& b) {
   const bool is_markup = a.is_markup || b.is_markup;
-  const auto side = [&](const String& s) {
-    return is_markup && !s.is_markup ? escape_html(s.text) : s.text;
-  };
-  return heap.string(side(a) + side(b), is_markup);
+  Text out = heap.text();
+  for (const String* side : {&a, &b}) {
+    if (is_markup && !side->is_markup) {
+      write_escaped(out, side->text);
+    } else {
+      out.append(side->text);
+    }
+  }
+  return heap.string(std::move(out), is_markup);
 }
 
-Value repeat(const Heap& heap, const Value& value, std::int64_t count) {
-  const std::size_t n = count < 0 ? 0 : static_cast<std::size_t>(count);
-  const std::size_t bytes = value.is_string()
-      ? value.text().size()
-      : value.sequence().items.size() * sizeof(Value);
-  std::size_t total = 0;
-  if (__builtin_mul_overflow(n, bytes, &total)) {
-    total = static_cast<std::size_t>(-1) / 2;
+Value repeat(const Heap& heap, const Value& value, const Value& count) {
+  if (!count.is_small()) {
+    fail(
+        count.large().is_negative() ? ErrorKind::InvalidInput
+                                    : ErrorKind::Exhausted,
+        "found a factor that does not fit into 64 bits");
   }
-  if (heap.budget() != nullptr) {
-    heap.budget()->require(total);
-    heap.budget()->work(total);
-  }
+  const auto n =
+      static_cast<std::size_t>(std::max<std::int64_t>(count.integer(), 0));
   if (value.is_string()) {
-    std::string text;
-    text.reserve(total);
-    for (std::size_t i = 0; bytes > 0 && i < n; ++i) {
-      text += value.text();
-    }
-    return heap.string(std::move(text), value.string().is_markup);
+    Text text = heap.text();
+    text.append_times(value.text(), n);
+    return heap.string(std::move(text), value.is_markup());
   }
-  std::vector<Value> items;
-  const auto& unit = value.sequence().items;
-  for (std::size_t i = 0; !unit.empty() && i < n; ++i) {
-    items.insert(items.end(), unit.begin(), unit.end());
+  const Items& unit = value.items();
+  Items items = heap.items();
+  std::size_t total = 0;
+  if (__builtin_mul_overflow(n, unit.size(), &total)) {
+    total = static_cast<std::size_t>(-1);
+  }
+  items.reserve(total);
+  for (std::size_t i = 0; total > 0 && i < n; ++i) {
+    items.append(unit);
   }
   return heap.sequence(value.sequence().kind, std::move(items));
 }
@@ -203,9 +83,10 @@ bool is_repeatable(const Value& value) {
 }
 
 Value add_sequences(const Heap& heap, const Value& a, const Value& b) {
-  std::vector<Value> items = a.sequence().items;
-  const auto& more = b.sequence().items;
-  items.insert(items.end(), more.begin(), more.end());
+  Items items = heap.items();
+  items.reserve(a.items().size() + b.items().size());
+  items.append(a.items());
+  items.append(b.items());
   return heap.sequence(a.sequence().kind, std::move(items));
 }
 
@@ -215,9 +96,7 @@ Value arithmetic(
     const Value& left,
     const Value& right) {
   if (left.is_number() && right.is_number()) {
-    return left.is_integral() && right.is_integral()
-        ? integer_operation(op, left, right)
-        : float_operation(op, left, right);
+    return number_operation(heap, op, left, right);
   }
   if (op == Operator::Add) {
     if (left.is_string() && right.is_string()) {
@@ -231,17 +110,25 @@ Value arithmetic(
   }
   if (op == Operator::Multiply) {
     if (is_repeatable(left) && right.is_integral()) {
-      return repeat(heap, left, right.integer());
+      return repeat(heap, left, right);
     }
     if (is_repeatable(right) && left.is_integral()) {
-      return repeat(heap, right, left.integer());
+      return repeat(heap, right, left);
     }
   }
   wrong_types(op, left, right);
 }
 
+// Of an index of any length, as a slice takes it.
+std::int64_t clamped(const Value& index) {
+  return index.is_small()           ? index.integer()
+      : index.large().is_negative() ? -INT64_MAX
+                                    : INT64_MAX;
+}
+
 struct Bounds {
   std::int64_t start;
+  std::int64_t stop;
   std::int64_t step;
   std::int64_t count;
 };
@@ -260,7 +147,7 @@ Bounds bounds_of(
           type_name(*part));
     }
   }
-  const std::int64_t by = step.is_none() ? 1 : step.integer();
+  const std::int64_t by = step.is_none() ? 1 : clamped(step);
   if (by == 0) {
     fail(ErrorKind::InvalidInput, "slice step cannot be zero");
   }
@@ -270,7 +157,7 @@ Bounds bounds_of(
     if (part.is_none()) {
       return otherwise;
     }
-    const std::int64_t i = part.integer();
+    const std::int64_t i = clamped(part);
     return std::clamp(i < 0 ? std::max(i, -n - 1) + n : i, low, high);
   };
   const std::int64_t from = clamp(start, by < 0 ? high : low);
@@ -282,28 +169,54 @@ Bounds bounds_of(
     const std::int64_t stride = by == INT64_MIN ? INT64_MAX : -by;
     count = (from - to - 1) / stride + 1;
   }
-  return {from, by, count};
+  return {from, to, by, count};
 }
 
-std::string slice_text(const String& s, const Bounds& bounds) {
-  std::string out;
-  const bool is_ascii = s.length == s.text.size();
-  if (is_ascii && bounds.step == 1) {
-    return s.text.substr(
-        static_cast<std::size_t>(bounds.start),
-        static_cast<std::size_t>(bounds.count));
+Value slice_text(const Heap& heap, const String& s, const Bounds& bounds) {
+  const std::string_view text = s.text;
+  const auto start = static_cast<std::size_t>(bounds.start);
+  const auto count = static_cast<std::size_t>(bounds.count);
+  const bool is_ascii = s.length == text.size();
+  meter(heap.budget(), is_ascii ? count : text.size());
+  if (bounds.count == 0) {
+    return heap.string("", s.is_markup);
   }
+  if (bounds.step == 1) {
+    const std::size_t begin = is_ascii ? start : offset_of(text, start);
+    const std::string_view rest = text.substr(begin);
+    const std::size_t size = is_ascii ? count : offset_of(rest, count);
+    return heap.string(rest.substr(0, size), s.is_markup);
+  }
+  const Charge charge(
+      heap.budget(), is_ascii ? 0 : (s.length + 1) * sizeof(std::size_t));
   const std::vector<std::size_t> offsets =
-      is_ascii ? std::vector<std::size_t>{} : code_point_offsets(s.text);
+      is_ascii ? std::vector<std::size_t>{} : code_point_offsets(text);
+  Text out = heap.text();
   for (std::int64_t i = 0; i < bounds.count; ++i) {
-    const auto index = static_cast<std::size_t>(bounds.start + i * bounds.step);
-    if (is_ascii) {
-      out += s.text[index];
-    } else {
-      out.append(s.text, offsets[index], offsets[index + 1] - offsets[index]);
-    }
+    const auto at = static_cast<std::size_t>(bounds.start + i * bounds.step);
+    out.append(
+        is_ascii ? text.substr(at, 1)
+                 : text.substr(offsets[at], offsets[at + 1] - offsets[at]));
   }
-  return out;
+  return heap.string(std::move(out), s.is_markup);
+}
+
+Value slice_range(
+    const Heap& heap,
+    const Sequence& range,
+    const Bounds& cut,
+    const Value& step) {
+  const auto times_step = [&](std::int64_t factor) {
+    return binary(heap, Operator::Multiply, range.range->step, Value(factor));
+  };
+  const auto at = [&](std::int64_t index) {
+    return binary(heap, Operator::Add, range.range->start, times_step(index));
+  };
+  return heap.range(
+      {at(cut.start),
+       at(cut.stop),
+       binary(heap, Operator::Multiply, range.range->step, step)},
+      static_cast<std::size_t>(cut.count));
 }
 
 } // namespace
@@ -344,8 +257,13 @@ bool contains(const Heap& heap, const Value& container, const Value& item) {
     if (!item.is_string()) {
       wrong_types(Operator::In, item, container);
     }
-    heap.budget()->work(container.text().size());
-    return container.text().find(item.text()) != std::string::npos;
+    meter(heap.budget(), container.text().size() + item.text().size());
+    if (heap.budget() != nullptr) {
+      heap.budget()->require(4 * item.text().size()); // what Finder takes
+    }
+    return item.text().empty() ||
+        Finder(item.text(), false).find(container.text()) !=
+        std::string_view::npos;
   }
   if (container.is(Type::Dict)) {
     return container.dict().find(hash_key(heap.budget(), item)) != nullptr;
@@ -362,7 +280,7 @@ bool contains(const Heap& heap, const Value& container, const Value& item) {
     }
     return false;
   }
-  const std::vector<Value> items = iterate(heap, container);
+  const Items items = iterate(heap, container);
   return std::any_of(items.begin(), items.end(), [&](const Value& one) {
     return equal(heap.budget(), one, item);
   });
@@ -377,9 +295,7 @@ Value slice(
   const bool is_sliceable =
       is_repeatable(container) || container.is(SequenceKind::Range);
   if (!is_sliceable) {
-    if (container.is_undefined()) {
-      fail(ErrorKind::InvalidInput, "{}", *container.undefined().reason);
-    }
+    require_defined(container);
     fail(
         ErrorKind::InvalidInput,
         "'{}' object cannot be sliced: expected a list or string",
@@ -388,29 +304,18 @@ Value slice(
   const auto n = static_cast<std::int64_t>(*length_of(container));
   const Bounds bounds = bounds_of(start, stop, step, n);
   if (container.is_string()) {
-    const String& s = container.string();
-    heap.budget()->work(s.length == s.text.size() ? 0 : s.text.size());
-    return heap.string(slice_text(s, bounds), s.is_markup);
+    return slice_text(heap, container.string(), bounds);
   }
   const Sequence& sequence = container.sequence();
   if (sequence.kind == SequenceKind::Range) {
-    const std::int64_t by = sequence.range[2];
-    std::int64_t stride = 0;
-    if (__builtin_mul_overflow(by, bounds.step, &stride) ||
-        __builtin_mul_overflow(bounds.count, stride, &stride)) {
-      too_large(Operator::Multiply);
-    }
-    const std::int64_t first = sequence.range[0] + bounds.start * by;
-    return heap.range(
-        first,
-        first + stride,
-        by * bounds.step,
-        static_cast<std::size_t>(bounds.count));
+    return slice_range(
+        heap, sequence, bounds, step.is_none() ? Value(std::int64_t{1}) : step);
   }
-  std::vector<Value> items;
+  Items items = heap.items();
+  items.reserve(static_cast<std::size_t>(bounds.count));
   for (std::int64_t i = 0; i < bounds.count; ++i) {
     const std::int64_t at = bounds.start + i * bounds.step;
-    items.push_back(sequence.items[static_cast<std::size_t>(at)]);
+    items.push(sequence.items[static_cast<std::size_t>(at)]);
   }
   return heap.sequence(sequence.kind, std::move(items));
 }

@@ -1,7 +1,7 @@
 #include <algorithm>
+#include <unordered_set>
 
 #include "optiq/base/error.h"
-#include "optiq/text/chat_template.h"
 #include "optiq/text/jinja/parser_impl.h"
 #include "optiq/text/jinja/text_impl.h"
 
@@ -25,7 +25,7 @@ std::string describe(const Token& token) {
     case TokenKind::End:
       return "the end of the template";
     default:
-      return "'" + token.text + "'";
+      return "'" + shortened(token.text) + "'";
   }
 }
 
@@ -35,8 +35,8 @@ const Token& TokenStream::peek(std::size_t ahead) const {
   return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
 }
 
-Token TokenStream::next() {
-  const Token token = peek();
+const Token& TokenStream::next() {
+  const Token& token = peek();
   ++at_;
   return token;
 }
@@ -174,8 +174,11 @@ namespace {
 
 class StatementParser {
  public:
-  StatementParser(std::vector<Token> tokens, const std::string& where)
-      : state_{TokenStream(std::move(tokens), where), {}, 0, false, {}, {}},
+  StatementParser(
+      std::vector<Token> tokens,
+      const std::string& where,
+      Budget& budget)
+      : state_{TokenStream(std::move(tokens), where), budget, {}, 0, false, {}, {}},
         stream_(state_.stream),
         expressions_(state_) {}
 
@@ -185,12 +188,20 @@ class StatementParser {
     parsed.body.statements = block({});
     if (!state_.unknown.empty()) {
       const auto& [line, what] = state_.unknown.front();
-      stream_.error(
-          ErrorKind::Unsupported,
-          line,
-          "found " + what + ", which does not exist here");
+      stream_.error(ErrorKind::Unsupported, line, what);
     }
     parsed.symbols = state_.symbols.take_names();
+    for (const std::string_view name : {"self", "super"}) {
+      if (!blocks_.empty() &&
+          std::find(parsed.symbols.begin(), parsed.symbols.end(), name) !=
+              parsed.symbols.end()) {
+        stream_.error(
+            ErrorKind::Unsupported,
+            1,
+            "found '" + std::string(name) +
+                "' beside blocks: templates that extend others are not read");
+      }
+    }
     return parsed;
   }
 
@@ -202,7 +213,7 @@ class StatementParser {
   Block block(const Ends& ends) {
     Block statements;
     while (true) {
-      const Token token = stream_.next();
+      const Token& token = stream_.next();
       switch (token.kind) {
         case TokenKind::Data: {
           Statement& text = add(statements, StatementKind::Text, token.line);
@@ -236,11 +247,17 @@ class StatementParser {
     }
   }
 
-  static Statement& add(Block& block, StatementKind kind, int line) {
+  Statement& add(Block& block, StatementKind kind, int line) {
+    count_statement();
     Statement& statement = block.emplace_back();
     statement.kind = kind;
     statement.line = line;
     return statement;
+  }
+
+  void count_statement() {
+    state_.budget.work();
+    state_.budget.hold(2 * sizeof(Statement)); // a vector grows by copying
   }
 
   // The rest of an opening tag, then statements up to an end, which stays.
@@ -277,19 +294,25 @@ class StatementParser {
         {"filter", StatementKind::FilterBlock, &StatementParser::parse_filter},
         {"with", StatementKind::With, &StatementParser::parse_with},
         {"print", StatementKind::Print, &StatementParser::parse_print},
+        {"do", StatementKind::Do, &StatementParser::parse_do},
+        {"autoescape",
+         StatementKind::Autoescape,
+         &StatementParser::parse_autoescape},
+        {"block", StatementKind::Block, &StatementParser::parse_block},
         {"generation",
          StatementKind::Generation,
          &StatementParser::parse_generation},
         {"break", StatementKind::Break, &StatementParser::parse_jump},
         {"continue", StatementKind::Continue, &StatementParser::parse_jump},
     };
-    const Token tag = stream_.peek();
+    const Token& tag = stream_.peek();
     if (tag.kind != TokenKind::Name) {
       stream_.unexpected("the name of a statement");
     }
     for (const Row& row : kRows) {
       if (tag.text == row.tag) {
         stream_.next();
+        count_statement();
         Statement parsed;
         parsed.kind = row.kind;
         parsed.line = tag.line;
@@ -303,14 +326,14 @@ class StatementParser {
 
   [[noreturn]] void unknown_statement(const Token& tag) const {
     constexpr std::string_view kOfTemplateTrees[] = {
-        "block", "extends", "include", "import", "from", "autoescape", "do"};
+        "extends", "include", "import", "from"};
     for (const std::string_view name : kOfTemplateTrees) {
       if (tag.text == name) {
         stream_.error(
             ErrorKind::Unsupported,
             tag.line,
             "found statement '" + tag.text +
-                "', which chat templates may not use");
+                "', which reads other files: a chat template is one file");
       }
     }
     stream_.unexpected("a statement that can stand here");
@@ -406,6 +429,21 @@ class StatementParser {
     loops_ = loops;
   }
 
+  // A macro may name its `caller`, which only a call block gives.
+  void require_default_of_caller(const MacroSource& macro, int line) {
+    const std::size_t required =
+        macro.parameters.size() - macro.defaults.size();
+    for (std::size_t i = 0; i < required; ++i) {
+      if (macro.uses_caller &&
+          macro.parameters[i] == state_.symbols.number("caller")) {
+        stream_.error(
+            ErrorKind::Corrupt,
+            line,
+            "found parameter 'caller' without a default, which it needs");
+      }
+    }
+  }
+
   void parse_macro(Statement& out) {
     const bool was_soft = std::exchange(state_.is_soft, false);
     out.macro = std::make_unique<MacroSource>();
@@ -414,6 +452,7 @@ class StatementParser {
     out.symbol = state_.symbols.number(out.macro->name);
     signature(*out.macro);
     macro_body(*out.macro, "endmacro");
+    require_default_of_caller(*out.macro, out.line);
     state_.macros.pop_back();
     state_.is_soft = was_soft;
   }
@@ -462,6 +501,37 @@ class StatementParser {
     }
   }
 
+  void parse_do(Statement& out) {
+    out.expressions.push_back(expressions_.tuple());
+  }
+
+  void parse_autoescape(Statement& out) {
+    out.expressions.push_back(expressions_.expression());
+    out.body = scope("endautoescape");
+  }
+
+  // Without a template that extends it, a block stands where it is.
+  void parse_block(Statement& out) {
+    const std::string name = stream_.expect_any_name();
+    if (!blocks_.insert(name).second) {
+      stream_.error(
+          ErrorKind::Corrupt,
+          out.line,
+          "found block '" + shortened(name) + "' twice, expected once");
+    }
+    out.is_scoped = stream_.skip_name("scoped");
+    if (stream_.at_name("required")) {
+      stream_.error(
+          ErrorKind::Unsupported,
+          out.line,
+          "found a required block, which another template would have to fill");
+    }
+    const int loops = std::exchange(loops_, 0);
+    out.body = scope("endblock");
+    loops_ = loops;
+    stream_.skip_name(name);
+  }
+
   void parse_generation(Statement& out) {
     const int loops = std::exchange(loops_, 0);
     out.body = scope("endgeneration");
@@ -481,14 +551,32 @@ class StatementParser {
   TokenStream& stream_;
   ExpressionParser expressions_;
   int loops_ = 0; // around this statement, in the same macro
+  std::unordered_set<std::string> blocks_;
 };
 
 } // namespace
 
-Template parse_template(std::string_view source, const std::string& where) {
-  Template parsed = StatementParser(tokenize(source, where), where).run(where);
-  resolve_scopes(parsed);
-  return parsed;
+Template parse_template(
+    std::string_view source,
+    const std::string& where,
+    const RenderBudget& limits) {
+  Budget budget(limits);
+  try {
+    Template parsed =
+        StatementParser(tokenize(source, where, budget), where, budget)
+            .run(where);
+    resolve_scopes(parsed, budget);
+    return parsed;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::Exhausted) {
+      throw;
+    }
+    fail(
+        ErrorKind::Exhausted,
+        "[ChatTemplate::parse] {}: {}",
+        where,
+        error.what());
+  }
 }
 
 } // namespace optiq::text::jinja

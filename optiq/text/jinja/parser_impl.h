@@ -17,7 +17,7 @@ class TokenStream {
       : tokens_(std::move(tokens)), where_(where) {}
 
   const Token& peek(std::size_t ahead = 0) const;
-  Token next();
+  const Token& next();
   bool at_name(std::string_view name, std::size_t ahead = 0) const;
   bool at_operator(std::string_view sign, std::size_t ahead = 0) const;
   bool skip_name(std::string_view name);
@@ -54,11 +54,13 @@ class SymbolTable {
 /** What the parser of expressions shares with that of statements. */
 struct ParserState {
   TokenStream stream;
+  Budget& budget;
   SymbolTable symbols;
   int depth = 0; // of statements and brackets that are open
   /** Inside an `if`, unknown filters fail when they run, not when parsing. */
   bool is_soft = false;
-  /** Lines and names of unknown filters and tests that are not inside one. */
+  /** Lines and descriptions of unknown filters and tests that are not inside
+   * one. */
   std::vector<std::pair<int, std::string>> unknown;
   std::vector<MacroSource*> macros; // that are open, outermost first
 };
@@ -114,6 +116,7 @@ class ExpressionParser {
   ExpressionPtr primary();
   ExpressionPtr literal_name(const Token& token);
   ExpressionPtr number(const Token& token);
+  void note_unknown(int line, const char* kind, const std::string& name);
   ExpressionPtr list();
   ExpressionPtr dict();
   ExpressionPtr postfix(ExpressionPtr node);

@@ -9,22 +9,14 @@
 namespace optiq::text::jinja {
 namespace {
 
-void write_items(
-    Budget* budget,
-    std::string& out,
-    const std::vector<Value>& items,
-    int nesting) {
+void write_items(Text& out, const Items& items, int nesting) {
   for (std::size_t i = 0; i < items.size(); ++i) {
-    out += i == 0 ? "" : ", ";
-    write_repr(budget, out, items[i], nesting + 1);
+    out.append(i == 0 ? "" : ", ");
+    write_repr(out, items[i], nesting + 1);
   }
 }
 
-void write_sequence(
-    Budget* budget,
-    std::string& out,
-    const Sequence& s,
-    int nesting) {
+void write_sequence(Text& out, const Sequence& s, int nesting) {
   struct Marks {
     const char* open;
     const char* close;
@@ -38,63 +30,99 @@ void write_sequence(
       {"dict_items([", "])"},
   };
   const Marks& marks = kMarks[static_cast<int>(s.kind)];
-  out += marks.open;
+  out.append(marks.open);
   if (s.kind == SequenceKind::Range) {
-    out += fmt::format("{}, {}", s.range[0], s.range[1]);
-    out += s.range[2] == 1 ? "" : fmt::format(", {}", s.range[2]);
+    write_repr(out, s.range->start);
+    out.append(", ");
+    write_repr(out, s.range->stop);
+    if (!equal(nullptr, s.range->step, Value(std::int64_t{1}))) {
+      out.append(", ");
+      write_repr(out, s.range->step);
+    }
   } else {
-    write_items(budget, out, s.items, nesting);
-    out += s.kind == SequenceKind::Tuple && s.items.size() == 1 ? "," : "";
+    write_items(out, s.items, nesting);
+    out.append(s.kind == SequenceKind::Tuple && s.items.size() == 1 ? "," : "");
   }
-  out += marks.close;
+  out.append(marks.close);
 }
 
-void write_dict(
-    Budget* budget,
-    std::string& out,
-    const Dict& dict,
-    int nesting) {
-  out += '{';
-  for (const auto& [key, value] : dict.items) {
-    out += &key == &dict.items[0].first ? "" : ", ";
-    write_repr(budget, out, key, nesting + 1);
-    out += ": ";
-    write_repr(budget, out, value, nesting + 1);
+void write_dict(Text& out, const Dict& dict, int nesting) {
+  out.append('{');
+  bool is_first = true;
+  for (const auto& [key, value] : dict.items()) {
+    out.append(std::exchange(is_first, false) ? "" : ", ");
+    write_repr(out, key, nesting + 1);
+    out.append(": ");
+    write_repr(out, value, nesting + 1);
   }
-  out += '}';
+  out.append('}');
 }
 
-void write_namespace(
-    Budget* budget,
-    std::string& out,
-    const Namespace& space,
-    int nesting) {
-  out += "<Namespace {";
-  for (std::size_t i = 0; i < space.attributes.size(); ++i) {
-    out += (i == 0 ? "" : ", ") + quote(space.attributes[i].first) + ": ";
-    write_repr(budget, out, space.attributes[i].second, nesting + 1);
+void write_namespace(Text& out, const Namespace& space, int nesting) {
+  out.append("<Namespace {");
+  bool is_first = true;
+  for (const auto& [name, value] : space.attributes()) {
+    out.append(std::exchange(is_first, false) ? "" : ", ");
+    write_quoted(out, name);
+    out.append(": ");
+    write_repr(out, value, nesting + 1);
   }
-  out += "}>";
+  out.append("}>");
+}
+
+void write_string(Text& out, const String& string) {
+  out.append(string.is_markup ? "Markup(" : "");
+  write_quoted(out, string.text);
+  out.append(string.is_markup ? ")" : "");
 }
 
 } // namespace
 
-void write_text(Budget* budget, std::string& out, const Value& value) {
+void write_text(Text& out, const Value& value) {
   if (value.is_string()) {
-    if (budget != nullptr) {
-      budget->require(out.size() + value.text().size());
-    }
-    meter(budget, value.text().size());
-    out += value.text();
+    out.append(value.text());
   } else if (!value.is_undefined()) {
-    write_repr(budget, out, value);
+    write_repr(out, value);
   }
 }
 
-std::string to_text(Budget* budget, const Value& value) {
-  std::string out;
-  write_text(budget, out, value);
+Text to_text(Budget* budget, const Value& value) {
+  Text out(budget);
+  write_text(out, value);
   return out;
+}
+
+Value as_text(const Heap& heap, const Value& value) {
+  return value.is_string() ? value : heap.string(to_text(heap.budget(), value));
+}
+
+Value escaped(const Heap& heap, const Value& value) {
+  if (value.is_markup()) {
+    return value;
+  }
+  const Value text = as_text(heap, value);
+  Text out = heap.text();
+  write_escaped(out, text.text());
+  return heap.string(std::move(out), true);
+}
+
+std::string decimal(const Value& value) {
+  if (value.is_small()) {
+    return fmt::format("{}", value.integer());
+  }
+  // Python's limit: the conversion takes the square of the length.
+  constexpr std::size_t kMostDigits = 4300;
+  const std::size_t too_long = kMostDigits * 10 / 3 + 1; // bits
+  const BigInteger& number = value.large();
+  const std::string digits =
+      number.bit_length() < too_long + 8192 ? number.digits(10) : "";
+  if (digits.empty() || digits.size() > kMostDigits) {
+    fail(
+        ErrorKind::InvalidInput,
+        "found an integer of more than {} digits to print",
+        kMostDigits);
+  }
+  return (number.is_negative() ? "-" : "") + digits;
 }
 
 std::string repr(double value) {
@@ -119,54 +147,49 @@ std::string repr(double value) {
   return out.find('.') == std::string::npos ? out + ".0" : out;
 }
 
-void write_repr(
-    Budget* budget,
-    std::string& out,
-    const Value& value,
-    int nesting) {
+void write_repr(Text& out, const Value& value, int nesting) {
   require_nesting(nesting); // a namespace may hold itself
-  const std::size_t bytes = value.is_string() ? value.text().size() : 8;
-  meter(budget, bytes);
-  if (budget != nullptr) {
-    budget->require(out.size() + bytes);
-  }
+  meter(out.budget());
   switch (value.type()) {
     case Type::Undefined:
-      out += "Undefined";
+      out.append("Undefined");
       break;
     case Type::None:
-      out += "None";
+      out.append("None");
       break;
     case Type::Bool:
-      out += value.boolean() ? "True" : "False";
+      out.append(value.boolean() ? "True" : "False");
       break;
     case Type::Int:
-      out += fmt::format("{}", value.integer());
+    case Type::LargeInt:
+      out.append(decimal(value));
       break;
     case Type::Float:
-      out += repr(value.real());
+      out.append(repr(value.real()));
       break;
     case Type::String:
-      out += value.string().is_markup ? "Markup(" + quote(value.text()) + ")"
-                                      : quote(value.text());
+      write_string(out, value.string());
       break;
     case Type::Sequence:
-      write_sequence(budget, out, value.sequence(), nesting);
+      write_sequence(out, value.sequence(), nesting);
       break;
     case Type::Dict:
-      write_dict(budget, out, value.dict(), nesting);
+      write_dict(out, value.dict(), nesting);
       break;
     case Type::Namespace:
-      write_namespace(budget, out, value.name_space(), nesting);
+      write_namespace(out, value.name_space(), nesting);
       break;
     case Type::Macro:
-      out += "<Macro " + quote(value.macro().source->name) + ">";
+      out.append(
+          value.macro().source->name.empty()
+              ? std::string("<Macro anonymous>")
+              : "<Macro " + quote(value.macro().source->name) + ">");
       break;
     case Type::Loop:
-      out += fmt::format(
+      out.append(fmt::format(
           "<LoopContext {}/{}>",
           value.loop().index0 + 1,
-          value.loop().items.size());
+          value.loop().items.size()));
       break;
     default:
       // Python prints an address here.

@@ -4,8 +4,10 @@
 // the assignment runs: in
 //     {% for m in messages %}{{ x }}{% endfor %}{% set x = 1 %}
 // x prints nothing, even if the data has an x. This pass repeats its rules.
-#include <map>
-#include <set>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "optiq/text/jinja/syntax_impl.h"
 
@@ -14,40 +16,128 @@ namespace {
 
 enum class Load { Outside, UndefinedFirst };
 
-struct Symbols {
-  const Symbols* parent = nullptr;
-  std::map<int, Load> names;
-  std::set<int> stored;
+// What a scope knows of a name.
+struct Entry {
+  Load load;
+  bool is_stored; // by this scope itself
+};
 
-  bool knows(int name) const {
-    return names.contains(name) || (parent != nullptr && parent->knows(name));
-  }
+// The names of a scope. Branches of an `if` see each other's names only after
+// it, so changes are recorded and can be taken back: the work is linear in the
+// number of names, however many branches there are.
+class Symbols {
+ public:
+  explicit Symbols(const Symbols* parent) : parent_(parent) {}
+
   void load(int name) {
     if (!knows(name)) {
-      names[name] = Load::Outside;
+      change(name, {Load::Outside, false});
     }
   }
   void store(int name) {
-    stored.insert(name);
-    const bool outside = parent != nullptr && parent->knows(name);
-    names.try_emplace(name, outside ? Load::Outside : Load::UndefinedFirst);
+    const auto at = names_.find(name);
+    if (at != names_.end()) {
+      change(name, {at->second.load, true});
+      return;
+    }
+    const bool outside = parent_ != nullptr && parent_->knows(name);
+    change(name, {outside ? Load::Outside : Load::UndefinedFirst, true});
   }
   void declare(int name) {
-    stored.insert(name);
-    names[name] = Load::Outside;
+    change(name, {Load::Outside, true});
   }
+
+  /** Where the record stands, for take_back. */
+  std::size_t mark() const {
+    return record_.size();
+  }
+  using Changes = std::unordered_map<int, Entry>;
+  /** Undoes the changes since a mark; returns what they had made. */
+  Changes take_back(std::size_t mark) {
+    Changes made;
+    while (record_.size() > mark) {
+      const auto [name, before] = record_.back();
+      record_.pop_back();
+      const auto at = names_.find(name);
+      made.try_emplace(name, at->second); // the last one counts
+      if (before) {
+        at->second = *before;
+      } else {
+        names_.erase(at);
+      }
+    }
+    return made;
+  }
+  /** What branches made, joined: what one assigned may not have been assigned
+   * after them. */
+  void join(const std::vector<Changes>& branches) {
+    std::vector<int> stored;
+    for (const Changes& branch : branches) {
+      for (const auto& [name, entry] : branch) {
+        if (entry.is_stored && !is_stored(name)) {
+          stored.push_back(name);
+        }
+      }
+    }
+    for (const Changes& branch : branches) {
+      for (const auto& [name, entry] : branch) {
+        change(name, {entry.load, entry.is_stored || is_stored(name)});
+      }
+    }
+    for (const int name : stored) {
+      change(name, {Load::Outside, true});
+    }
+  }
+
+  std::vector<int> undefined_first() const {
+    std::vector<int> names;
+    for (const auto& [name, entry] : names_) {
+      if (entry.load == Load::UndefinedFirst) {
+        names.push_back(name);
+      }
+    }
+    return names;
+  }
+
+ private:
+  bool knows(int name) const {
+    return names_.contains(name) ||
+        (parent_ != nullptr && parent_->knows(name));
+  }
+  bool is_stored(int name) const {
+    const auto at = names_.find(name);
+    return at != names_.end() && at->second.is_stored;
+  }
+  void change(int name, Entry entry) {
+    const auto at = names_.find(name);
+    if (at == names_.end()) {
+      record_.emplace_back(name, std::nullopt);
+      names_.emplace(name, entry);
+    } else if (
+        at->second.load != entry.load ||
+        at->second.is_stored != entry.is_stored) {
+      record_.emplace_back(name, at->second);
+      at->second = entry;
+    }
+  }
+
+  const Symbols* parent_;
+  std::unordered_map<int, Entry> names_;
+  std::vector<std::pair<int, std::optional<Entry>>> record_;
 };
 
 class ScopeVisitor {
  public:
-  explicit ScopeVisitor(Symbols& symbols) : symbols_(&symbols) {}
+  ScopeVisitor(Symbols& symbols, Budget& budget)
+      : symbols_(symbols), budget_(budget) {}
 
   void visit(const ExpressionPtr& node) {
     if (node == nullptr) {
       return;
     }
+    budget_.work();
     if (node->kind == ExpressionKind::Name) {
-      symbols_->load(node->symbol);
+      symbols_.load(node->symbol);
     }
     for (const ExpressionPtr& child : node->children) {
       visit(child);
@@ -58,12 +148,13 @@ class ScopeVisitor {
   }
 
   void visit(const Target& target) {
+    budget_.work();
     switch (target.kind) {
       case Target::Kind::Name:
-        symbols_->store(target.symbol);
+        symbols_.store(target.symbol);
         break;
       case Target::Kind::Attribute:
-        symbols_->load(target.symbol);
+        symbols_.load(target.symbol);
         break;
       case Target::Kind::Tuple:
         for (const Target& item : target.items) {
@@ -82,6 +173,7 @@ class ScopeVisitor {
  private:
   // Bodies with a scope of their own are not entered.
   void visit(const Statement& statement) {
+    budget_.work();
     switch (statement.kind) {
       case StatementKind::If:
         visit_if(statement);
@@ -90,7 +182,9 @@ class ScopeVisitor {
         visit(statement.targets[0]);
         return;
       case StatementKind::Macro:
-        symbols_->store(statement.symbol);
+        symbols_.store(statement.symbol);
+        return;
+      case StatementKind::Autoescape:
         return;
       default:
         break;
@@ -103,56 +197,38 @@ class ScopeVisitor {
     }
   }
 
-  // What a branch assigns may not have been assigned after the `if`.
+  // Three branches: the body, all of `elif` together (each sees the names of
+  // those before it), `else`.
   void visit_if(const Statement& statement) {
     visit(statement.branches[0].condition);
-    Symbols* whole = symbols_;
-    std::vector<Symbols> parts(3, *whole); // if, all elifs, else
-    symbols_ = &parts[0];
+    std::vector<Symbols::Changes> parts;
+    const std::size_t start = symbols_.mark();
     visit(statement.branches[0].body);
+    parts.push_back(symbols_.take_back(start));
     for (std::size_t i = 1; i < statement.branches.size(); ++i) {
       const Branch& branch = statement.branches[i];
-      symbols_ = &parts[branch.condition != nullptr ? 1 : 2];
       if (branch.condition == nullptr) {
+        parts.push_back(symbols_.take_back(start));
         visit(branch.body);
-        continue;
+        break;
       }
-      Symbols& elifs = parts[1];
       visit(branch.condition);
-      Symbols one = elifs;
-      symbols_ = &one;
+      const std::size_t before = symbols_.mark();
       visit(branch.body);
-      merge(elifs, {one});
+      symbols_.join({symbols_.take_back(before)});
     }
-    symbols_ = whole;
-    merge(*whole, parts);
+    parts.push_back(symbols_.take_back(start));
+    symbols_.join(parts);
   }
 
-  static void merge(Symbols& into, const std::vector<Symbols>& branches) {
-    std::set<int> stored;
-    for (const Symbols& branch : branches) {
-      stored.insert(branch.stored.begin(), branch.stored.end());
-    }
-    for (const int name : into.stored) {
-      stored.erase(name);
-    }
-    for (const Symbols& branch : branches) {
-      for (const auto& [name, load] : branch.names) {
-        into.names[name] = load;
-      }
-      into.stored.insert(branch.stored.begin(), branch.stored.end());
-    }
-    for (const int name : stored) {
-      into.names[name] = Load::Outside;
-    }
-  }
-
-  Symbols* symbols_;
+  Symbols& symbols_;
+  Budget& budget_;
 };
 
 class Resolver {
  public:
-  explicit Resolver(const std::vector<std::string>& names) {
+  Resolver(const std::vector<std::string>& names, Budget& budget)
+      : budget_(budget) {
     for (std::size_t i = 0; i < names.size(); ++i) {
       numbers_[names[i]] = static_cast<int>(i);
     }
@@ -160,12 +236,8 @@ class Resolver {
 
   // `symbols` already has the scope's parameters.
   void resolve(Body& body, Symbols& symbols) {
-    ScopeVisitor(symbols).visit(body.statements);
-    for (const auto& [name, load] : symbols.names) {
-      if (load == Load::UndefinedFirst) {
-        body.undefined_first.push_back(name);
-      }
-    }
+    ScopeVisitor(symbols, budget_).visit(body.statements);
+    body.undefined_first = symbols.undefined_first();
     enter(body.statements, symbols);
   }
 
@@ -191,13 +263,18 @@ class Resolver {
       for (Branch& branch : statement.branches) {
         enter(branch.body, around);
       }
-      Symbols inner{&around, {}, {}};
+      if (statement.kind == StatementKind::Block && !statement.is_scoped) {
+        Symbols apart(nullptr);
+        resolve(statement.body, apart);
+        continue;
+      }
+      Symbols inner(&around);
       if (statement.macro != nullptr) {
         enter(*statement.macro, inner);
         continue;
       }
       if (statement.kind == StatementKind::For) {
-        Symbols other{&around, {}, {}};
+        Symbols other(&around);
         resolve(statement.otherwise, other);
         declare(inner, "loop");
       }
@@ -225,19 +302,20 @@ class Resolver {
       declare(inner, "caller");
     }
     for (const ExpressionPtr& value : macro.defaults) {
-      ScopeVisitor(inner).visit(value);
+      ScopeVisitor(inner, budget_).visit(value);
     }
     resolve(macro.body, inner);
   }
 
-  std::map<std::string, int> numbers_;
+  std::unordered_map<std::string, int> numbers_;
+  Budget& budget_;
 };
 
 } // namespace
 
-void resolve_scopes(Template& parsed) {
-  Symbols symbols;
-  Resolver(parsed.symbols).resolve(parsed.body, symbols);
+void resolve_scopes(Template& parsed, Budget& budget) {
+  Symbols symbols(nullptr);
+  Resolver(parsed.symbols, budget).resolve(parsed.body, symbols);
 }
 
 } // namespace optiq::text::jinja

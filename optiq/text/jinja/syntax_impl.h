@@ -33,7 +33,8 @@ struct Token {
 
 /** Cuts a template into tokens, white space control applied. Throws Corrupt,
  * naming `where` and the line. */
-std::vector<Token> tokenize(std::string_view source, const std::string& where);
+std::vector<Token>
+tokenize(std::string_view source, const std::string& where, Budget& budget);
 
 // --- expressions -------------------------------------------------------------
 
@@ -123,6 +124,9 @@ enum class StatementKind {
   CallBlock,
   FilterBlock,
   With,
+  Do,
+  Autoescape,
+  Block,
   Generation,
   Break,
   Continue,
@@ -156,17 +160,19 @@ struct MacroSource {
 };
 
 struct Statement {
-  StatementKind kind;
+  StatementKind kind = StatementKind::Text;
   int line = 0;
   std::string text; // Text
-  std::vector<ExpressionPtr> expressions; // Print; Set, For, With: values;
-                                          // CallBlock: call; FilterBlock,
-                                          // SetBlock: filter or nothing
+  std::vector<ExpressionPtr> expressions; // Print, Do, Autoescape; Set, For,
+                                          // With: values; CallBlock: call;
+                                          // FilterBlock, SetBlock: filter or
+                                          // nothing
   std::vector<Target> targets; // Set, SetBlock, For: one; With: many
   std::vector<Branch> branches; // If
   ExpressionPtr condition; // For: of the inline `if`
   bool is_recursive = false; // For
-  Body body; // For, SetBlock, FilterBlock, With, Generation
+  bool is_scoped = false; // Block: sees the variables around it
+  Body body; // For, SetBlock, FilterBlock, With, Autoescape, Block, Generation
   Body otherwise; // For: else
   std::unique_ptr<MacroSource> macro; // Macro, CallBlock
   int symbol = -1; // Macro: the name it defines
@@ -179,10 +185,14 @@ struct Template {
   std::vector<std::string> symbols; // names of variables
 };
 
-/** Throws Corrupt (syntax) or Unsupported (construct), with the line. */
-Template parse_template(std::string_view source, const std::string& where);
+/** Throws Corrupt (syntax), Unsupported (construct) or Exhausted (the budget),
+ * with the line. */
+Template parse_template(
+    std::string_view source,
+    const std::string& where,
+    const RenderBudget& limits = {});
 
 /** Fills `undefined_first` of every body. */
-void resolve_scopes(Template& parsed);
+void resolve_scopes(Template& parsed, Budget& budget);
 
 } // namespace optiq::text::jinja

@@ -7,156 +7,158 @@ namespace optiq::text::jinja {
 namespace {
 
 template <Type type>
-bool is_type(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_type(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("test", arguments, {});
-  return value.is(type);
+  return Value(value.is(type));
 }
 
-bool is_defined(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_integer(Interpreter&, const Value& value, Arguments& arguments) {
+  const Parameters p("integer", arguments, {});
+  return Value(value.is(Type::Int) || value.is(Type::LargeInt));
+}
+
+Value is_defined(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("defined", arguments, {});
-  return !value.is_undefined();
+  return Value(!value.is_undefined());
 }
 
-bool is_number(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_number(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("number", arguments, {});
-  return value.is_number();
+  return Value(value.is_number());
 }
 
 template <bool expected>
-bool is_boolean(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_boolean(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("true", arguments, {});
-  return value.is(Type::Bool) && value.boolean() == expected;
+  return Value(value.is(Type::Bool) && value.boolean() == expected);
 }
 
-bool is_sequence(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_sequence(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("sequence", arguments, {});
   // An undefined value has a length and items in Python: none.
-  return value.is_string() || value.is(Type::Dict) || value.is_undefined() ||
+  return Value(
+      value.is_string() || value.is(Type::Dict) || value.is_undefined() ||
       value.is(SequenceKind::List) || value.is(SequenceKind::Tuple) ||
-      value.is(SequenceKind::Range);
+      value.is(SequenceKind::Range));
 }
 
-bool is_iterable_test(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_iterable_test(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("iterable", arguments, {});
-  return is_iterable(value);
+  return Value(is_iterable(value));
 }
 
-bool is_callable(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_callable(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("callable", arguments, {});
-  return value.is(Type::Function) || value.is(Type::Macro) ||
-      value.is(Type::Loop) || value.is_undefined();
+  return Value(
+      value.is(Type::Function) || value.is(Type::Macro) ||
+      value.is(Type::Loop) || value.is(Type::Joiner) || value.is_undefined());
 }
 
-bool is_escaped(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_escaped(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("escaped", arguments, {});
-  return value.is_string() && value.string().is_markup;
+  return Value(value.is_string() && value.string().is_markup);
 }
 
 template <CharClass kind>
-bool is_cased_text(Interpreter& in, const Value& value, Arguments& arguments) {
+Value is_cased_text(Interpreter& in, const Value& value, Arguments& arguments) {
   const Parameters p("lower", arguments, {});
-  return all_are(to_text(&in.budget(), value), kind);
+  return Value(all_are(to_text(&in.budget(), value).str(), kind));
 }
 
-bool is_same_as(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_same_as(Interpreter&, const Value& value, Arguments& arguments) {
   const Parameters p("sameas", arguments, {"other"}, 1);
-  return value.is_same(p[0]);
+  return Value(value.is_same(p[0]));
 }
 
-bool remainder_is(
+Value remainder_is(
     Interpreter& in,
     const Value& value,
     const Value& divisor,
     std::int64_t expected) {
-  if (value.is_string()) {
-    fail(ErrorKind::InvalidInput, "found a str to divide, expected a number");
+  if (value.is_string()) { // Python's `%` formats it
+    percent_format(in.heap(), value.string(), divisor);
+    return Value(false);
   }
   const Value rest = binary(in.heap(), Operator::Modulo, value, divisor);
-  return equal(&in.budget(), rest, Value(expected));
+  return Value(equal(&in.budget(), rest, Value(expected)));
 }
 
 template <std::int64_t expected>
-bool is_parity(Interpreter& in, const Value& value, Arguments& arguments) {
+Value is_parity(Interpreter& in, const Value& value, Arguments& arguments) {
   const Parameters p("odd", arguments, {});
   return remainder_is(in, value, Value(std::int64_t{2}), expected);
 }
 
-bool is_divisible(Interpreter& in, const Value& value, Arguments& arguments) {
+Value is_divisible(Interpreter& in, const Value& value, Arguments& arguments) {
   const Parameters p("divisibleby", arguments, {"num"}, 1);
   return remainder_is(in, value, p[0], 0);
 }
 
 template <Operator op>
-bool compares(Interpreter& in, const Value& value, Arguments& arguments) {
+Value compares(Interpreter& in, const Value& value, Arguments& arguments) {
   const Parameters p("comparison", arguments, {"other"}, 1);
-  return is_true(binary(in.heap(), op, value, p[0]));
+  return Value(is_true(binary(in.heap(), op, value, p[0])));
 }
 
-bool is_filter(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_filter(Interpreter& in, const Value& value, Arguments& arguments) {
   const Parameters p("filter", arguments, {});
-  return value.is_string() && find_filter(value.text()) != nullptr;
+  hash_key(&in.budget(), value); // refuses what is no key
+  return Value(value.is_string() && filters().find(value.text()) != nullptr);
 }
 
-bool is_test(Interpreter&, const Value& value, Arguments& arguments) {
+Value is_test(Interpreter& in, const Value& value, Arguments& arguments) {
   const Parameters p("test", arguments, {});
-  return value.is_string() && find_test(value.text()) != nullptr;
+  hash_key(&in.budget(), value); // refuses what is no key
+  return Value(value.is_string() && tests().find(value.text()) != nullptr);
 }
 
-struct Row {
-  std::string_view name;
-  Test test;
-};
-constexpr Row kTests[] = {
+constexpr Builtin kTests[] = {
     {"!=", compares<Operator::NotEqual>},
     {"<", compares<Operator::Less>},
     {"<=", compares<Operator::LessEqual>},
     {"==", compares<Operator::Equal>},
     {">", compares<Operator::Greater>},
     {">=", compares<Operator::GreaterEqual>},
-    {"boolean", is_type<Type::Bool>},
-    {"callable", is_callable},
-    {"defined", is_defined},
+    {"boolean", is_type<Type::Bool>, Reads::Nothing},
+    {"callable", is_callable, Reads::Nothing},
+    {"defined", is_defined, Reads::Nothing},
     {"divisibleby", is_divisible},
     {"eq", compares<Operator::Equal>},
     {"equalto", compares<Operator::Equal>},
-    {"escaped", is_escaped},
-    {"even", is_parity<0>},
-    {"false", is_boolean<false>},
-    {"filter", is_filter},
-    {"float", is_type<Type::Float>},
+    {"escaped", is_escaped, Reads::Nothing},
+    {"even", is_parity<0>, Reads::Nothing},
+    {"false", is_boolean<false>, Reads::Nothing},
+    {"filter", is_filter, Reads::Nothing},
+    {"float", is_type<Type::Float>, Reads::Nothing},
     {"ge", compares<Operator::GreaterEqual>},
     {"greaterthan", compares<Operator::Greater>},
     {"gt", compares<Operator::Greater>},
     {"in", compares<Operator::In>},
-    {"integer", is_type<Type::Int>},
-    {"iterable", is_iterable_test},
+    {"integer", is_integer, Reads::Nothing},
+    {"iterable", is_iterable_test, Reads::Nothing},
     {"le", compares<Operator::LessEqual>},
     {"lessthan", compares<Operator::Less>},
     {"lower", is_cased_text<CharClass::Lower>},
     {"lt", compares<Operator::Less>},
-    {"mapping", is_type<Type::Dict>},
+    {"mapping", is_type<Type::Dict>, Reads::Nothing},
     {"ne", compares<Operator::NotEqual>},
-    {"none", is_type<Type::None>},
-    {"number", is_number},
-    {"odd", is_parity<1>},
+    {"none", is_type<Type::None>, Reads::Nothing},
+    {"number", is_number, Reads::Nothing},
+    {"odd", is_parity<1>, Reads::Nothing},
     {"sameas", is_same_as},
-    {"sequence", is_sequence},
-    {"string", is_type<Type::String>},
-    {"test", is_test},
-    {"true", is_boolean<true>},
-    {"undefined", is_type<Type::Undefined>},
+    {"sequence", is_sequence, Reads::Nothing},
+    {"string", is_type<Type::String>, Reads::Nothing},
+    {"test", is_test, Reads::Nothing},
+    {"true", is_boolean<true>, Reads::Nothing},
+    {"undefined", is_type<Type::Undefined>, Reads::Nothing},
     {"upper", is_cased_text<CharClass::Upper>},
 };
 
 } // namespace
 
-Test find_test(std::string_view name) {
-  for (const Row& row : kTests) {
-    if (row.name == name) {
-      return row.test;
-    }
-  }
-  return nullptr;
+const BuiltinTable& tests() {
+  static const BuiltinTable table({kTests});
+  return table;
 }
 
 } // namespace optiq::text::jinja

@@ -1,5 +1,6 @@
+// Code points, their classes and their case.
 #include <algorithm>
-#include <array>
+#include <optional>
 
 #include <fmt/format.h>
 #include <utf8proc.h>
@@ -44,10 +45,10 @@ constexpr LongUpper kLongUpper[] = {
     {0xFB06, "ST"},
 };
 
-void append_upper(std::string& out, std::int32_t c) {
+void append_upper(Text& out, std::int32_t c) {
   for (const LongUpper& row : kLongUpper) {
     if (row.from == c) {
-      out += row.to;
+      out.append(row.to);
       return;
     }
   }
@@ -55,29 +56,48 @@ void append_upper(std::string& out, std::int32_t c) {
 }
 
 // The title-case form: of several characters, only the first is upper-case.
-void append_title(std::string& out, std::int32_t c) {
-  std::string upper;
-  append_upper(upper, c);
+void append_title(Text& out, std::int32_t c) {
+  Text made(nullptr);
+  append_upper(made, c);
+  const std::string& upper = made.str();
   const CodePoint first = code_point_at(upper, 0);
   if (first.next == upper.size()) {
     append_utf8(out, utf8proc_totitle(c));
     return;
   }
   const bool is_letters = static_cast<unsigned char>(upper[0]) < 0x80;
-  out += upper.substr(0, first.next);
+  out.append(std::string_view(upper).substr(0, first.next));
   for (const char rest : std::string_view(upper).substr(first.next)) {
-    out += is_letters && rest >= 'A' && rest <= 'Z'
-        ? static_cast<char>(rest + ('a' - 'A'))
-        : rest;
+    out.append(
+        is_letters && rest >= 'A' && rest <= 'Z'
+            ? static_cast<char>(rest + ('a' - 'A'))
+            : rest);
   }
+}
+
+// Superscripts, subscripts and digits in circles: digits, but not decimal ones.
+bool is_digit_form(std::int32_t c) {
+  constexpr struct {
+    std::int32_t first;
+    std::int32_t last;
+  } kForms[] = {{0xB2, 0xB3},       {0xB9, 0xB9},       {0x1369, 0x1371},
+                {0x19DA, 0x19DA},   {0x2070, 0x2070},   {0x2074, 0x2079},
+                {0x2080, 0x2089},   {0x2460, 0x2468},   {0x2474, 0x247C},
+                {0x2488, 0x2490},   {0x24EA, 0x24EA},   {0x24F5, 0x24FD},
+                {0x24FF, 0x24FF},   {0x2776, 0x277E},   {0x2780, 0x2788},
+                {0x278A, 0x2792},   {0x10A40, 0x10A43}, {0x10E60, 0x10E68},
+                {0x11052, 0x1105A}, {0x1F100, 0x1F10A}};
+  return std::any_of(std::begin(kForms), std::end(kForms), [c](const auto& r) {
+    return c >= r.first && c <= r.last;
+  });
 }
 
 constexpr std::int32_t kCapitalSigma = 0x3A3;
 
-void append_lower(std::string& out, std::string_view text, std::size_t at) {
+void append_lower(Text& out, std::string_view text, std::size_t at) {
   const CodePoint c = code_point_at(text, at);
   if (c.value == 0x130) { // dotted capital I
-    out += "i\xCC\x87";
+    out.append("i\xCC\x87");
     return;
   }
   if (c.value != kCapitalSigma) {
@@ -96,28 +116,78 @@ void append_lower(std::string& out, std::string_view text, std::size_t at) {
   append_utf8(out, after_letter && !before_letter ? 0x3C2 : 0x3C3);
 }
 
-bool is_line_end(std::int32_t c) {
-  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 ||
-      c == 0x2028 || c == 0x2029;
-}
+using WriteOne = void (*)(Text&, std::string_view text, std::size_t at);
 
-std::size_t previous(std::string_view text, std::size_t at) {
-  std::size_t begin = at - 1;
-  while (begin > 0 && at - begin < 4 && (text[begin] & 0xC0) == 0x80) {
-    --begin;
+void write_each(Text& out, std::string_view text, WriteOne write) {
+  out.reserve_more(text.size());
+  for (std::size_t at = 0; at < text.size();) {
+    write(out, text, at);
+    at = code_point_at(text, at).next;
   }
-  return code_point_at(text, begin).next == at ? begin : at - 1;
 }
 
-bool contains(std::string_view chars, std::int32_t c) {
-  for (std::size_t at = 0; at < chars.size();) {
-    const CodePoint p = code_point_at(chars, at);
-    if (p.value == c) {
-      return true;
+void append_swapped(Text& out, std::string_view text, std::size_t at) {
+  const std::int32_t c = code_point_at(text, at).value;
+  if (category(c) == UTF8PROC_CATEGORY_LU) {
+    append_lower(out, text, at);
+  } else if (category(c) == UTF8PROC_CATEGORY_LL) {
+    append_upper(out, c);
+  } else {
+    append_utf8(out, c);
+  }
+}
+
+void append_casefolded(Text& out, std::string_view text, std::size_t at) {
+  const CodePoint c = code_point_at(text, at);
+  if (c.value < 0x80) {
+    out.append(static_cast<char>(utf8proc_tolower(c.value)));
+    return;
+  }
+  utf8proc_int32_t folded[4];
+  int last_class = 0;
+  const auto n = utf8proc_decompose_char(
+      c.value, folded, 4, UTF8PROC_CASEFOLD, &last_class);
+  if (n < 0 || n > 4) {
+    out.append(text.substr(at, c.next - at));
+  }
+  for (int i = 0; i < n && n <= 4; ++i) {
+    append_utf8(out, folded[i]);
+  }
+}
+
+bool is_title_cased(std::string_view text) {
+  bool found = false;
+  bool after_cased = false;
+  for (std::size_t at = 0; at < text.size();) {
+    const CodePoint c = code_point_at(text, at);
+    at = c.next;
+    const auto k = category(c.value);
+    const bool begins = k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LT;
+    const bool is_lower = k == UTF8PROC_CATEGORY_LL;
+    if ((begins && after_cased) || (is_lower && !after_cased)) {
+      return false;
     }
-    at = p.next;
+    after_cased = begins || is_lower;
+    found |= after_cased;
   }
-  return false;
+  return found;
+}
+
+bool is_identifier(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const CodePoint c = code_point_at(text, at);
+    const auto k = category(c.value);
+    const bool starts =
+        c.value == '_' || is_letter(c.value) || k == UTF8PROC_CATEGORY_NL;
+    const bool goes_on = k == UTF8PROC_CATEGORY_ND ||
+        k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC ||
+        k == UTF8PROC_CATEGORY_PC;
+    if (!starts && (at == 0 || !goes_on)) {
+      return false;
+    }
+    at = c.next;
+  }
+  return !text.empty();
 }
 
 } // namespace
@@ -138,14 +208,23 @@ CodePoint code_point_at(std::string_view text, std::size_t at) {
   return {value, at + static_cast<std::size_t>(used)};
 }
 
-void append_utf8(std::string& out, std::int32_t code_point) {
+void append_utf8(Text& out, std::int32_t code_point) {
   if (code_point < 0x80) {
-    out += static_cast<char>(code_point);
+    out.append(static_cast<char>(code_point));
     return;
   }
   utf8proc_uint8_t bytes[4];
   const auto n = utf8proc_encode_char(code_point, bytes);
-  out.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(n));
+  out.append(std::string_view(
+      reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(n)));
+}
+
+std::size_t code_point_before(std::string_view text, std::size_t at) {
+  std::size_t begin = at - 1;
+  while (begin > 0 && at - begin < 4 && (text[begin] & 0xC0) == 0x80) {
+    --begin;
+  }
+  return code_point_at(text, begin).next == at ? begin : at - 1;
 }
 
 std::size_t count_code_points(std::string_view text) {
@@ -156,8 +235,17 @@ std::size_t count_code_points(std::string_view text) {
   return n;
 }
 
+std::size_t offset_of(std::string_view text, std::size_t index) {
+  std::size_t at = 0;
+  for (; index > 0 && at < text.size(); --index) {
+    at = code_point_at(text, at).next;
+  }
+  return at;
+}
+
 std::vector<std::size_t> code_point_offsets(std::string_view text) {
   std::vector<std::size_t> offsets;
+  offsets.reserve(count_code_points(text) + 1);
   for (std::size_t at = 0; at < text.size();) {
     offsets.push_back(at);
     at = code_point_at(text, at).next;
@@ -201,322 +289,146 @@ bool is_word(std::int32_t c) {
       k == UTF8PROC_CATEGORY_MC;
 }
 
+bool is_decimal_digit(std::int32_t c) {
+  return category(c) == UTF8PROC_CATEGORY_ND;
+}
+
+bool is_word_character(std::int32_t c) {
+  const auto k = category(c);
+  return c == '_' || is_letter(c) || k == UTF8PROC_CATEGORY_ND ||
+      k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+}
+
+namespace {
+
+// Of one character; nothing when it does not count for the class.
+std::optional<bool> fits(std::int32_t c, CharClass kind) {
+  const auto k = category(c);
+  const bool is_decimal = k == UTF8PROC_CATEGORY_ND;
+  const bool is_number =
+      is_decimal || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+  switch (kind) {
+    case CharClass::AlphaNumeric:
+      return is_letter(c) || is_number;
+    case CharClass::Alpha:
+      return is_letter(c);
+    case CharClass::Ascii:
+      return c < 0x80;
+    case CharClass::Decimal:
+      return is_decimal;
+    case CharClass::Digit:
+      return is_decimal || is_digit_form(c);
+    case CharClass::Numeric:
+      return is_number;
+    case CharClass::Printable:
+      return is_printable(c);
+    case CharClass::Space:
+      return is_space(c);
+    default: // Lower and Upper
+      return is_cased(c)
+          ? std::optional<bool>(
+                (k == UTF8PROC_CATEGORY_LL) == (kind == CharClass::Lower))
+          : std::nullopt;
+  }
+}
+
+} // namespace
+
 bool all_are(std::string_view text, CharClass kind) {
-  bool found = false;
+  if (kind == CharClass::Title) {
+    return is_title_cased(text);
+  }
+  if (kind == CharClass::Identifier) {
+    return is_identifier(text);
+  }
+  bool found = kind == CharClass::Ascii || kind == CharClass::Printable;
   for (std::size_t at = 0; at < text.size();) {
     const CodePoint c = code_point_at(text, at);
     at = c.next;
-    const auto k = category(c.value);
-    const bool is_digit = k == UTF8PROC_CATEGORY_ND;
-    const bool is_number =
-        is_digit || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
-    bool fits = true;
-    switch (kind) {
-      case CharClass::AlphaNumeric:
-        fits = is_letter(c.value) || is_number;
-        break;
-      case CharClass::Alpha:
-        fits = is_letter(c.value);
-        break;
-      case CharClass::Digit:
-        fits = is_digit;
-        break;
-      case CharClass::Numeric:
-        fits = is_number;
-        break;
-      case CharClass::Space:
-        fits = is_space(c.value);
-        break;
-      case CharClass::Lower:
-      case CharClass::Upper: {
-        if (!is_cased(c.value)) {
-          continue;
-        }
-        const bool is_lower = k == UTF8PROC_CATEGORY_LL;
-        fits = is_lower == (kind == CharClass::Lower);
-        break;
-      }
-    }
-    if (!fits) {
+    const std::optional<bool> one = fits(c.value, kind);
+    if (one && !*one) {
       return false;
     }
-    found = true;
+    found |= one.has_value();
   }
   return found;
 }
 
-std::string to_upper(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t at = 0; at < text.size();) {
-    const CodePoint c = code_point_at(text, at);
-    append_upper(out, c.value);
-    at = c.next;
-  }
-  return out;
+void write_upper(Text& out, std::string_view text) {
+  write_each(out, text, [](Text& to, std::string_view from, std::size_t at) {
+    append_upper(to, code_point_at(from, at).value);
+  });
 }
 
-std::string to_lower(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t at = 0; at < text.size();) {
-    append_lower(out, text, at);
-    at = code_point_at(text, at).next;
-  }
-  return out;
+void write_lower(Text& out, std::string_view text) {
+  write_each(out, text, append_lower);
 }
 
-std::string capitalize(std::string_view text) {
+void write_casefolded(Text& out, std::string_view text) {
+  write_each(out, text, append_casefolded);
+}
+
+void write_swapped(Text& out, std::string_view text) {
+  write_each(out, text, append_swapped);
+}
+
+void write_capitalized(Text& out, std::string_view text) {
   if (text.empty()) {
-    return {};
+    return;
   }
   const CodePoint first = code_point_at(text, 0);
-  std::string out;
   append_title(out, first.value);
   for (std::size_t at = first.next; at < text.size();) {
     append_lower(out, text, at);
     at = code_point_at(text, at).next;
   }
-  return out;
 }
 
-std::string to_title(std::string_view text, bool by_letters) {
-  constexpr std::string_view kBreaks = "-({[<";
-  std::string out;
+void write_title(Text& out, std::string_view text) {
   bool begins = true;
   for (std::size_t at = 0; at < text.size();) {
     const CodePoint c = code_point_at(text, at);
-    if (begins && by_letters) {
+    if (begins) {
       append_title(out, c.value);
-    } else if (begins) {
+    } else {
+      append_lower(out, text, at);
+    }
+    begins = !is_cased(c.value);
+    at = c.next;
+  }
+}
+
+void write_titled_words(Text& out, std::string_view text) {
+  constexpr std::string_view kBreaks = "-({[<";
+  bool begins = true;
+  for (std::size_t at = 0; at < text.size();) {
+    const CodePoint c = code_point_at(text, at);
+    if (begins) {
       append_upper(out, c.value);
     } else {
       append_lower(out, text, at);
     }
-    begins = by_letters ? !is_cased(c.value)
-                        : is_space(c.value) || contains(kBreaks, c.value);
+    begins = is_space(c.value) ||
+        (c.value < 0x80 &&
+         kBreaks.find(static_cast<char>(c.value)) != std::string_view::npos);
     at = c.next;
   }
-  return out;
 }
 
-std::string_view
-strip(std::string_view text, Side side, const std::string_view* chars) {
-  const auto drops = [chars](std::int32_t c) {
-    return chars == nullptr ? is_space(c) : contains(*chars, c);
-  };
-  std::size_t begin = 0;
-  std::size_t end = text.size();
-  while (side != Side::Right && begin < end) {
-    const CodePoint c = code_point_at(text, begin);
-    if (!drops(c.value)) {
-      break;
-    }
-    begin = c.next;
-  }
-  while (side != Side::Left && end > begin) {
-    const std::size_t at = previous(text, end);
-    if (!drops(code_point_at(text, at).value)) {
-      break;
-    }
-    end = at;
-  }
-  return text.substr(begin, end - begin);
-}
-
-std::vector<std::string_view>
-split_space(std::string_view text, std::int64_t max_splits, bool from_right) {
-  std::vector<std::string_view> parts;
-  const Side near_side = from_right ? Side::Right : Side::Left;
-  std::string_view rest = strip(text, near_side);
-  while (!rest.empty()) {
-    if (max_splits >= 0 &&
-        parts.size() == static_cast<std::size_t>(max_splits)) {
-      parts.push_back(rest); // with the spaces at its far side
-      break;
-    }
-    std::size_t at = from_right ? rest.size() : 0;
-    while (from_right ? at > 0 : at < rest.size()) {
-      const std::size_t begin = from_right ? previous(rest, at) : at;
-      const CodePoint c = code_point_at(rest, begin);
-      if (is_space(c.value)) {
-        break;
-      }
-      at = from_right ? begin : c.next;
-    }
-    if (from_right) {
-      parts.push_back(rest.substr(at));
-      rest = strip(rest.substr(0, at), near_side);
-    } else {
-      parts.push_back(rest.substr(0, at));
-      rest = strip(rest.substr(at), near_side);
-    }
-  }
-  if (from_right) {
-    std::reverse(parts.begin(), parts.end());
-  }
-  return parts;
-}
-
-std::vector<std::string_view> split(
-    std::string_view text,
-    std::string_view separator,
-    std::int64_t max_splits,
-    bool from_right) {
-  std::vector<std::string_view> parts;
-  while (max_splits < 0 ||
-         parts.size() < static_cast<std::size_t>(max_splits)) {
-    const std::size_t at =
-        from_right ? text.rfind(separator) : text.find(separator);
-    if (at == std::string_view::npos) {
-      break;
-    }
-    if (from_right) {
-      parts.push_back(text.substr(at + separator.size()));
-      text = text.substr(0, at);
-    } else {
-      parts.push_back(text.substr(0, at));
-      text = text.substr(at + separator.size());
-    }
-  }
-  parts.push_back(text);
-  if (from_right) {
-    std::reverse(parts.begin(), parts.end());
-  }
-  return parts;
-}
-
-std::vector<std::string_view> split_lines(
-    std::string_view text,
-    bool keep_ends) {
-  std::vector<std::string_view> lines;
-  std::size_t begin = 0;
+void write_expanded_tabs(Text& out, std::string_view text, std::int64_t size) {
+  std::int64_t column = 0;
   for (std::size_t at = 0; at < text.size();) {
     const CodePoint c = code_point_at(text, at);
-    std::size_t next = c.next;
-    if (is_line_end(c.value)) {
-      if (c.value == '\r' && next < text.size() && text[next] == '\n') {
-        ++next;
-      }
-      lines.push_back(text.substr(begin, (keep_ends ? next : at) - begin));
-      begin = next;
-    }
-    at = next;
-  }
-  if (begin < text.size()) {
-    lines.push_back(text.substr(begin));
-  }
-  return lines;
-}
-
-std::size_t replaced_size(
-    std::string_view text,
-    std::string_view old_text,
-    std::string_view new_text,
-    std::int64_t max_count) {
-  std::size_t n = 0;
-  if (old_text.empty()) {
-    n = count_code_points(text) + 1;
-  } else {
-    for (std::size_t at = text.find(old_text); at != std::string_view::npos;
-         at = text.find(old_text, at + old_text.size())) {
-      ++n;
-    }
-  }
-  if (max_count >= 0) {
-    n = std::min(n, static_cast<std::size_t>(max_count));
-  }
-  return text.size() + n * new_text.size() - n * old_text.size();
-}
-
-std::string replace(
-    std::string_view text,
-    std::string_view old_text,
-    std::string_view new_text,
-    std::int64_t max_count) {
-  std::string out;
-  std::int64_t done = 0;
-  std::size_t at = 0;
-  while (max_count < 0 || done < max_count) {
-    if (old_text.empty()) { // between all characters, and at both ends
-      out += new_text;
-      ++done;
-      if (at == text.size()) {
-        break;
-      }
-      const std::size_t next = code_point_at(text, at).next;
-      out += text.substr(at, next - at);
-      at = next;
-      continue;
-    }
-    const std::size_t found = text.find(old_text, at);
-    if (found == std::string_view::npos) {
-      break;
-    }
-    out += text.substr(at, found - at);
-    out += new_text;
-    at = found + old_text.size();
-    ++done;
-  }
-  out += text.substr(at);
-  return out;
-}
-
-std::string escape_html(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
-std::string quote(std::string_view text) {
-  const bool has_single = text.find('\'') != std::string_view::npos;
-  const bool has_double = text.find('"') != std::string_view::npos;
-  const char mark = has_single && !has_double ? '"' : '\'';
-  std::string out(1, mark);
-  for (std::size_t at = 0; at < text.size();) {
-    const CodePoint c = code_point_at(text, at);
-    if (c.value == mark || c.value == '\\') {
-      out += '\\';
-      out += static_cast<char>(c.value);
-    } else if (c.value == '\n') {
-      out += "\\n";
-    } else if (c.value == '\r') {
-      out += "\\r";
-    } else if (c.value == '\t') {
-      out += "\\t";
-    } else if (is_printable(c.value)) {
-      out += text.substr(at, c.next - at);
-    } else if (c.value < 0x100) {
-      out += fmt::format("\\x{:02x}", c.value);
-    } else if (c.value < 0x10000) {
-      out += fmt::format("\\u{:04x}", c.value);
+    if (c.value == '\t') {
+      const std::int64_t n = size > 0 ? size - column % size : 0;
+      out.append_times(" ", static_cast<std::size_t>(n));
+      column = size > 0 ? 0 : column;
     } else {
-      out += fmt::format("\\U{:08x}", c.value);
+      out.append(text.substr(at, c.next - at));
+      column = c.value == '\n' || c.value == '\r' ? 0 : column + 1;
     }
     at = c.next;
   }
-  out += mark;
-  return out;
 }
 
 } // namespace optiq::text::jinja

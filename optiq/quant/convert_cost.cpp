@@ -1,0 +1,191 @@
+#include "optiq/quant/convert_cost.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <map>
+#include <memory>
+#include <span>
+
+#include "optiq/quant/allocation.h"
+#include "optiq/quant/plan.h"
+#include "optiq/quant/trial_run.h"
+
+namespace optiq::quant {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A trial goes on for so long: one matrix may take microseconds.
+constexpr double kTrialSeconds = 0.05;
+constexpr std::size_t kWarmUpTokens = 16;
+// Code that is first run, and the heap of small things.
+constexpr std::uint64_t kOtherBytes = 6u << 20;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::uint64_t bytes_of(const mx::Shape& shape, mx::Dtype dtype) {
+  std::uint64_t bytes = mx::size_of(dtype);
+  for (const auto dim : shape) {
+    bytes *= static_cast<std::uint64_t>(dim);
+  }
+  return bytes;
+}
+
+std::uint64_t largest_source(const models::Checkpoint& checkpoint) {
+  std::uint64_t largest = 0;
+  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
+    largest = std::max(largest, bytes_of(tensor.shape, tensor.dtype));
+  }
+  return largest;
+}
+
+/** Of the written directory: what its parts hold. */
+struct WrittenBytes {
+  std::map<int, std::uint64_t> layers;
+  std::uint64_t outer = 0; // in no layer
+  std::uint64_t largest = 0; // of one tensor
+};
+
+WrittenBytes written_parts(
+    const models::Checkpoint& checkpoint,
+    const artifacts::Plan& plan) {
+  WrittenBytes written;
+  for (const auto& tensor : planned_tensors(checkpoint, plan.layers)) {
+    const std::uint64_t bytes = bytes_of(tensor.shape, tensor.dtype);
+    const int layer = block_index(tensor.name);
+    (layer < 0 ? written.outer : written.layers[layer]) += bytes;
+    written.largest = std::max(written.largest, bytes);
+  }
+  return written;
+}
+
+// A tensor that a file stores in another form is made in float32, rounded, and
+// searched for values that do not fit (isfinite: three masks).
+std::uint64_t reading_bytes(
+    const io::TensorInfo& stored,
+    const models::CheckpointTensor& tensor) {
+  const std::uint64_t bytes = bytes_of(tensor.shape, tensor.dtype);
+  return stored.nbytes == bytes
+      ? bytes
+      : bytes + stored.nbytes + bytes_of(tensor.shape, mx::float32) +
+          3 * bytes_of(tensor.shape, mx::bool_);
+}
+
+// A tensor as it is read, and its codes, scales and biases; the heap keeps
+// those of the one before.
+std::uint64_t quantizing_bytes(
+    const io::ModelDirectory& source,
+    const models::Checkpoint& checkpoint,
+    const artifacts::Plan& plan) {
+  std::uint64_t most = 0;
+  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
+    most = std::max(most, reading_bytes(source.info(tensor.source), tensor));
+  }
+  for (const artifacts::LayerBits& layer : plan.layers) {
+    const models::CheckpointTensor& weight =
+        checkpoint.at(layer.name + ".weight");
+    std::uint64_t made = 0;
+    for (const auto& part :
+         quantized_tensors(weight, layer.bits, layer.group_size)) {
+      made += bytes_of(part.shape, part.dtype);
+    }
+    most = std::max(
+        most, reading_bytes(source.info(weight.source), weight) + 2 * made);
+  }
+  return most;
+}
+
+// Packed matrices, and the file's pages of the one that is being packed.
+std::uint64_t checking_bytes(const WrittenBytes& written) {
+  return trial_run_bytes(written.layers, written.outer) + written.largest;
+}
+
+} // namespace
+
+std::uint64_t writing_bytes(
+    const io::ModelDirectory& source,
+    const models::Checkpoint& checkpoint,
+    const artifacts::Plan& plan) {
+  return kOtherBytes +
+      std::max(
+             quantizing_bytes(source, checkpoint, plan),
+             checking_bytes(written_parts(checkpoint, plan)));
+}
+
+std::uint64_t writing_room(const models::Checkpoint& checkpoint) {
+  return 2 * largest_source(checkpoint) + (64u << 20);
+}
+
+double quantizing_seconds(
+    const models::Checkpoint& checkpoint,
+    const artifacts::Plan& plan) {
+  struct Width {
+    const artifacts::LayerBits* sample = nullptr; // its largest matrix
+    std::uint64_t parameters = 0;
+  };
+  std::map<int, Width> widths;
+  for (const artifacts::LayerBits& layer : plan.layers) {
+    Width& width = widths[layer.bits];
+    width.parameters += layer.parameters;
+    if (width.sample == nullptr ||
+        width.sample->parameters < layer.parameters) {
+      width.sample = &layer;
+    }
+  }
+  double seconds = 0;
+  for (const auto& [bits, width] : widths) {
+    const auto start = Clock::now();
+    int n_runs = 0;
+    for (; n_runs == 0 || seconds_since(start) < kTrialSeconds; ++n_runs) {
+      for (const auto& part : quantized_tensors(
+               checkpoint.at(width.sample->name + ".weight"),
+               bits,
+               width.sample->group_size)) {
+        part.make();
+      }
+    }
+    seconds += seconds_since(start) / n_runs *
+        static_cast<double>(width.parameters) /
+        static_cast<double>(width.sample->parameters);
+  }
+  return seconds;
+}
+
+double measuring_seconds(
+    const models::Model& model,
+    const Calibration& calibration,
+    const SensitivityOptions& options,
+    std::size_t n_plans) {
+  const auto forward = [&](std::span<const std::int32_t> tokens) {
+    const auto n = static_cast<int>(tokens.size());
+    cache::Sequence sequence(
+        std::make_shared<cache::BlockPool>(
+            std::numeric_limits<std::size_t>::max()),
+        model.cache_layout(models::kv_dtype(options.compute)));
+    sequence.reserve(n);
+    const nn::ForwardContext context = models::make_context(
+        model, tokens, {{&sequence, 0, n, 0}}, options.compute);
+    model.logits(
+        models::run_layers(model, 0, model.embed(tokens), context),
+        options.compute);
+  };
+  const std::span<const std::int32_t> tokens = calibration.chunks.front();
+  // Pages of the weights come in with the first tokens.
+  forward(tokens.first(std::min(kWarmUpTokens, tokens.size())));
+  const auto start = Clock::now();
+  forward(tokens);
+  const std::uint64_t layers = model.info().n_layers + 1; // and the head
+  const double unit =
+      seconds_since(start) / static_cast<double>(tokens.size() * layers);
+  // Every plan's model on the whole text, and the reference.
+  const std::uint64_t choosing =
+      (n_plans + 1) * layers * calibration.n_tokens();
+  return unit *
+      static_cast<double>(
+             sensitivity_work(model, calibration, options) + choosing);
+}
+
+} // namespace optiq::quant

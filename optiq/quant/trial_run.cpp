@@ -1,0 +1,113 @@
+#include "optiq/quant/trial_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "optiq/base/error.h"
+#include "optiq/io/array.h"
+#include "optiq/models/model.h"
+#include "optiq/quant/allocation.h"
+
+namespace optiq::quant {
+
+namespace mx = mlx::core;
+
+namespace {
+
+// Layers up to so many bytes are loaded together: a small model in one go.
+constexpr std::uint64_t kMaxGroupBytes = 16u << 20;
+
+/** Consecutive layers [first, last). */
+struct LayerGroup {
+  int first = 0;
+  int last = 0;
+  std::uint64_t bytes = 0;
+};
+
+std::vector<LayerGroup> group_layers(
+    const std::map<int, std::uint64_t>& layers) {
+  std::vector<LayerGroup> groups;
+  for (const auto& [layer, bytes] : layers) {
+    if (groups.empty() || groups.back().bytes + bytes > kMaxGroupBytes) {
+      groups.push_back({.first = layer, .last = layer});
+    }
+    groups.back().last = layer + 1;
+    groups.back().bytes += bytes;
+  }
+  return groups;
+}
+
+std::map<int, std::uint64_t> layer_bytes(const io::ModelDirectory& directory) {
+  std::map<int, std::uint64_t> bytes;
+  for (const io::TensorInfo& tensor : directory.tensors()) {
+    if (const int layer = block_index(tensor.name); layer >= 0) {
+      bytes[layer] += tensor.nbytes;
+    }
+  }
+  return bytes;
+}
+
+void require_finite(
+    const io::ModelDirectory& directory,
+    const mx::array& x,
+    const std::string& place) {
+  const std::span<const float> values = io::floats(x);
+  if (!std::all_of(values.begin(), values.end(), [](float value) {
+        return std::isfinite(value);
+      })) {
+    fail(
+        ErrorKind::Corrupt,
+        "[run_one_token] {}: {} of one token are not finite. Does the model "
+        "hold NaN or infinite weights?",
+        directory.path().string(),
+        place);
+  }
+}
+
+} // namespace
+
+void run_one_token(const io::ModelDirectory& directory) {
+  constexpr auto kCompute = kernels::Compute::Fast; // as generate runs
+  constexpr std::int32_t kToken = 0;
+  // Embeddings, norms and head; the layers follow, in groups.
+  const auto outer = models::load_model(directory.outline(
+      [](const std::string& name) { return block_index(name) < 0; }));
+  cache::Sequence sequence(
+      std::make_shared<cache::BlockPool>(
+          std::numeric_limits<std::size_t>::max()),
+      outer->cache_layout(models::kv_dtype(kCompute)));
+  sequence.reserve(1);
+  const nn::ForwardContext context = models::make_context(
+      *outer, std::span(&kToken, 1), {{&sequence, 0, 1, 0}}, kCompute);
+  mx::array x = outer->embed(std::span(&kToken, 1));
+  require_finite(directory, x, "the embeddings");
+  for (const LayerGroup& group : group_layers(layer_bytes(directory))) {
+    const auto part =
+        models::load_model(directory.outline([&](const std::string& name) {
+          const int layer = block_index(name);
+          return group.first <= layer && layer < group.last;
+        }));
+    for (int layer = group.first; layer < group.last; ++layer) {
+      x = part->run_layer(layer, x, context);
+      require_finite(
+          directory, x, "the outputs of layer " + std::to_string(layer));
+    }
+  }
+  require_finite(directory, outer->logits(x, kCompute), "the logits");
+}
+
+std::uint64_t trial_run_bytes(
+    const std::map<int, std::uint64_t>& layers,
+    std::uint64_t outer) {
+  std::uint64_t largest = 0;
+  for (const LayerGroup& group : group_layers(layers)) {
+    largest = std::max(largest, group.bytes);
+  }
+  return outer + largest;
+}
+
+} // namespace optiq::quant
