@@ -413,7 +413,7 @@ double BigInteger::ratio(const BigInteger& a, const BigInteger& b) {
     quotient = divide_limbs(rest, divisor);
   }
   if (quotient.empty()) {
-    return 0.0;
+    return a.is_negative_ != b.is_negative_ ? -0.0 : 0.0;
   }
   quotient[0] |= rest.empty() ? 0U : 1U;
   const std::int64_t exponent = std::clamp<std::int64_t>(

@@ -130,7 +130,7 @@ class ValueFormatter {
   }
 
   void format_character(FormatSpec spec, const Value& value) {
-    if (spec.sign != '-' || spec.alternate || !value.is_small() ||
+    if (spec.sign != '\0' || spec.alternate || !value.is_small() ||
         value.integer() < 0 || value.integer() > 0x10FFFF) {
       wrong_spec(value, text_);
     }

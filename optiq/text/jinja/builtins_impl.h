@@ -182,7 +182,7 @@ Value brace_format(
 struct FormatSpec {
   std::string fill = " ";
   char align = '\0'; // one of "<>=^", or 0: by type
-  char sign = '-';
+  char sign = '\0'; // one of "+- ", or 0: not given
   bool alternate = false;
   bool no_negative_zero = false;
   char grouping = '\0'; // ',' or '_'

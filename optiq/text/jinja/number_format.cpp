@@ -63,7 +63,8 @@ void write_number(
 }
 
 std::string sign_of(const FormatSpec& spec, bool is_negative) {
-  return is_negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
+  const bool is_plain = spec.sign == '\0' || spec.sign == '-';
+  return is_negative ? "-" : is_plain ? "" : std::string(1, spec.sign);
 }
 
 std::string print(const std::string& pattern, int precision, double value) {
@@ -78,7 +79,11 @@ std::string print(const std::string& pattern, int precision, double value) {
 // digit after the dot always, and an exponent one digit earlier.
 std::string general(double value, int precision, bool alternate) {
   if (precision < 0 || !std::isfinite(value)) {
-    return repr(value);
+    std::string text = repr(value);
+    if (alternate && text.find_first_of(".in") == std::string::npos) {
+      text.insert(text.find('e'), 1, '.');
+    }
+    return text;
   }
   precision = std::max(precision, 1);
   std::string text = print("%.*e", precision - 1, value);

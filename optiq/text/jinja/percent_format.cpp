@@ -238,7 +238,7 @@ class PercentFormatter {
             std::max<std::int64_t>(spec.precision - size, 0)));
     body.append(digits.str());
     std::string sign = is_negative ? "-"
-        : spec.sign == '-'         ? ""
+        : spec.sign == '\0'        ? ""
                                    : std::string(1, spec.sign);
     if (spec.alternate && spec.type != 'd') {
       sign += std::string("0") + spec.type;

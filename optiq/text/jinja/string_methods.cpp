@@ -317,8 +317,8 @@ Value str_format_map(Interpreter& in, const Value& self, Arguments& arguments) {
 // {code point: text, code point or None}; what it does not have stays.
 Value str_translate(Interpreter& in, const Value& self, Arguments& arguments) {
   const Parameters p("translate", arguments, {"/table"}, 1);
-  require_defined(p[0]);
-  if (!is_iterable(p[0]) && !self.text().empty()) {
+  const bool is_table = is_iterable(p[0]) && !p[0].is_undefined();
+  if (!is_table && !self.text().empty()) {
     fail(
         ErrorKind::InvalidInput,
         "translate: found a {}, expected a dict",

@@ -154,8 +154,8 @@ Value filter_truncate(Interpreter& in, const Value& self, Arguments& a) {
   const std::int64_t length = p.bound(0, 255);
   const std::int64_t leeway = p.bound(3, 5);
   const auto end_length = length_of(end);
-  if (!end.is_string() || length < static_cast<std::int64_t>(*end_length) ||
-      leeway < 0) {
+  if (!end_length || (p.has(0) && p[0].is_none()) ||
+      length < static_cast<std::int64_t>(*end_length) || leeway < 0) {
     fail(
         ErrorKind::InvalidInput,
         "truncate: found length {} and leeway {}, expected at least the "
@@ -218,12 +218,15 @@ Value filter_wordwrap(Interpreter& in, const Value& self, Arguments& a) {
         "wordwrap: found a {}, expected text",
         type_name(self));
   }
+  const std::string_view separator = p[2].is_none() ? "\n" : p.text(2, "");
+  if (self.text().empty()) {
+    return in.heap().string("");
+  }
   const std::int64_t width = p.integer(0, 79);
   const WrapStyle style{
       .width = static_cast<std::size_t>(std::max<std::int64_t>(width, 1)),
       .breaks_words = p.boolean(1, true),
       .breaks_at_hyphens = p.boolean(3, true)};
-  const std::string_view separator = p[2].is_none() ? "\n" : p.text(2, "");
   Text out = in.heap().text();
   bool is_first = true;
   const OnPart add = [&](std::string_view piece) {
