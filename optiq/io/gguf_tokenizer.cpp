@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "optiq/io/gguf_pre_tokenizer_impl.h"
 #include "optiq/io/gguf_special_tokens_impl.h"
 #include "optiq/io/gguf_vocabulary_impl.h"
 
@@ -30,102 +31,6 @@ using artifacts::Json;
 // in its length.
 constexpr std::size_t kMaxPieceBytes = 1024;
 constexpr std::string_view kSpaceMark = "\u2581";
-
-// Pre-tokenizer patterns of the published tokenizer.json files.
-constexpr const char* kWordPatterns[] = {
-    // by Words
-    // Llama 3
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-    // Qwen 2, 2.5, 3
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-};
-// What llama.cpp does where it knows no better: each cuts what those before it
-// left.
-constexpr const char* kDefaultPatterns[] = {
-    R"([\p{P}\$\+<=>\^~\|]+)",
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))",
-    R"(\p{N}+)",
-    R"([0-9][0-9][0-9])",
-};
-enum class Words { Llama3, Qwen2, Gpt2, Gpt2WithDigits, Default };
-
-struct PreTokenizerRow {
-  const char* name; // of tokenizer.ggml.pre
-  Words words;
-  bool ignore_merges = false; // a whole word that is a token is taken as it is
-  bool nfc = false;
-  bool add_bos = false; // when add_bos_token is absent
-};
-
-constexpr PreTokenizerRow kPreTokenizers[] = {
-    {"default", Words::Default},
-    {"gpt-2", Words::Gpt2},
-    {"smollm", Words::Gpt2WithDigits},
-    {"starcoder", Words::Gpt2WithDigits},
-    {"llama-bpe", Words::Llama3, true, false, true},
-    {"llama3", Words::Llama3, true, false, true},
-    {"llama-v3", Words::Llama3, true, false, true},
-    {"qwen2", Words::Qwen2, false, true},
-    {"deepseek-r1-qwen", Words::Qwen2, false, true},
-};
-
-const PreTokenizerRow& find_pre_tokenizer(const GgufFile& file) {
-  // Files older than the key have the rule that llama.cpp calls "default".
-  const std::string name =
-      file.text(kTokenizerPrefix + "pre").value_or("default");
-  std::string known;
-  for (const PreTokenizerRow& row : kPreTokenizers) {
-    if (name == row.name) {
-      return row;
-    }
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
-  }
-  reject_key(
-      ErrorKind::Unsupported,
-      file,
-      "pre",
-      "found '{}', expected one of: {}. Use the Hugging Face directory of "
-      "this model instead",
-      name,
-      known);
-}
-
-Json byte_level(bool use_regex) {
-  return {
-      {"type", "ByteLevel"},
-      {"add_prefix_space", false},
-      {"trim_offsets", true},
-      {"use_regex", use_regex}};
-}
-
-Json pre_tokenizer_json(const PreTokenizerRow& row) {
-  if (row.words == Words::Gpt2) {
-    return byte_level(true);
-  }
-  Json parts = Json::array();
-  const auto add_split = [&](const char* pattern) {
-    parts.push_back(
-        {{"type", "Split"},
-         {"pattern", {{"Regex", pattern}}},
-         {"behavior", "Isolated"},
-         {"invert", false}});
-  };
-  if (row.words == Words::Gpt2WithDigits) {
-    parts.push_back({{"type", "Digits"}, {"individual_digits", true}});
-    parts.push_back(byte_level(true));
-  } else if (row.words == Words::Default) {
-    for (const char* pattern : kDefaultPatterns) {
-      add_split(pattern);
-    }
-    parts.push_back(byte_level(false));
-  } else {
-    add_split(kWordPatterns[static_cast<int>(row.words)]);
-    parts.push_back(byte_level(false));
-  }
-  return {{"type", "Sequence"}, {"pretokenizers", parts}};
-}
 
 /** The parts of a tokenizer.json beside vocabulary, merges, added tokens. */
 struct Parts {
@@ -168,17 +73,17 @@ std::vector<std::pair<std::size_t, std::size_t>> read_merges(
 }
 
 Parts byte_level_parts(const GgufFile& file, const GgufVocabulary& vocabulary) {
-  const PreTokenizerRow& row = find_pre_tokenizer(file);
+  const GgufPreTokenizer rule = read_pre_tokenizer(file);
   return {
-      .normalizer = row.nfc ? Json{{"type", "NFC"}} : Json(nullptr),
-      .pre_tokenizer = pre_tokenizer_json(row),
+      .normalizer = rule.normalizer,
+      .pre_tokenizer = rule.pre_tokenizer,
       .post_processor =
-          special_token_frame(file, row.add_bos, byte_level(true)),
-      .decoder = byte_level(true),
+          special_token_frame(file, rule.add_bos, byte_level_json(true)),
+      .decoder = byte_level_json(true),
       .model_options = fmt::format(
           R"("unk_token":null,"fuse_unk":false,"byte_fallback":false,)"
           R"("ignore_merges":{})",
-          row.ignore_merges),
+          rule.ignore_merges),
       .merges = read_merges(file, vocabulary)};
 }
 

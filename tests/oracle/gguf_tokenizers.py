@@ -18,6 +18,7 @@ from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from _generated_text import Generator
+from _published_chains import CHAINS
 from _sentencepiece import train
 from _support import DRIVERS, run, scratch
 
@@ -185,6 +186,28 @@ BYTE_LEVEL = {
     "llama-bpe": (words(LETTERS + r"\p{N}{1,3}" + REST), None, True, True),
     "qwen2": (words(LETTERS + r"\p{N}" + REST), normalizers.NFC(), False, False),
 }
+# Other names, and the published chain that each stands for.
+PUBLISHED = {
+    "tekken": "Mistral Nemo (Tekken)", "gpt-4o": "o200k, GPT-OSS", "deepseek-llm": "DeepSeek LLM, v2",
+    "deepseek-coder": "DeepSeek Coder", "deepseek-v3": "DeepSeek v3", "falcon": "Falcon", "command-r": "Command-R",
+    "olmo": "GPT-NeoX, OLMo", "bloom": "BLOOM", "viking": "Viking, Poro", "glm4": "GLM-4", "kimi-k2": "Kimi K2",
+    "qwen35": "Qwen 3.5", "seed-coder": "Seed-Coder", "bailingmoe": "Ling", "superbpe": "SuperBPE",
+    "chameleon": "Chameleon",
+}
+
+
+def published(label):
+    """Pre-tokenizer, normalizer and ignore_merges of a chain, in the judge's types."""
+    _, model, normalizer, pre_tokenizer, _ = next(row for row in CHAINS if row[0] == label)
+    shell = Tokenizer.from_str(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": None,
+        "model": {"type": "BPE", "vocab": {}, "merges": []}}))
+    return shell.pre_tokenizer, shell.normalizer, model == "merges"
+
+
+for _pre, _label in PUBLISHED.items():
+    BYTE_LEVEL[_pre] = (*published(_label), _pre in ("tekken", "chameleon"))
 SPECIALS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 PLAIN_ADDED = ["<think>", "two words"]
 
@@ -216,7 +239,7 @@ def check_byte_level(pre, folder):
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer, trained.normalizer = pre_tokenizer, normalizer
     trained.train_from_iterator(
-        Generator(100).texts(200_000),
+        Generator(100).texts(200_000 if pre not in PUBLISHED else 60_000),
         trainers.BpeTrainer(vocab_size=1500, show_progress=False, special_tokens=SPECIALS,
                             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     description = json.loads(trained.to_str())["model"]
