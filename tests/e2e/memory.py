@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
 from _support import BIN, MODEL, scratch
 
 MB = 1_000_000
-GENERATE_SLACK = 150 * MB
-CONVERT_SLACK = 1000 * MB
+GENERATE_SLACK = 100 * MB  # program and libraries, activations of 512 rows
+MEASURE_SLACK = 160 * MB  # and hidden states, logits, one matrix at each width
+# Nothing of the model but one matrix in float32 and its codes: 46 MB were seen.
+UNIFORM_LIMIT = 65 * MB
+TIGHT = 1.5  # a bound further from what was found shows nothing
 PROMPT_TOKENS = 1500  # about; prefilled in three chunks
 
 
@@ -75,7 +78,7 @@ def weight_bytes(folder):
 
 def check(what, found, limit):
     print(f"{what}: {found / MB:.0f} MB, at most {limit / MB:.0f} MB")
-    assert found <= limit, what
+    assert found <= limit <= TIGHT * found, what
 
 
 def main():
@@ -86,9 +89,9 @@ def main():
         # In a process of its own: a child's peak starts at its parent's size.
         subprocess.run([sys.executable, __file__, source], check=True)
         rss = peak_rss("convert", source, "-o", quantized, "--method", "uniform", "--bits", "4")
-        check("convert, uniform", rss, weight_bytes(source) + CONVERT_SLACK)
+        check("convert, uniform", rss, UNIFORM_LIMIT)
         rss = peak_rss("convert", source, "-o", folder / "mixed", "--n-calibration", "1")
-        check("convert, measured", rss, weight_bytes(source) + CONVERT_SLACK)
+        check("convert, measured", rss, weight_bytes(source) + MEASURE_SLACK)
         # K and V of one layer: 4 heads of 64, bf16, whole blocks of 64 tokens.
         kv = 2 * 4 * 64 * 2 * (PROMPT_TOKENS + 128)
         prompt = "word " * (PROMPT_TOKENS // 2)
