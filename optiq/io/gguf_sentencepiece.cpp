@@ -45,17 +45,7 @@ std::string float_field(std::uint32_t field, float value) {
 
 std::string pieces_of(const GgufFile& file) {
   const GgufVocabulary vocabulary = read_vocabulary(file);
-  const auto scores =
-      required_key(file, "scores", file.numbers(kTokenizerPrefix + "scores"));
-  if (scores.size() != vocabulary.spellings.size()) {
-    reject_key(
-        ErrorKind::Corrupt,
-        file,
-        "scores",
-        "found {} scores, expected one for each of {} tokens",
-        scores.size(),
-        vocabulary.spellings.size());
-  }
+  const std::vector<float> scores = read_scores(file, vocabulary);
   const auto unknown = file.integer(kTokenizerPrefix + "unknown_token_id");
   std::string out;
   for (std::size_t id = 0; id < scores.size(); ++id) {

@@ -103,4 +103,31 @@ GgufVocabulary read_vocabulary(const GgufFile& file) {
   return vocabulary;
 }
 
+std::vector<float> read_scores(
+    const GgufFile& file,
+    const GgufVocabulary& vocabulary) {
+  auto scores =
+      required_key(file, "scores", file.numbers(kTokenizerPrefix + "scores"));
+  if (scores.size() != vocabulary.spellings.size()) {
+    reject_key(
+        ErrorKind::Corrupt,
+        file,
+        "scores",
+        "found {} scores, expected one for each of {} tokens",
+        scores.size(),
+        vocabulary.spellings.size());
+  }
+  for (std::size_t id = 0; id < scores.size(); ++id) {
+    if (vocabulary.types[id] == kNormalToken && scores[id] != scores[id]) {
+      reject_key(
+          ErrorKind::Corrupt,
+          file,
+          "scores",
+          "the score of token {} is not a number",
+          id);
+    }
+  }
+  return scores;
+}
+
 } // namespace optiq::io

@@ -73,4 +73,9 @@ T required_key(const GgufFile& file, const char* key, std::optional<T> value) {
 /** Throws Corrupt for missing keys, types or texts that contradict. */
 GgufVocabulary read_vocabulary(const GgufFile& file);
 
+/** One score a token; of normal ones a number. Throws Corrupt. */
+std::vector<float> read_scores(
+    const GgufFile& file,
+    const GgufVocabulary& vocabulary);
+
 } // namespace optiq::io
