@@ -65,6 +65,15 @@ void* operator new(std::size_t size) {
   return static_cast<char*>(block) + kSizeRoom;
 }
 
+// Of std::stable_sort's buffer; a sanitizer's own would not begin with a size.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
 void operator delete(void* at) noexcept {
   if (at != nullptr) {
     void* block = static_cast<char*>(at) - kSizeRoom;
