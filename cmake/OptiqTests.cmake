@@ -1,4 +1,4 @@
-# tests/ mirrors the rooms. A file's name says its label:
+# tests/ mirrors the rooms and their folders. A file's name says its label:
 #   <name>_test.cpp         unit    no weights, under a second
 #   <name>_model_test.cpp   model   runs models/tiny-qwen3.5
 #   <name>_shared_test.cpp  shared  needs ../shared (skipped, saying so, without)
@@ -46,23 +46,25 @@ function(optiq_finish_test name label)
     ${OPTIQ_TEST_PROPERTIES})
 endfunction()
 
+# Test room/[folder/]<name>_test is the file of that name, its target the same with '_' for '/'.
 function(optiq_add_room_tests room)
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${room}/*_test.cpp)
+  file(GLOB_RECURSE sources RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} CONFIGURE_DEPENDS
+    ${CMAKE_CURRENT_SOURCE_DIR}/${room}/*_test.cpp)
   foreach(source IN LISTS sources)
-    get_filename_component(stem ${source} NAME_WE)
+    string(REGEX REPLACE "\\.cpp$" "" name ${source})
     set(label unit)
-    if(stem MATCHES "_(model|shared|slow)_test$")
+    if(name MATCHES "_(model|shared|slow)_test$")
       set(label ${CMAKE_MATCH_1})
     endif()
-    set(target ${room}_${stem})
+    string(REPLACE "/" "_" target ${name})
     add_executable(${target} ${source})
     target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
     target_link_libraries(${target} PRIVATE optiq_for_tests optiq_test_main)
     if(room STREQUAL "cli")
       target_link_libraries(${target} PRIVATE optiq_cli_library)
     endif()
-    add_test(NAME ${room}/${stem} COMMAND ${target})
-    optiq_finish_test(${room}/${stem} ${label})
+    add_test(NAME ${name} COMMAND ${target})
+    optiq_finish_test(${name} ${label})
   endforeach()
 endfunction()
 

@@ -10,7 +10,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
-#include "optiq/io/gguf_split.h"
+#include "optiq/io/gguf/split.h"
 #include "optiq/io/hub_cache.h"
 #include "optiq/io/hub_download.h"
 #include "optiq/io/hub_listing.h"

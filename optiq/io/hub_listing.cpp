@@ -5,7 +5,7 @@
 
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
-#include "optiq/io/gguf_split.h"
+#include "optiq/io/gguf/split.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/io/weight_files.h"
 

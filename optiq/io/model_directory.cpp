@@ -6,7 +6,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/output_file.h"
-#include "optiq/io/gguf_model.h"
+#include "optiq/io/gguf/model.h"
 #include "optiq/io/model_files.h"
 #include "optiq/io/weight_files.h"
 

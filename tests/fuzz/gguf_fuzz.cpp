@@ -1,8 +1,8 @@
 // Any bytes as a GGUF file.
 #include "fuzz/fuzz_support.h"
 
-#include "optiq/io/gguf.h"
-#include "optiq/io/gguf_dequantize.h"
+#include "optiq/io/gguf/dequantize.h"
+#include "optiq/io/gguf/file.h"
 
 namespace optiq::fuzz {
 namespace {

@@ -4,10 +4,10 @@
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include "fuzz/fuzz_support.h"
-#include "io/gguf_small_model.h"
+#include "io/gguf/small_model.h"
 
 #include "optiq/generate/defaults.h"
-#include "optiq/io/gguf.h"
+#include "optiq/io/gguf/file.h"
 #include "optiq/io/model_directory.h"
 
 namespace optiq::fuzz {

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "io/gguf_small_model.h"
+#include "io/gguf/small_model.h"
 #include "io/safetensors_cases.h"
 #include "support/scratch_folder.h"
 #include "support/small_checkpoint.h"

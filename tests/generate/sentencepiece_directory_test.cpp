@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "io/gguf_small_model.h"
+#include "io/gguf/small_model.h"
 #include "support/expect_error.h"
 #include "support/scratch_folder.h"
 #include "text/charsmap_for_tests.h"

@@ -1,5 +1,5 @@
 // Says what OptIQ's GGUF code does, for an oracle to judge.
-//   broken FOLDER     writes the handcrafted files of gguf_cases.h and prints
+//   broken FOLDER     writes the handcrafted files of gguf/cases.h and prints
 //                     "<name> <what PyPI's gguf is known to say>"
 //   read FILE...      prints per file "reject <kind> <peak RSS bytes>" or
 //                     "accept <tensors> <peak RSS bytes>" (each in a process of
@@ -20,16 +20,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../io/gguf_cases.h"
+#include "../io/gguf/cases.h"
 #include "../support/scratch_folder.h"
 
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/io/array.h"
-#include "optiq/io/gguf_dequantize.h"
-#include "optiq/io/gguf_sentencepiece.h"
-#include "optiq/io/gguf_tokenizer.h"
+#include "optiq/io/gguf/dequantize.h"
+#include "optiq/io/gguf/sentencepiece.h"
+#include "optiq/io/gguf/tokenizer.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/io/safetensors.h"
 

@@ -1,0 +1,1 @@
+#include "optiq/kernels/kernels.h"
