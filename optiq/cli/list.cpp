@@ -11,8 +11,8 @@
 #include "optiq/base/error.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/output.h"
-#include "optiq/io/hub.h"
-#include "optiq/io/hub_cache.h"
+#include "optiq/io/hub/cache.h"
+#include "optiq/io/hub/resolve.h"
 
 namespace optiq::cli {
 namespace {

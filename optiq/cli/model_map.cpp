@@ -6,7 +6,7 @@
 
 #include <mlx/dtype.h>
 
-#include "optiq/io/hub_cache.h"
+#include "optiq/io/hub/cache.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/models/quantization.h"
 

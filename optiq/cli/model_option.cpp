@@ -7,7 +7,7 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/output.h"
-#include "optiq/io/hub_cache.h"
+#include "optiq/io/hub/cache.h"
 
 namespace optiq::cli {
 namespace {

@@ -7,7 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "optiq/cli/progress.h"
-#include "optiq/io/hub.h"
+#include "optiq/io/hub/resolve.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/kernels/kernels.h"
 #include "optiq/models/model.h"

@@ -7,7 +7,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
-#include "optiq/io/hub.h"
+#include "optiq/io/hub/resolve.h"
 
 namespace optiq::cli {
 namespace {

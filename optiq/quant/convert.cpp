@@ -12,7 +12,7 @@
 #include "optiq/base/staged_directory.h"
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
-#include "optiq/io/hub_cache.h"
+#include "optiq/io/hub/cache.h"
 #include "optiq/io/model_files.h"
 #include "optiq/quant/convert_cost.h"
 #include "optiq/quant/model_writer.h"

@@ -2,8 +2,8 @@
 // the name of a model.
 #include "fuzz/fuzz_support.h"
 
-#include "optiq/io/hub_id.h"
-#include "optiq/io/hub_listing.h"
+#include "optiq/io/hub/id.h"
+#include "optiq/io/hub/listing.h"
 #include "optiq/io/weight_files.h"
 
 namespace optiq::fuzz {

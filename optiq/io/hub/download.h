@@ -6,7 +6,7 @@
 #include <string>
 
 #include "optiq/io/http.h"
-#include "optiq/io/hub_listing.h"
+#include "optiq/io/hub/listing.h"
 
 namespace optiq::io {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "optiq/base/progress.h"
-#include "optiq/io/hub_id.h"
+#include "optiq/io/hub/id.h"
 
 namespace optiq::io {
 

@@ -1,4 +1,4 @@
-#include "optiq/io/hub_download.h"
+#include "optiq/io/hub/download.h"
 
 #include <algorithm>
 #include <array>
@@ -16,7 +16,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/hash.h"
-#include "optiq/io/hub_cache.h"
+#include "optiq/io/hub/cache.h"
 
 namespace optiq::io {
 namespace {

@@ -1,4 +1,4 @@
-#include "optiq/io/hub_cache.h"
+#include "optiq/io/hub/cache.h"
 
 #include <algorithm>
 #include <cerrno>

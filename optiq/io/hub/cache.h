@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "optiq/io/hub_id.h"
+#include "optiq/io/hub/id.h"
 
 namespace optiq::io {
 

@@ -1,4 +1,4 @@
-#include "optiq/io/hub_id.h"
+#include "optiq/io/hub/id.h"
 
 #include <algorithm>
 #include <cctype>

@@ -1,4 +1,4 @@
-#include "optiq/io/hub.h"
+#include "optiq/io/hub/resolve.h"
 
 #include <algorithm>
 #include <cctype>
@@ -11,9 +11,9 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/io/gguf/split.h"
-#include "optiq/io/hub_cache.h"
-#include "optiq/io/hub_download.h"
-#include "optiq/io/hub_listing.h"
+#include "optiq/io/hub/cache.h"
+#include "optiq/io/hub/download.h"
+#include "optiq/io/hub/listing.h"
 #include "optiq/io/weight_files.h"
 
 namespace optiq::io {

@@ -1,4 +1,4 @@
-#include "optiq/io/hub_listing.h"
+#include "optiq/io/hub/listing.h"
 
 #include <algorithm>
 #include <set>

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "optiq/io/hub_id.h"
+#include "optiq/io/hub/id.h"
 
 namespace optiq::io {
 
