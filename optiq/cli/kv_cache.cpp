@@ -1,5 +1,3 @@
-#include "optiq/quant/kv_cache.h"
-
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -16,6 +14,7 @@
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
+#include "optiq/quant/kv_choice.h"
 
 namespace optiq::cli {
 namespace {

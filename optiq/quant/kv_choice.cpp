@@ -1,4 +1,4 @@
-#include "optiq/quant/kv_cache.h"
+#include "optiq/quant/kv_choice.h"
 
 #include <fmt/format.h>
 
