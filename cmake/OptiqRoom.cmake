@@ -1,5 +1,6 @@
 # The one order of rooms: a room depends on rooms to its left only.
 set(OPTIQ_ROOM_ORDER base artifacts io text kernels cache nn models adapters generate eval quant train server report cli)
+set(OPTIQ_WARNINGS -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
 
 # Fails when room <name> may not depend on <dep>: `report` sees artifacts and base, every other room its left.
 function(optiq_check_dep name dep)
@@ -45,7 +46,7 @@ function(optiq_add_room name)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   target_compile_features(${target} PUBLIC cxx_std_20)
   # Callers inside liboptiq.so may inline its functions although it is shared.
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
+  target_compile_options(${target} PRIVATE ${OPTIQ_WARNINGS}
     $<$<CXX_COMPILER_ID:GNU>:-fno-semantic-interposition>)
   target_link_libraries(${target} PUBLIC ${R_DEPS} ${R_LIBS})
 endfunction()

@@ -22,8 +22,6 @@
 namespace optiq::cli {
 namespace {
 
-constexpr std::size_t kDefaultSeqLen = 512;
-
 struct EvalFlags {
   std::string model;
   std::string task;
@@ -78,21 +76,8 @@ std::vector<eval::TokenRow> token_rows(
     const eval::Dataset& dataset,
     const text::ChatTemplate* chat,
     const text::Tokenizer& tokenizer) {
-  if (chat == nullptr) {
-    return eval::chunk_text(
-        dataset,
-        tokenizer,
-        flags.seq_len.value_or(kDefaultSeqLen),
-        flags.limit);
-  }
-  if (flags.seq_len) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[eval] --seq-len with --data {}: found rows of questions, and only "
-        "plain text is cut into chunks. Leave one of them out",
-        flags.data);
-  }
-  return eval::encode_chats(eval::render_chats(dataset, *chat), tokenizer);
+  return eval::encode_dataset(
+      dataset, tokenizer, chat, flags.seq_len, flags.limit);
 }
 
 artifacts::KlScores run_kl(
@@ -103,15 +88,12 @@ artifacts::KlScores run_kl(
     const ProgressSink& sink) {
   const Subject reference = open_subject(flags.reference);
   const auto rows = token_rows(flags, dataset, chat, *subject.tokenizer);
-  if (rows != token_rows(flags, dataset, chat, *reference.tokenizer)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[eval] {}: its tokenizer and that of {} give different tokens for "
-        "{}. KL compares two versions of one model",
-        flags.model,
-        flags.reference,
-        dataset.name);
-  }
+  eval::require_same_tokens(
+      rows,
+      token_rows(flags, dataset, chat, *reference.tokenizer),
+      flags.model,
+      flags.reference,
+      dataset.name);
   const auto expected = load_checked(reference.directory);
   // A model that differs from its reference by its cache alone is loaded once.
   const auto model = with_kv_flags(

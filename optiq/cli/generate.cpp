@@ -19,7 +19,6 @@
 #include "optiq/generate/defaults.h"
 #include "optiq/generate/generation_config.h"
 #include "optiq/generate/generator.h"
-#include "optiq/text/chat_template.h"
 #include "optiq/text/tokenizer.h"
 
 namespace optiq::cli {
@@ -59,23 +58,6 @@ std::string read_prompt(const GenerateFlags& flags) {
         "[generate] no prompt. Give one with -p TEXT, or pipe it in");
   }
   return read_standard_input(kMaxPromptBytes);
-}
-
-std::vector<std::int32_t> encode_prompt(
-    const GenerateFlags& flags,
-    const io::ModelDirectory& directory,
-    const text::Tokenizer& tokenizer) {
-  const std::string prompt = read_prompt(flags);
-  if (flags.raw) {
-    return tokenizer.encode(prompt, true);
-  }
-  const auto chat = generate::load_chat_template(directory);
-  auto messages = artifacts::Json::array();
-  if (flags.system) {
-    messages.push_back({{"role", "system"}, {"content", *flags.system}});
-  }
-  messages.push_back({{"role", "user"}, {"content", prompt}});
-  return tokenizer.encode(chat.render_chat(messages, true), false);
 }
 
 /** Overrides a value of the model's; whether there was one to do it. */
@@ -218,7 +200,10 @@ std::size_t cache_bytes(
 void run_generate(const GenerateFlags& flags) {
   const auto directory = open_model(flags.model);
   const auto tokenizer = generate::load_tokenizer(directory);
-  const auto prompt = encode_prompt(flags, directory, *tokenizer);
+  const auto prompt = generate::encode_prompt(
+      directory,
+      *tokenizer,
+      {.text = read_prompt(flags), .system = flags.system, .raw = flags.raw});
   auto options = choose_options(flags, directory, tokenizer, prompt.size());
   const auto model = with_kv_flags(load_checked(directory), flags.kv);
   options.max_tokens = generate::answer_limit(*model, prompt.size(), options);

@@ -17,6 +17,7 @@ using artifacts::Json;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::string_view kAnswerMark = "####";
 constexpr std::string_view kSpace = " \t\r\n";
+constexpr std::size_t kDefaultSeqLen = 512;
 
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(kSpace) == std::string_view::npos;
@@ -194,6 +195,43 @@ std::vector<TokenRow> chunk_text(
     rows.push_back(std::move(row));
   }
   return rows;
+}
+
+std::vector<TokenRow> encode_dataset(
+    const Dataset& dataset,
+    const text::Tokenizer& tokenizer,
+    const text::ChatTemplate* chat,
+    std::optional<std::size_t> seq_len,
+    std::size_t limit) {
+  if (dataset.rows.empty()) {
+    return chunk_text(
+        dataset, tokenizer, seq_len.value_or(kDefaultSeqLen), limit);
+  }
+  if (seq_len) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[encode_dataset] {}: found rows of questions and a length of chunks "
+        "(seq-len), and only plain text is cut into chunks. Leave it out",
+        dataset.name);
+  }
+  return encode_chats(render_chats(dataset, *chat), tokenizer);
+}
+
+void require_same_tokens(
+    const std::vector<TokenRow>& rows,
+    const std::vector<TokenRow>& reference_rows,
+    const std::string& model,
+    const std::string& reference,
+    const std::string& data) {
+  if (rows != reference_rows) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[require_same_tokens] {}: its tokenizer and that of {} give different "
+        "tokens for {}. KL compares two versions of one model",
+        model,
+        reference,
+        data);
+  }
 }
 
 std::vector<std::string> wanted_numbers(const Dataset& dataset) {

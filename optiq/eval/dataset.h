@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,28 @@ std::vector<TokenRow> chunk_text(
     const text::Tokenizer& tokenizer,
     std::size_t seq_len,
     std::size_t limit);
+
+/**
+ * What a data set is measured on: its rows as finished chats, or its text in
+ * chunks of seq_len tokens (512 when nobody chose), at most `limit` of them.
+ * Text needs no chat template. Throws InvalidInput for a seq_len with rows, and
+ * as render_chats and chunk_text do.
+ */
+std::vector<TokenRow> encode_dataset(
+    const Dataset& dataset,
+    const text::Tokenizer& tokenizer,
+    const text::ChatTemplate* chat,
+    std::optional<std::size_t> seq_len,
+    std::size_t limit);
+
+/** Throws InvalidInput, naming the two models and the data set, when these are
+ * not the same tokens. */
+void require_same_tokens(
+    const std::vector<TokenRow>& rows,
+    const std::vector<TokenRow>& reference_rows,
+    const std::string& model,
+    const std::string& reference,
+    const std::string& data);
 
 /** The number each row wants, in the canonical form of numbers.h: its value,
  * or what follows "####" in its answer. Throws InvalidInput naming the line. */

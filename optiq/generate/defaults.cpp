@@ -91,6 +91,29 @@ text::ChatTemplate load_chat_template(const io::ModelDirectory& directory) {
       side_files(directory), directory.path());
 }
 
+std::vector<std::int32_t> encode_prompt(
+    const io::ModelDirectory& directory,
+    const text::Tokenizer& tokenizer,
+    const Prompt& prompt) {
+  if (prompt.raw) {
+    if (prompt.system) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[encode_prompt] {}: found a system message with a raw prompt, which "
+          "has no messages. Leave one of them out",
+          directory.path().string());
+    }
+    return tokenizer.encode(prompt.text, true);
+  }
+  Json messages = Json::array();
+  if (prompt.system) {
+    messages.push_back({{"role", "system"}, {"content", *prompt.system}});
+  }
+  messages.push_back({{"role", "user"}, {"content", prompt.text}});
+  return tokenizer.encode(
+      load_chat_template(directory).render_chat(messages, true), false);
+}
+
 std::vector<std::int32_t> stop_ids(
     const io::ModelDirectory& directory,
     const text::Tokenizer& tokenizer) {

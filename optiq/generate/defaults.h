@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "optiq/io/model_directory.h"
@@ -18,6 +20,21 @@ std::shared_ptr<const text::Tokenizer> load_tokenizer(
 
 /** The model's chat template. Throws NotFound when it has none. */
 text::ChatTemplate load_chat_template(const io::ModelDirectory& directory);
+
+/** What a user asks. */
+struct Prompt {
+  std::string text;
+  std::optional<std::string> system; // the message before it
+  bool raw = false; // the text as it is, without the model's chat template
+};
+
+/** The tokens after which the answer begins. Throws NotFound for a model
+ * without a chat template, InvalidInput for a raw prompt with a system message.
+ */
+std::vector<std::int32_t> encode_prompt(
+    const io::ModelDirectory& directory,
+    const text::Tokenizer& tokenizer,
+    const Prompt& prompt);
 
 /**
  * Ids that end a completion, ascending: eos_token_id of generation_config.json,

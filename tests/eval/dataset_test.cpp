@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "support/expect_error.h"
+
 #include "optiq/base/error.h"
 
 namespace optiq::eval {
@@ -164,6 +166,16 @@ TEST(RenderChats, UsesTheTemplateAndNeedsAnswers) {
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("line 4"), std::string::npos);
   }
+}
+
+TEST(SameTokens, AreRequiredOfModelAndReference) {
+  const std::vector<TokenRow> rows{{1, 2, 3}, {4}};
+  require_same_tokens(rows, rows, "model", "reference", "text.txt");
+  test::expect_error(
+      ErrorKind::InvalidInput, {"model", "reference", "text.txt"}, [&] {
+        require_same_tokens(
+            rows, {{1, 2}, {3, 4}}, "model", "reference", "text.txt");
+      });
 }
 
 } // namespace

@@ -10,7 +10,8 @@ add_test(NAME install/consumer
   --build-generator Ninja --build-project consumer --build-noclean
   --build-options -DCMAKE_PREFIX_PATH=${prefix} -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=${OPTIQ_SANITIZE_FLAG}"
   --test-command consumer)
-# The consumer's project builds the library's example too.
+# The consumer's project builds the library's examples too.
+add_test(NAME install/quick_start COMMAND ${consumer}/quick_start WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 add_test(NAME install/turboquant_cache COMMAND ${consumer}/turboquant_cache)
 add_test(NAME install/executable COMMAND ${prefix}/${CMAKE_INSTALL_BINDIR}/optiq doctor --json)
 add_test(NAME install/files_removed COMMAND ${CMAKE_COMMAND} -E rm -rf ${prefix} ${consumer})
@@ -18,7 +19,10 @@ add_test(NAME install/files_removed COMMAND ${CMAKE_COMMAND} -E rm -rf ${prefix}
 set_tests_properties(install/files PROPERTIES FIXTURES_SETUP optiq_prefix)
 set_tests_properties(install/consumer install/executable PROPERTIES FIXTURES_REQUIRED optiq_prefix)
 set_tests_properties(install/consumer PROPERTIES FIXTURES_SETUP optiq_consumer)
-set_tests_properties(install/turboquant_cache PROPERTIES FIXTURES_REQUIRED "optiq_prefix;optiq_consumer")
+set_tests_properties(install/quick_start install/turboquant_cache PROPERTIES
+  FIXTURES_REQUIRED "optiq_prefix;optiq_consumer")
+set_tests_properties(install/quick_start PROPERTIES PASS_REGULAR_EXPRESSION "= 42.*perplexity 1\\.3")
 set_tests_properties(install/files_removed PROPERTIES FIXTURES_CLEANUP optiq_prefix)
 set_tests_properties(install/executable PROPERTIES PASS_REGULAR_EXPRESSION "\"blas\": \"[^\"]*openblas")
-set_tests_properties(install/files install/consumer install/turboquant_cache install/executable install/files_removed PROPERTIES LABELS install)
+set_tests_properties(install/files install/consumer install/quick_start install/turboquant_cache install/executable
+  install/files_removed PROPERTIES LABELS install)

@@ -10,7 +10,7 @@ list(FILTER unwanted INCLUDE REGEX "_test|gtest|_impl\\.h$|-inl\\.h$|\\.a$|/cli/
 if(unwanted)
   message(FATAL_ERROR "installed, and should not be: ${unwanted}")
 endif()
-foreach(wanted "include/optiq/base/error\\.h" "lib/.*liboptiq\\." "OptiqConfig\\.cmake")
+foreach(wanted "include/optiq/optiq\\.h" "include/optiq/base/error\\.h" "lib/.*liboptiq\\." "OptiqConfig\\.cmake")
   set(found ${files})
   list(FILTER found INCLUDE REGEX "${wanted}")
   if(NOT found)

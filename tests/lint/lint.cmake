@@ -10,7 +10,7 @@ add_test(NAME lint/bad_room_is_caught
 
 find_program(OPTIQ_CLANG_FORMAT clang-format-14 REQUIRED)
 set(sources "")
-foreach(folder optiq tests benchmarks)
+foreach(folder optiq tests benchmarks examples)
   file(GLOB_RECURSE found CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.h ${PROJECT_SOURCE_DIR}/${folder}/*.cpp)
   list(APPEND sources ${found})
 endforeach()
@@ -22,6 +22,10 @@ add_test(NAME lint/bad_format_is_caught
 add_test(NAME lint/rules
   COMMAND ${OPTIQ_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/lint/check_rules.py ${PROJECT_SOURCE_DIR})
 
+set(shown_examples ${OPTIQ_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/lint/shown_examples.py)
+add_test(NAME lint/shown_examples COMMAND ${shown_examples} ${PROJECT_SOURCE_DIR})
+add_test(NAME lint/bad_example_is_caught COMMAND ${shown_examples} ${bad})
+
 find_program(OPTIQ_SHELLCHECK shellcheck REQUIRED)
 add_test(NAME lint/shell
   COMMAND ${OPTIQ_SHELLCHECK} -x scripts/common.sh scripts/setup scripts/demo scripts/test .ci/run tools/prove_in_minbase
@@ -31,9 +35,10 @@ add_test(NAME lint/bad_shell_is_caught COMMAND ${OPTIQ_SHELLCHECK} ${bad}/shell.
 set_tests_properties(lint/bad_room_is_caught PROPERTIES PASS_REGULAR_EXPRESSION
   "room 'io' may include only.*io/bad\\.cpp.*io/folder/bad\\.cpp")
 set_tests_properties(lint/bad_format_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "clang-format-violations")
+set_tests_properties(lint/bad_example_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "2 blocks, 1 findings")
 set_tests_properties(lint/bad_shell_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "SC2086")
 set_tests_properties(lint/bad_room_is_caught lint/format lint/bad_format_is_caught lint/rules lint/shell
-  lint/bad_shell_is_caught
+  lint/bad_shell_is_caught lint/shown_examples lint/bad_example_is_caught
   PROPERTIES LABELS lint)
 
 # A test that skips one case and fails another is a failure, one that skips and

@@ -221,8 +221,9 @@ class Fetch {
   [[noreturn]] ResolvedModel fail_offline() const {
     fail(
         ErrorKind::NotFound,
-        "[fetch_model] {}: HF_HUB_OFFLINE is set, and {} does not hold the "
-        "whole model. Unset it, or run optiq pull {} where there is a network",
+        "[fetch_model] {}: the network is not to be used (HF_HUB_OFFLINE, or "
+        "the program's choice), and {} does not hold the whole model. Allow "
+        "it, or run optiq pull {} where there is a network",
         id_.text(),
         cache_.repo_folder(id_.repo).string(),
         id_.text());
