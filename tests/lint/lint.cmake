@@ -26,6 +26,10 @@ set(shown_examples ${OPTIQ_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/lint/shown_exampl
 add_test(NAME lint/shown_examples COMMAND ${shown_examples} ${PROJECT_SOURCE_DIR})
 add_test(NAME lint/bad_example_is_caught COMMAND ${shown_examples} ${bad})
 
+set(roads ${OPTIQ_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/lint/roads.py)
+add_test(NAME lint/roads COMMAND ${roads} ${PROJECT_SOURCE_DIR})
+add_test(NAME lint/bad_road_is_caught COMMAND ${roads} ${bad})
+
 find_program(OPTIQ_SHELLCHECK shellcheck REQUIRED)
 add_test(NAME lint/shell
   COMMAND ${OPTIQ_SHELLCHECK} -x scripts/common.sh scripts/setup scripts/demo scripts/test .ci/run tools/prove_in_minbase
@@ -36,9 +40,12 @@ set_tests_properties(lint/bad_room_is_caught PROPERTIES PASS_REGULAR_EXPRESSION
   "room 'io' may include only.*io/bad\\.cpp.*io/folder/bad\\.cpp")
 set_tests_properties(lint/bad_format_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "clang-format-violations")
 set_tests_properties(lint/bad_example_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "2 blocks, 1 findings")
+set_tests_properties(lint/bad_road_is_caught PROPERTIES PASS_REGULAR_EXPRESSION
+  "no convert road.*8 files, at most 7.*no file optiq/io/five.*registry <- io/folder/bad: no such include.*no lines")
 set_tests_properties(lint/bad_shell_is_caught PROPERTIES PASS_REGULAR_EXPRESSION "SC2086")
 set_tests_properties(lint/bad_room_is_caught lint/format lint/bad_format_is_caught lint/rules lint/shell
   lint/bad_shell_is_caught lint/shown_examples lint/bad_example_is_caught
+  lint/roads lint/bad_road_is_caught
   PROPERTIES LABELS lint)
 
 # A test that skips one case and fails another is a failure, one that skips and
