@@ -84,7 +84,9 @@ GeneratedText generate_text(
       options.on_text(piece);
     }
   };
-  generate::Engine engine(model.network, options.engine);
+  generate::Engine engine(
+      model.network,
+      {.compute = options.compute, .max_cache_bytes = options.max_cache_bytes});
   result.completion = generate::generate(
       engine,
       tokens,

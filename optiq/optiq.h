@@ -49,7 +49,8 @@ struct TextOptions {
    * at most; its sampler with seed 0, or greedy. */
   std::optional<int> max_tokens;
   std::optional<generate::SamplerOptions> sampler;
-  generate::EngineOptions engine;
+  kernels::Compute compute = kernels::Compute::Fast;
+  std::size_t max_cache_bytes = generate::EngineOptions{}.max_cache_bytes;
   /** Gets the text piece by piece, never half a character. May throw to stop;
    * may be empty. */
   std::function<void(const std::string&)> on_text;
@@ -64,7 +65,7 @@ struct GeneratedText {
 
 /** Answers a prompt. Throws InvalidInput for options out of range or a prompt
  * that leaves no position for an answer, NotFound for a model without a chat
- * template, Exhausted when K/V exceeds `engine.max_cache_bytes`. */
+ * template, Exhausted when K/V exceeds max_cache_bytes. */
 GeneratedText generate_text(
     const LoadedModel& model,
     const std::string& prompt,

@@ -138,7 +138,7 @@ TEST(GenerateText, RefusesWhatCannotBe) {
   refuses(Kind::InvalidInput, "top_p", {.sampler = {{.top_p = 2.f}}});
   refuses(Kind::InvalidInput, "positions", {.max_tokens = 1 << 20});
   refuses(Kind::InvalidInput, "raw", {.system = "Be brief.", .raw = true});
-  refuses(Kind::Exhausted, "", {.engine = {.max_cache_bytes = 1}});
+  refuses(Kind::Exhausted, "", {.max_cache_bytes = 1});
 }
 
 TEST(Measure, PerplexityIsThatOfTheRows) {
