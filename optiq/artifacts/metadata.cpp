@@ -37,7 +37,9 @@
 #include <cmath>
 #include <iterator>
 #include <set>
+#include <span>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 
@@ -60,32 +62,24 @@ constexpr MethodRow kMethods[] = {
     {"uniform", "uniform"},
 };
 
-// 16 occurs in the original's files for modules that stay bf16.
-constexpr int kKnownBits[] = {2, 3, 4, 5, 6, 8, 16};
-constexpr int kKnownGroupSizes[] = {16, 32, 64, 128};
+// Files of the original have it beside the affine format's: as the width of
+// modules that stay bf16, and as a group size.
+constexpr int kOther = 16;
 
-std::string comma_list(const int* begin, const int* end) {
-  std::string text;
-  for (const int* value = begin; value != end; ++value) {
-    text += (text.empty() ? "" : ", ") + std::to_string(*value);
-  }
-  return text;
-}
-
-template <std::size_t N>
 int one_of(
-    const int (&known)[N],
+    std::span<const int> known,
     int value,
     const char* key,
     const std::string& where) {
-  if (std::find(std::begin(known), std::end(known), value) == std::end(known)) {
+  if (value != kOther && !is_one_of(known, value)) {
     fail(
         ErrorKind::Corrupt,
-        "[metadata] {}: '{}' is {}, expected one of {}",
+        "[metadata] {}: '{}' is {}, expected {}, or {}",
         where,
         key,
         value,
-        comma_list(std::begin(known), std::end(known)));
+        list_text(known),
+        kOther);
   }
   return value;
 }
@@ -200,9 +194,9 @@ std::vector<LayerBits> layers_from_json(
     layers.push_back(
         {.name = name,
          .bits =
-             one_of(kKnownBits, required<int>(entry, "bits", at), "bits", at),
+             one_of(kAffineBits, required<int>(entry, "bits", at), "bits", at),
          .group_size = one_of(
-             kKnownGroupSizes,
+             kAffineGroupSizes,
              optional_or(entry, "group_size", at, default_group_size),
              "group_size",
              at),
@@ -228,7 +222,7 @@ std::vector<int> candidates_from_json(
   auto bits = optional_or<std::vector<int>>(
       json, "candidate_bits", where, std::vector<int>{});
   for (const int width : bits) {
-    one_of(kKnownBits, width, "candidate_bits", where);
+    one_of(kAffineBits, width, "candidate_bits", where);
   }
   return bits;
 }
@@ -239,7 +233,7 @@ Plan read_plan_members(const Json& json, const std::string& where) {
   plan.method = method_name(
       optional_or<std::string>(json, "method", where, "optiq"), where);
   plan.group_size = one_of(
-      kKnownGroupSizes,
+      kAffineGroupSizes,
       optional_or(json, "group_size", where, 64),
       "group_size",
       where);
@@ -290,7 +284,7 @@ std::map<int, double> widths_from_json(
           where,
           text);
     }
-    one_of(kKnownBits, bits, "bits", where);
+    one_of(kAffineBits, bits, "bits", where);
     values[bits] = required<double>(json, text.c_str(), where);
   }
   return values;
@@ -472,7 +466,7 @@ Sensitivity sensitivity_from_json(const Json& json, const std::string& where) {
       optional_or<std::string>(json, "base_model", where, "");
   sensitivity.candidate_bits = candidates_from_json(json, where);
   sensitivity.group_size = one_of(
-      kKnownGroupSizes,
+      kAffineGroupSizes,
       optional_or(json, "group_size", where, 64),
       "group_size",
       where);

@@ -19,7 +19,7 @@ struct LayerBits {
   bool operator==(const LayerBits&) const = default;
 
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
-  int bits = 0; // 2, 3, 4, 5, 6 or 8
+  int bits = 0; // of kAffineBits
   int group_size = 64;
   std::uint64_t parameters = 0;
   bool is_protected = false;

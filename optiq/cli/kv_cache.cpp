@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
@@ -205,8 +206,9 @@ void add_search_options(CLI::App& command, KvCacheFlags& flags) {
       .add_option(
           "--candidate-bits",
           search.candidate_bits,
-          "Widths to choose from: affine has 2,3,4,5,6,8, turbo "
-          "1,2,2.5,3,3.5,4,5")
+          fmt::format(
+              "Widths to choose from: affine has {}, turbo 1,2,2.5,3,3.5,4,5",
+              fmt::join(artifacts::kAffineBits, ",")))
       ->delimiter(',')
       ->default_str("4,8");
   command.add_option("--methods", flags.methods, "Ways to code: affine, turbo")
@@ -219,7 +221,9 @@ void add_search_options(CLI::App& command, KvCacheFlags& flags) {
   command.add_option(
       "--group-size",
       flags.group_size,
-      "affine: values per scale, 32, 64 or 128 (default 64)");
+      fmt::format(
+          "affine: values per scale, {} (default 64)",
+          artifacts::list_text(artifacts::kAffineGroupSizes)));
   command
       .add_option(
           "--kv-rotation",

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/models/kv_model.h"
 
@@ -61,8 +62,11 @@ void add_kv_options(CLI::App& command, KvFlags& flags) {
   command
       .add_option(
           "--kv-group-size", flags.group_size, "affine: values of a group [64]")
-      ->check(CLI::IsMember({32, 64, 128}))
-      ->option_text("32|64|128");
+      ->check(CLI::IsMember(std::vector<int>(
+          std::begin(artifacts::kAffineGroupSizes),
+          std::end(artifacts::kAffineGroupSizes))))
+      ->option_text(
+          fmt::format("{}", fmt::join(artifacts::kAffineGroupSizes, "|")));
 }
 
 artifacts::KvConfig kv_config_of(

@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/kernels/kv_format_impl.h"
 
@@ -23,13 +24,14 @@ void check_bits(KvMethod method, const char* side, float bits, int head_dim) {
     return;
   }
   if (method == KvMethod::Affine) {
-    if (!is_one_of(bits, {2, 3, 4, 5, 6, 8})) {
+    if (!artifacts::is_one_of(artifacts::kAffineBits, bits)) {
       fail(
           ErrorKind::Unsupported,
-          "[make_kv_format] {}: found affine at {} bits, expected 2, 3, 4, 5, "
-          "6 or 8: MLX's affine format has no others. Choose one of these.",
+          "[make_kv_format] {}: found affine at {} bits, expected {}: MLX's "
+          "affine format has no others. Choose one of these.",
           side,
-          bits);
+          bits,
+          artifacts::list_text(artifacts::kAffineBits));
     }
     return;
   }
@@ -108,12 +110,13 @@ void check_packed(const KvFormat& format) {
   check_bits(format.method, "keys", format.key_bits, format.head_dim);
   check_bits(format.method, "values", format.value_bits, format.head_dim);
   if (format.method == KvMethod::Affine &&
-      !is_one_of(format.group_size, {32, 64, 128})) {
+      !artifacts::is_one_of(artifacts::kAffineGroupSizes, format.group_size)) {
     fail(
         ErrorKind::Unsupported,
-        "[make_kv_format] group_size: found {}, expected 32, 64 or 128. "
-        "Choose one of these.",
-        format.group_size);
+        "[make_kv_format] group_size: found {}, expected {}. Choose one of "
+        "these.",
+        format.group_size,
+        artifacts::list_text(artifacts::kAffineGroupSizes));
   }
 }
 

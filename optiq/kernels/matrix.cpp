@@ -1,7 +1,7 @@
-#include <algorithm>
-#include <array>
+#include <span>
 #include <utility>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/base/pages.h"
 #include "optiq/base/thread_pool.h"
@@ -68,6 +68,22 @@ void check_affine_shapes(
   }
 }
 
+void require_one_of(
+    const char* function,
+    const char* what,
+    std::span<const int> list,
+    int value) {
+  if (!artifacts::is_one_of(list, value)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] {}: found {}, expected {}.",
+        function,
+        what,
+        value,
+        artifacts::list_text(list));
+  }
+}
+
 /** Panels are read as one stream per thread: huge pages save a page walk every
  * 4 KB (4 bits, one row, one thread of a Zen 5: 46 GB/s become 53). */
 hwy::AlignedFreeUniquePtr<std::byte[]> allocate_panels(std::size_t bytes) {
@@ -101,22 +117,9 @@ float_type_of(const char* function, const char* what, mx::Dtype dtype) {
 }
 
 void check_affine_format(const char* function, int bits, int group_size) {
-  constexpr std::array kBits{2, 3, 4, 5, 6, 8};
-  constexpr std::array kGroups{32, 64, 128};
-  if (std::find(kBits.begin(), kBits.end(), bits) == kBits.end()) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] bits: found {}, expected 2, 3, 4, 5, 6 or 8.",
-        function,
-        bits);
-  }
-  if (std::find(kGroups.begin(), kGroups.end(), group_size) == kGroups.end()) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] group_size: found {}, expected 32, 64 or 128.",
-        function,
-        group_size);
-  }
+  require_one_of(function, "bits", artifacts::kAffineBits, bits);
+  require_one_of(
+      function, "group_size", artifacts::kAffineGroupSizes, group_size);
 }
 
 std::string shape_text(const mx::array& x) {
