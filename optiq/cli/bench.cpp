@@ -11,7 +11,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
-#include "optiq/artifacts/model_map.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
@@ -112,9 +112,9 @@ std::size_t cache_bytes(const models::Model& model, const BenchFlags& flags) {
 double bytes_per_token(const models::Model& model, const BenchFlags& flags) {
   std::uint64_t weights = 0;
   for (const models::Module& module : model.modules()) {
-    const std::string part = artifacts::place_of(module.name).part;
-    const bool only_rows = part == "embed_tokens_per_layer" ||
-        (part == "embed_tokens" && !model.info().tied_head);
+    const artifacts::ModuleRole role = module.id.role;
+    const bool only_rows = role == artifacts::ModuleRole::LayerInputEmbedding ||
+        (role == artifacts::ModuleRole::Embedding && !model.info().tied_head);
     if (!only_rows) {
       weights += module.matrix.nbytes();
     }

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "optiq/artifacts/affine_format.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
@@ -56,13 +58,6 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   return options;
 }
 
-// "layers.3.mlp.up_proj" of "language_model.model.layers.3.mlp.up_proj".
-std::string short_name(const std::string& module) {
-  const std::string key = "model.";
-  const std::size_t at = module.rfind(key);
-  return at == std::string::npos ? module : module.substr(at + key.size());
-}
-
 void print_layers(const artifacts::Plan& plan) {
   print("{:<40} {:>5} {:>12} {:>12}\n", "module", "bits", "parameters", "KL");
   for (const artifacts::LayerBits& layer : plan.layers) {
@@ -71,7 +66,7 @@ void print_layers(const artifacts::Plan& plan) {
                                               : "-";
     print(
         "{:<40} {:>5} {:>12} {:>12}\n",
-        short_name(layer.name),
+        artifacts::short_name(artifacts::module_id(layer.name)),
         layer.bits,
         layer.parameters,
         kl);
@@ -201,12 +196,17 @@ void add_plan_options(CLI::App& command, ConvertFlags& flags) {
       .add_option(
           "--candidate-bits",
           plan.candidate_bits,
-          "Widths to choose from, of 2,3,4,5,6,8")
+          fmt::format(
+              "Widths to choose from, of {}",
+              fmt::join(artifacts::kAffineBits, ",")))
       ->delimiter(',')
       ->default_str("4,8");
   command
       .add_option(
-          "--group-size", plan.group_size, "Weights per scale: 32, 64 or 128")
+          "--group-size",
+          plan.group_size,
+          "Weights per scale: " +
+              artifacts::list_text(artifacts::kAffineGroupSizes))
       ->capture_default_str();
   command
       .add_option(

@@ -58,6 +58,59 @@ mx::array rows_of(
   return kernels::embed(tokens, embeddings.weight);
 }
 
+/** Calls f with every linear of the parts, const or not, in source order. */
+template <typename Parts, typename F>
+void for_each_linear(Parts& parts, const F& f) {
+  const auto if_there = [&](auto& linear) {
+    if (linear) {
+      f(*linear);
+    }
+  };
+  f(parts.embeddings);
+  if (parts.layer_inputs) {
+    f(parts.layer_inputs->embeddings);
+    f(parts.layer_inputs->projection);
+  }
+  for (auto& layer : parts.layers) {
+    if (auto* net = std::get_if<nn::GatedDeltaNet>(&layer.mixer)) {
+      f(net->in_proj_qkv);
+      f(net->in_proj_z);
+      f(net->in_proj_b);
+      f(net->in_proj_a);
+      f(net->out_proj);
+    } else {
+      auto& attention = std::get<nn::Attention>(layer.mixer);
+      f(attention.q_proj);
+      if_there(attention.k_proj);
+      if_there(attention.v_proj);
+      f(attention.o_proj);
+    }
+    f(layer.mlp.gate_proj);
+    if_there(layer.mlp.up_proj);
+    f(layer.mlp.down_proj);
+    if (layer.input) {
+      f(layer.input->gate);
+      f(layer.input->projection);
+    }
+  }
+  if_there(parts.head);
+}
+
+void exchange(nn::Linear& linear, const kernels::Matrix& matrix) {
+  if (matrix.out_features() != linear.weight.out_features() ||
+      matrix.in_features() != linear.weight.in_features()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[with_matrices] {} is [{}, {}], the new matrix [{}, {}]",
+        linear.name,
+        linear.weight.out_features(),
+        linear.weight.in_features(),
+        matrix.out_features(),
+        matrix.in_features());
+  }
+  linear.weight = matrix;
+}
+
 class Decoder final : public Model {
  public:
   explicit Decoder(DecoderParts parts) : parts_(std::move(parts)) {}
@@ -131,16 +184,14 @@ class Decoder final : public Model {
 
   std::vector<Module> modules() const override {
     std::vector<Module> modules;
-    auto copy = *this; // for_each_linear is one, for reading and for writing
-    copy.for_each_linear([&](int layer, nn::Linear& linear) {
-      modules.push_back({linear.name, layer, linear.weight});
+    for_each_linear(parts_, [&](const nn::Linear& linear) {
+      modules.push_back({linear.name, linear.id, linear.weight});
     });
     return modules;
   }
 
-  std::unique_ptr<Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const override;
+  std::unique_ptr<Model> with_matrices(
+      const MatricesByName& matrices) const override;
 
  private:
   /** base + scale * out_norm(block(norm(x))). Where the block's result stays
@@ -224,50 +275,6 @@ class Decoder final : public Model {
         std::get<nn::Attention>(mixer), index, input, context);
   }
 
-  template <typename F>
-  void for_each_linear(F&& f) {
-    f(-1, parts_.embeddings);
-    if (parts_.layer_inputs) {
-      f(-1, parts_.layer_inputs->embeddings);
-      f(-1, parts_.layer_inputs->projection);
-    }
-    for (int i = 0; i < static_cast<int>(parts_.layers.size()); ++i) {
-      DecoderLayer& layer = parts_.layers[i];
-      if (auto* net = std::get_if<nn::GatedDeltaNet>(&layer.mixer)) {
-        for (nn::Linear* linear :
-             {&net->in_proj_qkv,
-              &net->in_proj_z,
-              &net->in_proj_b,
-              &net->in_proj_a,
-              &net->out_proj}) {
-          f(i, *linear);
-        }
-      } else {
-        auto& attention = std::get<nn::Attention>(layer.mixer);
-        f(i, attention.q_proj);
-        if (attention.k_proj) {
-          f(i, *attention.k_proj);
-        }
-        if (attention.v_proj) {
-          f(i, *attention.v_proj);
-        }
-        f(i, attention.o_proj);
-      }
-      f(i, layer.mlp.gate_proj);
-      if (layer.mlp.up_proj) {
-        f(i, *layer.mlp.up_proj);
-      }
-      f(i, layer.mlp.down_proj);
-      if (layer.input) {
-        f(i, layer.input->gate);
-        f(i, layer.input->projection);
-      }
-    }
-    if (parts_.head) {
-      f(-1, *parts_.head);
-    }
-  }
-
   DecoderParts parts_;
 };
 
@@ -312,31 +319,20 @@ int Decoder::rerun_from(int layer) const {
   return first;
 }
 
-std::unique_ptr<Model> Decoder::with_matrix(
-    const std::string& module,
-    const kernels::Matrix& matrix) const {
+std::unique_ptr<Model> Decoder::with_matrices(
+    const MatricesByName& matrices) const {
   auto changed = std::make_unique<Decoder>(*this);
-  bool found = false;
-  changed->for_each_linear([&](int, nn::Linear& linear) {
-    if (linear.name != module) {
-      return;
+  MatricesByName left = matrices;
+  for_each_linear(changed->parts_, [&](nn::Linear& linear) {
+    if (const auto node = left.extract(linear.name)) {
+      exchange(linear, node.mapped());
     }
-    if (matrix.out_features() != linear.weight.out_features() ||
-        matrix.in_features() != linear.weight.in_features()) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[with_matrix] {} is [{}, {}], the new matrix [{}, {}]",
-          module,
-          linear.weight.out_features(),
-          linear.weight.in_features(),
-          matrix.out_features(),
-          matrix.in_features());
-    }
-    linear.weight = matrix;
-    found = true;
   });
-  if (!found) {
-    fail(ErrorKind::NotFound, "[with_matrix] no module '{}'", module);
+  if (!left.empty()) {
+    fail(
+        ErrorKind::NotFound,
+        "[with_matrices] no module '{}'",
+        left.begin()->first);
   }
   return changed;
 }

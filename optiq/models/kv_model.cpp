@@ -74,11 +74,10 @@ class KvModel final : public ModelDecorator {
       mx::Dtype kv_dtype) const override {
     return kv_dtype == mx::float32 ? exact_ : fast_;
   }
-  std::unique_ptr<Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const override {
+  std::unique_ptr<Model> with_matrices(
+      const MatricesByName& matrices) const override {
     auto changed = std::make_unique<KvModel>(*this);
-    changed->model_ = model_->with_matrix(module, matrix);
+    changed->model_ = model_->with_matrices(matrices);
     return changed;
   }
 

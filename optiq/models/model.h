@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include <mlx/array.h>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/cache/kv_cache.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/kernels/kernels.h"
@@ -32,9 +34,11 @@ struct ModelInfo {
 /** A weight matrix that can be quantized, by its MLX module path. */
 struct Module {
   std::string name; // without ".weight"
-  int layer = -1; // decoder layer, or -1 (embeddings, head)
+  artifacts::ModuleId id; // of that name
   kernels::Matrix matrix;
 };
+
+using MatricesByName = std::map<std::string, kernels::Matrix>;
 
 /**
  * A decoder-only language model: immutable weights, no state. A forward is
@@ -80,11 +84,11 @@ class Model {
 
   /** Every quantizable module, in source order (a tied head is absent). */
   virtual std::vector<Module> modules() const = 0;
-  /** The same model with one module's matrix exchanged; weights are shared.
-   * Throws NotFound for an unknown name, InvalidInput for another shape. */
-  virtual std::unique_ptr<Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const = 0;
+  /** The same model with the matrices of some modules, by name, exchanged; the
+   * other weights are shared. Throws NotFound for an unknown name, InvalidInput
+   * for another shape. */
+  virtual std::unique_ptr<Model> with_matrices(
+      const MatricesByName& matrices) const = 0;
 };
 
 /** Loads a full-precision or quantized model directory. Throws Unsupported for

@@ -10,7 +10,8 @@
 namespace optiq::models {
 
 /** A model that passes everything on to another one: the base of those that
- * change one thing of it. `with_matrix` stays theirs, for it makes a model. */
+ * change one thing of it. `with_matrices` stays theirs, for it makes a model.
+ */
 class ModelDecorator : public Model {
  public:
   explicit ModelDecorator(std::shared_ptr<const Model> model)

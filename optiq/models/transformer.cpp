@@ -20,7 +20,7 @@ bool is_head_tied(const io::ModelDirectory& directory) {
   const auto& tensors = directory.tensors();
   const bool has_head =
       std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
-        return tensor.name.ends_with(std::string(kHead) + ".weight");
+        return is_head(tensor.name);
       });
   const artifacts::Json& config = directory.config();
   const auto part = config.find("text_config");
@@ -249,7 +249,7 @@ std::vector<CheckpointTensor> sanitize_transformer(
   std::vector<CheckpointTensor> tensors;
   for (CheckpointTensor& tensor : list_tensors(directory)) {
     if (tensor.name.ends_with(".rotary_emb.inv_freq") ||
-        (is_tied && tensor.name.starts_with(std::string(kHead) + "."))) {
+        (is_tied && is_head(tensor.name))) {
       continue;
     }
     tensors.push_back(std::move(tensor));
@@ -267,7 +267,7 @@ std::vector<CheckpointTensor> sanitize_language_model(
     } else {
       tensor.name = language_model_name(tensor.source);
       if (tensor.name.ends_with(".rotary_emb.inv_freq") ||
-          (is_tied && tensor.name.starts_with("language_model.lm_head."))) {
+          (is_tied && is_head(tensor.name))) {
         continue;
       }
     }

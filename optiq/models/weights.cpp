@@ -57,7 +57,8 @@ nn::Linear WeightLoader::linear(
     int out,
     int in,
     bool has_bias) {
-  nn::Linear linear{module, matrix(module, out, in)};
+  nn::Linear linear{
+      module, artifacts::module_id(module), matrix(module, out, in)};
   if (has_bias) {
     linear.bias = floats(module + ".bias", {out});
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/kernels/kernels.h"
 
 namespace optiq::nn {
@@ -13,6 +14,7 @@ namespace mx = mlx::core;
 /** A projection y = x W^T + bias, known by its MLX module path. */
 struct Linear {
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
+  artifacts::ModuleId id; // of that name
   kernels::Matrix weight; // [out, in]
   std::optional<mx::array> bias; // [out] f32
 };

@@ -7,7 +7,7 @@
 #include <memory>
 #include <span>
 
-#include "optiq/quant/allocation.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/quant/plan.h"
 #include "optiq/quant/trial_run.h"
 
@@ -55,7 +55,7 @@ WrittenBytes written_parts(
   WrittenBytes written;
   for (const auto& tensor : planned_tensors(checkpoint, plan.layers)) {
     const std::uint64_t bytes = bytes_of(tensor.shape, tensor.dtype);
-    const int layer = block_index(tensor.name);
+    const int layer = artifacts::layer_of(tensor.name);
     (layer < 0 ? written.outer : written.layers[layer]) += bytes;
     written.largest = std::max(written.largest, bytes);
   }

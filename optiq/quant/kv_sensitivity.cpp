@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "optiq/artifacts/affine_format.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/models/kv_model.h"
 
@@ -71,10 +73,11 @@ void require_every_width(
       fail(
           ErrorKind::Unsupported,
           "[kv-cache] --candidate-bits: found {}, which {} cannot have in this "
-          "model, expected affine at 2, 3, 4, 5, 6 or 8 bits or turbo at 1, 2, "
-          "2.5, 3, 3.5, 4 or 5. {}",
+          "model, expected affine at {} bits or turbo at 1, 2, 2.5, 3, 3.5, 4 "
+          "or 5. {}",
           bits,
           names,
+          artifacts::list_text(artifacts::kAffineBits),
           layers.back().refusals.at(bits));
     }
   }
@@ -238,12 +241,12 @@ void validate(KvSearch& search) {
   auto& methods = search.methods;
   std::sort(methods.begin(), methods.end());
   methods.erase(std::unique(methods.begin(), methods.end()), methods.end());
-  if (search.group_size != 32 && search.group_size != 64 &&
-      search.group_size != 128) {
+  if (!artifacts::is_one_of(artifacts::kAffineGroupSizes, search.group_size)) {
     fail(
         ErrorKind::InvalidInput,
-        "[kv-cache] --group-size: found {}, expected 32, 64 or 128.",
-        search.group_size);
+        "[kv-cache] --group-size: found {}, expected {}.",
+        search.group_size,
+        artifacts::list_text(artifacts::kAffineGroupSizes));
   }
 }
 
@@ -272,7 +275,7 @@ std::vector<KvLayerOffers> kv_offers(
     const auto& dense = std::get<kernels::KvFormat>(layout[i]);
     KvLayerOffers layer{
         .layer_idx = i,
-        .layer_name = fmt::format("model.layers.{}", i),
+        .layer_name = artifacts::layer_path(i),
         .n_kv_heads = dense.n_kv_heads,
         .head_dim = dense.head_dim,
         .dense_bytes = dense.block_bytes(),

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/base/output_file.h"
@@ -26,8 +27,9 @@ const std::map<std::string, std::string> kFileMetadata = {{"format", "mlx"}};
 // fc stays as it is, as the readers of this sidecar expect (policy
 // "cyankiwi"); norms are vectors.
 bool is_mtp_projection(const models::CheckpointTensor& tensor, int group_size) {
-  return tensor.shape.size() == 2 && tensor.name.ends_with(".weight") &&
-      !tensor.name.ends_with("mtp.fc.weight") &&
+  const auto [module, leaf] = artifacts::split_tensor_name(tensor.name);
+  return tensor.shape.size() == 2 && leaf == "weight" &&
+      artifacts::module_id(module).part != "fc" &&
       tensor.shape[1] % group_size == 0;
 }
 

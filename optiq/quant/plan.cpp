@@ -1,15 +1,17 @@
 #include "optiq/quant/plan.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 #include <memory>
 
+#include "optiq/artifacts/affine_format.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/kernels/kernels.h"
 #include "optiq/quant/allocation.h"
+#include "optiq/quant/static_rules.h"
 
 namespace optiq::quant {
 
@@ -20,12 +22,10 @@ namespace {
 using artifacts::LayerBits;
 using artifacts::Plan;
 
-constexpr std::array kWidths = {2, 3, 4, 5, 6, 8};
-constexpr std::array kGroupSizes = {32, 64, 128};
 constexpr const char* kWeight = ".weight";
 
 bool is_width(int bits) {
-  return std::find(kWidths.begin(), kWidths.end(), bits) != kWidths.end();
+  return artifacts::is_one_of(artifacts::kAffineBits, bits);
 }
 
 std::uint64_t count_elements(const mx::Shape& shape) {
@@ -38,7 +38,8 @@ std::uint64_t count_elements(const mx::Shape& shape) {
 
 bool is_matrix(const models::CheckpointTensor& tensor) {
   return tensor.role == models::TensorRole::Weight &&
-      tensor.shape.size() == 2 && tensor.name.ends_with(kWeight) &&
+      tensor.shape.size() == 2 &&
+      artifacts::split_tensor_name(tensor.name).leaf == "weight" &&
       mx::issubdtype(tensor.dtype, mx::floating);
 }
 
@@ -54,11 +55,11 @@ std::vector<bool> protection(
   if (!options.protect || options.method == "uniform") {
     return std::vector<bool>(inventory.modules.size(), false);
   }
-  std::vector<std::string> names;
+  std::vector<artifacts::ModuleId> ids;
   for (const QuantizableModule& module : inventory.modules) {
-    names.push_back(module.name);
+    ids.push_back(module.id);
   }
-  return protected_modules(names);
+  return protected_modules(ids);
 }
 
 // Protected modules at the widest candidate, the others at the narrowest.
@@ -165,7 +166,9 @@ double option_error(
     const std::map<std::string, const artifacts::LayerSensitivity*>* measured) {
   if (measured == nullptr) {
     return static_error(
-        static_priority(layer.name, n_blocks), layer.parameters, bits);
+        static_priority(artifacts::module_id(layer.name), n_blocks),
+        layer.parameters,
+        bits);
   }
   const auto it = measured->find(layer.name);
   if (it == measured->end() || !it->second->relative_kl.contains(bits)) {
@@ -281,7 +284,7 @@ void set_layer_kl(
 void refuse_quantized(const models::Checkpoint& checkpoint) {
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
     if (tensor.role == models::TensorRole::Weight &&
-        tensor.name.ends_with(".scales")) {
+        artifacts::split_tensor_name(tensor.name).leaf == "scales") {
       fail(
           ErrorKind::Unsupported,
           "[convert] tensor '{}': the source is quantized already, expected "
@@ -294,12 +297,12 @@ void refuse_quantized(const models::Checkpoint& checkpoint) {
 } // namespace
 
 Inventory take_inventory(const models::Checkpoint& checkpoint, int group_size) {
-  if (std::find(kGroupSizes.begin(), kGroupSizes.end(), group_size) ==
-      kGroupSizes.end()) {
+  if (!artifacts::is_one_of(artifacts::kAffineGroupSizes, group_size)) {
     fail(
         ErrorKind::InvalidInput,
-        "[convert] --group-size {}: expected 32, 64 or 128.",
-        group_size);
+        "[convert] --group-size {}: expected {}.",
+        group_size,
+        artifacts::list_text(artifacts::kAffineGroupSizes));
   }
   refuse_quantized(checkpoint);
   Inventory inventory;
@@ -310,14 +313,13 @@ Inventory take_inventory(const models::Checkpoint& checkpoint, int group_size) {
     }
     const std::uint64_t n = count_elements(tensor.shape);
     inventory.parameters += n;
-    last_block = std::max(last_block, block_index(tensor.name));
+    last_block = std::max(last_block, artifacts::layer_of(tensor.name));
     if (!is_matrix(tensor)) {
       continue;
     }
-    const std::string name = tensor.name.substr(
-        0, tensor.name.size() - std::char_traits<char>::length(kWeight));
+    const std::string name = artifacts::split_tensor_name(tensor.name).module;
     if (tensor.shape[1] % group_size == 0) {
-      inventory.modules.push_back({name, n});
+      inventory.modules.push_back({name, artifacts::module_id(name), n});
     } else {
       inventory.kept_dense.push_back(name);
     }
@@ -352,9 +354,10 @@ void validate(PlanOptions& options) {
     if (!is_width(b)) {
       fail(
           ErrorKind::InvalidInput,
-          "[convert] {} {}: expected widths of 2, 3, 4, 5, 6 or 8 bits.",
+          "[convert] {} {}: expected widths of {} bits.",
           uniform ? "--bits" : "--candidate-bits",
-          b);
+          b,
+          artifacts::list_text(artifacts::kAffineBits));
     }
   }
   if (bits.empty()) {
@@ -517,8 +520,7 @@ std::vector<io::TensorToWrite> quantized_tensors(
     const models::CheckpointTensor& weight,
     int bits,
     int group_size) {
-  const std::string module = weight.name.substr(
-      0, weight.name.size() - std::char_traits<char>::length(kWeight));
+  const std::string module = artifacts::split_tensor_name(weight.name).module;
   const int out = weight.shape[0];
   const int in = weight.shape[1];
   // Made with the first of the three, let go with the last: files are written

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "optiq/artifacts/metadata.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/models/checkpoint.h"
 
@@ -18,6 +19,7 @@ namespace optiq::quant {
 /** A matrix that quantization may replace. */
 struct QuantizableModule {
   std::string name; // without ".weight"
+  artifacts::ModuleId id; // of that name
   std::uint64_t parameters = 0;
 };
 
@@ -29,8 +31,8 @@ struct Inventory {
   std::uint64_t parameters = 0; // of all tensors of model*.safetensors
 };
 
-/** Throws InvalidInput for a group size other than 32, 64, 128 or one that no
- * matrix divides by, Unsupported for a source that is quantized already. */
+/** Throws InvalidInput for a group size that the format does not have or that
+ * no matrix divides by, Unsupported for a source that is quantized already. */
 Inventory take_inventory(const models::Checkpoint& checkpoint, int group_size);
 
 /** What the widths may add up to; at most one target is set. */

@@ -39,17 +39,14 @@ std::unique_ptr<models::Model> quantize_model(
     const WeightSource& weight_of,
     const WeightRelease& release,
     std::span<const artifacts::LayerBits> layers) {
-  std::unique_ptr<models::Model> result;
+  models::MatricesByName matrices;
   for (const artifacts::LayerBits& layer : layers) {
-    result = with_quantized(
-        result ? *result : model,
-        weight_of,
+    matrices.emplace(
         layer.name,
-        layer.bits,
-        layer.group_size);
+        quantized_matrix(weight_of(layer.name), layer.bits, layer.group_size));
     release(layer.name);
   }
-  return result;
+  return model.with_matrices(matrices);
 }
 
 // Mean over chunks of log(KL / KL of the other plan): every chunk counts the

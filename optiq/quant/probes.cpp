@@ -24,7 +24,7 @@ constexpr std::uint64_t kHeapBytes = 8u << 20;
 std::size_t activation_row_bytes(const models::Model& model) {
   std::size_t width = 1;
   for (const models::Module& module : model.modules()) {
-    if (module.layer >= 0) {
+    if (module.id.layer >= 0) {
       width = std::max<std::size_t>(
           {width,
            static_cast<std::size_t>(module.matrix.out_features()),

@@ -12,9 +12,9 @@ namespace {
 // Where the influence of a module begins.
 Probe probe_of(const models::Module& module, const models::Model& model) {
   Probe probe{.name = module.name, .variants = {}};
-  if (module.layer >= 0) {
-    probe.first_layer = model.rerun_from(module.layer);
-  } else if (module.name.ends_with("lm_head")) {
+  if (module.id.layer >= 0) {
+    probe.first_layer = model.rerun_from(module.id.layer);
+  } else if (module.id.role == artifacts::ModuleRole::Head) {
     probe.first_layer = model.info().n_layers;
   } else {
     probe.changes_embedding = true;
@@ -50,8 +50,10 @@ std::vector<Probe> make_probes(
           {.bits = bits,
            .bytes = parameters_of(found->second) * bits / 8,
            .make = [&model, &weight_of, name, bits, &options] {
-             return with_quantized(
-                 model, weight_of, name, bits, options.group_size);
+             return model.with_matrices(
+                 {{name,
+                   quantized_matrix(
+                       weight_of(name), bits, options.group_size)}});
            }});
     }
     probes.push_back(std::move(probe));
@@ -78,18 +80,12 @@ std::vector<double> chunk_scales(
 
 } // namespace
 
-std::unique_ptr<models::Model> with_quantized(
-    const models::Model& model,
-    const WeightSource& weight_of,
-    const std::string& module,
-    int bits,
-    int group_size) {
+kernels::Matrix
+quantized_matrix(const mx::array& weight, int bits, int group_size) {
   const kernels::AffineWeights q =
-      kernels::quantize_affine(weight_of(module), bits, group_size);
-  return model.with_matrix(
-      module,
-      kernels::Matrix::quantized(
-          q.weight, q.scales, q.biases, bits, group_size));
+      kernels::quantize_affine(weight, bits, group_size);
+  return kernels::Matrix::quantized(
+      q.weight, q.scales, q.biases, bits, group_size);
 }
 
 std::vector<artifacts::LayerSensitivity> measure_sensitivity(

@@ -22,13 +22,9 @@ namespace mx = mlx::core;
 /** The weight of a module as convert will quantize it, [out, in]. */
 using WeightSource = std::function<mx::array(const std::string& module)>;
 
-/** The model with one module quantized as convert will write it. */
-std::unique_ptr<models::Model> with_quantized(
-    const models::Model& model,
-    const WeightSource& weight_of,
-    const std::string& module,
-    int bits,
-    int group_size);
+/** A weight [out, in] quantized as convert will write it. */
+kernels::Matrix
+quantized_matrix(const mx::array& weight, int bits, int group_size);
 
 struct SensitivityOptions : ProbeOptions {
   std::vector<std::string> modules; // to measure; names of model.modules()

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/models/model.h"
-#include "optiq/quant/allocation.h"
 
 namespace optiq::quant {
 
@@ -44,7 +44,7 @@ std::vector<LayerGroup> group_layers(
 std::map<int, std::uint64_t> layer_bytes(const io::ModelDirectory& directory) {
   std::map<int, std::uint64_t> bytes;
   for (const io::TensorInfo& tensor : directory.tensors()) {
-    if (const int layer = block_index(tensor.name); layer >= 0) {
+    if (const int layer = artifacts::layer_of(tensor.name); layer >= 0) {
       bytes[layer] += tensor.nbytes;
     }
   }
@@ -75,7 +75,7 @@ void run_one_token(const io::ModelDirectory& directory) {
   constexpr std::int32_t kToken = 0;
   // Embeddings, norms and head; the layers follow, in groups.
   const auto outer = models::load_model(directory.outline(
-      [](const std::string& name) { return block_index(name) < 0; }));
+      [](const std::string& name) { return artifacts::layer_of(name) < 0; }));
   cache::Sequence sequence(
       std::make_shared<cache::BlockPool>(
           std::numeric_limits<std::size_t>::max()),
@@ -88,7 +88,7 @@ void run_one_token(const io::ModelDirectory& directory) {
   for (const LayerGroup& group : group_layers(layer_bytes(directory))) {
     const auto part =
         models::load_model(directory.outline([&](const std::string& name) {
-          const int layer = block_index(name);
+          const int layer = artifacts::layer_of(name);
           return group.first <= layer && layer < group.last;
         }));
     for (int layer = group.first; layer < group.last; ++layer) {

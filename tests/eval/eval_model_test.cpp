@@ -32,15 +32,15 @@ const ModelPtr& tiny_quantized() {
   static const ModelPtr model = [] {
     const auto directory = io::ModelDirectory::open(testing::tiny_model_path());
     const auto checkpoint = models::open_checkpoint(directory);
-    ModelPtr m = tiny();
+    models::MatricesByName matrices;
     for (const auto& module : tiny()->modules()) {
       const auto q = kernels::quantize_affine(
           checkpoint.at(module.name + ".weight").load(), 3, 64);
-      m = m->with_matrix(
+      matrices.emplace(
           module.name,
           kernels::Matrix::quantized(q.weight, q.scales, q.biases, 3, 64));
     }
-    return m;
+    return ModelPtr(tiny()->with_matrices(matrices));
   }();
   return model;
 }

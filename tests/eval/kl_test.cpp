@@ -39,9 +39,8 @@ class PaperModel : public models::Model {
   std::vector<models::Module> modules() const override {
     return {};
   }
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string&,
-      const kernels::Matrix&) const override {
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName&) const override {
     throw std::logic_error("run");
   }
 

@@ -42,10 +42,9 @@ class CountingModel final : public models::ModelDecorator {
     tokens_ += tokens.size();
     return model_->embed(tokens);
   }
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const override {
-    return model_->with_matrix(module, matrix);
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName& matrices) const override {
+    return model_->with_matrices(matrices);
   }
 
  private:

@@ -121,7 +121,8 @@ TEST(SharedKv, TakesNoMemoryAndDropsStoredProjections) {
       cache::sequence_bytes(std::span(layout).first(2), 200, 1));
   // The test's directory has k_proj in every layer, as published ones do.
   for (const Module& module : model->modules()) {
-    EXPECT_FALSE(module.layer >= 2 && module.name.ends_with("k_proj"));
+    EXPECT_FALSE(
+        module.id.layer >= 2 && module.id.role == artifacts::ModuleRole::Key);
   }
 }
 
@@ -145,16 +146,16 @@ TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
   for (const Json& config : {gemma4(), sizes("llama")}) {
     const auto model = make_model(config);
     for (const Module& module : model->modules()) {
-      if (module.layer < 0 || !module.name.ends_with("o_proj")) {
+      if (module.id.role != artifacts::ModuleRole::AttentionOutput) {
         continue;
       }
-      const int first = model->rerun_from(module.layer);
-      EXPECT_LE(first, module.layer);
+      const int first = model->rerun_from(module.id.layer);
+      EXPECT_LE(first, module.id.layer);
       const mx::array zeros = io::make_array(
           {module.matrix.out_features(), module.matrix.in_features()},
           mx::float32);
       const auto changed =
-          model->with_matrix(module.name, kernels::Matrix::dense(zeros));
+          model->with_matrices({{module.name, kernels::Matrix::dense(zeros)}});
       const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
       cache::Sequence sequence(pool, model->cache_layout(mx::float32));
       sequence.reserve(70);
@@ -406,9 +407,10 @@ TEST(Layout, HasEveryModuleUnderItsMlxName) {
   const auto modules = model->modules();
   ASSERT_EQ(modules.size(), 1u + 4 * 7);
   EXPECT_EQ(modules[0].name, "model.embed_tokens");
-  EXPECT_EQ(modules[0].layer, -1);
+  EXPECT_EQ(modules[0].id.role, artifacts::ModuleRole::Embedding);
   EXPECT_EQ(modules[8].name, "model.layers.1.self_attn.q_proj");
-  EXPECT_EQ(modules[8].layer, 1);
+  EXPECT_EQ(modules[8].id, artifacts::module_id(modules[8].name));
+  EXPECT_EQ(modules[8].id.layer, 1);
 }
 
 TEST(Head, IsTiedWhereTheConfigIsSilentAndItIsMissing) {

@@ -186,10 +186,10 @@ with_attention_scaled(const ModelPointer& model, int layer, float scale) {
   const std::string name = "language_model.model.layers." +
       std::to_string(layer) + ".self_attn.o_proj";
   const mx::array weight = checkpoint.at(name + ".weight").load();
-  return model->with_matrix(
-      name,
-      kernels::Matrix::dense(io::materialize(
-          mx::astype(weight * mx::array(scale), mx::bfloat16))));
+  return model->with_matrices(
+      {{name,
+        kernels::Matrix::dense(io::materialize(
+            mx::astype(weight * mx::array(scale), mx::bfloat16)))}});
 }
 
 // What a layer's cache costs follows what its attention adds to the output.

@@ -80,16 +80,15 @@ TEST_F(SelectPlan, MeasuresEqualWidthsOnceAndKeepsTheFirst) {
 // The figure is what `eval` would say of the written model.
 TEST_F(SelectPlan, ReportsTheMeanKlOverTokens) {
   const auto best = select({plan_at(*model_, 4, "", 0)});
-  std::unique_ptr<models::Model> quantized;
+  models::MatricesByName matrices;
   for (const auto& layer : best.layers) {
     const auto q = kernels::quantize_affine(
         checkpoint_.at(layer.name + ".weight").load(), 4, 64);
-    quantized = (quantized ? *quantized : *model_)
-                    .with_matrix(
-                        layer.name,
-                        kernels::Matrix::quantized(
-                            q.weight, q.scales, q.biases, 4, 64));
+    matrices.emplace(
+        layer.name,
+        kernels::Matrix::quantized(q.weight, q.scales, q.biases, 4, 64));
   }
+  const auto quantized = model_->with_matrices(matrices);
   const auto scores =
       eval::measure_kl(*model_, *quantized, calibration_.chunks, {});
   ASSERT_TRUE(best.measured_kl.has_value());

@@ -50,9 +50,10 @@ TEST(MeasureSensitivity, EqualsFullForwardsOfTinyBitForBit) {
   for (const std::string& name : options.modules) {
     for (const int bits : options.candidate_bits) {
       const auto q = kernels::quantize_affine(source(name), bits, 64);
-      const std::shared_ptr<const models::Model> changed = model->with_matrix(
-          name,
-          kernels::Matrix::quantized(q.weight, q.scales, q.biases, bits, 64));
+      const std::shared_ptr<const models::Model> changed = model->with_matrices(
+          {{name,
+            kernels::Matrix::quantized(
+                q.weight, q.scales, q.biases, bits, 64)}});
       for (int c = 0; c < 3; ++c) {
         const auto& chunk = calibration.chunks[c];
         double sum = 0;

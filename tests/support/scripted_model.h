@@ -65,10 +65,9 @@ class ScriptedModel final : public models::Model {
   std::vector<models::Module> modules() const override {
     return {};
   }
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix&) const override {
-    fail(ErrorKind::NotFound, "no module '{}'", module);
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName& matrices) const override {
+    fail(ErrorKind::NotFound, "no module '{}'", matrices.begin()->first);
   }
 
  private:

@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/models/model.h"
 
@@ -75,13 +74,11 @@ class SmallNetwork final : public models::Model {
     info_.hidden_size = hidden;
     info_.n_layers = static_cast<int>(layers.size());
     info_.max_positions = 1 << 20;
-    add("embed_tokens", -1, std::move(embedding));
+    add("embed_tokens", std::move(embedding));
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      add("layers." + std::to_string(i) + ".mlp",
-          static_cast<int>(i),
-          layers[i]);
+      add("layers." + std::to_string(i) + ".mlp", layers[i]);
     }
-    add("lm_head", -1, std::move(head));
+    add("lm_head", std::move(head));
   }
 
   const models::ModelInfo& info() const override {
@@ -158,24 +155,23 @@ class SmallNetwork final : public models::Model {
     return modules_;
   }
 
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const override {
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName& matrices) const override {
     auto changed = std::make_unique<SmallNetwork>(*this);
     for (std::size_t i = 0; i < modules_.size(); ++i) {
-      if (modules_[i].name == module) {
-        changed->modules_[i].matrix = matrix;
-        changed->tables_[i] = std::make_shared<Table>(table_of(matrix));
-        return changed;
+      const auto found = matrices.find(modules_[i].name);
+      if (found != matrices.end()) {
+        changed->modules_[i].matrix = found->second;
+        changed->tables_[i] = std::make_shared<Table>(table_of(found->second));
       }
     }
-    fail(ErrorKind::NotFound, "[with_matrix] no module '{}'", module);
+    return changed;
   }
 
  private:
-  void add(const std::string& name, int layer, mx::array weight) {
+  void add(const std::string& name, mx::array weight) {
     const auto matrix = kernels::Matrix::dense(std::move(weight));
-    modules_.push_back({name, layer, matrix});
+    modules_.push_back({name, artifacts::module_id(name), matrix});
     tables_.push_back(std::make_shared<Table>(table_of(matrix)));
   }
 
