@@ -39,7 +39,6 @@
 #include <set>
 #include <span>
 
-#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 
@@ -52,14 +51,15 @@ constexpr const char* kMetric = "kl_divergence_vs_reference";
 constexpr const char* kPlanKind = "optiq_plan";
 
 struct MethodRow {
-  const char* name; // in Plan
+  PlanMethod method;
+  const char* name; // on the command line and in plan files
   const char* file_name; // in metadata.json
 };
 
 constexpr MethodRow kMethods[] = {
-    {"optiq", "optiq_mixed_precision"},
-    {"static", "static_mixed_precision"},
-    {"uniform", "uniform"},
+    {PlanMethod::Optiq, "optiq", "optiq_mixed_precision"},
+    {PlanMethod::Static, "static", "static_mixed_precision"},
+    {PlanMethod::Uniform, "uniform", "uniform"},
 };
 
 // Files of the original have it beside the affine format's: as the width of
@@ -111,23 +111,18 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-const char* method_file_name(const std::string& name) {
-  for (const MethodRow& row : kMethods) {
-    if (name == row.name) {
-      return row.file_name;
-    }
-  }
-  fail(
-      ErrorKind::InvalidInput,
-      "[to_json] method is '{}', expected optiq, static or uniform",
-      name);
+const MethodRow& row_of(PlanMethod method) {
+  return *std::find_if(
+      std::begin(kMethods), std::end(kMethods), [&](const MethodRow& row) {
+        return row.method == method;
+      });
 }
 
 /** Accepts both spellings of a method. */
-std::string method_name(const std::string& text, const std::string& where) {
+PlanMethod method_in_file(const std::string& text, const std::string& where) {
   for (const MethodRow& row : kMethods) {
     if (text == row.name || text == row.file_name) {
-      return row.name;
+      return row.method;
     }
   }
   fail(
@@ -230,7 +225,7 @@ std::vector<int> candidates_from_json(
 /** What plan files and metadata files share. */
 Plan read_plan_members(const Json& json, const std::string& where) {
   Plan plan;
-  plan.method = method_name(
+  plan.method = method_in_file(
       optional_or<std::string>(json, "method", where, "optiq"), where);
   plan.group_size = one_of(
       kAffineGroupSizes,
@@ -324,6 +319,22 @@ std::optional<Json> read_if_there(const fs::path& path) {
 
 } // namespace
 
+const char* name_of(PlanMethod method) {
+  return row_of(method).name;
+}
+
+PlanMethod plan_method_of(const std::string& name) {
+  for (const MethodRow& row : kMethods) {
+    if (name == row.name) {
+      return row.method;
+    }
+  }
+  fail(
+      ErrorKind::InvalidInput,
+      "[convert] --method {}: expected optiq, static or uniform.",
+      name);
+}
+
 int count_high_bits(const Plan& plan) {
   return plan.candidate_bits.empty()
       ? 0
@@ -343,11 +354,10 @@ int count_low_bits(const Plan& plan) {
 }
 
 Json to_json(const Plan& plan) {
-  method_file_name(plan.method); // refuses an unknown one
   return {
       {"kind", kPlanKind},
       {"schema_version", kSchemaVersion},
-      {"method", plan.method},
+      {"method", name_of(plan.method)},
       {"candidate_bits", plan.candidate_bits},
       {"group_size", plan.group_size},
       {"target_bpw", or_null(plan.target_bpw)},
@@ -364,7 +374,7 @@ Json to_json(const Plan& plan) {
 Json to_json(const Metadata& metadata) {
   const Plan& plan = metadata.plan;
   return {
-      {"method", method_file_name(plan.method)},
+      {"method", row_of(plan.method).file_name},
       {"schema_version", metadata.schema_version},
       {"tool_version", metadata.tool_version},
       {"base_model", metadata.base_model},

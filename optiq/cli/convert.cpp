@@ -28,6 +28,7 @@ struct ConvertFlags {
   std::string source;
   std::string output;
   std::string target_size;
+  std::string method;
   std::string progress = "auto";
   std::string json;
   std::string save_plan;
@@ -40,6 +41,9 @@ struct ConvertFlags {
 quant::ConvertOptions to_options(const ConvertFlags& flags) {
   quant::ConvertOptions options = flags.options;
   options.plan.protect = flags.protect;
+  if (!flags.method.empty()) {
+    options.plan.method = artifacts::plan_method_of(flags.method);
+  }
   options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
   if (!flags.target_size.empty()) {
     options.plan.target_bytes = artifacts::parse_size(flags.target_size);
@@ -211,7 +215,7 @@ void add_plan_options(CLI::App& command, ConvertFlags& flags) {
   command
       .add_option(
           "--method",
-          plan.method,
+          flags.method,
           "optiq: by measured KL; static: by position; uniform: one width")
       ->option_text("optiq|static|uniform");
   command.add_option(

@@ -156,7 +156,7 @@ void print_head(
     print(
         "made from    {} by method {}\n",
         metadata->base_model,
-        metadata->plan.method);
+        name_of(metadata->plan.method));
   }
 }
 

@@ -16,6 +16,7 @@
 #include "optiq/io/model_files.h"
 #include "optiq/quant/convert_cost.h"
 #include "optiq/quant/model_writer.h"
+#include "optiq/quant/plan.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/sensitivity.h"
 #include "optiq/quant/trial_run.h"
@@ -25,6 +26,8 @@ namespace optiq::quant {
 namespace {
 
 namespace fs = std::filesystem;
+using artifacts::PlanMethod;
+
 // A folder may have any bytes in its name, a text that is read back has not.
 std::string base_name(const fs::path& source) {
   if (const auto repo = io::repo_of_snapshot(source)) {
@@ -175,13 +178,13 @@ class Conversion {
               options_.load_plan->string()));
       return;
     }
-    if (options_.plan.method != "optiq") {
+    if (options_.plan.method != PlanMethod::Optiq) {
       metadata.plan = make_plan(checkpoint_, inventory_, options_.plan, {});
       return;
     }
     if (options_.dry_run ? !measure_from_cache() : !measure()) {
       PlanOptions rules = options_.plan;
-      rules.method = "static";
+      rules.method = PlanMethod::Static;
       metadata.plan = make_plan(checkpoint_, inventory_, rules, {});
       result_.notices.emplace_back(
           "nothing is measured yet: the plan shown follows the static rules; "

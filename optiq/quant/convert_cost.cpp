@@ -8,10 +8,14 @@
 #include <span>
 
 #include "optiq/artifacts/module_id.h"
-#include "optiq/quant/plan.h"
+#include "optiq/quant/inventory.h"
+#include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/trial_run.h"
 
 namespace optiq::quant {
+
+namespace mx = mlx::core;
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -85,15 +89,11 @@ std::uint64_t quantizing_bytes(
     most = std::max(most, reading_bytes(source.info(tensor.source), tensor));
   }
   for (const artifacts::LayerBits& layer : plan.layers) {
-    const models::CheckpointTensor& weight =
-        checkpoint.at(layer.name + ".weight");
-    std::uint64_t made = 0;
-    for (const auto& part :
-         quantized_tensors(weight, layer.bits, layer.group_size)) {
-      made += bytes_of(part.shape, part.dtype);
-    }
+    const models::CheckpointTensor& weight = weight_of(checkpoint, layer.name);
     most = std::max(
-        most, reading_bytes(source.info(weight.source), weight) + 2 * made);
+        most,
+        reading_bytes(source.info(weight.source), weight) +
+            2 * quantized_bytes(weight, layer.bits, layer.group_size));
   }
   return most;
 }
@@ -141,7 +141,7 @@ double quantizing_seconds(
     int n_runs = 0;
     for (; n_runs == 0 || seconds_since(start) < kTrialSeconds; ++n_runs) {
       for (const auto& part : quantized_tensors(
-               checkpoint.at(width.sample->name + ".weight"),
+               weight_of(checkpoint, width.sample->name),
                bits,
                width.sample->group_size)) {
         part.make();

@@ -11,6 +11,7 @@
 #include "optiq/models/quantization.h"
 #include "optiq/quant/model_card.h"
 #include "optiq/quant/plan.h"
+#include "optiq/quant/planned_tensors.h"
 
 namespace optiq::quant {
 

@@ -224,7 +224,7 @@ void make_hub(const fs::path& folder) {
 void make_artifacts(const fs::path& folder) {
   namespace a = artifacts;
   const a::Plan plan{
-      .method = "optiq",
+      .method = artifacts::PlanMethod::Optiq,
       .candidate_bits = {4, 8},
       .target_bpw = 4.5,
       .target_bytes = 600'000'000,

@@ -16,7 +16,6 @@ artifacts::Plan plan_at(
     const std::string& name,
     int other) {
   artifacts::Plan plan;
-  plan.method = "optiq";
   for (const models::Module& module : model.modules()) {
     plan.layers.push_back(
         {.name = module.name,

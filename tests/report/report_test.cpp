@@ -104,7 +104,7 @@ TEST(Report, BothBitsPerWeightAndTheOriginAreThere) {
   artifacts::Metadata& metadata = *input.metadata;
   metadata.base_model = "some/model";
   metadata.calibration = "mix";
-  metadata.plan.method = "optiq";
+  metadata.plan.method = artifacts::PlanMethod::Optiq;
   metadata.plan.target_bpw = 4.5;
   metadata.plan.achieved_bpw = 4.4375;
   metadata.plan.candidate_bits = {4, 8};
