@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
+#include <set>
 
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
@@ -15,18 +16,26 @@
 #include "optiq/io/hub_cache.h"
 #include "optiq/io/model_files.h"
 #include "optiq/quant/convert_cost.h"
+#include "optiq/quant/inventory.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan.h"
 #include "optiq/quant/plan_selection.h"
+#include "optiq/quant/planned_tensors.h"
+#include "optiq/quant/rounder.h"
 #include "optiq/quant/sensitivity.h"
 #include "optiq/quant/trial_run.h"
 
 namespace optiq::quant {
 
+namespace mx = mlx::core;
+
 namespace {
 
 namespace fs = std::filesystem;
 using artifacts::PlanMethod;
+
+// What is rounded for measuring is kept for the choice and for the file.
+constexpr std::uint64_t kMaxRoundedBytes = 32u << 20;
 
 // A folder may have any bytes in its name, a text that is read back has not.
 std::string base_name(const fs::path& source) {
@@ -43,7 +52,7 @@ std::string dtype_label(
     const models::Checkpoint& checkpoint,
     const Inventory& inventory) {
   const mx::Dtype dtype =
-      checkpoint.at(inventory.modules.front().name + ".weight").dtype;
+      weight_of(checkpoint, inventory.modules.front().name).dtype;
   return dtype == mx::bfloat16 ? "bf16" : dtype == mx::float16 ? "f16" : "f32";
 }
 
@@ -87,6 +96,10 @@ void add_source_notices(
   }
 }
 
+bool is_measured(const ConvertOptions& options) {
+  return options.plan.method == PlanMethod::Optiq && !options.load_plan;
+}
+
 // One conversion, step by step.
 class Conversion {
  public:
@@ -97,7 +110,11 @@ class Conversion {
             options.source,
             io::QuantizedForm::Values)),
         checkpoint_(models::open_checkpoint(source_)),
-        inventory_(take_inventory(checkpoint_, options.plan.group_size)) {
+        inventory_(take_inventory(checkpoint_, options.plan.group_size)),
+        // Without measuring each matrix is rounded once.
+        rounder_(
+            is_measured(options) ? memoized(round_to_nearest, kMaxRoundedBytes)
+                                 : round_to_nearest) {
     process_bytes_ = peak_rss_bytes();
     result_.source_bytes = source_.file_bytes();
     result_.metadata.tool_version = kVersion;
@@ -126,10 +143,10 @@ class Conversion {
     make_plan_and_metadata();
     const artifacts::Plan& plan = result_.metadata.plan;
     const ModelToWrite model{
-        source_, checkpoint_, result_.metadata, result_.sensitivity};
+        source_, checkpoint_, result_.metadata, result_.sensitivity, rounder_};
     result_.mtp_bytes = mtp_bytes(checkpoint_, plan);
     result_.cost.disk_bytes = written_bytes(model);
-    result_.cost.ram_bytes = process_bytes_ +
+    result_.cost.ram_bytes = process_bytes_ + rounded_bytes_ +
         std::max(measuring_bytes_, writing_bytes(source_, checkpoint_, plan));
     if (options_.save_plan) {
       io::require_apart_from_model(*options_.save_plan, options_.source);
@@ -178,7 +195,7 @@ class Conversion {
               options_.load_plan->string()));
       return;
     }
-    if (options_.plan.method != PlanMethod::Optiq) {
+    if (!is_measured(options_)) {
       metadata.plan = make_plan(checkpoint_, inventory_, options_.plan, {});
       return;
     }
@@ -203,12 +220,17 @@ class Conversion {
       plans.push_back(make_plan(
           checkpoint_, inventory_, options, result_.sensitivity->layers));
     }
+    // A weight's pages are let go: it will not be read for a while.
+    const MatrixMaker make_matrix =
+        [this, make = matrix_maker(checkpoint_, rounder_)](
+            const std::string& module, int bits, int group_size) {
+          kernels::Matrix matrix = make(module, bits, group_size);
+          weight_of(checkpoint_, module).drop();
+          return matrix;
+        };
     return select_plan(
         load_model(),
-        weight_source(),
-        [this](const std::string& module) {
-          checkpoint_.at(module + ".weight").drop();
-        },
+        make_matrix,
         *calibration_,
         std::move(plans),
         kernels::Compute::Exact,
@@ -264,14 +286,21 @@ class Conversion {
     const SensitivityOptions options = sensitivity_options();
     const models::Model& model = load_model();
     note_measuring_bytes(model, calibration, options);
-    require_ram(measuring_bytes_, "the weights and measuring with them");
+    require_ram(
+        measuring_bytes_ + rounded_bytes_,
+        "the weights and measuring with them");
     const std::string key = key_of(calibration, options);
     const auto journal = open_sensitivity_journal(key, result_.notices);
     set_sensitivity(
         calibration,
         key,
         measure_sensitivity(
-            model, weight_source(), calibration, options, *journal, progress_));
+            model,
+            matrix_maker(checkpoint_, rounder_),
+            calibration,
+            options,
+            *journal,
+            progress_));
     return true;
   }
 
@@ -291,7 +320,7 @@ class Conversion {
             key,
             measure_sensitivity(
                 model,
-                weight_source(),
+                matrix_maker(checkpoint_, rounder_),
                 calibration,
                 options,
                 journal,
@@ -310,6 +339,24 @@ class Conversion {
       const SensitivityOptions& options) {
     measuring_bytes_ =
         source_.loaded_bytes() + sensitivity_bytes(model, calibration, options);
+    rounded_bytes_ = std::min(kMaxRoundedBytes, all_rounded_bytes(options));
+  }
+
+  // Of every free matrix at every candidate, and of the others at the widest.
+  std::uint64_t all_rounded_bytes(const SensitivityOptions& options) const {
+    const std::set<std::string> measured(
+        options.modules.begin(), options.modules.end());
+    std::uint64_t bytes = 0;
+    for (const QuantizableModule& module : inventory_.modules) {
+      for (const int bits : options.candidate_bits) {
+        if (measured.contains(module.name) ||
+            bits == options.candidate_bits.back()) {
+          bytes += quantized_bytes(
+              weight_of(checkpoint_, module.name), bits, options.group_size);
+        }
+      }
+    }
+    return bytes;
   }
 
   static bool is_complete(
@@ -333,12 +380,6 @@ class Conversion {
         source_, calibration.hash, options.group_size, options.compute);
   }
 
-  WeightSource weight_source() const {
-    return [this](const std::string& module) {
-      return checkpoint_.at(module + ".weight").load();
-    };
-  }
-
   void set_sensitivity(
       const Calibration& calibration,
       const std::string& key,
@@ -360,11 +401,12 @@ class Conversion {
   }
 
   void estimate_time() {
-    // Of each candidate for the measurement, of the plans that are compared,
-    // and of the result.
-    const std::size_t n_passes = measuring_seconds_
-        ? options_.plan.candidate_bits.size() + std::size(kPriorWeights) + 1
-        : 1;
+    // Of each candidate for the measurement; where they are not kept, of the
+    // plans that are compared and of the result too.
+    const std::size_t n_again =
+        rounded_bytes_ < kMaxRoundedBytes ? 0 : std::size(kPriorWeights) + 1;
+    const std::size_t n_passes =
+        measuring_seconds_ ? options_.plan.candidate_bits.size() + n_again : 1;
     result_.cost.seconds = measuring_seconds_.value_or(0) +
         static_cast<double>(n_passes) *
             quantizing_seconds(checkpoint_, result_.metadata.plan);
@@ -388,11 +430,13 @@ class Conversion {
   io::ModelDirectory source_;
   models::Checkpoint checkpoint_;
   Inventory inventory_;
+  Rounder rounder_;
   std::shared_ptr<const models::Model> model_;
   std::optional<Calibration> calibration_; // once it is needed
   std::optional<double> measuring_seconds_;
   std::uint64_t process_bytes_ = 0; // once the source is open
   std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
+  std::uint64_t rounded_bytes_ = 0; // of what the rounder keeps
   ConvertResult result_;
 };
 

@@ -36,7 +36,8 @@ bool is_mtp_projection(const models::CheckpointTensor& tensor, int group_size) {
 
 std::vector<io::TensorToWrite> mtp_tensors(
     const models::Checkpoint& checkpoint,
-    const artifacts::Plan& plan) {
+    const artifacts::Plan& plan,
+    const Rounder& rounder = round_to_nearest) {
   std::vector<io::TensorToWrite> tensors;
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
     if (tensor.role != models::TensorRole::Mtp) {
@@ -46,8 +47,8 @@ std::vector<io::TensorToWrite> mtp_tensors(
       tensors.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.load});
       continue;
     }
-    for (auto& part :
-         quantized_tensors(tensor, default_bits(plan), plan.group_size)) {
+    for (auto& part : quantized_tensors(
+             tensor, default_bits(plan), plan.group_size, rounder)) {
       tensors.push_back(std::move(part));
     }
   }
@@ -245,7 +246,9 @@ void write_model(
   const std::map<std::string, std::string> texts = make_texts(model);
   const std::uint64_t bytes = io::write_model_shards(
       directory,
-      with_progress(planned_tensors(model.checkpoint, plan.layers), progress),
+      with_progress(
+          planned_tensors(model.checkpoint, plan.layers, model.rounder),
+          progress),
       parameters_of(model.checkpoint));
   if (bytes != plan.file_bytes) {
     fail_verify(
@@ -254,7 +257,7 @@ void write_model(
         fmt::format("{} as planned", plan.file_bytes));
   }
   fs::create_directory(directory / "optiq");
-  const auto mtp = mtp_tensors(model.checkpoint, plan);
+  const auto mtp = mtp_tensors(model.checkpoint, plan, model.rounder);
   if (!mtp.empty()) {
     io::write_safetensors(directory / kMtpFile, mtp, kFileMetadata);
   }

@@ -33,20 +33,18 @@ void keep_first_of_equals(std::vector<artifacts::Plan>& plans) {
   plans = std::move(kept);
 }
 
-// The model with every module of a plan quantized at its width.
-std::unique_ptr<models::Model> quantize_model(
-    const models::Model& model,
-    const WeightSource& weight_of,
-    const WeightRelease& release,
-    std::span<const artifacts::LayerBits> layers) {
-  models::MatricesByName matrices;
+// Brings the matrices to a plan's widths; those that have theirs stay.
+void bring_to_widths(
+    const MatrixMaker& make_matrix,
+    std::span<const artifacts::LayerBits> layers,
+    models::MatricesByName& matrices) {
   for (const artifacts::LayerBits& layer : layers) {
-    matrices.emplace(
-        layer.name,
-        quantized_matrix(weight_of(layer.name), layer.bits, layer.group_size));
-    release(layer.name);
+    const auto found = matrices.find(layer.name);
+    if (found == matrices.end() || found->second.bits() != layer.bits) {
+      matrices.insert_or_assign(
+          layer.name, make_matrix(layer.name, layer.bits, layer.group_size));
+    }
   }
-  return model.with_matrices(matrices);
 }
 
 // Mean over chunks of log(KL / KL of the other plan): every chunk counts the
@@ -108,17 +106,18 @@ Selection select_model(
 
 artifacts::Plan select_plan(
     const models::Model& reference,
-    const WeightSource& weight_of,
-    const WeightRelease& release,
+    const MatrixMaker& make_matrix,
     const Calibration& calibration,
     std::vector<artifacts::Plan> plans,
     kernels::Compute compute,
     const ProgressSink& progress) {
   keep_first_of_equals(plans);
+  models::MatricesByName matrices; // of the plan last measured
   std::vector<ModelMaker> makers;
   for (const artifacts::Plan& plan : plans) {
     makers.emplace_back([&] {
-      return quantize_model(reference, weight_of, release, plan.layers);
+      bring_to_widths(make_matrix, plan.layers, matrices);
+      return reference.with_matrices(matrices);
     });
   }
   const Selection selection =

@@ -10,7 +10,7 @@
 #include "optiq/base/progress.h"
 #include "optiq/models/model.h"
 #include "optiq/quant/calibration.h"
-#include "optiq/quant/sensitivity.h"
+#include "optiq/quant/rounder.h"
 
 namespace optiq::quant {
 
@@ -39,15 +39,12 @@ Selection select_model(
 inline constexpr double kPriorWeights[] =
     {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0};
 
-/** Tells that a module's weight will not be read for a while. */
-using WeightRelease = std::function<void(const std::string& module)>;
-
 /** The plan that select_model takes, with its mean KL over tokens as
- * measured_kl. Plans of equal widths are measured once. */
+ * measured_kl. Plans of equal widths are measured once, and of each plan only
+ * the matrices are made whose widths are not those of the plan before. */
 artifacts::Plan select_plan(
     const models::Model& reference,
-    const WeightSource& weight_of,
-    const WeightRelease& release,
+    const MatrixMaker& make_matrix,
     const Calibration& calibration,
     std::vector<artifacts::Plan> plans,
     kernels::Compute compute,

@@ -6,7 +6,6 @@
 #include <string>
 
 #include "optiq/artifacts/module_id.h"
-#include "optiq/kernels/kernels.h"
 
 namespace optiq::quant {
 
@@ -15,16 +14,17 @@ namespace mx = mlx::core;
 std::vector<io::TensorToWrite> quantized_tensors(
     const models::CheckpointTensor& weight,
     int bits,
-    int group_size) {
+    int group_size,
+    const Rounder& rounder) {
   const std::string module = artifacts::split_tensor_name(weight.name).module;
   const int out = weight.shape[0];
   const int in = weight.shape[1];
   // Made with the first of the three, let go with the last: files are written
   // in this order.
   const auto made = std::make_shared<std::optional<kernels::AffineWeights>>();
-  const auto quantize = [made, load = weight.load, bits, group_size]() {
+  const auto quantize = [made, weight, bits, group_size, rounder]() {
     if (!made->has_value()) {
-      *made = kernels::quantize_affine(load(), bits, group_size);
+      *made = rounder(weight, bits, group_size);
     }
     return **made;
   };
@@ -67,7 +67,8 @@ std::uint64_t quantized_bytes(
 
 std::vector<io::TensorToWrite> planned_tensors(
     const models::Checkpoint& checkpoint,
-    std::span<const artifacts::LayerBits> layers) {
+    std::span<const artifacts::LayerBits> layers,
+    const Rounder& rounder) {
   std::map<std::string, const artifacts::LayerBits*> by_module;
   for (const artifacts::LayerBits& layer : layers) {
     by_module[layer.name] = &layer;
@@ -83,8 +84,8 @@ std::vector<io::TensorToWrite> planned_tensors(
       tensors.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.load});
       continue;
     }
-    for (auto& part :
-         quantized_tensors(tensor, it->second->bits, it->second->group_size)) {
+    for (auto& part : quantized_tensors(
+             tensor, it->second->bits, it->second->group_size, rounder)) {
       tensors.push_back(std::move(part));
     }
   }

@@ -7,16 +7,19 @@
 #include "optiq/artifacts/metadata.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/models/checkpoint.h"
+#include "optiq/quant/rounder.h"
 
-/** The tensors of the files that convert writes. */
+/** The tensors of the files that convert writes. Their names, types and shapes
+ * are the same for every rounder. */
 namespace optiq::quant {
 
-/** weight, scales and biases of one module, quantized when first asked for
- * and let go with the last of them. */
+/** weight, scales and biases of one module, rounded when first asked for and
+ * let go with the last of them. */
 std::vector<io::TensorToWrite> quantized_tensors(
     const models::CheckpointTensor& weight,
     int bits,
-    int group_size);
+    int group_size,
+    const Rounder& rounder = round_to_nearest);
 
 /** Bytes of those three. */
 std::uint64_t quantized_bytes(
@@ -28,7 +31,8 @@ std::uint64_t quantized_bytes(
  * when its turn comes and let go afterwards. */
 std::vector<io::TensorToWrite> planned_tensors(
     const models::Checkpoint& checkpoint,
-    std::span<const artifacts::LayerBits> layers);
+    std::span<const artifacts::LayerBits> layers,
+    const Rounder& rounder = round_to_nearest);
 
 /** Bytes of model*.safetensors under a plan. */
 std::uint64_t planned_bytes(

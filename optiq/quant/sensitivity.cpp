@@ -29,7 +29,7 @@ std::uint64_t parameters_of(const models::Module& module) {
 
 std::vector<Probe> make_probes(
     const models::Model& model,
-    const WeightSource& weight_of,
+    const MatrixMaker& make_matrix,
     const SensitivityOptions& options) {
   std::map<std::string, models::Module> all;
   for (models::Module& module : model.modules()) {
@@ -49,11 +49,9 @@ std::vector<Probe> make_probes(
       probe.variants.push_back(
           {.bits = bits,
            .bytes = parameters_of(found->second) * bits / 8,
-           .make = [&model, &weight_of, name, bits, &options] {
+           .make = [&model, &make_matrix, name, bits, &options] {
              return model.with_matrices(
-                 {{name,
-                   quantized_matrix(
-                       weight_of(name), bits, options.group_size)}});
+                 {{name, make_matrix(name, bits, options.group_size)}});
            }});
     }
     probes.push_back(std::move(probe));
@@ -80,22 +78,14 @@ std::vector<double> chunk_scales(
 
 } // namespace
 
-kernels::Matrix
-quantized_matrix(const mx::array& weight, int bits, int group_size) {
-  const kernels::AffineWeights q =
-      kernels::quantize_affine(weight, bits, group_size);
-  return kernels::Matrix::quantized(
-      q.weight, q.scales, q.biases, bits, group_size);
-}
-
 std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     const models::Model& model,
-    const WeightSource& weight_of,
+    const MatrixMaker& make_matrix,
     const Calibration& calibration,
     const SensitivityOptions& options,
     SensitivityJournal& journal,
     const ProgressSink& progress) {
-  const std::vector<Probe> probes = make_probes(model, weight_of, options);
+  const std::vector<Probe> probes = make_probes(model, make_matrix, options);
   measure_probes(model, probes, calibration, options, journal, progress);
   const std::vector<double> scales = chunk_scales(
       calibration,

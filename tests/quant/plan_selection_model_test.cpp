@@ -1,3 +1,6 @@
+#include <map>
+#include <utility>
+
 #include <gtest/gtest.h>
 
 #include "support/tiny_model.h"
@@ -5,6 +8,8 @@
 #include "optiq/eval/kl.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/quant/plan_selection.h"
+#include "optiq/quant/planned_tensors.h"
+#include "optiq/quant/sensitivity.h"
 
 namespace optiq::quant {
 namespace {
@@ -28,12 +33,21 @@ artifacts::Plan plan_at(
 class SelectPlan : public ::testing::Test {
  protected:
   artifacts::Plan select(std::vector<artifacts::Plan> plans) {
+    return select(
+        std::move(plans),
+        [this, make = matrix_maker(checkpoint_, round_to_nearest)](
+            const std::string& module, int bits, int group_size) {
+          made_.push_back(module);
+          return make(module, bits, group_size);
+        });
+  }
+
+  artifacts::Plan select(
+      std::vector<artifacts::Plan> plans,
+      const MatrixMaker& make_matrix) {
     return select_plan(
         *model_,
-        [this](const std::string& module) {
-          return checkpoint_.at(module + ".weight").load();
-        },
-        [this](const std::string& module) { released_.push_back(module); },
+        make_matrix,
         calibration_,
         std::move(plans),
         kernels::Compute::Exact,
@@ -49,7 +63,7 @@ class SelectPlan : public ::testing::Test {
       .chunks = {testing::arithmetic_tokens(300)},
       .hash = {},
       .notices = {}};
-  std::vector<std::string> released_;
+  std::vector<std::string> made_;
   ProgressEvent last_event_;
 };
 
@@ -61,7 +75,8 @@ TEST_F(SelectPlan, TakesTheLeastKlOfTheWholeModel) {
        plan_at(*model_, 3, embeddings, 4)});
   EXPECT_EQ(best.layers.front().name, embeddings);
   EXPECT_EQ(best.layers.front().bits, 8);
-  EXPECT_EQ(released_.size(), 3 * best.layers.size());
+  // Of the plans behind the first, what has another width.
+  EXPECT_EQ(made_.size(), best.layers.size() + 2);
   EXPECT_EQ(last_event_.done, 3u);
   EXPECT_EQ(last_event_.total, 3u);
 }
@@ -73,7 +88,43 @@ TEST_F(SelectPlan, MeasuresEqualWidthsOnceAndKeepsTheFirst) {
   second.prior_weight = 0.75;
   const auto best = select({first, second});
   EXPECT_EQ(best.prior_weight, 0.25);
-  EXPECT_EQ(released_.size(), best.layers.size());
+  EXPECT_EQ(made_.size(), best.layers.size());
+}
+
+// Measured in two waves, in three plans and in the file: 8 bits of the
+// embeddings occur everywhere.
+TEST_F(SelectPlan, OneMemoryOfRoundedWeightsServesTheWholeConversion) {
+  std::map<std::pair<std::string, int>, int> calls;
+  const Rounder rounder = memoized(
+      [&](const models::CheckpointTensor& weight, int bits, int group_size) {
+        ++calls[{weight.name, bits}];
+        return round_to_nearest(weight, bits, group_size);
+      },
+      std::size_t{64} << 20);
+  const MatrixMaker make_matrix = matrix_maker(checkpoint_, rounder);
+  const std::string embeddings = "language_model.model.embed_tokens";
+  calibration_.chunks = {
+      testing::arithmetic_tokens(20), testing::arithmetic_tokens(30)};
+  SensitivityOptions options;
+  options.modules = {embeddings, "language_model.model.layers.7.mlp.up_proj"};
+  options.candidate_bits = {3, 8};
+  options.max_state_bytes = 1; // a wave for each chunk
+  SensitivityJournal journal;
+  measure_sensitivity(*model_, make_matrix, calibration_, options, journal, {});
+  const auto best = select(
+      {plan_at(*model_, 3, embeddings, 8),
+       plan_at(*model_, 3, "", 0),
+       plan_at(*model_, 3, embeddings, 8)},
+      make_matrix);
+  for (const auto& tensor :
+       planned_tensors(checkpoint_, best.layers, rounder)) {
+    tensor.make();
+  }
+  // Every matrix at 3 bits, and two at 8.
+  EXPECT_EQ(calls.size(), best.layers.size() + 2);
+  for (const auto& [part, n] : calls) {
+    EXPECT_EQ(n, 1) << part.first << " " << part.second;
+  }
 }
 
 // The figure is what `eval` would say of the written model.

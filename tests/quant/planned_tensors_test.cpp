@@ -4,6 +4,8 @@
 
 #include "support/memory_checkpoint.h"
 
+#include "optiq/quant/inventory.h"
+
 namespace optiq::quant {
 namespace {
 
@@ -24,6 +26,27 @@ TEST(QuantizedTensors, AreMlxsAndLetGoOfTheirMemory) {
           << bits << " " << parts[i].name;
     }
   }
+}
+
+TEST(PlannedTensors, AreRoundedByTheRounderThatIsGiven) {
+  const models::Checkpoint checkpoint = testing::make_checkpoint();
+  const std::string module = "model.layers.1.mlp.up_proj";
+  std::vector<std::string> rounded;
+  const auto tensors = planned_tensors(
+      checkpoint,
+      std::vector<artifacts::LayerBits>{{.name = module, .bits = 3}},
+      [&](const models::CheckpointTensor& weight, int bits, int group_size) {
+        rounded.push_back(weight.name);
+        return round_to_nearest(weight, bits, group_size);
+      });
+  EXPECT_EQ(tensors.size(), 15u + 2); // one becomes three
+  std::uint64_t bytes = 0;
+  for (const io::TensorToWrite& tensor : tensors) {
+    const mx::array made = tensor.make();
+    bytes += tensor.name.starts_with(module) ? made.nbytes() : 0;
+  }
+  EXPECT_EQ(rounded, std::vector<std::string>{module + ".weight"});
+  EXPECT_EQ(bytes, quantized_bytes(weight_of(checkpoint, module), 3, 64));
 }
 
 } // namespace

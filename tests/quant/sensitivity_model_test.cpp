@@ -9,6 +9,8 @@
 namespace optiq::quant {
 namespace {
 
+namespace mx = mlx::core;
+
 /** Logits of every position by the generator's road, in chunks of 48. */
 mx::array full_forward(
     std::shared_ptr<const models::Model> model,
@@ -42,14 +44,13 @@ TEST(MeasureSensitivity, EqualsFullForwardsOfTinyBitForBit) {
       prefix + "layers.7.mlp.down_proj"};
   options.candidate_bits = {3, 8};
   options.max_logit_bytes = std::size_t{4} << 20; // logits recomputed
-  const WeightSource source = [&](const std::string& name) {
-    return checkpoint.at(name + ".weight").load();
-  };
+  const MatrixMaker maker = matrix_maker(checkpoint, round_to_nearest);
   SensitivityJournal journal;
-  measure_sensitivity(*model, source, calibration, options, journal, {});
+  measure_sensitivity(*model, maker, calibration, options, journal, {});
   for (const std::string& name : options.modules) {
     for (const int bits : options.candidate_bits) {
-      const auto q = kernels::quantize_affine(source(name), bits, 64);
+      const auto q = kernels::quantize_affine(
+          checkpoint.at(name + ".weight").load(), bits, 64);
       const std::shared_ptr<const models::Model> changed = model->with_matrices(
           {{name,
             kernels::Matrix::quantized(

@@ -59,15 +59,20 @@ struct Fixture {
     options.group_size = kGroup;
   }
 
-  WeightSource source() const {
-    return [this](const std::string& name) { return weights.at(name); };
+  MatrixMaker maker() const {
+    return [this](const std::string& name, int bits, int group_size) {
+      const auto q =
+          kernels::quantize_affine(weights.at(name), bits, group_size);
+      return kernels::Matrix::quantized(
+          q.weight, q.scales, q.biases, bits, group_size);
+    };
   }
 
   std::vector<artifacts::LayerSensitivity> measure(
       SensitivityJournal& journal,
       const ProgressSink& sink = {}) const {
     return measure_sensitivity(
-        *model, source(), calibration, options, journal, sink);
+        *model, maker(), calibration, options, journal, sink);
   }
   std::vector<artifacts::LayerSensitivity> measure() const {
     SensitivityJournal journal;
