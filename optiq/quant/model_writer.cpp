@@ -91,14 +91,6 @@ void add_mtp_keys(
   }
 }
 
-std::uint64_t bytes_of(const io::TensorToWrite& tensor) {
-  std::uint64_t n = mx::size_of(tensor.dtype);
-  for (const auto dim : tensor.shape) {
-    n *= static_cast<std::uint64_t>(dim);
-  }
-  return n;
-}
-
 // Reports each tensor's bytes when it has been made.
 std::vector<io::TensorToWrite> with_progress(
     std::vector<io::TensorToWrite> tensors,

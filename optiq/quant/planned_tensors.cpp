@@ -11,6 +11,14 @@ namespace optiq::quant {
 
 namespace mx = mlx::core;
 
+std::uint64_t bytes_of(const io::TensorToWrite& tensor) {
+  std::uint64_t bytes = mx::size_of(tensor.dtype);
+  for (const auto dim : tensor.shape) {
+    bytes *= static_cast<std::uint64_t>(dim);
+  }
+  return bytes;
+}
+
 std::vector<io::TensorToWrite> quantized_tensors(
     const models::CheckpointTensor& weight,
     int bits,
@@ -56,11 +64,7 @@ std::uint64_t quantized_bytes(
     int group_size) {
   std::uint64_t bytes = 0;
   for (const auto& tensor : quantized_tensors(weight, bits, group_size)) {
-    std::uint64_t n = mx::size_of(tensor.dtype);
-    for (const auto dim : tensor.shape) {
-      n *= static_cast<std::uint64_t>(dim);
-    }
-    bytes += n;
+    bytes += bytes_of(tensor);
   }
   return bytes;
 }

@@ -13,6 +13,9 @@
  * are the same for every rounder. */
 namespace optiq::quant {
 
+/** Bytes of a tensor in the file. */
+std::uint64_t bytes_of(const io::TensorToWrite& tensor);
+
 /** weight, scales and biases of one module, rounded when first asked for and
  * let go with the last of them. */
 std::vector<io::TensorToWrite> quantized_tensors(
