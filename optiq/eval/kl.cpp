@@ -7,6 +7,7 @@
 #include "optiq/eval/row_forward_impl.h"
 #include "optiq/eval/statistics.h"
 #include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::eval {
 namespace {
@@ -47,10 +48,10 @@ Positions compare_states(
   Positions positions;
   for (int begin = 0; begin < n; begin += block) {
     const int size = std::min(block, n - begin);
-    const mx::array a =
-        reference.logits(io::row_range(expected, begin, size), Compute::Exact);
+    const mx::array a = models::logits_of(
+        reference, io::row_range(expected, begin, size), Compute::Exact);
     const mx::array b =
-        model.logits(io::row_range(found, begin, size), compute);
+        models::logits_of(model, io::row_range(found, begin, size), compute);
     const std::vector<double> kl = kernels::kl_divergence(a, b);
     positions.kl.insert(positions.kl.end(), kl.begin(), kl.end());
     const auto best_a = kernels::argmax(a);

@@ -7,6 +7,7 @@
 #include "optiq/eval/row_forward_impl.h"
 #include "optiq/eval/statistics.h"
 #include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::eval {
 namespace {
@@ -28,8 +29,8 @@ std::vector<double> sum_losses(
     double sum = 0;
     for (int begin = 0; begin < n - 1; begin += block) {
       const int size = std::min(block, n - 1 - begin);
-      const mx::array logits =
-          model.logits(io::row_range(hidden, first + begin, size), compute);
+      const mx::array logits = models::logits_of(
+          model, io::row_range(hidden, first + begin, size), compute);
       const std::vector<double> totals = kernels::log_sum_exp(logits);
       for (int i = 0; i < size; ++i) {
         const std::int32_t next = row[begin + i + 1];

@@ -3,6 +3,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/eval/row_forward_impl.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::eval {
 namespace {
@@ -66,30 +67,14 @@ mx::array run_rows(
     const models::Model& model,
     std::span<const TokenRow> rows,
     kernels::Compute compute) {
-  std::size_t bytes = 0;
+  models::Forward forward(model, compute);
   for (const TokenRow& row : rows) {
-    bytes += cache_bytes(model, compute, row.size());
+    forward.add_fresh(row);
   }
-  require_ram(bytes, "the K/V cache and state of the rows measured at once");
-  const auto pool = std::make_shared<cache::BlockPool>(bytes);
-  std::vector<std::unique_ptr<cache::Sequence>> sequences;
-  std::vector<nn::Segment> segments;
-  TokenRow tokens;
-  for (const TokenRow& row : rows) {
-    const auto n = static_cast<int>(row.size());
-    sequences.push_back(std::make_unique<cache::Sequence>(
-        pool, model.cache_layout(models::kv_dtype(compute))));
-    sequences.back()->reserve(n);
-    segments.push_back(
-        {.sequence = sequences.back().get(),
-         .first_row = static_cast<int>(tokens.size()),
-         .rows = n,
-         .start = 0});
-    tokens.insert(tokens.end(), row.begin(), row.end());
-  }
-  const nn::ForwardContext context =
-      models::make_context(model, tokens, std::move(segments), compute);
-  return models::run_layers(model, 0, model.embed(tokens), context);
+  require_ram(
+      forward.fresh_bytes(),
+      "the K/V cache and state of the rows measured at once");
+  return forward.hidden_states();
 }
 
 int rows_per_block(const models::Model& model) {

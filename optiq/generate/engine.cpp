@@ -1,10 +1,11 @@
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "optiq/base/error.h"
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::generate {
 
@@ -44,34 +45,14 @@ void Engine::keep_prefix(
 }
 
 mx::array Engine::run(std::span<const Work> work, int n_logits) {
-  std::vector<nn::Segment> segments;
-  std::vector<std::int32_t> tokens;
-  std::vector<int> wanted;
+  models::Forward forward(*model_, options_.compute);
   for (const Work& item : work) {
     const auto n = static_cast<int>(item.tokens.size());
-    const int start = item.sequence->length();
-    item.sequence->reserve(start + n);
-    segments.push_back(
-        {.sequence = item.sequence,
-         .first_row = static_cast<int>(tokens.size()),
-         .rows = n,
-         .start = start});
-    tokens.insert(tokens.end(), item.tokens.begin(), item.tokens.end());
-    for (int i = n - std::min(n, n_logits); i < n; ++i) {
-      wanted.push_back(segments.back().first_row + i);
-    }
+    std::vector<int> last(std::min(n, n_logits));
+    std::iota(last.begin(), last.end(), n - static_cast<int>(last.size()));
+    forward.add(*item.sequence, item.tokens, last);
   }
-  const nn::ForwardContext context = models::make_context(
-      *model_, tokens, std::move(segments), options_.compute);
-  const mx::array hidden =
-      models::run_layers_for(*model_, wanted, model_->embed(tokens), context);
-  for (const nn::Segment& segment : context.segments) {
-    segment.sequence->commit(segment.rows);
-  }
-  if (wanted.empty()) {
-    return io::make_array({0, model_->info().vocab_size}, mx::float32);
-  }
-  return model_->logits(hidden, options_.compute);
+  return forward.run();
 }
 
 mx::array Engine::extend(

@@ -88,7 +88,7 @@ class Decoder final : public Model {
 
   std::vector<mx::array> layer_inputs(
       std::span<const std::int32_t> tokens,
-      kernels::Compute compute) const override;
+      const nn::ForwardContext& context) const override;
 
   int rerun_from(int layer) const override;
 
@@ -118,12 +118,12 @@ class Decoder final : public Model {
     return feed_forward(layer, rows, h, &input, context);
   }
 
-  mx::array logits(const mx::array& x, kernels::Compute compute)
+  mx::array logits(const mx::array& x, const nn::ForwardContext& context)
       const override {
     const nn::Linear& head = parts_.head ? *parts_.head : parts_.embeddings;
     const NormedRows rows(x, parts_.final_norm);
     const mx::array y =
-        nn::project(rows.input(nullptr), {&head}, compute).front();
+        nn::project(rows.input(nullptr), {&head}, context).front();
     check_mappings(); // every result of a forward comes this way
     return parts_.logit_softcap > 0 ? kernels::softcap(y, parts_.logit_softcap)
                                     : y;
@@ -191,7 +191,7 @@ class Decoder final : public Model {
         layer.mlp_out_norm,
         layer.residual_scale,
         [&](const nn::BlockInput& block) {
-          return nn::run_mlp(layer.mlp, block, context.compute);
+          return nn::run_mlp(layer.mlp, block, context);
         });
     if (input != nullptr) {
       y = add_layer_input(*layer.input, y, *input, context);
@@ -206,9 +206,10 @@ class Decoder final : public Model {
       const mx::array& input,
       const nn::ForwardContext& context) const {
     const mx::array gate =
-        kernels::matmul(x, layer.gate.weight, context.compute);
-    const mx::array projected = kernels::matmul(
-        kernels::geglu(gate, input), layer.projection.weight, context.compute);
+        nn::project({.x = x}, {&layer.gate}, context).front();
+    const mx::array gated = kernels::geglu(gate, input);
+    const mx::array projected =
+        nn::project({.x = gated}, {&layer.projection}, context).front();
     return kernels::add(x, nn::run_norm(layer.norm, projected));
   }
 
@@ -273,7 +274,7 @@ class Decoder final : public Model {
 
 std::vector<mx::array> Decoder::layer_inputs(
     std::span<const std::int32_t> tokens,
-    kernels::Compute compute) const {
+    const nn::ForwardContext& context) const {
   if (!parts_.layer_inputs) {
     return {};
   }
@@ -283,8 +284,9 @@ std::vector<mx::array> Decoder::layer_inputs(
   const int n_layers = parts_.info.n_layers;
   mx::array embedded = rows_of(tokens, source.embeddings);
   scale_in_place(embedded, std::sqrt(static_cast<float>(size)));
+  const mx::array x = embed(tokens);
   mx::array projected =
-      kernels::matmul(embed(tokens), source.projection.weight, compute);
+      nn::project({.x = x}, {&source.projection}, context).front();
   scale_in_place(
       projected, 1.f / std::sqrt(static_cast<float>(parts_.info.hidden_size)));
   const mx::array normed = io::reshaped(

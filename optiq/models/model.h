@@ -37,8 +37,9 @@ struct Module {
 };
 
 /**
- * A decoder-only language model: immutable weights, no state. A forward is
- * embed, then run_layer for each layer, then logits of the wanted rows.
+ * A decoder-only language model: immutable weights, no state. A forward
+ * (models/forward.h) is embed, then run_layer for each layer, then logits of
+ * the wanted rows.
  */
 class Model {
  public:
@@ -55,7 +56,7 @@ class Model {
    * alone (ForwardContext::layer_inputs); empty for most models. */
   virtual std::vector<mx::array> layer_inputs(
       std::span<const std::int32_t>,
-      kernels::Compute) const {
+      const nn::ForwardContext&) const {
     return {};
   }
   /** The first layer that has to run again, on a fresh past, when a matrix of
@@ -75,8 +76,9 @@ class Model {
       std::span<const int> wanted,
       const nn::ForwardContext& context) const;
   /** Final norm and head: x [T, hidden_size] -> [T, vocab_size]. */
-  virtual mx::array logits(const mx::array& x, kernels::Compute compute)
-      const = 0;
+  virtual mx::array logits(
+      const mx::array& x,
+      const nn::ForwardContext& context) const = 0;
 
   /** Every quantizable module, in source order (a tied head is absent). */
   virtual std::vector<Module> modules() const = 0;
@@ -93,25 +95,5 @@ std::unique_ptr<Model> load_model(const io::ModelDirectory& directory);
 
 /** What the K/V dtype of a cache is in a compute mode. */
 mx::Dtype kv_dtype(kernels::Compute compute);
-
-/** The context of a forward of these tokens, the rows of the segments. */
-nn::ForwardContext make_context(
-    const Model& model,
-    std::span<const std::int32_t> tokens,
-    std::vector<nn::Segment> segments,
-    kernels::Compute compute);
-
-/** All layers of [first, n_layers) on x. */
-mx::array run_layers(
-    const Model& model,
-    int first,
-    mx::array x,
-    const nn::ForwardContext& context);
-/** The hidden states of rows `wanted` (ascending) after all layers. */
-mx::array run_layers_for(
-    const Model& model,
-    std::span<const int> wanted,
-    mx::array x,
-    const nn::ForwardContext& context);
 
 } // namespace optiq::models

@@ -28,8 +28,8 @@ class ModelDecorator : public Model {
   }
   std::vector<mx::array> layer_inputs(
       std::span<const std::int32_t> tokens,
-      kernels::Compute compute) const override {
-    return model_->layer_inputs(tokens, compute);
+      const nn::ForwardContext& context) const override {
+    return model_->layer_inputs(tokens, context);
   }
   int rerun_from(int layer) const override {
     return model_->rerun_from(layer);
@@ -46,9 +46,9 @@ class ModelDecorator : public Model {
       const nn::ForwardContext& context) const override {
     return model_->run_last_layer(x, wanted, context);
   }
-  mx::array logits(const mx::array& x, kernels::Compute compute)
+  mx::array logits(const mx::array& x, const nn::ForwardContext& context)
       const override {
-    return model_->logits(x, compute);
+    return model_->logits(x, context);
   }
   std::vector<Module> modules() const override {
     return model_->modules();

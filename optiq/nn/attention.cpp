@@ -77,11 +77,11 @@ struct Projected {
 Projected project_heads(
     const Attention& attention,
     const BlockInput& input,
-    kernels::Compute compute) {
+    const ForwardContext& context) {
   const int q_width = attention.n_heads * attention.head_dim;
   const int kv_width = attention.n_kv_heads * attention.head_dim;
   if (attention.is_fused) {
-    const mx::array y = project(input, {&attention.q_proj}, compute).front();
+    const mx::array y = project(input, {&attention.q_proj}, context).front();
     return {
         copy_columns(y, 0, q_width),
         copy_columns(y, q_width, kv_width),
@@ -94,7 +94,7 @@ Projected project_heads(
   if (attention.v_proj) {
     linears.push_back(&*attention.v_proj);
   }
-  const auto y = project(input, linears, compute);
+  const auto y = project(input, linears, context);
   if (!attention.k_proj) {
     const mx::array none = io::make_array({0, kv_width}, mx::float32);
     return {y[0], none, none};
@@ -121,7 +121,7 @@ mx::array run_attention(
     const BlockInput& input,
     const ForwardContext& context) {
   const int rows = input.x.shape(0);
-  Projected projected = project_heads(attention, input, context.compute);
+  Projected projected = project_heads(attention, input, context);
   std::optional<mx::array> gate;
   if (attention.has_output_gate) {
     std::tie(projected.q, gate) = split_query_and_gate(
@@ -162,7 +162,7 @@ mx::array run_attention(
       io::reshaped(attended, {rows, attention.n_heads * attention.head_dim}),
       attention.o_proj,
       input,
-      context.compute);
+      context);
 }
 
 } // namespace optiq::nn

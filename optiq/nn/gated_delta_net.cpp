@@ -16,7 +16,7 @@ mx::array run_gated_delta_net(
   const auto projected = project(
       input,
       {&net.in_proj_qkv, &net.in_proj_z, &net.in_proj_b, &net.in_proj_a},
-      context.compute);
+      context);
   std::vector<kernels::DeltaNetSegment> segments;
   for (const Segment& segment : context.segments) {
     segments.push_back(
@@ -33,7 +33,7 @@ mx::array run_gated_delta_net(
       net.weights,
       net.shape,
       segments);
-  return project_back(y, net.out_proj, input, context.compute);
+  return project_back(y, net.out_proj, input, context);
 }
 
 } // namespace optiq::nn

@@ -15,15 +15,31 @@ mx::array with_bias(const mx::array& y, const Linear& linear) {
 
 } // namespace
 
+void observe_input(
+    const BlockInput& input,
+    std::span<const Linear* const> linears,
+    const ForwardContext& context) {
+  if (!context.observer) {
+    return;
+  }
+  const mx::array rows = input.norm == nullptr
+      ? input.x
+      : kernels::rms_norm(input.x, input.norm->weight, input.norm->eps);
+  for (const Linear* linear : linears) {
+    context.observer(*linear, rows);
+  }
+}
+
 std::vector<mx::array> project(
     const BlockInput& input,
     const std::vector<const Linear*>& linears,
-    kernels::Compute compute) {
+    const ForwardContext& context) {
+  observe_input(input, linears, context);
   std::vector<const kernels::Matrix*> weights;
   for (const Linear* linear : linears) {
     weights.push_back(&linear->weight);
   }
-  auto y = kernels::matmul(input.x, weights, compute, input.norm);
+  auto y = kernels::matmul(input.x, weights, context.compute, input.norm);
   for (std::size_t i = 0; i < y.size(); ++i) {
     y[i] = with_bias(y[i], *linears[i]);
   }
@@ -34,7 +50,10 @@ mx::array project_back(
     const mx::array& y,
     const Linear& linear,
     const BlockInput& input,
-    kernels::Compute compute) {
+    const ForwardContext& context) {
+  const Linear* const linears[] = {&linear};
+  observe_input({.x = y}, linears, context);
+  const kernels::Compute compute = context.compute;
   return with_bias(
       input.residual == nullptr
           ? kernels::matmul(y, linear.weight, compute)

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "optiq/kernels/kernels.h"
+#include "optiq/nn/forward_context.h"
 
 namespace optiq::nn {
 
@@ -25,18 +27,24 @@ struct BlockInput {
   const mx::array* residual = nullptr; // [T, hidden], or nothing
 };
 
+/** Shows the context's observer norm(x), which these linears read. */
+void observe_input(
+    const BlockInput& input,
+    std::span<const Linear* const> linears,
+    const ForwardContext& context);
+
 /** norm(x) through several projections that read the same rows. */
 std::vector<mx::array> project(
     const BlockInput& input,
     const std::vector<const Linear*>& linears,
-    kernels::Compute compute);
+    const ForwardContext& context);
 
 /** A block's last projection: y [T, in] -> [T, hidden], plus the residual. */
 mx::array project_back(
     const mx::array& y,
     const Linear& linear,
     const BlockInput& input,
-    kernels::Compute compute);
+    const ForwardContext& context);
 
 /** Columns [begin, begin + width) of x [T, ...], copied. */
 mx::array copy_columns(const mx::array& x, int begin, int width);

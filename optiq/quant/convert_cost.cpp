@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <map>
-#include <memory>
 #include <span>
 
+#include "optiq/models/forward.h"
 #include "optiq/quant/allocation.h"
 #include "optiq/quant/plan.h"
 #include "optiq/quant/trial_run.h"
@@ -160,17 +159,9 @@ double measuring_seconds(
     const SensitivityOptions& options,
     std::size_t n_plans) {
   const auto forward = [&](std::span<const std::int32_t> tokens) {
-    const auto n = static_cast<int>(tokens.size());
-    cache::Sequence sequence(
-        std::make_shared<cache::BlockPool>(
-            std::numeric_limits<std::size_t>::max()),
-        model.cache_layout(models::kv_dtype(options.compute)));
-    sequence.reserve(n);
-    const nn::ForwardContext context = models::make_context(
-        model, tokens, {{&sequence, 0, n, 0}}, options.compute);
-    model.logits(
-        models::run_layers(model, 0, model.embed(tokens), context),
-        options.compute);
+    models::Forward one(model, options.compute);
+    models::logits_of(
+        model, one.add_fresh(tokens).hidden_states(), options.compute);
   };
   const std::span<const std::int32_t> tokens = calibration.chunks.front();
   // Pages of the weights come in with the first tokens.

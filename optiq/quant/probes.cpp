@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::quant {
 namespace {
@@ -95,38 +95,6 @@ std::size_t rows_of(const Wave& wave) {
   }
   return n;
 }
-
-// Empty pasts for one forward over a batch.
-class FreshContext {
- public:
-  FreshContext(
-      const models::Model& model,
-      const Batch& batch,
-      kernels::Compute compute)
-      : pool_(std::make_shared<cache::BlockPool>(
-            std::numeric_limits<std::size_t>::max())) {
-    const auto layout = model.cache_layout(models::kv_dtype(compute));
-    std::vector<nn::Segment> segments;
-    int row = 0;
-    for (const int rows : batch.rows) {
-      sequences_.push_back(std::make_unique<cache::Sequence>(pool_, layout));
-      sequences_.back()->reserve(rows);
-      segments.push_back({sequences_.back().get(), row, rows, 0});
-      row += rows;
-    }
-    context_ =
-        models::make_context(model, batch.tokens, std::move(segments), compute);
-  }
-  const nn::ForwardContext& get() const {
-    return context_;
-  }
-
- private:
-  // The batch's rows bound this pool; it needs no cap of its own.
-  std::shared_ptr<cache::BlockPool> pool_;
-  std::vector<std::unique_ptr<cache::Sequence>> sequences_;
-  nn::ForwardContext context_;
-};
 
 // One variant of the probe at work.
 struct Candidate {
@@ -219,15 +187,35 @@ class WavePass {
         static_cast<std::size_t>(model_.info().vocab_size);
     const bool keep_logits = logit_bytes <= options_.max_logit_bytes;
     for (const Batch& batch : wave_) {
-      const FreshContext context(model_, batch, options_.compute);
       states_.push_back(model_.embed(batch.tokens));
       finals_.push_back(
-          models::run_layers(model_, 0, states_.back(), context.get()));
+          run_layers(model_, batch, 0, n_layers_, states_.back()));
       if (keep_logits) {
-        logits_.push_back(model_.logits(finals_.back(), options_.compute));
+        logits_.push_back(logits_of(model_, finals_.back()));
       }
       reporter_.report("reference");
     }
+  }
+
+  // Layers [first, end) on what layer `first` reads, from empty pasts.
+  mx::array run_layers(
+      const models::Model& model,
+      const Batch& batch,
+      int first,
+      int end,
+      const mx::array& x) const {
+    models::Forward forward(model, options_.compute);
+    std::span<const std::int32_t> rest = batch.tokens;
+    for (const int rows : batch.rows) {
+      forward.add_fresh(rest.first(rows));
+      rest = rest.subspan(rows);
+    }
+    return forward.run_layers(first, end, x);
+  }
+
+  mx::array logits_of(const models::Model& model, const mx::array& hidden)
+      const {
+    return models::logits_of(model, hidden, options_.compute);
   }
 
   // The states become the input of the next layer.
@@ -237,8 +225,7 @@ class WavePass {
         states_[i] = finals_[i];
         continue;
       }
-      const FreshContext context(model_, wave_[i], options_.compute);
-      states_[i] = model_.run_layer(layer, states_[i], context.get());
+      states_[i] = run_layers(model_, wave_[i], layer, layer + 1, states_[i]);
     }
   }
 
@@ -297,13 +284,13 @@ class WavePass {
     const Batch& batch = wave_[at];
     std::vector<mx::array> outputs;
     for (const Candidate& candidate : candidates) {
-      const FreshContext context(*candidate.model, batch, options_.compute);
-      outputs.push_back(models::run_layers(
-          *candidate.model,
+      const models::Model& model = *candidate.model;
+      outputs.push_back(run_layers(
+          model,
+          batch,
           probe.first_layer,
-          probe.changes_embedding ? candidate.model->embed(batch.tokens)
-                                  : states_[at],
-          context.get()));
+          n_layers_,
+          probe.changes_embedding ? model.embed(batch.tokens) : states_[at]));
     }
     const auto n_rows = static_cast<int>(batch.tokens.size());
     const int block = block_rows(n_rows);
@@ -314,8 +301,7 @@ class WavePass {
       for (std::size_t c = 0; c < candidates.size(); ++c) {
         const auto part = kernels::kl_divergence(
             reference,
-            candidates[c].model->logits(
-                io::row_range(outputs[c], row, n), options_.compute));
+            logits_of(*candidates[c].model, io::row_range(outputs[c], row, n)));
         kl[c].insert(kl[c].end(), part.begin(), part.end());
       }
     }
@@ -350,7 +336,7 @@ class WavePass {
 
   mx::array reference_logits(std::size_t at, int row, int n) const {
     return logits_.empty()
-        ? model_.logits(io::row_range(finals_[at], row, n), options_.compute)
+        ? logits_of(model_, io::row_range(finals_[at], row, n))
         : io::row_range(logits_[at], row, n);
   }
 

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
-#include "optiq/models/model.h"
+#include "optiq/models/forward.h"
 #include "optiq/quant/allocation.h"
 
 namespace optiq::quant {
@@ -76,13 +74,8 @@ void run_one_token(const io::ModelDirectory& directory) {
   // Embeddings, norms and head; the layers follow, in groups.
   const auto outer = models::load_model(directory.outline(
       [](const std::string& name) { return block_index(name) < 0; }));
-  cache::Sequence sequence(
-      std::make_shared<cache::BlockPool>(
-          std::numeric_limits<std::size_t>::max()),
-      outer->cache_layout(models::kv_dtype(kCompute)));
-  sequence.reserve(1);
-  const nn::ForwardContext context = models::make_context(
-      *outer, std::span(&kToken, 1), {{&sequence, 0, 1, 0}}, kCompute);
+  models::Forward forward(*outer, kCompute);
+  forward.add_fresh(std::span(&kToken, 1));
   mx::array x = outer->embed(std::span(&kToken, 1));
   require_finite(directory, x, "the embeddings");
   for (const LayerGroup& group : group_layers(layer_bytes(directory))) {
@@ -92,12 +85,13 @@ void run_one_token(const io::ModelDirectory& directory) {
           return group.first <= layer && layer < group.last;
         }));
     for (int layer = group.first; layer < group.last; ++layer) {
-      x = part->run_layer(layer, x, context);
+      x = forward.run_layers(*part, layer, layer + 1, x);
       require_finite(
           directory, x, "the outputs of layer " + std::to_string(layer));
     }
   }
-  require_finite(directory, outer->logits(x, kCompute), "the logits");
+  require_finite(
+      directory, models::logits_of(*outer, x, kCompute), "the logits");
 }
 
 std::uint64_t trial_run_bytes(

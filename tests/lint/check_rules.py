@@ -31,6 +31,11 @@ PRINTS_RAW = re.compile(
 NAME = re.compile(r"[a-z0-9_]+(-inl)?\.(h|cpp|py|cmake)|CMakeLists\.txt|version\.h\.in|[A-Z][A-Za-z]+\.cmake(\.in)?")
 MESSAGE = re.compile(r'\bfail\(\s*ErrorKind::\w+,\s*"(?!\[)[^"]*"')
 SHAPELESS = re.compile(r"^\s+(const )?mx::array \w+;(?!\s*// .*\[)")
+# A declaration or a temporary of what a forward is assembled from; references and views are free.
+FORWARD = re.compile(
+    r"(?<!struct )\b(ForwardContext|nn::Segment)\s*(\w+\s*)?[{(=;]|<\s*nn::Segment\s*>"
+    r"|\bmake_forward_context\b")
+FORWARD_HOME = ("optiq/nn/forward_context.h", "optiq/models/forward.h", "optiq/models/forward.cpp")
 OUTSIDE = re.compile(
     r"(/root/|/work/|/home/\w|\bpypi\.org|pythonhosted|deb\.debian\.org|\bworktree|\bsub-?agents?\b)")
 
@@ -56,6 +61,8 @@ def check_line(line, parts):
         return
     if COMMENTED_CODE.search(line):
         yield "commented-out code"
+    if "/".join(parts) not in FORWARD_HOME and FORWARD.search(line):
+        yield "a forward assembled outside models/forward"
     if parts[0] != "optiq":
         return
     if parts[-1].endswith(".h") and SHAPELESS.search(line):
@@ -103,7 +110,8 @@ def check(path, root):
 
 RULES = ("too long", "function too long", "file name", "no include guard", "unfinished", "names a machine",
          "commented-out code", "condition outside kernels/ and base/", "the library prints or exits",
-         "a tensor without its shape", "a message without its function", "prints past cli/output.h")
+         "a tensor without its shape", "a message without its function", "prints past cli/output.h",
+         "a forward assembled outside models/forward")
 
 
 def plant_breaches(root):
@@ -111,6 +119,7 @@ def plant_breaches(root):
     (root / "optiq" / "io").mkdir(parents=True)
     (root / "optiq" / "cli").mkdir()
     (root / "optiq" / "cli" / "raw.cpp").write_text('void f() { fmt::print("{}", name); }')
+    (root / "optiq" / "io" / "forward.cpp").write_text("const nn::ForwardContext context{.compute = compute};")
     (root / "CMakeLists.txt").write_text("")
     (root / "optiq" / "io" / "long.cpp").write_text("\n" * (MAX_LINES + 1))
     (root / "optiq" / "io" / "bad.h").write_text("\n".join([

@@ -14,6 +14,7 @@
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
 #include "optiq/models/checkpoint.h"
+#include "optiq/models/forward.h"
 #include "optiq/models/model.h"
 
 namespace optiq::models {
@@ -62,13 +63,9 @@ mx::array run_from(
     int first,
     const mx::array& x,
     const std::vector<std::int32_t>& tokens) {
-  const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
-  cache::Sequence sequence(pool, model.cache_layout(mx::float32));
-  const auto n = static_cast<int>(tokens.size());
-  sequence.reserve(n);
-  const nn::ForwardContext context = make_context(
-      model, tokens, {{&sequence, 0, n, 0}}, kernels::Compute::Exact);
-  return run_layers(model, first, x, context);
+  return Forward(model, kernels::Compute::Exact)
+      .add_fresh(tokens)
+      .run_layers(first, model.info().n_layers, x);
 }
 
 TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
@@ -88,23 +85,26 @@ TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
   test::expect_error(
       ErrorKind::InvalidInput,
       {"embed_tokens_per_layer:", std::to_string(kVocab - 8)},
-      [&] { model->layer_inputs(tokens, kernels::Compute::Exact); });
+      [&] {
+        Forward(*model, kernels::Compute::Exact).add_fresh(tokens).run();
+      });
 }
 
 TEST(LastLayer, FewRowsKeepTheirBits) {
   const auto tokens = random_tokens(70);
   for (const Json& config : {gemma4(), gemma(65), sizes("llama")}) {
     const auto model = make_model(config);
-    const mx::array all = run_from(*model, 0, model->embed(tokens), tokens);
+    const mx::array all = logits_of(
+        *model,
+        run_from(*model, 0, model->embed(tokens), tokens),
+        kernels::Compute::Exact);
     for (const std::vector<int>& wanted :
          {std::vector<int>{69}, {0, 5, 69}, {3, 4, 5}, {}}) {
       const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
       cache::Sequence sequence(pool, model->cache_layout(mx::float32));
-      sequence.reserve(70);
-      const nn::ForwardContext context = make_context(
-          *model, tokens, {{&sequence, 0, 70, 0}}, kernels::Compute::Exact);
-      const mx::array rows =
-          run_layers_for(*model, wanted, model->embed(tokens), context);
+      const mx::array rows = Forward(*model, kernels::Compute::Exact)
+                                 .add(sequence, tokens, wanted)
+                                 .run();
       EXPECT_TRUE(bit_equal(rows, io::take_rows(all, wanted)))
           << config["model_type"] << ", " << wanted.size() << " rows";
     }
@@ -155,15 +155,9 @@ TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
           mx::float32);
       const auto changed =
           model->with_matrix(module.name, kernels::Matrix::dense(zeros));
-      const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
-      cache::Sequence sequence(pool, model->cache_layout(mx::float32));
-      sequence.reserve(70);
-      const nn::ForwardContext context = make_context(
-          *model, tokens, {{&sequence, 0, 70, 0}}, kernels::Compute::Exact);
-      mx::array state = model->embed(tokens);
-      for (int layer = 0; layer < first; ++layer) {
-        state = model->run_layer(layer, state, context);
-      }
+      const mx::array state = Forward(*model, kernels::Compute::Exact)
+                                  .add_fresh(tokens)
+                                  .run_layers(0, first, model->embed(tokens));
       EXPECT_TRUE(bit_equal(
           run_from(*changed, first, state, tokens),
           run_from(*changed, 0, changed->embed(tokens), tokens)))

@@ -1,0 +1,147 @@
+#include "optiq/models/forward.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "optiq/io/array.h"
+
+namespace optiq::models {
+namespace {
+
+/** Whether the segment's sequence is still to be made. */
+bool is_fresh(const nn::Segment& segment) {
+  return segment.sequence == nullptr;
+}
+
+} // namespace
+
+Forward::Forward(
+    const Model& model,
+    kernels::Compute compute,
+    nn::LinearObserver observer)
+    : model_(model) {
+  context_.compute = compute;
+  context_.observer = std::move(observer);
+}
+
+Forward& Forward::add(
+    cache::Sequence& sequence,
+    std::span<const std::int32_t> tokens,
+    std::span<const int> wanted) {
+  const auto first_row = static_cast<int>(tokens_.size());
+  for (const int row : wanted) {
+    wanted_.push_back(first_row + row);
+  }
+  append(&sequence, sequence.length(), tokens);
+  return *this;
+}
+
+Forward& Forward::add_fresh(std::span<const std::int32_t> tokens) {
+  append(nullptr, 0, tokens);
+  return *this;
+}
+
+std::size_t Forward::fresh_bytes() const {
+  const auto layout = model_.cache_layout(kv_dtype(context_.compute));
+  std::size_t bytes = 0;
+  for (const nn::Segment& segment : context_.segments) {
+    if (is_fresh(segment)) {
+      const auto rows = static_cast<std::size_t>(segment.rows);
+      bytes += cache::sequence_bytes(layout, rows, rows);
+    }
+  }
+  return bytes;
+}
+
+mx::array Forward::run() {
+  prepare();
+  const int last = model_.info().n_layers - 1;
+  const mx::array x = run_layers(0, last, model_.embed(tokens_));
+  const mx::array rows = model_.run_last_layer(x, wanted_, context_);
+  commit();
+  return wanted_.empty()
+      ? io::make_array({0, model_.info().vocab_size}, mx::float32)
+      : model_.logits(rows, context_);
+}
+
+mx::array Forward::hidden_states() {
+  prepare();
+  mx::array x = run_layers(0, model_.info().n_layers, model_.embed(tokens_));
+  commit();
+  return x;
+}
+
+mx::array Forward::run_layers(int first, int end, mx::array x) {
+  return run_layers(model_, first, end, std::move(x));
+}
+
+mx::array
+Forward::run_layers(const Model& part, int first, int end, mx::array x) {
+  prepare();
+  for (int layer = first; layer < end; ++layer) {
+    x = part.run_layer(layer, x, context_);
+  }
+  return x;
+}
+
+void Forward::append(
+    cache::Sequence* sequence,
+    int start,
+    std::span<const std::int32_t> tokens) {
+  assert(!is_prepared_);
+  const auto rows = static_cast<int>(tokens.size());
+  context_.segments.push_back(
+      {.sequence = sequence,
+       .first_row = static_cast<int>(tokens_.size()),
+       .rows = rows,
+       .start = start});
+  for (int i = 0; i < rows; ++i) {
+    context_.positions.push_back(start + i);
+  }
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+}
+
+void Forward::make_fresh_sequences() {
+  const auto& segments = context_.segments;
+  if (std::none_of(segments.begin(), segments.end(), is_fresh)) {
+    return;
+  }
+  const auto layout = model_.cache_layout(kv_dtype(context_.compute));
+  const auto pool = std::make_shared<cache::BlockPool>(fresh_bytes());
+  for (nn::Segment& segment : context_.segments) {
+    if (is_fresh(segment)) {
+      fresh_.push_back(std::make_unique<cache::Sequence>(pool, layout));
+      segment.sequence = fresh_.back().get();
+    }
+  }
+}
+
+void Forward::prepare() {
+  if (is_prepared_) {
+    return;
+  }
+  make_fresh_sequences();
+  for (const nn::Segment& segment : context_.segments) {
+    segment.sequence->reserve(segment.start + segment.rows);
+  }
+  context_.layer_inputs = model_.layer_inputs(tokens_, context_);
+  is_prepared_ = true;
+}
+
+void Forward::commit() {
+  for (const nn::Segment& segment : context_.segments) {
+    segment.sequence->commit(segment.rows);
+  }
+}
+
+mx::array logits_of(
+    const Model& model,
+    const mx::array& hidden,
+    kernels::Compute compute) {
+  nn::ForwardContext context;
+  context.compute = compute;
+  return model.logits(hidden, context);
+}
+
+} // namespace optiq::models
