@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "optiq/base/error.h"
-#include "optiq/models/kv_model.h"
 
 namespace optiq::cli {
 namespace {
@@ -97,14 +96,11 @@ artifacts::KvConfig kv_config_of(
   return config;
 }
 
-std::shared_ptr<const models::Model> with_kv_flags(
-    std::shared_ptr<const models::Model> model,
+models::Setup make_setup(
+    const std::shared_ptr<const models::Model>& model,
+    kernels::Compute compute,
     const KvFlags& flags) {
-  const artifacts::KvConfig config = kv_config_of(flags, *model);
-  if (config.layers.empty()) {
-    return model;
-  }
-  return models::with_kv(std::move(model), config.layers);
+  return {model, compute, kv_config_of(flags, *model).layers};
 }
 
 std::string describe_kv(const KvFlags& flags) {

@@ -8,7 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "optiq/artifacts/kv_config.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 
 namespace optiq::cli {
 
@@ -32,8 +32,9 @@ artifacts::KvConfig kv_config_of(
     const models::Model& model);
 
 /** The model with the caches that the flags ask for. */
-std::shared_ptr<const models::Model> with_kv_flags(
-    std::shared_ptr<const models::Model> model,
+models::Setup make_setup(
+    const std::shared_ptr<const models::Model>& model,
+    kernels::Compute compute,
     const KvFlags& flags);
 
 /** For titles: "dense", "affine 4", "turbo 4,2", "kv_config.json". */

@@ -12,25 +12,17 @@ constexpr std::size_t kLogitBlockBytes = std::size_t{64} << 20;
 
 } // namespace
 
-std::size_t cache_bytes(
-    const models::Model& model,
-    kernels::Compute compute,
-    std::size_t tokens) {
-  const auto layout = model.cache_layout(models::kv_dtype(compute));
-  return cache::sequence_bytes(layout, tokens, tokens);
-}
-
 std::vector<RowBatch> pack_rows(
     std::span<const TokenRow> rows,
-    const models::Model& model,
-    kernels::Compute compute,
+    const models::Setup& setup,
     int batch_tokens,
     std::size_t max_cache_bytes) {
   std::vector<RowBatch> batches;
   std::size_t bytes = 0;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto tokens = static_cast<int>(rows[i].size());
-    const std::size_t row_bytes = cache_bytes(model, compute, rows[i].size());
+    const std::size_t row_bytes =
+        cache::sequence_bytes(setup.layout, rows[i].size());
     if (batches.empty() || batches.back().tokens + tokens > batch_tokens ||
         bytes + row_bytes > max_cache_bytes) {
       batches.push_back({.first = i});
@@ -63,11 +55,8 @@ void check_rows(std::span<const TokenRow> rows, const models::Model& model) {
   }
 }
 
-mx::array run_rows(
-    const models::Model& model,
-    std::span<const TokenRow> rows,
-    kernels::Compute compute) {
-  models::Forward forward(model, compute);
+mx::array run_rows(const models::Setup& setup, std::span<const TokenRow> rows) {
+  models::Forward forward(setup);
   for (const TokenRow& row : rows) {
     forward.add_fresh(row);
   }

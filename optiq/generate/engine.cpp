@@ -9,14 +9,11 @@
 
 namespace optiq::generate {
 
-Engine::Engine(
-    std::shared_ptr<const models::Model> model,
-    EngineOptions options)
-    : model_(std::move(model)),
+Engine::Engine(models::Setup setup, EngineOptions options)
+    : setup_(std::move(setup)),
       options_(options),
-      layout_(model_->cache_layout(models::kv_dtype(options_.compute))),
       pool_(std::make_shared<cache::BlockPool>(options_.max_cache_bytes)),
-      prefixes_(pool_, layout_) {
+      prefixes_(pool_, setup_.layout) {
   if (options_.prefill_chunk < 1) {
     fail(
         ErrorKind::InvalidInput,
@@ -26,7 +23,7 @@ Engine::Engine(
 }
 
 std::unique_ptr<cache::Sequence> Engine::new_sequence() const {
-  return std::make_unique<cache::Sequence>(pool_, layout_);
+  return std::make_unique<cache::Sequence>(pool_, setup_.layout);
 }
 
 std::unique_ptr<cache::Sequence> Engine::resume(
@@ -45,7 +42,7 @@ void Engine::keep_prefix(
 }
 
 mx::array Engine::run(std::span<const Work> work, int n_logits) {
-  models::Forward forward(*model_, options_.compute);
+  models::Forward forward(setup_);
   for (const Work& item : work) {
     const auto n = static_cast<int>(item.tokens.size());
     std::vector<int> last(std::min(n, n_logits));
@@ -68,7 +65,7 @@ mx::array Engine::extend(
         n,
         n_logits);
   }
-  const int vocab = model_->info().vocab_size;
+  const int vocab = model().info().vocab_size;
   mx::array logits = io::make_array({n_logits, vocab}, mx::float32);
   float* to = io::mutable_floats(logits).data();
   for (int begin = 0; begin < n; begin += options_.prefill_chunk) {

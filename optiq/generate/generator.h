@@ -12,7 +12,7 @@
 #include "optiq/cache/prefix_tree.h"
 #include "optiq/generate/logits_processors.h"
 #include "optiq/generate/sampler.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/text/tokenizer.h"
 
 namespace optiq::generate {
@@ -20,7 +20,6 @@ namespace optiq::generate {
 namespace mx = mlx::core;
 
 struct EngineOptions {
-  kernels::Compute compute = kernels::Compute::Fast;
   int prefill_chunk = 512; // tokens per forward of one prompt
   std::size_t max_cache_bytes = std::size_t{4} << 30;
 };
@@ -29,10 +28,10 @@ struct EngineOptions {
  * it. One thread at a time. */
 class Engine {
  public:
-  Engine(std::shared_ptr<const models::Model> model, EngineOptions options);
+  Engine(models::Setup setup, EngineOptions options);
 
   const models::Model& model() const {
-    return *model_;
+    return *setup_.model;
   }
   const EngineOptions& options() const {
     return options_;
@@ -75,9 +74,8 @@ class Engine {
   /** One forward; logits of the last min(n_logits, rows) rows of each. */
   mx::array run(std::span<const Work> work, int n_logits);
 
-  std::shared_ptr<const models::Model> model_;
+  models::Setup setup_;
   EngineOptions options_;
-  std::vector<cache::LayerFormat> layout_;
   std::shared_ptr<cache::BlockPool> pool_;
   cache::PrefixTree prefixes_;
 };

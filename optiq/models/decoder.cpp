@@ -66,7 +66,7 @@ class Decoder final : public Model {
     return parts_.info;
   }
 
-  std::vector<cache::LayerFormat> cache_layout(
+  std::vector<cache::LayerFormat> dense_layout(
       mx::Dtype kv_dtype) const override {
     std::vector<cache::LayerFormat> formats;
     for (const DecoderLayer& layer : parts_.layers) {

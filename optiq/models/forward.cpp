@@ -16,12 +16,9 @@ bool is_fresh(const nn::Segment& segment) {
 
 } // namespace
 
-Forward::Forward(
-    const Model& model,
-    kernels::Compute compute,
-    nn::LinearObserver observer)
-    : model_(model) {
-  context_.compute = compute;
+Forward::Forward(const Setup& setup, nn::LinearObserver observer)
+    : setup_(setup) {
+  context_.compute = setup.compute;
   context_.observer = std::move(observer);
 }
 
@@ -43,12 +40,11 @@ Forward& Forward::add_fresh(std::span<const std::int32_t> tokens) {
 }
 
 std::size_t Forward::fresh_bytes() const {
-  const auto layout = model_.cache_layout(kv_dtype(context_.compute));
   std::size_t bytes = 0;
   for (const nn::Segment& segment : context_.segments) {
     if (is_fresh(segment)) {
-      const auto rows = static_cast<std::size_t>(segment.rows);
-      bytes += cache::sequence_bytes(layout, rows, rows);
+      bytes += cache::sequence_bytes(
+          setup_.layout, static_cast<std::size_t>(segment.rows));
     }
   }
   return bytes;
@@ -56,24 +52,26 @@ std::size_t Forward::fresh_bytes() const {
 
 mx::array Forward::run() {
   prepare();
-  const int last = model_.info().n_layers - 1;
-  const mx::array x = run_layers(0, last, model_.embed(tokens_));
-  const mx::array rows = model_.run_last_layer(x, wanted_, context_);
+  const Model& model = *setup_.model;
+  const int last = model.info().n_layers - 1;
+  const mx::array x = run_layers(0, last, model.embed(tokens_));
+  const mx::array rows = model.run_last_layer(x, wanted_, context_);
   commit();
   return wanted_.empty()
-      ? io::make_array({0, model_.info().vocab_size}, mx::float32)
-      : model_.logits(rows, context_);
+      ? io::make_array({0, model.info().vocab_size}, mx::float32)
+      : model.logits(rows, context_);
 }
 
 mx::array Forward::hidden_states() {
   prepare();
-  mx::array x = run_layers(0, model_.info().n_layers, model_.embed(tokens_));
+  const Model& model = *setup_.model;
+  mx::array x = run_layers(0, model.info().n_layers, model.embed(tokens_));
   commit();
   return x;
 }
 
 mx::array Forward::run_layers(int first, int end, mx::array x) {
-  return run_layers(model_, first, end, std::move(x));
+  return run_layers(*setup_.model, first, end, std::move(x));
 }
 
 mx::array
@@ -107,11 +105,10 @@ void Forward::make_fresh_sequences() {
   if (std::none_of(segments.begin(), segments.end(), is_fresh)) {
     return;
   }
-  const auto layout = model_.cache_layout(kv_dtype(context_.compute));
   const auto pool = std::make_shared<cache::BlockPool>(fresh_bytes());
   for (nn::Segment& segment : context_.segments) {
     if (is_fresh(segment)) {
-      fresh_.push_back(std::make_unique<cache::Sequence>(pool, layout));
+      fresh_.push_back(std::make_unique<cache::Sequence>(pool, setup_.layout));
       segment.sequence = fresh_.back().get();
     }
   }
@@ -125,7 +122,7 @@ void Forward::prepare() {
   for (const nn::Segment& segment : context_.segments) {
     segment.sequence->reserve(segment.start + segment.rows);
   }
-  context_.layer_inputs = model_.layer_inputs(tokens_, context_);
+  context_.layer_inputs = setup_.model->layer_inputs(tokens_, context_);
   is_prepared_ = true;
 }
 
@@ -135,13 +132,10 @@ void Forward::commit() {
   }
 }
 
-mx::array logits_of(
-    const Model& model,
-    const mx::array& hidden,
-    kernels::Compute compute) {
+mx::array logits_of(const Setup& setup, const mx::array& hidden) {
   nn::ForwardContext context;
-  context.compute = compute;
-  return model.logits(hidden, context);
+  context.compute = setup.compute;
+  return setup.model->logits(hidden, context);
 }
 
 } // namespace optiq::models

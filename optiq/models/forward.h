@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/nn/linear.h"
 
 namespace optiq::models {
@@ -16,8 +16,8 @@ namespace optiq::models {
  * several sequences, one after another as the rows [T]. The one way to run a
  * model, whatever for.
  *
- *   const mx::array logits = Forward(model, compute).add(sequence, tokens,
- *       wanted).run();
+ *   const mx::array logits =
+ *       Forward(setup).add(sequence, tokens, wanted).run();
  *
  * Everything runs in a call of run, hidden_states or run_layers, which come
  * last. They throw Exhausted where the pool of a sequence has no room: nothing
@@ -25,11 +25,9 @@ namespace optiq::models {
  */
 class Forward {
  public:
-  /** `model` outlives the forward; `observer` sees what its linears read. */
-  Forward(
-      const Model& model,
-      kernels::Compute compute,
-      nn::LinearObserver observer = {});
+  /** `setup` outlives the forward; `observer` sees what its linears read. */
+  explicit Forward(const Setup& setup, nn::LinearObserver observer = {});
+  explicit Forward(Setup&& setup, nn::LinearObserver observer = {}) = delete;
   Forward(const Forward&) = delete;
   Forward& operator=(const Forward&) = delete;
 
@@ -69,7 +67,7 @@ class Forward {
   void prepare();
   void commit();
 
-  const Model& model_;
+  const Setup& setup_;
   nn::ForwardContext context_;
   std::vector<std::int32_t> tokens_; // [T]
   std::vector<int> wanted_; // rows, ascending
@@ -78,9 +76,6 @@ class Forward {
 };
 
 /** Logits [T, vocab_size] of hidden_states' rows, kept from a forward. */
-mx::array logits_of(
-    const Model& model,
-    const mx::array& hidden,
-    kernels::Compute compute);
+mx::array logits_of(const Setup& setup, const mx::array& hidden);
 
 } // namespace optiq::models

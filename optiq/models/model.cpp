@@ -4,10 +4,6 @@
 
 namespace optiq::models {
 
-mx::Dtype kv_dtype(kernels::Compute compute) {
-  return compute == kernels::Compute::Exact ? mx::float32 : mx::bfloat16;
-}
-
 mx::array Model::run_last_layer(
     const mx::array& x,
     std::span<const int> wanted,

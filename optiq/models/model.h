@@ -46,8 +46,9 @@ class Model {
   virtual ~Model() = default;
 
   virtual const ModelInfo& info() const = 0;
-  /** What each layer keeps per sequence when attention K/V is `kv_dtype`. */
-  virtual std::vector<cache::LayerFormat> cache_layout(
+  /** What each layer keeps per sequence when attention K/V is dense, of this
+   * type; models::cache_layout quantizes. */
+  virtual std::vector<cache::LayerFormat> dense_layout(
       mx::Dtype kv_dtype) const = 0;
 
   /** [T, hidden_size]. Throws InvalidInput for ids outside the vocabulary. */
@@ -92,8 +93,5 @@ class Model {
 /** Loads a full-precision or quantized model directory. Throws Unsupported for
  * an unknown model_type, Corrupt or NotFound naming tensor or config key. */
 std::unique_ptr<Model> load_model(const io::ModelDirectory& directory);
-
-/** What the K/V dtype of a cache is in a compute mode. */
-mx::Dtype kv_dtype(kernels::Compute compute);
 
 } // namespace optiq::models

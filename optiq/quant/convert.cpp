@@ -201,14 +201,13 @@ class Conversion {
           checkpoint_, inventory_, options, result_.sensitivity->layers));
     }
     return select_plan(
-        load_model(),
+        load_setup(),
         weight_source(),
         [this](const std::string& module) {
           checkpoint_.at(module + ".weight").drop();
         },
         *calibration_,
         std::move(plans),
-        kernels::Compute::Exact,
         progress_);
   }
 
@@ -221,13 +220,13 @@ class Conversion {
     return options;
   }
 
-  const models::Model& load_model() {
-    if (!model_) {
+  const models::Setup& load_setup() {
+    if (!setup_) {
       require_ram(
           source_.loaded_bytes(), "the weights of " + source_.path().string());
-      model_ = models::load_model(source_);
+      setup_.emplace(models::load_model(source_), kernels::Compute::Exact);
     }
-    return *model_;
+    return *setup_;
   }
 
   const Calibration& calibrate() {
@@ -249,8 +248,7 @@ class Conversion {
               static_cast<std::size_t>(wanted.chunk_tokens), 0));
       return counted;
     }
-    load_model();
-    generate::Engine engine(model_, {.compute = kernels::Compute::Exact});
+    generate::Engine engine(load_setup(), {});
     return sample_calibration(
         wanted, make_calibration_encoder(source_), engine, progress_);
   }
@@ -259,16 +257,16 @@ class Conversion {
   bool measure() {
     const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
-    const models::Model& model = load_model();
-    note_measuring_bytes(model, calibration, options);
+    const models::Setup& setup = load_setup();
+    note_measuring_bytes(setup, calibration, options);
     require_ram(measuring_bytes_, "the weights and measuring with them");
-    const std::string key = key_of(calibration, options);
+    const std::string key = key_of(setup, calibration, options);
     const auto journal = open_sensitivity_journal(key, result_.notices);
     set_sensitivity(
         calibration,
         key,
         measure_sensitivity(
-            model, weight_source(), calibration, options, *journal, progress_));
+            setup, weight_source(), calibration, options, *journal, progress_));
     return true;
   }
 
@@ -276,9 +274,9 @@ class Conversion {
   bool measure_from_cache() {
     const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
-    const models::Model& model = load_model();
-    note_measuring_bytes(model, calibration, options);
-    const std::string key = key_of(calibration, options);
+    const models::Setup& setup = load_setup();
+    note_measuring_bytes(setup, calibration, options);
+    const std::string key = key_of(setup, calibration, options);
     const fs::path path = sensitivity_journal_path(key);
     if (fs::exists(path)) {
       SensitivityJournal journal(path, key);
@@ -287,7 +285,7 @@ class Conversion {
             calibration,
             key,
             measure_sensitivity(
-                model,
+                setup,
                 weight_source(),
                 calibration,
                 options,
@@ -297,16 +295,16 @@ class Conversion {
       }
     }
     measuring_seconds_ = measuring_seconds(
-        model, calibration, options, std::size(kPriorWeights));
+        setup, calibration, options, std::size(kPriorWeights));
     return false;
   }
 
   void note_measuring_bytes(
-      const models::Model& model,
+      const models::Setup& setup,
       const Calibration& calibration,
       const SensitivityOptions& options) {
     measuring_bytes_ =
-        source_.loaded_bytes() + sensitivity_bytes(model, calibration, options);
+        source_.loaded_bytes() + sensitivity_bytes(setup, calibration, options);
   }
 
   static bool is_complete(
@@ -324,10 +322,11 @@ class Conversion {
   }
 
   std::string key_of(
+      const models::Setup& setup,
       const Calibration& calibration,
       const SensitivityOptions& options) const {
     return sensitivity_key(
-        source_, calibration.hash, options.group_size, options.compute);
+        source_, calibration.hash, options.group_size, setup.compute);
   }
 
   WeightSource weight_source() const {
@@ -385,7 +384,7 @@ class Conversion {
   io::ModelDirectory source_;
   models::Checkpoint checkpoint_;
   Inventory inventory_;
-  std::shared_ptr<const models::Model> model_;
+  std::optional<models::Setup> setup_; // once it is needed
   std::optional<Calibration> calibration_; // once it is needed
   std::optional<double> measuring_seconds_;
   std::uint64_t process_bytes_ = 0; // once the source is open

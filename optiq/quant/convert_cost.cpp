@@ -154,21 +154,20 @@ double quantizing_seconds(
 }
 
 double measuring_seconds(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options,
     std::size_t n_plans) {
   const auto forward = [&](std::span<const std::int32_t> tokens) {
-    models::Forward one(model, options.compute);
-    models::logits_of(
-        model, one.add_fresh(tokens).hidden_states(), options.compute);
+    models::Forward one(setup);
+    models::logits_of(setup, one.add_fresh(tokens).hidden_states());
   };
   const std::span<const std::int32_t> tokens = calibration.chunks.front();
   // Pages of the weights come in with the first tokens.
   forward(tokens.first(std::min(kWarmUpTokens, tokens.size())));
   const auto start = Clock::now();
   forward(tokens);
-  const std::uint64_t layers = model.info().n_layers + 1; // and the head
+  const std::uint64_t layers = setup.model->info().n_layers + 1; // and the head
   const double unit =
       seconds_since(start) / static_cast<double>(tokens.size() * layers);
   // Every plan's model on the whole text, and the reference.
@@ -176,7 +175,7 @@ double measuring_seconds(
       (n_plans + 1) * layers * calibration.n_tokens();
   return unit *
       static_cast<double>(
-             sensitivity_work(model, calibration, options) + choosing);
+             sensitivity_work(setup, calibration, options) + choosing);
 }
 
 } // namespace optiq::quant

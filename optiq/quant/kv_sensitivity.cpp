@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include "optiq/base/error.h"
-#include "optiq/models/kv_model.h"
 
 namespace optiq::quant {
 namespace mx = mlx::core;
@@ -143,7 +142,7 @@ std::vector<KvVariant> variants_of(
 }
 
 std::vector<Probe> make_probes(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const KvSearch& search) {
   std::vector<Probe> probes;
@@ -158,7 +157,9 @@ std::vector<Probe> make_probes(
       probes.back().variants.push_back(
           {.bits = v.id,
            .bytes = 0, // weights are shared, caches are made per forward
-           .make = [model, kv] { return models::with_kv(model, {kv}); }});
+           .make = [&setup, kv] {
+             return models::Setup(setup.model, setup.compute, {kv});
+           }});
     }
   }
   return probes;
@@ -264,11 +265,11 @@ artifacts::KvLayer kv_layer(
 }
 
 std::vector<KvLayerOffers> kv_offers(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Model& model,
     const KvSearch& search) {
-  const auto layout = model->cache_layout(mx::bfloat16);
+  const auto layout = models::cache_layout(model, kernels::Compute::Fast);
   std::vector<KvLayerOffers> layers;
-  for (const int i : models::kv_layers(*model)) {
+  for (const int i : models::kv_layers(model)) {
     const auto& dense = std::get<kernels::KvFormat>(layout[i]);
     KvLayerOffers layer{
         .layer_idx = i,
@@ -298,7 +299,7 @@ std::vector<KvLayerOffers> kv_offers(
 }
 
 std::vector<KvMeasured> measure_kv_sensitivity(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,
@@ -306,8 +307,8 @@ std::vector<KvMeasured> measure_kv_sensitivity(
     SensitivityJournal& journal,
     const ProgressSink& progress) {
   measure_probes(
-      *model,
-      make_probes(model, layers, search),
+      setup,
+      make_probes(setup, layers, search),
       calibration,
       options,
       journal,
@@ -348,13 +349,13 @@ std::vector<KvMeasured> measure_kv_sensitivity(
 }
 
 std::uint64_t kv_sensitivity_bytes(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,
     const ProbeOptions& options) {
   return probe_bytes(
-      *model, make_probes(model, layers, search), calibration, options);
+      *setup.model, make_probes(setup, layers, search), calibration, options);
 }
 
 } // namespace optiq::quant

@@ -2,14 +2,13 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "optiq/artifacts/kv_config.h"
 #include "optiq/base/progress.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/probes.h"
 
@@ -57,7 +56,7 @@ struct KvLayerOffers {
  * lacks is offered by the other. Throws InvalidInput where there is no such
  * layer, Unsupported, with the reason, for a width that no layer can have. */
 std::vector<KvLayerOffers> kv_offers(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Model& model,
     const KvSearch& search);
 
 /** The cache of a layer at these widths (0: the side stays dense). */
@@ -80,7 +79,7 @@ struct KvMeasured {
  * reports stage "sensitivity". Throws InvalidInput when no cache has any
  * effect. */
 std::vector<KvMeasured> measure_kv_sensitivity(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,
@@ -90,7 +89,7 @@ std::vector<KvMeasured> measure_kv_sensitivity(
 
 /** As probe_bytes of that measurement. */
 std::uint64_t kv_sensitivity_bytes(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,

@@ -71,10 +71,9 @@ double mean_log_ratio(
 } // namespace
 
 Selection select_model(
-    const models::Model& reference,
+    const models::Setup& reference,
     const Calibration& calibration,
-    std::span<const ModelMaker> makers,
-    kernels::Compute compute,
+    std::span<const SetupMaker> makers,
     const ProgressSink& progress) {
   std::uint64_t done = 0;
   const auto report = [&](const std::string& detail) {
@@ -82,13 +81,12 @@ Selection select_model(
       progress({"selection", done, makers.size(), detail});
     }
   };
-  const eval::KlReference judge(
-      reference, calibration.chunks, {.compute = compute}, true);
+  const eval::KlReference judge(reference, calibration.chunks, {}, true);
   Selection selection;
   std::vector<std::vector<double>> chunk_kl;
-  for (const ModelMaker& make : makers) {
+  for (const SetupMaker& make : makers) {
     report("whole model");
-    const artifacts::KlScores scores = judge.compare(*make());
+    const artifacts::KlScores scores = judge.compare(make());
     if (!std::isfinite(scores.mean_kl)) {
       fail(
           ErrorKind::Corrupt,
@@ -110,22 +108,22 @@ Selection select_model(
 }
 
 artifacts::Plan select_plan(
-    const models::Model& reference,
+    const models::Setup& reference,
     const WeightSource& weight_of,
     const WeightRelease& release,
     const Calibration& calibration,
     std::vector<artifacts::Plan> plans,
-    kernels::Compute compute,
     const ProgressSink& progress) {
   keep_first_of_equals(plans);
-  std::vector<ModelMaker> makers;
+  std::vector<SetupMaker> makers;
   for (const artifacts::Plan& plan : plans) {
     makers.emplace_back([&] {
-      return quantize_model(reference, weight_of, release, plan.layers);
+      return reference.with_model(
+          quantize_model(*reference.model, weight_of, release, plan.layers));
     });
   }
   const Selection selection =
-      select_model(reference, calibration, makers, compute, progress);
+      select_model(reference, calibration, makers, progress);
   artifacts::Plan best = std::move(plans[selection.best]);
   best.measured_kl = selection.kl[selection.best];
   return best;

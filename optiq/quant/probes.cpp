@@ -99,7 +99,7 @@ std::size_t rows_of(const Wave& wave) {
 // One variant of the probe at work.
 struct Candidate {
   int bits = 0;
-  std::unique_ptr<models::Model> model;
+  models::Setup setup;
   std::vector<double> kl; // mean per chunk of the wave
 };
 
@@ -126,17 +126,18 @@ class Reporter {
 class WavePass {
  public:
   WavePass(
-      const models::Model& model,
+      const models::Setup& setup,
       const Wave& wave,
       const ProbeOptions& options,
       SensitivityJournal& journal,
       Reporter& reporter)
-      : model_(model),
+      : setup_(setup),
+        model_(*setup.model),
         wave_(wave),
         options_(options),
         journal_(journal),
         reporter_(reporter),
-        n_layers_(model.info().n_layers) {
+        n_layers_(model_.info().n_layers) {
     first_chunk_ = wave.front().first_chunk;
     n_chunks_ = wave.back().first_chunk + wave.back().n_chunks - first_chunk_;
   }
@@ -189,9 +190,9 @@ class WavePass {
     for (const Batch& batch : wave_) {
       states_.push_back(model_.embed(batch.tokens));
       finals_.push_back(
-          run_layers(model_, batch, 0, n_layers_, states_.back()));
+          run_layers(setup_, batch, 0, n_layers_, states_.back()));
       if (keep_logits) {
-        logits_.push_back(logits_of(model_, finals_.back()));
+        logits_.push_back(models::logits_of(setup_, finals_.back()));
       }
       reporter_.report("reference");
     }
@@ -199,23 +200,18 @@ class WavePass {
 
   // Layers [first, end) on what layer `first` reads, from empty pasts.
   mx::array run_layers(
-      const models::Model& model,
+      const models::Setup& setup,
       const Batch& batch,
       int first,
       int end,
       const mx::array& x) const {
-    models::Forward forward(model, options_.compute);
+    models::Forward forward(setup);
     std::span<const std::int32_t> rest = batch.tokens;
     for (const int rows : batch.rows) {
       forward.add_fresh(rest.first(rows));
       rest = rest.subspan(rows);
     }
     return forward.run_layers(first, end, x);
-  }
-
-  mx::array logits_of(const models::Model& model, const mx::array& hidden)
-      const {
-    return models::logits_of(model, hidden, options_.compute);
   }
 
   // The states become the input of the next layer.
@@ -225,7 +221,7 @@ class WavePass {
         states_[i] = finals_[i];
         continue;
       }
-      states_[i] = run_layers(model_, wave_[i], layer, layer + 1, states_[i]);
+      states_[i] = run_layers(setup_, wave_[i], layer, layer + 1, states_[i]);
     }
   }
 
@@ -284,13 +280,13 @@ class WavePass {
     const Batch& batch = wave_[at];
     std::vector<mx::array> outputs;
     for (const Candidate& candidate : candidates) {
-      const models::Model& model = *candidate.model;
       outputs.push_back(run_layers(
-          model,
+          candidate.setup,
           batch,
           probe.first_layer,
           n_layers_,
-          probe.changes_embedding ? model.embed(batch.tokens) : states_[at]));
+          probe.changes_embedding ? candidate.setup.model->embed(batch.tokens)
+                                  : states_[at]));
     }
     const auto n_rows = static_cast<int>(batch.tokens.size());
     const int block = block_rows(n_rows);
@@ -301,7 +297,8 @@ class WavePass {
       for (std::size_t c = 0; c < candidates.size(); ++c) {
         const auto part = kernels::kl_divergence(
             reference,
-            logits_of(*candidates[c].model, io::row_range(outputs[c], row, n)));
+            models::logits_of(
+                candidates[c].setup, io::row_range(outputs[c], row, n)));
         kl[c].insert(kl[c].end(), part.begin(), part.end());
       }
     }
@@ -336,10 +333,11 @@ class WavePass {
 
   mx::array reference_logits(std::size_t at, int row, int n) const {
     return logits_.empty()
-        ? logits_of(model_, io::row_range(finals_[at], row, n))
+        ? models::logits_of(setup_, io::row_range(finals_[at], row, n))
         : io::row_range(logits_[at], row, n);
   }
 
+  const models::Setup& setup_;
   const models::Model& model_;
   const Wave& wave_;
   const ProbeOptions& options_;
@@ -356,15 +354,16 @@ class WavePass {
 } // namespace
 
 void measure_probes(
-    const models::Model& model,
+    const models::Setup& setup,
     std::span<const Probe> probes,
     const Calibration& calibration,
     const ProbeOptions& options,
     SensitivityJournal& journal,
     const ProgressSink& progress) {
+  const models::Model& model = *setup.model;
   Reporter reporter(progress, probe_work(model, probes, calibration));
   for (const Wave& wave : make_waves(model, calibration, options)) {
-    WavePass(model, wave, options, journal, reporter).run(probes);
+    WavePass(setup, wave, options, journal, reporter).run(probes);
   }
 }
 

@@ -28,11 +28,11 @@ std::uint64_t parameters_of(const models::Module& module) {
 }
 
 std::vector<Probe> make_probes(
-    const models::Model& model,
+    const models::Setup& setup,
     const WeightSource& weight_of,
     const SensitivityOptions& options) {
   std::map<std::string, models::Module> all;
-  for (models::Module& module : model.modules()) {
+  for (models::Module& module : setup.model->modules()) {
     all.emplace(module.name, module);
   }
   std::vector<Probe> probes;
@@ -44,14 +44,14 @@ std::vector<Probe> make_probes(
           "[measure_sensitivity] {}: not a module of the loaded model",
           name);
     }
-    Probe probe = probe_of(found->second, model);
+    Probe probe = probe_of(found->second, *setup.model);
     for (const int bits : options.candidate_bits) {
       probe.variants.push_back(
           {.bits = bits,
            .bytes = parameters_of(found->second) * bits / 8,
-           .make = [&model, &weight_of, name, bits, &options] {
-             return with_quantized(
-                 model, weight_of, name, bits, options.group_size);
+           .make = [&setup, &weight_of, name, bits, &options] {
+             return setup.with_model(with_quantized(
+                 *setup.model, weight_of, name, bits, options.group_size));
            }});
     }
     probes.push_back(std::move(probe));
@@ -93,14 +93,14 @@ std::unique_ptr<models::Model> with_quantized(
 }
 
 std::vector<artifacts::LayerSensitivity> measure_sensitivity(
-    const models::Model& model,
+    const models::Setup& setup,
     const WeightSource& weight_of,
     const Calibration& calibration,
     const SensitivityOptions& options,
     SensitivityJournal& journal,
     const ProgressSink& progress) {
-  const std::vector<Probe> probes = make_probes(model, weight_of, options);
-  measure_probes(model, probes, calibration, options, journal, progress);
+  const std::vector<Probe> probes = make_probes(setup, weight_of, options);
+  measure_probes(setup, probes, calibration, options, journal, progress);
   const std::vector<double> scales = chunk_scales(
       calibration,
       journal,
@@ -108,7 +108,7 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
       *std::min_element(
           options.candidate_bits.begin(), options.candidate_bits.end()));
   std::map<std::string, std::uint64_t> parameters;
-  for (const models::Module& module : model.modules()) {
+  for (const models::Module& module : setup.model->modules()) {
     parameters[module.name] = parameters_of(module);
   }
   std::vector<artifacts::LayerSensitivity> result;
@@ -132,18 +132,18 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
 }
 
 std::uint64_t sensitivity_work(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options) {
-  return probe_work(model, make_probes(model, {}, options), calibration);
+  return probe_work(*setup.model, make_probes(setup, {}, options), calibration);
 }
 
 std::uint64_t sensitivity_bytes(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options) {
   return probe_bytes(
-      model, make_probes(model, {}, options), calibration, options);
+      *setup.model, make_probes(setup, {}, options), calibration, options);
 }
 
 } // namespace optiq::quant

@@ -39,7 +39,7 @@ struct SensitivityOptions : ProbeOptions {
 /** One entry per module of options.modules, in that order. Measures what the
  * journal lacks; reports (stage "sensitivity") in rows times layers. */
 std::vector<artifacts::LayerSensitivity> measure_sensitivity(
-    const models::Model& model,
+    const models::Setup& setup,
     const WeightSource& weight_of,
     const Calibration& calibration,
     const SensitivityOptions& options,
@@ -48,12 +48,12 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
 
 /** As probe_work and probe_bytes of that measurement. */
 std::uint64_t sensitivity_work(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options);
 
 std::uint64_t sensitivity_bytes(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options);
 

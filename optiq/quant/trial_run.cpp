@@ -69,14 +69,15 @@ void require_finite(
 } // namespace
 
 void run_one_token(const io::ModelDirectory& directory) {
-  constexpr auto kCompute = kernels::Compute::Fast; // as generate runs
   constexpr std::int32_t kToken = 0;
   // Embeddings, norms and head; the layers follow, in groups.
-  const auto outer = models::load_model(directory.outline(
-      [](const std::string& name) { return block_index(name) < 0; }));
-  models::Forward forward(*outer, kCompute);
+  const models::Setup outer(
+      models::load_model(directory.outline(
+          [](const std::string& name) { return block_index(name) < 0; })),
+      kernels::Compute::Fast); // as generate runs
+  models::Forward forward(outer);
   forward.add_fresh(std::span(&kToken, 1));
-  mx::array x = outer->embed(std::span(&kToken, 1));
+  mx::array x = outer.model->embed(std::span(&kToken, 1));
   require_finite(directory, x, "the embeddings");
   for (const LayerGroup& group : group_layers(layer_bytes(directory))) {
     const auto part =
@@ -90,8 +91,7 @@ void run_one_token(const io::ModelDirectory& directory) {
           directory, x, "the outputs of layer " + std::to_string(layer));
     }
   }
-  require_finite(
-      directory, models::logits_of(*outer, x, kCompute), "the logits");
+  require_finite(directory, models::logits_of(outer, x), "the logits");
 }
 
 std::uint64_t trial_run_bytes(

@@ -33,27 +33,11 @@ std::string exhausted(const auto& call) {
   return "";
 }
 
-TEST(Formats, CountBytes) {
-  EXPECT_EQ(bytes_per_token(kLayers), 2 * kBlock / 64);
-  EXPECT_EQ(fixed_bytes(kLayers), 80 * sizeof(float));
-}
-
 /** kKv that sees `window` tokens. */
 kernels::KvFormat windowed(int window) {
   kernels::KvFormat format = kKv;
   format.window = window;
   return format;
-}
-
-TEST(Formats, CountNothingBeyondAWindow) {
-  const std::vector<LayerFormat> layers{kKv, windowed(100), kRecurrent};
-  const std::size_t token = kBlock / 64;
-  EXPECT_EQ(bytes_per_token(layers, 99), 2 * token);
-  EXPECT_EQ(bytes_per_token(layers, 100), token);
-  const std::size_t fixed = fixed_bytes(layers);
-  // The token's own row is written, not read.
-  EXPECT_EQ(read_bytes(layers, 99), fixed + 2 * 99 * token);
-  EXPECT_EQ(read_bytes(layers, 1000), fixed + (1000 + 99) * token);
 }
 
 TEST(BlockPool, RespectsTheCapAndSaysTheNumbers) {

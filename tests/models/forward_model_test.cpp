@@ -48,12 +48,6 @@ Tokens tokens_from(std::uint32_t seed, std::size_t n) {
   return tokens;
 }
 
-std::size_t
-bytes_of(const Model& model, Compute compute, std::size_t n_tokens) {
-  return cache::sequence_bytes(
-      model.cache_layout(kv_dtype(compute)), n_tokens, n_tokens);
-}
-
 bool same_bits(const mx::array& a, const mx::array& b) {
   return a.shape() == b.shape() &&
       testing::same_bits(io::floats(a), io::floats(b));
@@ -88,26 +82,29 @@ std::multiset<std::string> multiplying_modules(const Model& model) {
 
 /** Two new sequences of 9 and 5 tokens, of which 3 rows are wanted. */
 mx::array run_two(
-    const Model& model,
+    const models::Setup& setup,
     std::span<const std::int32_t> tokens,
     nn::LinearObserver observer) {
   const auto pool = std::make_shared<cache::BlockPool>(
-      bytes_of(model, Compute::Exact, 9) + bytes_of(model, Compute::Exact, 5));
-  const auto layout = model.cache_layout(kv_dtype(Compute::Exact));
-  cache::Sequence first(pool, layout);
-  cache::Sequence second(pool, layout);
+      cache::sequence_bytes(setup.layout, 9) +
+      cache::sequence_bytes(setup.layout, 5));
+  cache::Sequence first(pool, setup.layout);
+  cache::Sequence second(pool, setup.layout);
   const std::vector<int> last{8};
   const std::vector<int> some{1, 4};
-  return Forward(model, Compute::Exact, std::move(observer))
+  return Forward(setup, std::move(observer))
       .add(first, tokens.first(9), last)
       .add(second, tokens.subspan(9, 5), some)
       .run();
 }
 
-void expect_observed(const Model& model, std::span<const std::int32_t> tokens) {
+void expect_observed(
+    const models::Setup& setup,
+    std::span<const std::int32_t> tokens) {
+  const Model& model = *setup.model;
   Seen seen;
-  const mx::array logits = run_two(model, tokens, seen.observer());
-  EXPECT_TRUE(same_bits(logits, run_two(model, tokens, {})));
+  const mx::array logits = run_two(setup, tokens, seen.observer());
+  EXPECT_TRUE(same_bits(logits, run_two(setup, tokens, {})));
   EXPECT_EQ(seen.names, multiplying_modules(model));
   const int last_layer = model.info().n_layers - 1;
   for (const Module& module : model.modules()) {
@@ -126,10 +123,12 @@ void expect_observed(const Model& model, std::span<const std::int32_t> tokens) {
 }
 
 TEST(Observer, SeesEveryLinearOnceAndChangesNoBit) {
-  expect_observed(*testing::load_tiny_model(), testing::arithmetic_tokens(14));
+  expect_observed(
+      {testing::load_tiny_model(), Compute::Exact},
+      testing::arithmetic_tokens(14));
   for (const auto& model : small_models()) {
     SCOPED_TRACE(model->info().model_type);
-    expect_observed(*model, tokens_from(1, 14));
+    expect_observed({model, Compute::Exact}, tokens_from(1, 14));
   }
 }
 
@@ -138,8 +137,8 @@ TEST(Observer, SeesEveryLinearOnceAndChangesNoBit) {
 TEST(Observer, SeesWhatIsMultiplied) {
   const auto model = testing::load_tiny_model();
   Seen seen;
-  const mx::array logits =
-      run_two(*model, testing::arithmetic_tokens(14), seen.observer());
+  const mx::array logits = run_two(
+      {model, Compute::Exact}, testing::arithmetic_tokens(14), seen.observer());
   std::map<std::string, kernels::Matrix> matrices;
   for (const Module& module : model->modules()) {
     matrices.emplace(module.name, module.matrix);
@@ -171,27 +170,22 @@ TEST(Forward, OfManySequencesEqualsEachAlone) {
     SCOPED_TRACE(model->info().model_type);
     const Tokens tokens = tokens_from(2, 200);
     const std::span<const std::int32_t> all = tokens;
-    const auto layout = model->cache_layout(kv_dtype(Compute::Fast));
+    const models::Setup setup(model, Compute::Fast);
     const auto pool = std::make_shared<cache::BlockPool>(std::size_t{1} << 30);
-    cache::Sequence continued(pool, layout);
-    Forward(*model, Compute::Fast).add(continued, all.first(70)).run();
+    cache::Sequence continued(pool, setup.layout);
+    Forward(setup).add(continued, all.first(70)).run();
     EXPECT_EQ(continued.length(), 70);
-    cache::Sequence begun(pool, layout);
+    cache::Sequence begun(pool, setup.layout);
     const std::vector<int> last{29};
-    const std::vector<int> none;
     const std::vector<int> some{0, 63, 99};
-    const mx::array together = Forward(*model, Compute::Fast)
+    const mx::array together = Forward(setup)
                                    .add(continued, all.subspan(70, 30), last)
                                    .add(begun, all.first(100), some)
                                    .run();
     EXPECT_EQ(continued.length(), 100);
     EXPECT_EQ(begun.length(), 100);
     const mx::array whole = logits_of(
-        *model,
-        Forward(*model, Compute::Fast)
-            .add_fresh(all.first(100))
-            .hidden_states(),
-        Compute::Fast);
+        setup, Forward(setup).add_fresh(all.first(100)).hidden_states());
     const std::vector<int> rows{99, 0, 63, 99};
     for (int i = 0; i < 4; ++i) {
       EXPECT_TRUE(same_bits(
@@ -206,15 +200,16 @@ TEST(Forward, LayersOneByOneEqualThemTogether) {
     SCOPED_TRACE(model->info().model_type);
     const Tokens tokens = tokens_from(3, 90);
     const std::span<const std::int32_t> all = tokens;
+    const models::Setup setup(model, Compute::Exact);
     const auto forward = [&] {
-      auto made = std::make_unique<Forward>(*model, Compute::Exact);
+      auto made = std::make_unique<Forward>(setup);
       made->add_fresh(all.first(20)).add_fresh(all.subspan(20));
       return made;
     };
     EXPECT_EQ(
         forward()->fresh_bytes(),
-        bytes_of(*model, Compute::Exact, 20) +
-            bytes_of(*model, Compute::Exact, 70));
+        cache::sequence_bytes(setup.layout, 20) +
+            cache::sequence_bytes(setup.layout, 70));
     const auto by_layer = forward();
     mx::array x = model->embed(tokens);
     for (int layer = 0; layer < model->info().n_layers; ++layer) {
@@ -225,35 +220,32 @@ TEST(Forward, LayersOneByOneEqualThemTogether) {
 }
 
 TEST(Forward, ThatFindsNoRoomLeavesEveryPastAsItWas) {
-  const auto model = testing::load_tiny_model();
+  const models::Setup setup(testing::load_tiny_model(), Compute::Fast);
   const Tokens tokens = testing::arithmetic_tokens(140);
   const std::span<const std::int32_t> all = tokens;
-  const auto layout = model->cache_layout(kv_dtype(Compute::Fast));
-  // Two blocks for each sequence: one may go on to a third, not both.
-  const auto pool = std::make_shared<cache::BlockPool>(
-      2 * bytes_of(*model, Compute::Fast, 100) +
-      bytes_of(*model, Compute::Fast, 64) - cache::fixed_bytes(layout));
-  cache::Sequence a(pool, layout);
-  cache::Sequence b(pool, layout);
+  const std::size_t two_blocks = cache::sequence_bytes(setup.layout, 100);
+  const std::size_t three_blocks = cache::sequence_bytes(setup.layout, 140);
+  // One of two sequences may go on to a third block, not both.
+  const auto pool =
+      std::make_shared<cache::BlockPool>(two_blocks + three_blocks);
+  cache::Sequence a(pool, setup.layout);
+  cache::Sequence b(pool, setup.layout);
   const std::vector<int> last{39};
   const auto run = [&](cache::Sequence& sequence, std::size_t begin, int n) {
-    return Forward(*model, Compute::Fast)
-        .add(sequence, all.subspan(begin, n), last)
-        .run();
+    return Forward(setup).add(sequence, all.subspan(begin, n), last).run();
   };
   run(a, 0, 100);
   run(b, 0, 100);
   test::expect_error(ErrorKind::Exhausted, {"cache memory"}, [&] {
-    Forward(*model, Compute::Fast)
+    Forward(setup)
         .add(a, all.subspan(100, 40), last)
         .add(b, all.subspan(100, 40), last)
         .run();
   });
   EXPECT_EQ(a.length(), 100);
   EXPECT_EQ(b.length(), 100);
-  const auto other =
-      std::make_shared<cache::BlockPool>(bytes_of(*model, Compute::Fast, 140));
-  cache::Sequence alone(other, layout);
+  cache::Sequence alone(
+      std::make_shared<cache::BlockPool>(three_blocks), setup.layout);
   run(alone, 0, 100);
   EXPECT_TRUE(same_bits(run(a, 100, 40), run(alone, 100, 40)));
 }

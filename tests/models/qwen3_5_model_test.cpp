@@ -50,7 +50,7 @@ std::vector<float> logits_in_chunks(
     std::span<const std::int32_t> tokens,
     int chunk,
     Compute compute) {
-  generate::Engine engine(model, {.compute = compute, .prefill_chunk = chunk});
+  generate::Engine engine({model, compute}, {.prefill_chunk = chunk});
   const auto sequence = engine.new_sequence();
   const mx::array logits =
       engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
@@ -153,7 +153,7 @@ TEST_P(RowIndependence, NeighboursDoNotChangeABit) {
   const std::span<const std::int32_t> all(tokens);
   // Eight prompts of different lengths, then 20 decode steps in one batch.
   constexpr int kPrompts[] = {1, 7, 64, 65, 100, 128, 190, 33};
-  generate::Engine engine(model(), {.compute = GetParam().compute});
+  generate::Engine engine({model(), GetParam().compute}, {});
   std::vector<std::unique_ptr<cache::Sequence>> sequences;
   std::vector<std::vector<float>> batched(8);
   const auto step = [&](const auto& tokens_of) {

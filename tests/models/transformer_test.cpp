@@ -47,11 +47,6 @@ std::vector<std::int32_t> random_tokens(int n) {
   return tokens;
 }
 
-std::size_t
-bytes_needed(const Model& model, int n_tokens, int chunk, mx::Dtype dtype) {
-  return cache::sequence_bytes(model.cache_layout(dtype), n_tokens, chunk);
-}
-
 bool bit_equal(const mx::array& a, const mx::array& b) {
   return a.shape() == b.shape() &&
       std::memcmp(a.data<float>(), b.data<float>(), a.nbytes()) == 0;
@@ -59,13 +54,12 @@ bool bit_equal(const mx::array& a, const mx::array& b) {
 
 /** A forward of the tokens from layer `first` on x, on a fresh past. */
 mx::array run_from(
-    const Model& model,
+    const models::Setup& setup,
     int first,
     const mx::array& x,
     const std::vector<std::int32_t>& tokens) {
-  return Forward(model, kernels::Compute::Exact)
-      .add_fresh(tokens)
-      .run_layers(first, model.info().n_layers, x);
+  return Forward(setup).add_fresh(tokens).run_layers(
+      first, setup.model->info().n_layers, x);
 }
 
 TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
@@ -73,6 +67,7 @@ TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
   Json config = gemma4();
   config["vocab_size_per_layer_input"] = kVocab - 8;
   const auto model = make_model(config);
+  const models::Setup setup(model, kernels::Compute::Exact);
   for (const std::int32_t token : {-1, kVocab}) {
     const std::vector<std::int32_t> tokens = {0, token};
     test::expect_error(
@@ -85,26 +80,20 @@ TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
   test::expect_error(
       ErrorKind::InvalidInput,
       {"embed_tokens_per_layer:", std::to_string(kVocab - 8)},
-      [&] {
-        Forward(*model, kernels::Compute::Exact).add_fresh(tokens).run();
-      });
+      [&] { Forward(setup).add_fresh(tokens).run(); });
 }
 
 TEST(LastLayer, FewRowsKeepTheirBits) {
   const auto tokens = random_tokens(70);
   for (const Json& config : {gemma4(), gemma(65), sizes("llama")}) {
-    const auto model = make_model(config);
+    const models::Setup setup(make_model(config), kernels::Compute::Exact);
     const mx::array all = logits_of(
-        *model,
-        run_from(*model, 0, model->embed(tokens), tokens),
-        kernels::Compute::Exact);
+        setup, run_from(setup, 0, setup.model->embed(tokens), tokens));
     for (const std::vector<int>& wanted :
          {std::vector<int>{69}, {0, 5, 69}, {3, 4, 5}, {}}) {
       const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
-      cache::Sequence sequence(pool, model->cache_layout(mx::float32));
-      const mx::array rows = Forward(*model, kernels::Compute::Exact)
-                                 .add(sequence, tokens, wanted)
-                                 .run();
+      cache::Sequence sequence(pool, setup.layout);
+      const mx::array rows = Forward(setup).add(sequence, tokens, wanted).run();
       EXPECT_TRUE(bit_equal(rows, io::take_rows(all, wanted)))
           << config["model_type"] << ", " << wanted.size() << " rows";
     }
@@ -113,7 +102,7 @@ TEST(LastLayer, FewRowsKeepTheirBits) {
 
 TEST(SharedKv, TakesNoMemoryAndDropsStoredProjections) {
   const auto model = make_model(gemma4());
-  const auto layout = model->cache_layout(mx::float32);
+  const auto layout = cache_layout(*model, kernels::Compute::Exact);
   EXPECT_EQ(std::get<cache::SharedFormat>(layout[2]).layer, 0);
   EXPECT_EQ(std::get<cache::SharedFormat>(layout[3]).layer, 1);
   EXPECT_EQ(
@@ -129,7 +118,7 @@ TEST(SharedKv, ChunksDoNotChangeABit) {
   const auto tokens = random_tokens(140);
   const auto model = make_model(gemma4());
   const auto run = [&](int chunk) {
-    Engine engine(model, {.prefill_chunk = chunk});
+    Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = chunk});
     return engine.extend(*engine.new_sequence(), tokens, 140);
   };
   const mx::array whole = run(140);
@@ -144,6 +133,7 @@ TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
   const auto tokens = random_tokens(70);
   for (const Json& config : {gemma4(), sizes("llama")}) {
     const auto model = make_model(config);
+    const models::Setup setup(model, kernels::Compute::Exact);
     for (const Module& module : model->modules()) {
       if (module.layer < 0 || !module.name.ends_with("o_proj")) {
         continue;
@@ -153,14 +143,13 @@ TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
       const mx::array zeros = io::make_array(
           {module.matrix.out_features(), module.matrix.in_features()},
           mx::float32);
-      const auto changed =
-          model->with_matrix(module.name, kernels::Matrix::dense(zeros));
-      const mx::array state = Forward(*model, kernels::Compute::Exact)
-                                  .add_fresh(tokens)
-                                  .run_layers(0, first, model->embed(tokens));
+      const models::Setup changed = setup.with_model(
+          model->with_matrix(module.name, kernels::Matrix::dense(zeros)));
+      const mx::array state = Forward(setup).add_fresh(tokens).run_layers(
+          0, first, model->embed(tokens));
       EXPECT_TRUE(bit_equal(
-          run_from(*changed, first, state, tokens),
-          run_from(*changed, 0, changed->embed(tokens), tokens)))
+          run_from(changed, first, state, tokens),
+          run_from(changed, 0, changed.model->embed(tokens), tokens)))
           << module.name;
     }
   }
@@ -171,13 +160,13 @@ TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
 TEST(SlidingWindow, ChunksDoNotChangeABitAndMemoryStaysBounded) {
   const auto tokens = random_tokens(140);
   for (const int window : {1, 65}) {
-    const auto model = make_model(gemma(window));
+    const models::Setup setup(
+        make_model(gemma(window)), kernels::Compute::Exact);
     const auto run = [&](int chunk) {
       Engine engine(
-          model,
-          {.compute = kernels::Compute::Exact,
-           .prefill_chunk = chunk,
-           .max_cache_bytes = bytes_needed(*model, 140, chunk, mx::float32)});
+          setup,
+          {.prefill_chunk = chunk,
+           .max_cache_bytes = cache::sequence_bytes(setup.layout, 140, chunk)});
       return engine.extend(*engine.new_sequence(), tokens, 140);
     };
     const mx::array whole = run(140);
@@ -190,7 +179,7 @@ TEST(SlidingWindow, ChunksDoNotChangeABitAndMemoryStaysBounded) {
 TEST(SlidingWindow, BatchesDoNotChangeABit) {
   const auto tokens = random_tokens(320);
   const auto model = make_model(gemma(65));
-  Engine engine(model, {.prefill_chunk = 128});
+  Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = 128});
   const std::vector<int> lengths{10, 64, 65, 130, 300};
   std::vector<std::unique_ptr<cache::Sequence>> batch;
   std::vector<std::unique_ptr<cache::Sequence>> alone;
@@ -223,7 +212,7 @@ TEST(SlidingWindow, ForgetsWhatNoLayerSees) {
   const auto model = make_model(config);
   auto tokens = random_tokens(200);
   const auto last = [&] {
-    Engine engine(model, {.compute = kernels::Compute::Exact});
+    Engine engine({model, kernels::Compute::Exact}, {});
     return engine.extend(*engine.new_sequence(), tokens, 1);
   };
   const mx::array before = last();
@@ -259,9 +248,9 @@ TEST(DenseFamilies, ChunksDoNotChangeABit) {
   const std::span<const std::int32_t> all(tokens);
   for (const Json& config : dense_configs()) {
     const auto model = make_model(config);
-    Engine whole(model, {.prefill_chunk = 100});
+    Engine whole({model, kernels::Compute::Fast}, {.prefill_chunk = 100});
     const mx::array expected = whole.extend(*whole.new_sequence(), all, 100);
-    Engine engine(model, {.prefill_chunk = 63});
+    Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = 63});
     const auto sequence = engine.new_sequence();
     const mx::array first = engine.extend(*sequence, all.first(96), 96);
     EXPECT_TRUE(bit_equal(first, io::row_range(expected, 0, 96)))
@@ -282,7 +271,8 @@ TEST(DenseFamilies, ReadRopeByTheKindOfLayer) {
       {"factor", 4.0},
       {"original_max_position_embeddings", 50}};
   const auto logits = [&](const Json& config) {
-    Engine engine(make_model(config), {.prefill_chunk = 70});
+    Engine engine(
+        {make_model(config), kernels::Compute::Fast}, {.prefill_chunk = 70});
     return engine.extend(*engine.new_sequence(), tokens, 70);
   };
   Json flat = dense("olmo3");
@@ -302,7 +292,7 @@ TEST(DenseFamilies, ReadRopeByTheKindOfLayer) {
 TEST(DenseFamilies, KnowTheirWindows) {
   const auto windows_of = [](const Json& config) {
     std::vector<int> windows;
-    for (const auto& format : make_model(config)->cache_layout(mx::bfloat16)) {
+    for (const auto& format : make_model(config)->dense_layout(mx::bfloat16)) {
       windows.push_back(std::get<kernels::KvFormat>(format).window);
     }
     return windows;
@@ -389,7 +379,7 @@ TEST(Layout, FollowsTheLayerKinds) {
       "full_attention",
       "sliding_attention"};
   std::vector<int> windows;
-  for (const auto& format : make_model(config)->cache_layout(mx::bfloat16)) {
+  for (const auto& format : make_model(config)->dense_layout(mx::bfloat16)) {
     windows.push_back(std::get<kernels::KvFormat>(format).window);
   }
   EXPECT_EQ(windows, (std::vector<int>{100, 0, 0, 100}));

@@ -8,7 +8,6 @@
 
 #include "optiq/generate/generator.h"
 #include "optiq/models/checkpoint.h"
-#include "optiq/models/kv_model.h"
 #include "optiq/quant/kv_plan.h"
 
 namespace optiq::quant {
@@ -25,6 +24,12 @@ const ModelPointer& tiny() {
   return model;
 }
 
+models::Setup exact(
+    const ModelPointer& model,
+    const std::vector<artifacts::KvLayer>& kv = {}) {
+  return {model, kernels::Compute::Exact, kv};
+}
+
 Calibration calibration_of(std::initializer_list<std::size_t> lengths) {
   const auto tokens = testing::arithmetic_tokens(400);
   Calibration calibration;
@@ -38,21 +43,19 @@ Calibration calibration_of(std::initializer_list<std::size_t> lengths) {
 
 /** Logits of every position by the generator's road, in chunks of 48. */
 mx::array full_forward(
-    ModelPointer model,
+    const models::Setup& setup,
     const std::vector<std::int32_t>& tokens) {
-  generate::Engine engine(
-      std::move(model),
-      {.compute = kernels::Compute::Exact, .prefill_chunk = 48});
+  generate::Engine engine(setup, {.prefill_chunk = 48});
   const auto sequence = engine.new_sequence();
   return engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
 }
 
 std::vector<mx::array> full_forwards(
-    const ModelPointer& model,
+    const models::Setup& setup,
     const Calibration& calibration) {
   std::vector<mx::array> logits;
   for (const auto& chunk : calibration.chunks) {
-    logits.push_back(full_forward(model, chunk));
+    logits.push_back(full_forward(setup, chunk));
   }
   return logits;
 }
@@ -62,7 +65,7 @@ double full_kl(
     const std::vector<mx::array>& reference,
     const std::vector<artifacts::KvLayer>& kv,
     const Calibration& calibration) {
-  const auto changed = full_forwards(models::with_kv(tiny(), kv), calibration);
+  const auto changed = full_forwards(exact(tiny(), kv), calibration);
   double sum = 0;
   double weight = 0;
   for (std::size_t i = 0; i < changed.size(); ++i) {
@@ -83,14 +86,20 @@ std::vector<KvMeasured> measure(
     const Calibration& calibration) {
   SensitivityJournal journal;
   return measure_kv_sensitivity(
-      model, kv_offers(model, search), calibration, search, {}, journal, {});
+      exact(model),
+      kv_offers(*model, search),
+      calibration,
+      search,
+      {},
+      journal,
+      {});
 }
 
 // Chunks of the cache do not change a bit, and neither may the reuse of the
 // layers before.
 TEST(KvSensitivity, EqualsFullForwardsBitForBit) {
   const Calibration calibration = calibration_of({96, 70, 130});
-  const auto reference = full_forwards(tiny(), calibration);
+  const auto reference = full_forwards(exact(tiny()), calibration);
   for (const bool split : {false, true}) {
     KvSearch search;
     search.methods = kBoth;
@@ -127,18 +136,14 @@ TEST(KvSensitivity, BytesAreThoseOfTheBlocks) {
   KvSearch search;
   search.methods = kBoth;
   search.candidate_bits = {1, 3, 4};
-  for (const KvLayerOffers& layer : kv_offers(tiny(), search)) {
+  for (const KvLayerOffers& layer : kv_offers(*tiny(), search)) {
     EXPECT_EQ(layer.dense_bytes, 64u * 2 * 2 * 64 * 2); // 2 heads of 64, bf16
     for (const KvOffer& offer : layer.offers) {
-      const auto layout = models::with_kv(
-                              tiny(),
-                              {kv_layer(
-                                  search,
-                                  layer.layer_idx,
-                                  offer.method,
-                                  offer.bits,
-                                  offer.bits)})
-                              ->cache_layout(mx::bfloat16);
+      const auto layout = models::cache_layout(
+          *tiny(),
+          kernels::Compute::Fast,
+          {kv_layer(
+              search, layer.layer_idx, offer.method, offer.bits, offer.bits)});
       EXPECT_EQ(
           offer.key_bytes + offer.value_bytes,
           std::get<kernels::KvFormat>(layout[layer.layer_idx]).block_bytes());
@@ -150,7 +155,7 @@ TEST(KvSensitivity, AWidthIsOfferedByTheMethodsThatHaveIt) {
   KvSearch search;
   search.methods = kBoth;
   search.candidate_bits = {1, 3.5, 4, 6};
-  for (const KvLayerOffers& layer : kv_offers(tiny(), search)) {
+  for (const KvLayerOffers& layer : kv_offers(*tiny(), search)) {
     std::vector<std::pair<KvMethod, double>> found;
     for (const KvOffer& offer : layer.offers) {
       found.emplace_back(offer.method, offer.bits);
@@ -171,7 +176,7 @@ TEST(KvSensitivity, AWidthIsOfferedByTheMethodsThatHaveIt) {
     bad.methods = methods;
     bad.candidate_bits = {4, bits, 9};
     test::expect_error(
-        ErrorKind::Unsupported, words, [&] { kv_offers(tiny(), bad); });
+        ErrorKind::Unsupported, words, [&] { kv_offers(*tiny(), bad); });
   };
   refused(kBoth, 7, {"found 7, which", "affine at 7 bits", "turbo at 7 bits"});
   refused({KvMethod::Turbo}, 8, {"found 8, which", "turbo at 8 bits"});
@@ -201,14 +206,13 @@ TEST(KvPlan, WidthsFollowAPlantedSensitivity) {
       KvSearch search;
       search.candidate_bits = {2, 8};
       search.split = split;
-      const auto layers = kv_offers(model, search);
+      const auto layers = kv_offers(*model, search);
       const auto measured = measure(model, search, calibration);
       const std::uint64_t budget = kv_budget(layers, search, {.bits = 5});
       const KvPlan plan = select_kv_plan(
-          model,
+          exact(model),
           calibration,
           make_kv_plans(layers, measured, search, budget),
-          kernels::Compute::Exact,
           {});
       ASSERT_EQ(plan.layers.size(), 2u);
       for (const artifacts::KvLayer& layer : plan.layers) {
@@ -232,15 +236,12 @@ TEST(KvPlan, TheBestOfTheWholeModelsIsTaken) {
     return plan;
   };
   const KvPlan best = select_kv_plan(
-      tiny(),
-      calibration,
-      {plan_of(2), plan_of(8), plan_of(4)},
-      kernels::Compute::Exact,
-      {});
+      exact(tiny()), calibration, {plan_of(2), plan_of(8), plan_of(4)}, {});
   EXPECT_EQ(best.layers.front().key_bits, 8);
   EXPECT_EQ(
       best.measured_kl,
-      full_kl(full_forwards(tiny(), calibration), best.layers, calibration));
+      full_kl(
+          full_forwards(exact(tiny()), calibration), best.layers, calibration));
 }
 
 TEST(KvSensitivity, RefusesACacheWithoutEffect) {

@@ -30,21 +30,21 @@ class SelectPlan : public ::testing::Test {
  protected:
   artifacts::Plan select(std::vector<artifacts::Plan> plans) {
     return select_plan(
-        *model_,
+        setup_,
         [this](const std::string& module) {
           return checkpoint_.at(module + ".weight").load();
         },
         [this](const std::string& module) { released_.push_back(module); },
         calibration_,
         std::move(plans),
-        kernels::Compute::Exact,
         [this](const ProgressEvent& event) { last_event_ = event; });
   }
 
   io::ModelDirectory directory_ =
       io::ModelDirectory::open(testing::tiny_model_path());
   models::Checkpoint checkpoint_ = models::open_checkpoint(directory_);
-  std::shared_ptr<const models::Model> model_ = testing::load_tiny_model();
+  models::Setup setup_{testing::load_tiny_model(), kernels::Compute::Exact};
+  const models::Model* model_ = setup_.model.get();
   Calibration calibration_{
       .name = "questions",
       .chunks = {testing::arithmetic_tokens(300)},
@@ -80,7 +80,7 @@ TEST_F(SelectPlan, MeasuresEqualWidthsOnceAndKeepsTheFirst) {
 // The figure is what `eval` would say of the written model.
 TEST_F(SelectPlan, ReportsTheMeanKlOverTokens) {
   const auto best = select({plan_at(*model_, 4, "", 0)});
-  std::unique_ptr<models::Model> quantized;
+  std::shared_ptr<const models::Model> quantized;
   for (const auto& layer : best.layers) {
     const auto q = kernels::quantize_affine(
         checkpoint_.at(layer.name + ".weight").load(), 4, 64);
@@ -90,8 +90,8 @@ TEST_F(SelectPlan, ReportsTheMeanKlOverTokens) {
                         kernels::Matrix::quantized(
                             q.weight, q.scales, q.biases, 4, 64));
   }
-  const auto scores =
-      eval::measure_kl(*model_, *quantized, calibration_.chunks, {});
+  const auto scores = eval::measure_kl(
+      setup_, setup_.with_model(quantized), calibration_.chunks, {});
   ASSERT_TRUE(best.measured_kl.has_value());
   EXPECT_EQ(*best.measured_kl, scores.mean_kl);
   EXPECT_GT(scores.mean_kl, 0);

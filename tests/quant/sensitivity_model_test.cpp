@@ -14,8 +14,7 @@ mx::array full_forward(
     std::shared_ptr<const models::Model> model,
     const std::vector<std::int32_t>& tokens) {
   generate::Engine engine(
-      std::move(model),
-      {.compute = kernels::Compute::Exact, .prefill_chunk = 48});
+      {std::move(model), kernels::Compute::Exact}, {.prefill_chunk = 48});
   const auto sequence = engine.new_sequence();
   return engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
 }
@@ -46,7 +45,13 @@ TEST(MeasureSensitivity, EqualsFullForwardsOfTinyBitForBit) {
     return checkpoint.at(name + ".weight").load();
   };
   SensitivityJournal journal;
-  measure_sensitivity(*model, source, calibration, options, journal, {});
+  measure_sensitivity(
+      {model, kernels::Compute::Exact},
+      source,
+      calibration,
+      options,
+      journal,
+      {});
   for (const std::string& name : options.modules) {
     for (const int bits : options.candidate_bits) {
       const auto q = kernels::quantize_affine(source(name), bits, 64);

@@ -26,7 +26,7 @@ constexpr int kGroup = 64;
 /** The network, its weights by name, and chunks of uneven lengths. */
 struct Fixture {
   std::map<std::string, mx::array> weights;
-  std::unique_ptr<SmallNetwork> model;
+  std::shared_ptr<SmallNetwork> model;
   Calibration calibration;
   SensitivityOptions options;
 
@@ -43,7 +43,7 @@ struct Fixture {
     }
     weights.emplace("embed_tokens", embedding);
     weights.emplace("lm_head", head);
-    model = std::make_unique<SmallNetwork>(
+    model = std::make_shared<SmallNetwork>(
         kVocab, kHidden, layers, embedding, head);
     std::uniform_int_distribution<std::int32_t> token(0, kVocab - 1);
     for (const int n : {17, 17, 17, 17, 5}) {
@@ -67,7 +67,12 @@ struct Fixture {
       SensitivityJournal& journal,
       const ProgressSink& sink = {}) const {
     return measure_sensitivity(
-        *model, source(), calibration, options, journal, sink);
+        {model, kernels::Compute::Exact},
+        source(),
+        calibration,
+        options,
+        journal,
+        sink);
   }
   std::vector<artifacts::LayerSensitivity> measure() const {
     SensitivityJournal journal;
@@ -297,7 +302,7 @@ TEST(MeasureSensitivity, ANaNIsAnError) {
   Fixture fixture;
   mx::array& w = fixture.weights.at("layers.2.mlp");
   w = io::materialize(mx::full(w.shape(), NAN, mx::bfloat16));
-  fixture.model = std::make_unique<SmallNetwork>(
+  fixture.model = std::make_shared<SmallNetwork>(
       kVocab,
       kHidden,
       std::vector<mx::array>{

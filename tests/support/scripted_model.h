@@ -33,7 +33,7 @@ class ScriptedModel final : public models::Model {
   const models::ModelInfo& info() const override {
     return info_;
   }
-  std::vector<cache::LayerFormat> cache_layout(mx::Dtype) const override {
+  std::vector<cache::LayerFormat> dense_layout(mx::Dtype) const override {
     return {cache::RecurrentFormat{.conv_floats = 1, .state_floats = 1}};
   }
   mx::array embed(std::span<const std::int32_t> tokens) const override {

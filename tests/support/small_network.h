@@ -93,7 +93,7 @@ class SmallNetwork final : public models::Model {
   const Table& table(std::size_t module) const {
     return *tables_[module];
   }
-  std::vector<cache::LayerFormat> cache_layout(mx::Dtype) const override {
+  std::vector<cache::LayerFormat> dense_layout(mx::Dtype) const override {
     return std::vector<cache::LayerFormat>(
         info_.n_layers,
         cache::RecurrentFormat{

@@ -6,7 +6,7 @@
 #include "support/tiny_model.h"
 
 #include "optiq/kernels/kernels.h"
-#include "optiq/models/kv_model.h"
+#include "optiq/models/setup.h"
 
 namespace optiq {
 namespace {
@@ -21,8 +21,8 @@ const std::shared_ptr<const models::Model>& tiny() {
 }
 
 /** The tiny model with these caches. */
-std::shared_ptr<const models::Model> tiny(const std::vector<KvLayer>& kv) {
-  return models::with_kv(tiny(), kv);
+models::Setup tiny(const std::vector<KvLayer>& kv, Compute compute) {
+  return {tiny(), compute, kv};
 }
 
 /** The same widths for every attention layer. */
@@ -48,7 +48,7 @@ bool bit_equal(std::span<const float> a, std::span<const float> b) {
       std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-TEST(WithKv, QuantizesTheNamedLayersAlone) {
+TEST(Setup, QuantizesTheNamedLayersAlone) {
   const std::vector<int> layers = models::kv_layers(*tiny());
   ASSERT_GE(layers.size(), 2u);
   const KvLayer entry{
@@ -58,8 +58,8 @@ TEST(WithKv, QuantizesTheNamedLayersAlone) {
       .value_bits = 2,
       .rotation = artifacts::KvRotation::Orthogonal,
       .seed = 7};
-  const auto dense = tiny()->cache_layout(mx::float32);
-  const auto layout = tiny({entry})->cache_layout(mx::float32);
+  const auto dense = models::cache_layout(*tiny(), Compute::Exact);
+  const auto layout = tiny({entry}, Compute::Exact).layout;
   ASSERT_EQ(layout.size(), dense.size());
   for (std::size_t i = 0; i < layout.size(); ++i) {
     const auto* format = std::get_if<kernels::KvFormat>(&layout[i]);
@@ -81,10 +81,11 @@ TEST(WithKv, QuantizesTheNamedLayersAlone) {
   }
 }
 
-TEST(WithKv, RefusesAConfigOfAnotherModel) {
+TEST(Setup, RefusesAConfigOfAnotherModel) {
   const auto refused = [](const std::vector<KvLayer>& kv,
                           const std::string& words) {
-    test::expect_error(ErrorKind::InvalidInput, {words}, [&] { tiny(kv); });
+    test::expect_error(
+        ErrorKind::InvalidInput, {words}, [&] { tiny(kv, Compute::Fast); });
   };
   const int layer = models::kv_layers(*tiny()).front();
   refused({{.layer_idx = 99}}, "found 99");
@@ -92,7 +93,7 @@ TEST(WithKv, RefusesAConfigOfAnotherModel) {
   refused({{.layer_idx = 0}}, "without a K/V cache");
   refused({{.layer_idx = layer}, {.layer_idx = layer}}, "twice");
   test::expect_error(ErrorKind::Unsupported, {"7 bits"}, [&] {
-    tiny({{.layer_idx = layer, .key_bits = 7}});
+    tiny({{.layer_idx = layer, .key_bits = 7}}, Compute::Fast);
   });
 }
 
@@ -105,13 +106,12 @@ const std::vector<std::vector<KvLayer>>& configs() {
   return all;
 }
 
-TEST(WithKv, ChunksDoNotChangeABitOfTheLogits) {
+TEST(Setup, ChunksDoNotChangeABitOfTheLogits) {
   const auto tokens = testing::arithmetic_tokens(300);
   for (const Compute compute : {Compute::Fast, Compute::Exact}) {
     for (const auto& kv : configs()) {
       const auto logits = [&](int chunk) {
-        generate::Engine engine(
-            tiny(kv), {.compute = compute, .prefill_chunk = chunk});
+        generate::Engine engine(tiny(kv, compute), {.prefill_chunk = chunk});
         const auto sequence = engine.new_sequence();
         return values_of(engine.extend(*sequence, tokens, 20));
       };
@@ -122,11 +122,11 @@ TEST(WithKv, ChunksDoNotChangeABitOfTheLogits) {
   }
 }
 
-TEST(WithKv, ABatchOfEightEqualsEachAlone) {
+TEST(Setup, ABatchOfEightEqualsEachAlone) {
   const auto tokens = testing::arithmetic_tokens(400);
   const std::vector<std::size_t> lengths{1, 63, 64, 65, 130, 256, 300, 7};
   for (const auto& kv : configs()) {
-    generate::Engine engine(tiny(kv), {});
+    generate::Engine engine(tiny(kv, Compute::Fast), {});
     std::vector<std::unique_ptr<cache::Sequence>> together;
     std::vector<generate::Engine::Work> work;
     std::vector<float> alone;
@@ -145,15 +145,16 @@ TEST(WithKv, ABatchOfEightEqualsEachAlone) {
   }
 }
 
-TEST(WithKv, FewerBitsTakeFewerBytesAndMoreError) {
+TEST(Setup, FewerBitsTakeFewerBytesAndMoreError) {
   const auto tokens = testing::arithmetic_tokens(256);
   const int vocab = tiny()->info().vocab_size;
   const auto run = [&](const std::vector<KvLayer>& kv) {
-    generate::Engine engine(tiny(kv), {.compute = Compute::Exact});
+    const auto setup = tiny(kv, Compute::Exact);
+    generate::Engine engine(setup, {});
     const auto sequence = engine.new_sequence();
     return std::pair{
         engine.extend(*sequence, tokens, 256),
-        cache::bytes_per_token(tiny(kv)->cache_layout(mx::float32))};
+        cache::bytes_per_token(setup.layout)};
   };
   const auto [reference, dense_bytes] = run({});
   for (const auto method :

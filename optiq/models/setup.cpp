@@ -1,11 +1,10 @@
-#include "optiq/models/kv_model.h"
+#include "optiq/models/setup.h"
 
 #include <set>
 #include <utility>
 #include <variant>
 
 #include "optiq/base/error.h"
-#include "optiq/models/model_decorator.h"
 
 namespace optiq::models {
 namespace {
@@ -19,7 +18,7 @@ kernels::KvFormat& cache_of(
   if (layer < 0 || layer >= n) {
     fail(
         ErrorKind::InvalidInput,
-        "[with_kv] layer_idx: found {}, expected 0..{} for this model. Take "
+        "[cache_layout] layer_idx: found {}, expected 0..{} for this model. Take "
         "a KV config that was made for it.",
         layer,
         n - 1);
@@ -28,7 +27,7 @@ kernels::KvFormat& cache_of(
   if (format == nullptr) {
     fail(
         ErrorKind::InvalidInput,
-        "[with_kv] layer_idx: found {}, a layer without a K/V cache, "
+        "[cache_layout] layer_idx: found {}, a layer without a K/V cache, "
         "expected an attention layer. Take a KV config that was made for this "
         "model.",
         layer);
@@ -36,17 +35,21 @@ kernels::KvFormat& cache_of(
   if (!seen.insert(layer).second) {
     fail(
         ErrorKind::InvalidInput,
-        "[with_kv] layer_idx: found {} twice, expected each layer once. "
+        "[cache_layout] layer_idx: found {} twice, expected each layer once. "
         "Remove one entry.",
         layer);
   }
   return *format;
 }
 
-std::vector<cache::LayerFormat> quantize_caches(
-    std::vector<cache::LayerFormat> layout,
-    const std::vector<artifacts::KvLayer>& kv,
-    kernels::Compute compute) {
+} // namespace
+
+std::vector<cache::LayerFormat> cache_layout(
+    const Model& model,
+    kernels::Compute compute,
+    const std::vector<artifacts::KvLayer>& kv) {
+  auto layout = model.dense_layout(
+      compute == kernels::Compute::Exact ? mx::float32 : mx::bfloat16);
   std::set<int> seen;
   for (const artifacts::KvLayer& entry : kv) {
     kernels::KvFormat& format = cache_of(layout, entry.layer_idx, seen);
@@ -54,40 +57,6 @@ std::vector<cache::LayerFormat> quantize_caches(
   }
   return layout;
 }
-
-class KvModel final : public ModelDecorator {
- public:
-  KvModel(
-      std::shared_ptr<const Model> model,
-      const std::vector<artifacts::KvLayer>& kv)
-      : ModelDecorator(std::move(model)),
-        exact_(quantize_caches(
-            model_->cache_layout(kv_dtype(kernels::Compute::Exact)),
-            kv,
-            kernels::Compute::Exact)),
-        fast_(quantize_caches(
-            model_->cache_layout(kv_dtype(kernels::Compute::Fast)),
-            kv,
-            kernels::Compute::Fast)) {}
-
-  std::vector<cache::LayerFormat> cache_layout(
-      mx::Dtype kv_dtype) const override {
-    return kv_dtype == mx::float32 ? exact_ : fast_;
-  }
-  std::unique_ptr<Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const override {
-    auto changed = std::make_unique<KvModel>(*this);
-    changed->model_ = model_->with_matrix(module, matrix);
-    return changed;
-  }
-
- private:
-  std::vector<cache::LayerFormat> exact_;
-  std::vector<cache::LayerFormat> fast_;
-};
-
-} // namespace
 
 kernels::KvFormat quantized_cache(
     kernels::KvFormat dense,
@@ -107,21 +76,29 @@ kernels::KvFormat quantized_cache(
   return kernels::make_kv_format(std::move(dense));
 }
 
-std::unique_ptr<Model> with_kv(
-    std::shared_ptr<const Model> model,
-    const std::vector<artifacts::KvLayer>& kv) {
-  return std::make_unique<KvModel>(std::move(model), kv);
-}
-
 std::vector<int> kv_layers(const Model& model) {
   std::vector<int> layers;
-  const auto layout = model.cache_layout(kv_dtype(kernels::Compute::Fast));
+  const auto layout = cache_layout(model, kernels::Compute::Fast);
   for (std::size_t i = 0; i < layout.size(); ++i) {
     if (std::holds_alternative<kernels::KvFormat>(layout[i])) {
       layers.push_back(static_cast<int>(i));
     }
   }
   return layers;
+}
+
+Setup::Setup(
+    std::shared_ptr<const Model> of_model,
+    kernels::Compute in_compute,
+    const std::vector<artifacts::KvLayer>& kv)
+    : model(std::move(of_model)),
+      compute(in_compute),
+      layout(cache_layout(*model, compute, kv)) {}
+
+Setup Setup::with_model(std::shared_ptr<const Model> changed) const {
+  Setup other = *this;
+  other.model = std::move(changed);
+  return other;
 }
 
 } // namespace optiq::models
