@@ -53,7 +53,7 @@ struct Shape {
 };
 
 std::string name_of(const KvFormat& f) {
-  if (f.method == KvMethod::Dense) {
+  if (f.codec.method == KvMethod::Dense) {
     return f.dtype == mx::float32 ? "float32" : "bfloat16";
   }
   char text[64];
@@ -61,10 +61,10 @@ std::string name_of(const KvFormat& f) {
       text,
       sizeof text,
       "%s %g/%g%s%s",
-      f.method == KvMethod::Affine ? "affine" : "turbo",
-      f.key_bits,
-      f.value_bits,
-      f.rotation == KvRotation::Orthogonal ? " orthogonal" : "",
+      f.codec.method == KvMethod::Affine ? "affine" : "turbo",
+      f.codec.key_bits,
+      f.codec.value_bits,
+      f.codec.rotation == KvRotation::Orthogonal ? " orthogonal" : "",
       f.compute == Compute::Exact ? " exact" : "");
   return text;
 }
@@ -101,7 +101,7 @@ double check(const Shape& shape, const KvFormat& format) {
   const double relative = std::sqrt(error / size);
   // bfloat16 queries and weights: 2^-9 of a product. int8 digits: 1e-2 of it. A
   // code on the edge of two centroids may fall either way: 1e-3.
-  const bool dense = format.method == KvMethod::Dense;
+  const bool dense = format.codec.method == KvMethod::Dense;
   const double most = dense              ? 0x1p-8
       : format.compute == Compute::Exact ? 1e-3
                                          : 3e-2;
@@ -191,7 +191,7 @@ double bench(
   const double dots = 2.0 * context * shape.n_heads * shape.head_dim;
   const double by_dots = dots / dot_peak;
   const bool coded =
-      format.method != KvMethod::Dense && format.compute == Compute::Fast;
+      format.codec.method != KvMethod::Dense && format.compute == Compute::Fast;
   const double roof = coded ? std::max(by_bytes, by_dots) : by_bytes;
   std::printf(
       "  %-22s %8.1f us (%.1f-%.1f)  %7.0f bytes/token  %5.1f of %5.1f GB/s"
@@ -220,10 +220,11 @@ KvFormat format_of(
   return optiq::kernels::make_kv_format(
       {.n_kv_heads = shape.n_kv_heads,
        .head_dim = shape.head_dim,
-       .method = method,
-       .key_bits = bits,
-       .value_bits = bits,
-       .rotation = rotation,
+       .codec =
+           {.method = method,
+            .key_bits = bits,
+            .value_bits = bits,
+            .rotation = rotation},
        .compute = compute});
 }
 

@@ -16,11 +16,12 @@ TurboQuantKvCache::TurboQuantKvCache(
     : format_(kernels::make_kv_format(
           {.n_kv_heads = options.n_kv_heads,
            .head_dim = head_dim,
-           .method = kernels::KvMethod::Turbo,
-           .key_bits = bits,
-           .value_bits = bits,
-           .rotation = options.rotation,
-           .seed = seed,
+           .codec =
+               {.method = kernels::KvMethod::Turbo,
+                .key_bits = bits,
+                .value_bits = bits,
+                .rotation = options.rotation,
+                .seed = seed},
            .compute = options.compute})),
       pool_(std::make_shared<BlockPool>(options.max_bytes)),
       sequence_(std::make_unique<Sequence>(

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,8 +26,6 @@ struct KvCacheFlags {
   std::string output;
   std::vector<std::string> methods = {"affine"};
   std::string rotation;
-  std::optional<std::uint64_t> seed;
-  std::optional<int> group_size;
   std::string progress = "auto";
   std::string json;
   quant::KvCacheOptions options;
@@ -42,10 +39,8 @@ quant::KvCacheOptions to_options(const KvCacheFlags& flags) {
     search.methods.push_back(artifacts::kv_method_of(name));
   }
   if (!flags.rotation.empty()) {
-    search.rotation = artifacts::kv_rotation_of(flags.rotation);
+    search.codec.rotation = artifacts::kv_rotation_of(flags.rotation);
   }
-  search.seed = flags.seed.value_or(search.seed);
-  search.group_size = flags.group_size.value_or(search.group_size);
   if (!options.target.bytes_per_token && !options.target.bits) {
     options.target.bits = kDefaultTargetBits;
   }
@@ -89,9 +84,9 @@ void print_result(
     print(
         "{:>5} {:>8} {:>7} {:>7} {:>12} {:>12.3e}\n",
         layer.layer_idx,
-        artifacts::name_of(layer.method),
-        layer.key_bits,
-        layer.value_bits,
+        artifacts::name_of(layer.codec.method),
+        layer.codec.key_bits,
+        layer.codec.value_bits,
         cost.bytes_per_token,
         cost.kl);
   }
@@ -218,7 +213,7 @@ void add_search_options(CLI::App& command, KvCacheFlags& flags) {
       "Measure keys and values one by one; they may get other widths");
   command.add_option(
       "--group-size",
-      flags.group_size,
+      search.codec.group_size,
       "affine: values per scale, 32, 64 or 128 (default 64)");
   command
       .add_option(
@@ -227,7 +222,7 @@ void add_search_options(CLI::App& command, KvCacheFlags& flags) {
           "turbo rotates by: hadamard (default)")
       ->option_text("hadamard|orthogonal");
   command.add_option(
-      "--kv-seed", flags.seed, "turbo: seed of rotations (default 42)");
+      "--kv-seed", search.codec.seed, "turbo: seed of rotations (default 42)");
 }
 
 void add_calibration_options(CLI::App& command, KvCacheFlags& flags) {

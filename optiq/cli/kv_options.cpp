@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <filesystem>
+#include <tuple>
 #include <utility>
 
 #include "optiq/base/error.h"
@@ -56,10 +57,13 @@ void add_kv_options(CLI::App& command, KvFlags& flags) {
           "turbo rotates by: hadamard (default)")
       ->check(CLI::IsMember({"hadamard", "orthogonal"}))
       ->option_text("hadamard|orthogonal");
-  command.add_option("--kv-seed", flags.seed, "turbo: seed of rotations [42]");
+  command.add_option(
+      "--kv-seed", flags.codec.seed, "turbo: seed of rotations [42]");
   command
       .add_option(
-          "--kv-group-size", flags.group_size, "affine: values of a group [64]")
+          "--kv-group-size",
+          flags.codec.group_size,
+          "affine: values of a group [64]")
       ->check(CLI::IsMember({32, 64, 128}))
       ->option_text("32|64|128");
 }
@@ -74,19 +78,16 @@ artifacts::KvConfig kv_config_of(
   if (flags.bits.empty()) {
     return config;
   }
-  const auto [key_bits, value_bits] = parse_sides(flags.bits);
+  artifacts::KvCodec codec = flags.codec;
+  std::tie(codec.key_bits, codec.value_bits) = parse_sides(flags.bits);
+  if (!flags.method.empty()) {
+    codec.method = artifacts::kv_method_of(flags.method);
+  }
+  if (!flags.rotation.empty()) {
+    codec.rotation = artifacts::kv_rotation_of(flags.rotation);
+  }
   for (const int layer : models::kv_layers(model)) {
-    artifacts::KvLayer entry{
-        .layer_idx = layer, .key_bits = key_bits, .value_bits = value_bits};
-    if (!flags.method.empty()) {
-      entry.method = artifacts::kv_method_of(flags.method);
-    }
-    if (!flags.rotation.empty()) {
-      entry.rotation = artifacts::kv_rotation_of(flags.rotation);
-    }
-    entry.seed = flags.seed.value_or(entry.seed);
-    entry.group_size = flags.group_size.value_or(entry.group_size);
-    config.layers.push_back(entry);
+    config.layers.push_back({.layer_idx = layer, .codec = codec});
   }
   if (config.layers.empty()) {
     fail(

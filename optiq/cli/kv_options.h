@@ -1,8 +1,6 @@
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include <CLI/CLI.hpp>
@@ -18,8 +16,7 @@ struct KvFlags {
   std::string bits; // "4" or "4,2" (keys, values)
   std::string method;
   std::string rotation;
-  std::optional<std::uint64_t> seed;
-  std::optional<int> group_size;
+  artifacts::KvCodec codec{.method = artifacts::KvMethod::Affine}; // the rest
 };
 
 /** --kv-config, or --kv-bits with --kv-method and the like. */

@@ -60,7 +60,7 @@ check_format(const char* function, int n_heads, const KvFormat& format) {
         function,
         format.head_dim);
   }
-  if (format.method == KvMethod::Turbo && !format.rotations) {
+  if (format.codec.method == KvMethod::Turbo && !format.rotations) {
     fail(
         ErrorKind::InvalidInput,
         "[{}] format: found turbo without its rotations. Make the format with "

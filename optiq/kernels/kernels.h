@@ -9,6 +9,8 @@
 
 #include <mlx/array.h>
 
+#include "optiq/artifacts/kv_codec.h"
+
 /**
  * The operations a forward is made of. On the CPU each runs at once, on the
  * shared thread pool, on evaluated row-contiguous arrays, and returns an
@@ -143,18 +145,9 @@ mx::array rope(
 
 inline constexpr int kKvBlockTokens = 64;
 
-/** How a cache holds the vectors of a token. */
-enum class KvMethod {
-  Dense, // float32 or bfloat16
-  Affine, // MLX's affine groups along head_dim, bf16 scales and biases
-  Turbo, // f16 norm and Lloyd-Max codes of the rotated unit vector
-};
-
-/** What Turbo rotates vectors with (arXiv 2504.19874). */
-enum class KvRotation {
-  Hadamard, // random signs, then a Walsh-Hadamard transform
-  Orthogonal, // a random orthogonal matrix
-};
+using artifacts::KvCodec;
+using artifacts::KvMethod;
+using artifacts::KvRotation;
 
 /** From the seed of a layer's keys to that of its values. */
 inline constexpr std::uint64_t kKvValueSeedStep = 500;
@@ -163,7 +156,7 @@ struct KvRotations; // of keys and of values
 
 /**
  * How one layer's K and V lie in its blocks (64 tokens of one layer of one
- * sequence). Data: sides may differ in width, and a side of 0 bits is dense.
+ * sequence): the layer's shape and its codec, which has the layer's own seed.
  * Per kv head a block holds the keys, then the values, as cpu/kv_layout.h words
  * it.
  */
@@ -173,12 +166,7 @@ struct KvFormat {
   int head_dim = 0; // a multiple of 16 when packed, even in bfloat16
   int window = 0; // tokens a query sees, its own included; 0 = all before it
 
-  KvMethod method = KvMethod::Dense;
-  float key_bits = 0.f; // affine 2, 3, 4, 5, 6, 8; turbo 1..5, 2.5, 3.5
-  float value_bits = 0.f;
-  int group_size = 64; // affine: 32, 64, 128; a head's last may be shorter
-  KvRotation rotation = KvRotation::Hadamard; // turbo
-  std::uint64_t seed = 42; // turbo: of the keys
+  KvCodec codec;
   Compute compute = Compute::Fast; // Exact: float32 meets codes and bfloat16
   std::shared_ptr<const KvRotations> rotations; // turbo: by make_kv_format
 

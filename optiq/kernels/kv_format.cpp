@@ -18,8 +18,8 @@ bool is_one_of(double x, std::initializer_list<double> allowed) {
   return false;
 }
 
-void check_bits(KvMethod method, const char* side, float bits, int head_dim) {
-  if (bits == 0.f) {
+void check_bits(KvMethod method, const char* side, double bits, int head_dim) {
+  if (bits == 0) {
     return;
   }
   if (method == KvMethod::Affine) {
@@ -33,7 +33,7 @@ void check_bits(KvMethod method, const char* side, float bits, int head_dim) {
     }
     return;
   }
-  if (bits > 5.f) {
+  if (bits > 5) {
     fail(
         ErrorKind::Unsupported,
         "[make_kv_format] {}: found turbo at {} bits, expected at most 5: "
@@ -99,28 +99,30 @@ void check_packed(const KvFormat& format) {
         format.head_dim,
         cpu::kMaxHeadDim);
   }
-  if (format.key_bits == 0.f && format.value_bits == 0.f) {
+  if (format.codec.key_bits == 0 && format.codec.value_bits == 0) {
     fail(
         ErrorKind::InvalidInput,
         "[make_kv_format] found 0 bits on both sides of a quantized format, "
         "expected a width on one at least. Use the dense method.");
   }
-  check_bits(format.method, "keys", format.key_bits, format.head_dim);
-  check_bits(format.method, "values", format.value_bits, format.head_dim);
-  if (format.method == KvMethod::Affine &&
-      !is_one_of(format.group_size, {32, 64, 128})) {
+  check_bits(
+      format.codec.method, "keys", format.codec.key_bits, format.head_dim);
+  check_bits(
+      format.codec.method, "values", format.codec.value_bits, format.head_dim);
+  if (format.codec.method == KvMethod::Affine &&
+      !is_one_of(format.codec.group_size, {32, 64, 128})) {
     fail(
         ErrorKind::Unsupported,
         "[make_kv_format] group_size: found {}, expected 32, 64 or 128. "
         "Choose one of these.",
-        format.group_size);
+        format.codec.group_size);
   }
 }
 
-cpu::KvSide side_of(const KvFormat& format, float bits, std::size_t pad) {
+cpu::KvSide side_of(const KvFormat& format, double bits, std::size_t pad) {
   cpu::KvSide side;
   side.head_dim = static_cast<std::size_t>(format.head_dim);
-  if (format.method == KvMethod::Dense || bits == 0.f) {
+  if (format.codec.method == KvMethod::Dense || bits == 0) {
     side.code = format.dtype == mx::float32 ? cpu::KvCode::Float32
                                             : cpu::KvCode::BFloat16;
     side.dims = side.head_dim;
@@ -128,9 +130,9 @@ cpu::KvSide side_of(const KvFormat& format, float bits, std::size_t pad) {
   }
   side.dims = cpu::round_up(side.head_dim, pad);
   side.bits = static_cast<std::size_t>(bits);
-  if (format.method == KvMethod::Affine) {
+  if (format.codec.method == KvMethod::Affine) {
     side.code = cpu::KvCode::Affine;
-    side.group = static_cast<std::size_t>(format.group_size);
+    side.group = static_cast<std::size_t>(format.codec.group_size);
     return side;
   }
   side.code = cpu::KvCode::Turbo;
@@ -147,23 +149,25 @@ cpu::KvSide side_of(const KvFormat& format, float bits, std::size_t pad) {
 
 KvFormat make_kv_format(KvFormat format) {
   check_shape(format);
-  if (format.method == KvMethod::Dense) {
-    if (format.key_bits != 0.f || format.value_bits != 0.f) {
+  if (format.codec.method == KvMethod::Dense) {
+    if (format.codec.key_bits != 0 || format.codec.value_bits != 0) {
       fail(
           ErrorKind::InvalidInput,
           "[make_kv_format] found {} and {} bits on a dense format, expected 0: "
           "its width is that of its dtype. Choose a method for these bits.",
-          format.key_bits,
-          format.value_bits);
+          format.codec.key_bits,
+          format.codec.value_bits);
     }
     return format;
   }
   check_packed(format);
-  if (format.method == KvMethod::Turbo) {
+  if (format.codec.method == KvMethod::Turbo) {
     format.rotations = std::make_shared<KvRotations>(KvRotations{
-        Rotation(format.rotation, format.head_dim, format.seed),
+        Rotation(format.codec.rotation, format.head_dim, format.codec.seed),
         Rotation(
-            format.rotation, format.head_dim, format.seed + kKvValueSeedStep)});
+            format.codec.rotation,
+            format.head_dim,
+            format.codec.seed + kKvValueSeedStep)});
   }
   return format;
 }
@@ -174,8 +178,8 @@ cpu::KvLayout layout_of(const KvFormat& format) {
       .n_kv_heads = static_cast<std::size_t>(format.n_kv_heads),
       .head_dim = static_cast<std::size_t>(format.head_dim),
       .exact = format.compute == Compute::Exact,
-      .key = side_of(format, format.key_bits, 32),
-      .value = side_of(format, format.value_bits, 16)};
+      .key = side_of(format, format.codec.key_bits, 32),
+      .value = side_of(format, format.codec.value_bits, 16)};
   if (format.rotations) {
     layout.key.rotation = format.rotations->key.view();
     layout.value.rotation = format.rotations->value.view();

@@ -77,7 +77,7 @@ mx::array turbo(
   const float root = std::sqrt(static_cast<float>(dim));
   // Row i is what the rotation makes of channel i.
   const mx::array rotation =
-      rotate_vectors(mx::contiguous(mx::eye(dim)), format.rotation, seed);
+      rotate_vectors(mx::contiguous(mx::eye(dim)), format.codec.rotation, seed);
   const mx::array rotated = mx::matmul(x, rotation);
   const mx::array norm = mx::sqrt(mx::sum(mx::square(rotated), -1, true));
   const mx::array z = mx::where(
@@ -117,12 +117,12 @@ mx::array cached(
 } // namespace
 
 mx::array cached_keys(const mx::array& k, const KvFormat& format) {
-  return cached(k, layout_of(format).key, format, format.seed);
+  return cached(k, layout_of(format).key, format, format.codec.seed);
 }
 
 mx::array cached_values(const mx::array& v, const KvFormat& format) {
   return cached(
-      v, layout_of(format).value, format, format.seed + kKvValueSeedStep);
+      v, layout_of(format).value, format, format.codec.seed + kKvValueSeedStep);
 }
 
 } // namespace optiq::kernels::portable

@@ -62,16 +62,8 @@ kernels::KvFormat quantized_cache(
     kernels::KvFormat dense,
     const artifacts::KvLayer& kv,
     kernels::Compute compute) {
-  dense.method = kv.method == artifacts::KvMethod::Affine
-      ? kernels::KvMethod::Affine
-      : kernels::KvMethod::Turbo;
-  dense.key_bits = static_cast<float>(kv.key_bits);
-  dense.value_bits = static_cast<float>(kv.value_bits);
-  dense.group_size = kv.group_size;
-  dense.rotation = kv.rotation == artifacts::KvRotation::Hadamard
-      ? kernels::KvRotation::Hadamard
-      : kernels::KvRotation::Orthogonal;
-  dense.seed = kv.seed + static_cast<std::uint64_t>(kv.layer_idx);
+  dense.codec = kv.codec;
+  dense.codec.seed += static_cast<std::uint64_t>(kv.layer_idx);
   dense.compute = compute;
   return kernels::make_kv_format(std::move(dense));
 }

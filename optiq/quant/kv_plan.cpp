@@ -55,8 +55,8 @@ double error_of(
   const auto& candidates = measured.layer.candidates;
   const auto found =
       std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) {
-        return c.method == method && c.key_bits == key_bits &&
-            c.value_bits == value_bits;
+        return c.codec.method == method && c.codec.key_bits == key_bits &&
+            c.codec.value_bits == value_bits;
       });
   if (found == candidates.end()) {
     fail(

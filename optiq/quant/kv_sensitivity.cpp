@@ -115,7 +115,8 @@ std::string probe_name(
   std::string name =
       fmt::format("{} {} {}", layer.layer_name, what, name_of(method));
   if (method == KvMethod::Turbo) {
-    name += fmt::format(" {} {}", name_of(search.rotation), search.seed);
+    name += fmt::format(
+        " {} {}", name_of(search.codec.rotation), search.codec.seed);
   }
   return name;
 }
@@ -239,12 +240,12 @@ void validate(KvSearch& search) {
   auto& methods = search.methods;
   std::sort(methods.begin(), methods.end());
   methods.erase(std::unique(methods.begin(), methods.end()), methods.end());
-  if (search.group_size != 32 && search.group_size != 64 &&
-      search.group_size != 128) {
+  if (search.codec.group_size != 32 && search.codec.group_size != 64 &&
+      search.codec.group_size != 128) {
     fail(
         ErrorKind::InvalidInput,
         "[kv-cache] --group-size: found {}, expected 32, 64 or 128.",
-        search.group_size);
+        search.codec.group_size);
   }
 }
 
@@ -254,14 +255,11 @@ artifacts::KvLayer kv_layer(
     KvMethod method,
     double key_bits,
     double value_bits) {
-  return {
-      .layer_idx = layer_idx,
-      .method = method,
-      .key_bits = key_bits,
-      .value_bits = value_bits,
-      .group_size = search.group_size,
-      .rotation = search.rotation,
-      .seed = search.seed};
+  artifacts::KvLayer layer{.layer_idx = layer_idx, .codec = search.codec};
+  layer.codec.method = method;
+  layer.codec.key_bits = key_bits;
+  layer.codec.value_bits = value_bits;
+  return layer;
 }
 
 std::vector<KvLayerOffers> kv_offers(
@@ -333,9 +331,13 @@ std::vector<KvMeasured> measure_kv_sensitivity(
           (v.sides == Sides::Values ? 0 : v.offer->key_bytes) +
           (v.sides == Sides::Keys ? 0 : v.offer->value_bytes);
       measured.layer.candidates.push_back(
-          {.method = v.offer->method,
-           .key_bits = v.key_bits(),
-           .value_bits = v.value_bits(),
+          {.codec = kv_layer(
+                        search,
+                        layer.layer_idx,
+                        v.offer->method,
+                        v.key_bits(),
+                        v.value_bits())
+                        .codec,
            .kl = mean_over_chunks(calibration, journal, v.probe, v.id).kl,
            .bytes_per_token =
                static_cast<double>(bytes) / kernels::kKvBlockTokens});

@@ -23,9 +23,8 @@ struct KvSearch {
   std::vector<double> candidate_bits = {4, 8};
   /** Keys and values are measured one by one and may get other widths. */
   bool split = false;
-  int group_size = 64; // affine
-  artifacts::KvRotation rotation = artifacts::KvRotation::Hadamard; // turbo
-  std::uint64_t seed = artifacts::kDefaultKvSeed; // turbo
+  /** What no candidate changes: group size, rotation, seed. */
+  artifacts::KvCodec codec;
 };
 
 /** Throws InvalidInput for an empty list or a group size that affine lacks;

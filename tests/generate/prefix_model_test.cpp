@@ -155,9 +155,10 @@ models::Setup with_format(const ModelPtr& model, const Format& format) {
     }
     kv.push_back(
         {.layer_idx = layer,
-         .method = format.method,
-         .key_bits = format.bits,
-         .value_bits = format.bits});
+         .codec = {
+             .method = format.method,
+             .key_bits = format.bits,
+             .value_bits = format.bits}});
   }
   return {model, Compute::Fast, kv};
 }

@@ -40,18 +40,21 @@ inline KvFormat format_of(
   return make_kv_format(
       {.n_kv_heads = kKvHeads,
        .head_dim = head_dim,
-       .method = method,
-       .key_bits = key_bits,
-       .value_bits = value_bits,
-       .seed = 3,
+       .codec =
+           {.method = method,
+            .key_bits = key_bits,
+            .value_bits = value_bits,
+            .seed = 3},
        .compute = compute});
 }
 
 inline std::string name(const KvFormat& f) {
-  return std::string(f.method == KvMethod::Affine ? "affine " : "turbo ") +
-      std::to_string(f.key_bits) + "/" + std::to_string(f.value_bits) +
-      " bits, head_dim " + std::to_string(f.head_dim) + ", group " +
-      std::to_string(f.group_size) +
+  return std::string(
+             f.codec.method == KvMethod::Affine ? "affine " : "turbo ") +
+      std::to_string(f.codec.key_bits) + "/" +
+      std::to_string(f.codec.value_bits) + " bits, head_dim " +
+      std::to_string(f.head_dim) + ", group " +
+      std::to_string(f.codec.group_size) +
       (f.compute == Compute::Exact ? ", exact" : ", fast");
 }
 
@@ -153,7 +156,7 @@ rotation_of(const KvFormat& f, const cpu::KvSide& side, std::uint64_t seed) {
   mx::array m = mx::contiguous(mx::eye(dim));
   mx::eval(m);
   if (side.code == cpu::KvCode::Turbo) {
-    m = rotate_vectors(m, f.rotation, seed);
+    m = rotate_vectors(m, f.codec.rotation, seed);
   }
   return {io::floats(m).begin(), io::floats(m).end()};
 }
@@ -175,11 +178,11 @@ class Oracle {
         blocks_(blocks),
         window_(window),
         layout_(layout_of(format)),
-        key_rotation_(rotation_of(format, layout_.key, format.seed)),
+        key_rotation_(rotation_of(format, layout_.key, format.codec.seed)),
         value_rotation_(rotation_of(
             format,
             layout_.value,
-            format.seed + kKvValueSeedStep)) {}
+            format.codec.seed + kKvValueSeedStep)) {}
 
   /** What a row's head should be, with bounds. */
   void attend(const float* q, int t, int kv_head) {

@@ -66,30 +66,32 @@ TEST(KvAttention, MatchesDoubleInEveryGroupRotationAndMix) {
       for (const int dim : {64, 80, 256}) {
         formats.push_back(
             {.head_dim = dim,
-             .method = KvMethod::Affine,
-             .key_bits = 4,
-             .value_bits = 3,
-             .group_size = group});
+             .codec = {
+                 .method = KvMethod::Affine,
+                 .key_bits = 4,
+                 .value_bits = 3,
+                 .group_size = group}});
       }
     }
     for (const int dim : {64, 80}) {
       formats.push_back(
           {.head_dim = dim,
-           .method = KvMethod::Turbo,
-           .key_bits = 3.5f,
-           .value_bits = 2,
-           .rotation = KvRotation::Orthogonal});
+           .codec = {
+               .method = KvMethod::Turbo,
+               .key_bits = 3.5f,
+               .value_bits = 2,
+               .rotation = KvRotation::Orthogonal}});
     }
     // One side dense.
     formats.push_back(
-        {.head_dim = 64, .method = KvMethod::Affine, .key_bits = 4});
+        {.head_dim = 64, .codec = {.method = KvMethod::Affine, .key_bits = 4}});
     formats.push_back(
-        {.head_dim = 64, .method = KvMethod::Turbo, .value_bits = 3});
+        {.head_dim = 64,
+         .codec = {.method = KvMethod::Turbo, .value_bits = 3}});
     formats.push_back(
         {.dtype = mx::float32,
          .head_dim = 64,
-         .method = KvMethod::Turbo,
-         .key_bits = 3});
+         .codec = {.method = KvMethod::Turbo, .key_bits = 3}});
     for (KvFormat f : formats) {
       f.n_kv_heads = kKvHeads;
       f.compute = compute;
@@ -121,10 +123,11 @@ TEST(KvAttention, CodesAreMlxsAffineCodes) {
         const KvFormat f = make_kv_format(
             {.n_kv_heads = kKvHeads,
              .head_dim = dim,
-             .method = KvMethod::Affine,
-             .key_bits = static_cast<float>(bits),
-             .value_bits = static_cast<float>(bits),
-             .group_size = group});
+             .codec = {
+                 .method = KvMethod::Affine,
+                 .key_bits = static_cast<float>(bits),
+                 .value_bits = static_cast<float>(bits),
+                 .group_size = group}});
         SCOPED_TRACE(name(f));
         const Inputs in(dim, 67, 31);
         const Blocks blocks(f, 67);
@@ -166,10 +169,11 @@ TEST(KvAttention, CodesAreTheNearestCentroidsOfTheRotatedVector) {
         const KvFormat f = make_kv_format(
             {.n_kv_heads = kKvHeads,
              .head_dim = dim,
-             .method = KvMethod::Turbo,
-             .key_bits = bits,
-             .value_bits = bits,
-             .rotation = rotation});
+             .codec = {
+                 .method = KvMethod::Turbo,
+                 .key_bits = bits,
+                 .value_bits = bits,
+                 .rotation = rotation}});
         const Inputs in(dim, 67, 41);
         const Blocks blocks(f, 67);
         append(f, in, blocks, 0, 67);
@@ -179,7 +183,7 @@ TEST(KvAttention, CodesAreTheNearestCentroidsOfTheRotatedVector) {
           const mx::array rotated = rotate_vectors(
               is_key ? in.k : in.v,
               rotation,
-              f.seed + (is_key ? 0 : kKvValueSeedStep));
+              f.codec.seed + (is_key ? 0 : kKvValueSeedStep));
           int wrong = 0;
           for (int row = 0; row < 67 * kKvHeads; ++row) {
             const float* x = io::floats(rotated).data() + row * dim;

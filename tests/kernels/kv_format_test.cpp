@@ -13,9 +13,8 @@ KvFormat format_of(KvMethod method, float key_bits, float value_bits, int dim) {
   return {
       .n_kv_heads = 2,
       .head_dim = dim,
-      .method = method,
-      .key_bits = key_bits,
-      .value_bits = value_bits};
+      .codec = {
+          .method = method, .key_bits = key_bits, .value_bits = value_bits}};
 }
 
 /** Of one vector of keys and one of values of one head. */
@@ -33,7 +32,7 @@ TEST(KvFormat, CountsTheBytesOfEveryMethod) {
   EXPECT_EQ(bytes_per_pair(format_of(KvMethod::Affine, 4, 4, 128)), 2 * 72);
   EXPECT_EQ(bytes_per_pair(format_of(KvMethod::Affine, 8, 2, 64)), 68 + 20);
   KvFormat fine = format_of(KvMethod::Affine, 4, 4, 128);
-  fine.group_size = 32;
+  fine.codec.group_size = 32;
   EXPECT_EQ(bytes_per_pair(fine), 2 * 80);
   // bits / 8 per value and a norm.
   EXPECT_EQ(bytes_per_pair(format_of(KvMethod::Turbo, 4, 4, 128)), 2 * 66);
@@ -82,7 +81,7 @@ TEST(KvFormat, RefusesWhatNoMethodHasWithTheReason) {
   refused(format_of(KvMethod::Turbo, 0, 0, 64), invalid, "0 bits on both");
   refused(format_of(KvMethod::Dense, 4, 4, 64), invalid, "dense format");
   KvFormat format = format_of(KvMethod::Affine, 4, 4, 64);
-  format.group_size = 48;
+  format.codec.group_size = 48;
   refused(format, unsupported, "found 48");
   format = format_of(KvMethod::Dense, 0, 0, 64);
   format.dtype = mx::float16;

@@ -32,9 +32,10 @@ uniform(artifacts::KvMethod method, double key_bits, double value_bits) {
   for (const int layer : models::kv_layers(*tiny())) {
     kv.push_back(
         {.layer_idx = layer,
-         .method = method,
-         .key_bits = key_bits,
-         .value_bits = value_bits});
+         .codec = {
+             .method = method,
+             .key_bits = key_bits,
+             .value_bits = value_bits}});
   }
   return kv;
 }
@@ -53,11 +54,12 @@ TEST(Setup, QuantizesTheNamedLayersAlone) {
   ASSERT_GE(layers.size(), 2u);
   const KvLayer entry{
       .layer_idx = layers[1],
-      .method = artifacts::KvMethod::Turbo,
-      .key_bits = 3.5,
-      .value_bits = 2,
-      .rotation = artifacts::KvRotation::Orthogonal,
-      .seed = 7};
+      .codec = {
+          .method = artifacts::KvMethod::Turbo,
+          .key_bits = 3.5,
+          .value_bits = 2,
+          .rotation = artifacts::KvRotation::Orthogonal,
+          .seed = 7}};
   const auto dense = models::cache_layout(*tiny(), Compute::Exact);
   const auto layout = tiny({entry}, Compute::Exact).layout;
   ASSERT_EQ(layout.size(), dense.size());
@@ -68,14 +70,14 @@ TEST(Setup, QuantizesTheNamedLayersAlone) {
     }
     const bool named = static_cast<int>(i) == layers[1];
     EXPECT_EQ(
-        format->method,
-        named ? kernels::KvMethod::Turbo : kernels::KvMethod::Dense);
+        format->codec.method,
+        named ? artifacts::KvMethod::Turbo : artifacts::KvMethod::Dense);
     EXPECT_EQ(format->rotations != nullptr, named);
     if (named) {
-      EXPECT_EQ(format->key_bits, 3.5f);
-      EXPECT_EQ(format->value_bits, 2.f);
-      EXPECT_EQ(format->rotation, kernels::KvRotation::Orthogonal);
-      EXPECT_EQ(format->seed, 7u + i);
+      EXPECT_EQ(format->codec.key_bits, 3.5);
+      EXPECT_EQ(format->codec.value_bits, 2);
+      EXPECT_EQ(format->codec.rotation, kernels::KvRotation::Orthogonal);
+      EXPECT_EQ(format->codec.seed, 7u + i);
       EXPECT_EQ(format->compute, Compute::Exact);
     }
   }
@@ -93,7 +95,10 @@ TEST(Setup, RefusesAConfigOfAnotherModel) {
   refused({{.layer_idx = 0}}, "without a K/V cache");
   refused({{.layer_idx = layer}, {.layer_idx = layer}}, "twice");
   test::expect_error(ErrorKind::Unsupported, {"7 bits"}, [&] {
-    tiny({{.layer_idx = layer, .key_bits = 7}}, Compute::Fast);
+    tiny(
+        {{.layer_idx = layer,
+          .codec = {.method = artifacts::KvMethod::Affine, .key_bits = 7}}},
+        Compute::Fast);
   });
 }
 

@@ -105,8 +105,8 @@ TEST(KvSensitivity, EqualsFullForwardsBitForBit) {
     search.methods = kBoth;
     search.candidate_bits = {2, 2.5, 4, 8};
     search.split = split;
-    search.rotation = artifacts::KvRotation::Orthogonal;
-    search.seed = 7;
+    search.codec.rotation = artifacts::KvRotation::Orthogonal;
+    search.codec.seed = 7;
     const auto measured = measure(tiny(), search, calibration);
     ASSERT_EQ(measured.size(), 2u);
     EXPECT_EQ(measured[0].layer.layer_idx, 3);
@@ -115,17 +115,18 @@ TEST(KvSensitivity, EqualsFullForwardsBitForBit) {
       // Affine 2, 4, 8 and turbo 2, 2.5, 4; per side when split.
       ASSERT_EQ(m.layer.candidates.size(), split ? 12u : 6u);
       for (const artifacts::KvCandidate& c : m.layer.candidates) {
-        EXPECT_EQ(c.key_bits == 0 || c.value_bits == 0, split);
+        EXPECT_EQ(c.codec.key_bits == 0 || c.codec.value_bits == 0, split);
         const artifacts::KvLayer kv{
             .layer_idx = m.layer.layer_idx,
-            .method = c.method,
-            .key_bits = c.key_bits,
-            .value_bits = c.value_bits,
-            .rotation = artifacts::KvRotation::Orthogonal,
-            .seed = 7};
+            .codec = {
+                .method = c.codec.method,
+                .key_bits = c.codec.key_bits,
+                .value_bits = c.codec.value_bits,
+                .rotation = artifacts::KvRotation::Orthogonal,
+                .seed = 7}};
         EXPECT_EQ(c.kl, full_kl(reference, {kv}, calibration))
-            << m.layer.layer_idx << " " << name_of(c.method) << " "
-            << c.key_bits << " " << c.value_bits;
+            << m.layer.layer_idx << " " << name_of(c.codec.method) << " "
+            << c.codec.key_bits << " " << c.codec.value_bits;
         EXPECT_GT(c.kl, 0);
       }
     }
@@ -217,8 +218,8 @@ TEST(KvPlan, WidthsFollowAPlantedSensitivity) {
       ASSERT_EQ(plan.layers.size(), 2u);
       for (const artifacts::KvLayer& layer : plan.layers) {
         const double expected = layer.layer_idx == deaf ? 2 : 8;
-        EXPECT_EQ(layer.key_bits, expected) << deaf << " " << split;
-        EXPECT_EQ(layer.value_bits, expected) << deaf << " " << split;
+        EXPECT_EQ(layer.codec.key_bits, expected) << deaf << " " << split;
+        EXPECT_EQ(layer.codec.value_bits, expected) << deaf << " " << split;
       }
       EXPECT_LE(plan.block_bytes, budget);
     }
@@ -231,13 +232,17 @@ TEST(KvPlan, TheBestOfTheWholeModelsIsTaken) {
     KvPlan plan;
     for (const int layer : {3, 7}) {
       plan.layers.push_back(
-          {.layer_idx = layer, .key_bits = bits, .value_bits = bits});
+          {.layer_idx = layer,
+           .codec = {
+               .method = KvMethod::Affine,
+               .key_bits = bits,
+               .value_bits = bits}});
     }
     return plan;
   };
   const KvPlan best = select_kv_plan(
       exact(tiny()), calibration, {plan_of(2), plan_of(8), plan_of(4)}, {});
-  EXPECT_EQ(best.layers.front().key_bits, 8);
+  EXPECT_EQ(best.layers.front().codec.key_bits, 8);
   EXPECT_EQ(
       best.measured_kl,
       full_kl(
