@@ -90,6 +90,7 @@ void check_shape(const KvFormat& format) {
 }
 
 void check_packed(const KvFormat& format) {
+  const KvCodec& codec = format.codec;
   if (format.head_dim % 16 != 0 ||
       format.head_dim > static_cast<int>(cpu::kMaxHeadDim)) {
     fail(
@@ -99,23 +100,21 @@ void check_packed(const KvFormat& format) {
         format.head_dim,
         cpu::kMaxHeadDim);
   }
-  if (format.codec.key_bits == 0 && format.codec.value_bits == 0) {
+  if (codec.key_bits == 0 && codec.value_bits == 0) {
     fail(
         ErrorKind::InvalidInput,
         "[make_kv_format] found 0 bits on both sides of a quantized format, "
         "expected a width on one at least. Use the dense method.");
   }
-  check_bits(
-      format.codec.method, "keys", format.codec.key_bits, format.head_dim);
-  check_bits(
-      format.codec.method, "values", format.codec.value_bits, format.head_dim);
-  if (format.codec.method == KvMethod::Affine &&
-      !is_one_of(format.codec.group_size, {32, 64, 128})) {
+  check_bits(codec.method, "keys", codec.key_bits, format.head_dim);
+  check_bits(codec.method, "values", codec.value_bits, format.head_dim);
+  if (codec.method == KvMethod::Affine &&
+      !is_one_of(codec.group_size, {32, 64, 128})) {
     fail(
         ErrorKind::Unsupported,
         "[make_kv_format] group_size: found {}, expected 32, 64 or 128. "
         "Choose one of these.",
-        format.codec.group_size);
+        codec.group_size);
   }
 }
 
@@ -149,25 +148,24 @@ cpu::KvSide side_of(const KvFormat& format, double bits, std::size_t pad) {
 
 KvFormat make_kv_format(KvFormat format) {
   check_shape(format);
-  if (format.codec.method == KvMethod::Dense) {
-    if (format.codec.key_bits != 0 || format.codec.value_bits != 0) {
+  const KvCodec& codec = format.codec;
+  if (codec.method == KvMethod::Dense) {
+    if (codec.key_bits != 0 || codec.value_bits != 0) {
       fail(
           ErrorKind::InvalidInput,
           "[make_kv_format] found {} and {} bits on a dense format, expected 0: "
           "its width is that of its dtype. Choose a method for these bits.",
-          format.codec.key_bits,
-          format.codec.value_bits);
+          codec.key_bits,
+          codec.value_bits);
     }
     return format;
   }
   check_packed(format);
-  if (format.codec.method == KvMethod::Turbo) {
+  if (codec.method == KvMethod::Turbo) {
     format.rotations = std::make_shared<KvRotations>(KvRotations{
-        Rotation(format.codec.rotation, format.head_dim, format.codec.seed),
+        Rotation(codec.rotation, format.head_dim, codec.seed),
         Rotation(
-            format.codec.rotation,
-            format.head_dim,
-            format.codec.seed + kKvValueSeedStep)});
+            codec.rotation, format.head_dim, codec.seed + kKvValueSeedStep)});
   }
   return format;
 }
