@@ -22,7 +22,8 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/cache/kv_cache.h"
 #include "optiq/io/array.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/cpu/operations.h"
+#include "optiq/kernels/machine.h"
 #include "optiq/kernels/portable.h"
 
 namespace {
@@ -33,11 +34,12 @@ using bench::time_runs;
 using bench::Timing;
 using optiq::cache::BlockPool;
 using optiq::cache::Sequence;
-using optiq::kernels::AttentionSegment;
+using optiq::kernels::BlockId;
 using optiq::kernels::Compute;
 using optiq::kernels::KvFormat;
 using optiq::kernels::KvMethod;
 using optiq::kernels::KvRotation;
+using optiq::kernels::Segment;
 
 // As many layers in turn as leave the last-level cache behind.
 constexpr std::size_t kWorkingSet = std::size_t{160} << 20;
@@ -53,7 +55,7 @@ struct Shape {
 };
 
 std::string name_of(const KvFormat& f) {
-  if (f.method == KvMethod::Dense) {
+  if (f.codec.method == KvMethod::Dense) {
     return f.dtype == mx::float32 ? "float32" : "bfloat16";
   }
   char text[64];
@@ -61,10 +63,10 @@ std::string name_of(const KvFormat& f) {
       text,
       sizeof text,
       "%s %g/%g%s%s",
-      f.method == KvMethod::Affine ? "affine" : "turbo",
-      f.key_bits,
-      f.value_bits,
-      f.rotation == KvRotation::Orthogonal ? " orthogonal" : "",
+      f.codec.method == KvMethod::Affine ? "affine" : "turbo",
+      f.codec.key_bits,
+      f.codec.value_bits,
+      f.codec.rotation == KvRotation::Orthogonal ? " orthogonal" : "",
       f.compute == Compute::Exact ? " exact" : "");
   return text;
 }
@@ -79,11 +81,11 @@ double check(const Shape& shape, const KvFormat& format) {
   Sequence sequence(
       std::make_shared<BlockPool>(std::size_t{1} << 30), {format});
   sequence.reserve(n);
-  const std::vector<AttentionSegment> segments{
+  const std::vector<Segment> segments{
       {.first_row = 0, .rows = n, .start = 0, .blocks = sequence.blocks(0)}};
   const float scale = 1.f / std::sqrt(static_cast<float>(shape.head_dim));
-  const mx::array y =
-      optiq::kernels::append_and_attend(q, k, v, segments, format, scale);
+  const mx::array y = optiq::kernels::cpu::append_and_attend(
+      q, k, v, segments, format, {.scale = scale});
   const mx::array expected =
       optiq::io::materialize(optiq::kernels::portable::attend(
           q,
@@ -101,7 +103,7 @@ double check(const Shape& shape, const KvFormat& format) {
   const double relative = std::sqrt(error / size);
   // bfloat16 queries and weights: 2^-9 of a product. int8 digits: 1e-2 of it. A
   // code on the edge of two centroids may fall either way: 1e-3.
-  const bool dense = format.method == KvMethod::Dense;
+  const bool dense = format.codec.method == KvMethod::Dense;
   const double most = dense              ? 0x1p-8
       : format.compute == Compute::Exact ? 1e-3
                                          : 3e-2;
@@ -125,9 +127,8 @@ class Layers {
             static_cast<int>(kWorkingSet / layer_bytes_) + 1,
             1,
             kMaxLayers)),
-        sequence_(
-            std::make_shared<BlockPool>(std::size_t{1} << 30),
-            std::vector<optiq::cache::LayerFormat>(n_, format)) {
+        pool_(std::make_shared<BlockPool>(std::size_t{1} << 30)),
+        sequence_(pool_, std::vector<optiq::cache::LayerFormat>(n_, format)) {
     sequence_.reserve(context);
     const int dim = format.head_dim;
     // Only the cache matters here: one query head per kv head.
@@ -136,15 +137,14 @@ class Layers {
       const auto random = [&](unsigned seed) {
         return normal_array({rows, format.n_kv_heads, dim}, seed + at);
       };
-      const std::byte* const block = sequence_.blocks(0)[at / 64];
-      std::byte* const only[] = {const_cast<std::byte*>(block)};
-      const std::vector<AttentionSegment> segments{
+      const BlockId only[] = {sequence_.blocks(0)[at / 64]};
+      const std::vector<Segment> segments{
           {.first_row = 0, .rows = rows, .start = 0, .blocks = only}};
-      optiq::kernels::append_and_attend(
-          random(1), random(2), random(3), segments, format, 1.f);
+      optiq::kernels::cpu::append_and_attend(
+          random(1), random(2), random(3), segments, format, {});
       for (int layer = 1; layer < n_; ++layer) {
-        std::memcpy(
-            sequence_.blocks(layer)[at / 64], block, format.block_bytes());
+        pool_->copy(
+            sequence_.blocks(layer)[at / 64], only[0], format.block_bytes());
       }
     }
   }
@@ -156,12 +156,13 @@ class Layers {
     const mx::array k = normal_array({1, shape.n_kv_heads, dim}, 6);
     int layer = 0;
     const auto run = [&] {
-      const std::vector<AttentionSegment> segments{
+      const std::vector<Segment> segments{
           {.first_row = 0,
            .rows = 1,
            .start = context - 1,
            .blocks = sequence_.blocks(layer++ % n_)}};
-      optiq::kernels::append_and_attend(q, k, k, segments, format, 0.125f);
+      optiq::kernels::cpu::append_and_attend(
+          q, k, k, segments, format, {.scale = 0.125f});
     };
     return time_runs(std::max(3 * n_, 301), run);
   }
@@ -173,6 +174,7 @@ class Layers {
  private:
   std::size_t layer_bytes_;
   int n_;
+  std::shared_ptr<BlockPool> pool_;
   Sequence sequence_;
 };
 
@@ -191,7 +193,7 @@ double bench(
   const double dots = 2.0 * context * shape.n_heads * shape.head_dim;
   const double by_dots = dots / dot_peak;
   const bool coded =
-      format.method != KvMethod::Dense && format.compute == Compute::Fast;
+      format.codec.method != KvMethod::Dense && format.compute == Compute::Fast;
   const double roof = coded ? std::max(by_bytes, by_dots) : by_bytes;
   std::printf(
       "  %-22s %8.1f us (%.1f-%.1f)  %7.0f bytes/token  %5.1f of %5.1f GB/s"
@@ -217,13 +219,14 @@ KvFormat format_of(
     float bits,
     KvRotation rotation = KvRotation::Hadamard,
     Compute compute = Compute::Fast) {
-  return optiq::kernels::make_kv_format(
+  return optiq::kernels::cpu_device().kv_format(
       {.n_kv_heads = shape.n_kv_heads,
        .head_dim = shape.head_dim,
-       .method = method,
-       .key_bits = bits,
-       .value_bits = bits,
-       .rotation = rotation,
+       .codec =
+           {.method = method,
+            .key_bits = bits,
+            .value_bits = bits,
+            .rotation = rotation},
        .compute = compute});
 }
 

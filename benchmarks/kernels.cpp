@@ -5,8 +5,6 @@
 //
 // Few rows rotate over at least 320 MB of matrices, so that no cache helps.
 
-#include "optiq/kernels/kernels.h"
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -22,6 +20,9 @@
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
+#include "optiq/kernels/cpu/operations.h"
+#include "optiq/kernels/machine.h"
+#include "optiq/kernels/quantize.h"
 
 namespace {
 
@@ -38,6 +39,14 @@ struct Options {
   int size = 4096;
 };
 
+mx::array matmul(const mx::array& x, const Matrix& w, Compute compute) {
+  return optiq::kernels::cpu_device()
+      .multiply(
+          x,
+          {.projections = {{.weight = &w, .updates = {}}}, .compute = compute})
+      .front();
+}
+
 mx::array normal_array(int rows, int cols, unsigned seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
@@ -52,25 +61,26 @@ Matrix make_matrix(const mx::array& dense, int bits) {
   if (bits == 16) {
     mx::array w = mx::astype(dense, mx::bfloat16);
     mx::eval(w);
-    return Matrix::dense(w);
+    return optiq::kernels::cpu_device().dense(w);
   }
   mx::array half = mx::astype(dense, mx::bfloat16);
   mx::eval(half);
   const auto q = optiq::kernels::quantize_affine(half, bits, 64);
-  return Matrix::quantized(q.weight, q.scales, q.biases, bits, 64);
+  return optiq::kernels::cpu_device().quantized(
+      q.weight, q.scales, q.biases, bits, 64);
 }
 
 /** Relative rms error of the last row against double sums over the dequantized
  * weights. */
 double error_of(const mx::array& x, const Matrix& w, Compute compute) {
-  const mx::array y = optiq::kernels::matmul(x, w, compute);
+  const mx::array y = matmul(x, w, compute);
   const int row = x.shape(0) - 1;
   const float* xs = x.data<float>() + std::size_t{1} * row * w.in_features();
   const float* ys = y.data<float>() + std::size_t{1} * row * w.out_features();
   double error = 0;
   double norm = 0;
   for (std::int32_t n = 0; n < w.out_features(); n += 61) {
-    const mx::array weights = optiq::kernels::embed({&n, 1}, w);
+    const mx::array weights = optiq::kernels::cpu_device().embed({&n, 1}, w);
     double sum = 0;
     for (int k = 0; k < w.in_features(); ++k) {
       sum += static_cast<double>(weights.data<float>()[k]) * xs[k];
@@ -95,7 +105,7 @@ Timing time_products(
   for (int i = 0; i <= kSamples; ++i) {
     const auto start = std::chrono::steady_clock::now();
     for (const Matrix& w : set) {
-      optiq::kernels::matmul(x, w, compute);
+      matmul(x, w, compute);
     }
     const std::chrono::duration<double> took =
         std::chrono::steady_clock::now() - start;

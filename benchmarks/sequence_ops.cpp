@@ -19,7 +19,8 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/cache/kv_cache.h"
 #include "optiq/io/array.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/cpu/operations.h"
+#include "optiq/kernels/machine.h"
 #include "optiq/kernels/portable.h"
 
 namespace {
@@ -30,9 +31,9 @@ using bench::time_runs;
 using bench::Timing;
 using optiq::cache::BlockPool;
 using optiq::cache::Sequence;
-using optiq::kernels::AttentionSegment;
 using optiq::kernels::DeltaNetShape;
 using optiq::kernels::KvFormat;
+using optiq::kernels::Segment;
 
 /** Ends the program when y is further from the portable result than `most` of
  * its size. */
@@ -72,10 +73,11 @@ void bench_prefill(const KvFormat& format, int n_heads, double fma_peak) {
   Sequence sequence(
       std::make_shared<BlockPool>(std::size_t{1} << 30), {format});
   sequence.reserve(rows);
-  const std::vector<AttentionSegment> segments{
+  const std::vector<Segment> segments{
       {.first_row = 0, .rows = rows, .start = 0, .blocks = sequence.blocks(0)}};
   const auto run = [&] {
-    return optiq::kernels::append_and_attend(q, k, v, segments, format, scale);
+    return optiq::kernels::cpu::append_and_attend(
+        q, k, v, segments, format, {.scale = scale});
   };
   verify(
       "prefill",
@@ -117,12 +119,13 @@ void bench_decode(
   const mx::array k = normal_array({1, format.n_kv_heads, dim}, 2);
   int layer = 0;
   const auto run = [&] {
-    const std::vector<AttentionSegment> segments{
+    const std::vector<Segment> segments{
         {.first_row = 0,
          .rows = 1,
          .start = context - 1,
          .blocks = sequence.blocks(layer++ % caches)}};
-    return optiq::kernels::append_and_attend(q, k, k, segments, format, 0.125f);
+    return optiq::kernels::cpu::append_and_attend(
+        q, k, k, segments, format, {.scale = 0.125f});
   };
   const Timing t = time_runs(2 * caches + 1, [&] { run(); });
   std::printf(
@@ -151,16 +154,16 @@ void bench_delta_net(const DeltaNetShape& shape, int rows) {
       .a_log = normal_array({Hv}, 6),
       .dt_bias = normal_array({Hv}, 7),
       .norm = normal_array({shape.value_dim}, 8)};
-  std::vector<float> conv(shape.conv_floats());
-  std::vector<float> state(shape.state_floats());
-  const std::vector<optiq::kernels::DeltaNetSegment> segments{
-      {.first_row = 0,
-       .rows = rows,
-       .conv_state = conv.data(),
-       .state = state.data()}};
+  Sequence sequence(
+      std::make_shared<BlockPool>(std::size_t{1} << 30),
+      {optiq::cache::RecurrentFormat{
+          .conv_floats = shape.conv_floats(),
+          .state_floats = shape.state_floats()}});
+  const std::vector<Segment> segments{
+      {.first_row = 0, .rows = rows, .blocks = sequence.blocks(0)}};
   const auto run = [&] {
-    return optiq::kernels::gated_delta_net(
-        qkv, z, b, a, weights, shape, segments);
+    return optiq::kernels::cpu::gated_delta_net(
+        {qkv, z, b, a}, weights, shape, segments);
   };
   verify(
       "delta net",
@@ -206,9 +209,12 @@ int main() {
       optiq::ThreadPool::shared().size(),
       1e-9 * bandwidth,
       1e-9 * fma_peak);
-  const KvFormat smol{.dtype = mx::bfloat16, .n_kv_heads = 3, .head_dim = 64};
-  const KvFormat tiny{.dtype = mx::bfloat16, .n_kv_heads = 2, .head_dim = 64};
-  const KvFormat wide{.dtype = mx::bfloat16, .n_kv_heads = 4, .head_dim = 256};
+  const KvFormat smol = optiq::kernels::cpu_device().kv_format(
+      {.dtype = mx::bfloat16, .n_kv_heads = 3, .head_dim = 64});
+  const KvFormat tiny = optiq::kernels::cpu_device().kv_format(
+      {.dtype = mx::bfloat16, .n_kv_heads = 2, .head_dim = 64});
+  const KvFormat wide = optiq::kernels::cpu_device().kv_format(
+      {.dtype = mx::bfloat16, .n_kv_heads = 4, .head_dim = 256});
   bench_prefill(smol, 9, fma_peak);
   bench_prefill(tiny, 4, fma_peak);
   bench_prefill(wide, 16, fma_peak);

@@ -85,8 +85,8 @@ GeneratedText generate_text(
     }
   };
   generate::Engine engine(
-      model.network,
-      {.compute = options.compute, .max_cache_bytes = options.max_cache_bytes});
+      {model.network, options.compute},
+      {.max_cache_bytes = options.max_cache_bytes});
   result.completion = generate::generate(
       engine,
       tokens,
@@ -102,9 +102,9 @@ artifacts::PerplexityScores measure_perplexity(
     const MeasureOptions& options) {
   const auto dataset = eval::load_dataset(data, options.limit);
   return eval::measure_perplexity(
-      *model.network,
+      {model.network, options.compute},
       encode(dataset, model.directory, *model.tokenizer, options),
-      {.compute = options.compute, .on_progress = options.on_progress});
+      {.on_progress = options.on_progress});
 }
 
 artifacts::KlScores measure_kl(
@@ -121,10 +121,10 @@ artifacts::KlScores measure_kl(
       reference.directory.path().string(),
       dataset.name);
   return eval::measure_kl(
-      *reference.network,
-      *model.network,
+      {reference.network, kernels::Compute::Exact},
+      {model.network, options.compute},
       rows,
-      {.compute = options.compute, .on_progress = options.on_progress});
+      {.on_progress = options.on_progress});
 }
 
 } // namespace optiq

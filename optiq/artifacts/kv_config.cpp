@@ -1,6 +1,7 @@
 #include "optiq/artifacts/kv_config.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <set>
 #include <string_view>
@@ -67,19 +68,19 @@ KvLayer layer_from_json(const Json& entry, const std::string& where) {
         describe(entry));
   }
   require_known_keys(entry, where);
-  KvLayer layer;
-  layer.layer_idx = required<int>(entry, "layer_idx", where);
-  layer.key_bits = required<double>(entry, "bits", where);
-  layer.value_bits =
-      optional_or<double>(entry, "value_bits", where, layer.key_bits);
-  layer.group_size =
-      optional_or<int>(entry, "group_size", where, layer.group_size);
-  layer.method =
-      name_in_file(entry, "method", where, kv_method_of, layer.method);
-  layer.rotation =
-      name_in_file(entry, "rotation", where, kv_rotation_of, layer.rotation);
-  layer.seed = optional_or<std::uint64_t>(entry, "seed", where, layer.seed);
-  return layer;
+  const int layer_idx = required<int>(entry, "layer_idx", where);
+  KvCodec codec;
+  codec.key_bits = required<double>(entry, "bits", where);
+  codec.value_bits =
+      optional_or<double>(entry, "value_bits", where, codec.key_bits);
+  codec.group_size =
+      optional_or<int>(entry, "group_size", where, codec.group_size);
+  codec.method =
+      name_in_file(entry, "method", where, kv_method_of, KvMethod::Affine);
+  codec.rotation =
+      name_in_file(entry, "rotation", where, kv_rotation_of, codec.rotation);
+  codec.seed = optional_or<std::uint64_t>(entry, "seed", where, codec.seed);
+  return {layer_idx, codec};
 }
 
 const Json& require_list(const Json& json, const std::string& where) {
@@ -95,56 +96,25 @@ const Json& require_list(const Json& json, const std::string& where) {
 
 } // namespace
 
-const char* name_of(KvMethod method) {
-  return method == KvMethod::Affine ? "affine" : "turbo";
-}
-
-const char* name_of(KvRotation rotation) {
-  return rotation == KvRotation::Hadamard ? "hadamard" : "orthogonal";
-}
-
-KvMethod kv_method_of(const std::string& name) {
-  for (const KvMethod method : {KvMethod::Affine, KvMethod::Turbo}) {
-    if (name == name_of(method)) {
-      return method;
-    }
-  }
-  fail(
-      ErrorKind::InvalidInput,
-      "[kv_method] found '{}', expected affine or turbo",
-      name);
-}
-
-KvRotation kv_rotation_of(const std::string& name) {
-  for (const KvRotation rotation :
-       {KvRotation::Hadamard, KvRotation::Orthogonal}) {
-    if (name == name_of(rotation)) {
-      return rotation;
-    }
-  }
-  fail(
-      ErrorKind::InvalidInput,
-      "[kv_rotation] found '{}', expected hadamard or orthogonal",
-      name);
-}
-
 Json to_json(const KvConfig& config) {
   Json list = Json::array();
-  for (const KvLayer& layer : config.layers) {
+  const KvCodec defaults;
+  for (const auto& [layer_idx, codec] : config.layers) {
+    assert(codec.method != KvMethod::Dense); // such layers are left out
     Json entry;
-    entry["layer_idx"] = layer.layer_idx;
-    entry["bits"] = number(layer.key_bits);
-    if (layer.value_bits != layer.key_bits) {
-      entry["value_bits"] = number(layer.value_bits);
+    entry["layer_idx"] = layer_idx;
+    entry["bits"] = number(codec.key_bits);
+    if (codec.value_bits != codec.key_bits) {
+      entry["value_bits"] = number(codec.value_bits);
     }
-    entry["group_size"] = layer.group_size;
-    if (layer.method == KvMethod::Turbo) {
-      entry["method"] = name_of(layer.method);
-      if (layer.rotation != KvRotation::Hadamard) {
-        entry["rotation"] = name_of(layer.rotation);
+    entry["group_size"] = codec.group_size;
+    if (codec.method == KvMethod::Turbo) {
+      entry["method"] = name_of(codec.method);
+      if (codec.rotation != defaults.rotation) {
+        entry["rotation"] = name_of(codec.rotation);
       }
-      if (layer.seed != kDefaultKvSeed) {
-        entry["seed"] = layer.seed;
+      if (codec.seed != defaults.seed) {
+        entry["seed"] = codec.seed;
       }
     }
     list.push_back(std::move(entry));
@@ -188,18 +158,18 @@ std::optional<KvCost> measured_cost(
   const auto find = [&](double key_bits,
                         double value_bits) -> const KvCandidate* {
     for (const KvCandidate& c : sensitivity.candidates) {
-      if (c.method == layer.method && c.key_bits == key_bits &&
-          c.value_bits == value_bits) {
+      if (c.codec.method == layer.codec.method &&
+          c.codec.key_bits == key_bits && c.codec.value_bits == value_bits) {
         return &c;
       }
     }
     return nullptr;
   };
-  if (const auto* both = find(layer.key_bits, layer.value_bits)) {
+  if (const auto* both = find(layer.codec.key_bits, layer.codec.value_bits)) {
     return KvCost{both->kl, both->bytes_per_token};
   }
-  const auto* keys = find(layer.key_bits, 0);
-  const auto* values = find(0, layer.value_bits);
+  const auto* keys = find(layer.codec.key_bits, 0);
+  const auto* values = find(0, layer.codec.value_bits);
   if (keys == nullptr || values == nullptr) {
     return std::nullopt;
   }
@@ -217,13 +187,15 @@ Json to_json(const std::vector<KvLayerSensitivity>& layers) {
     Json uniform = Json::object();
     Json candidates = Json::array();
     for (const KvCandidate& c : layer.candidates) {
-      if (c.method == KvMethod::Affine && c.key_bits == c.value_bits) {
-        uniform[number(c.key_bits).dump()] = c.kl;
+      const KvCodec& codec = c.codec;
+      if (codec.method == KvMethod::Affine &&
+          codec.key_bits == codec.value_bits) {
+        uniform[number(codec.key_bits).dump()] = c.kl;
       }
       candidates.push_back(
-          {{"method", name_of(c.method)},
-           {"key_bits", number(c.key_bits)},
-           {"value_bits", number(c.value_bits)},
+          {{"method", name_of(codec.method)},
+           {"key_bits", number(codec.key_bits)},
+           {"value_bits", number(codec.value_bits)},
            {"kl", c.kl},
            {"bytes_per_token", number(c.bytes_per_token)}});
     }
@@ -258,10 +230,11 @@ std::vector<KvLayerSensitivity> kv_sensitivity_from_json(
     }
     for (const Json& c : *found) {
       layer.candidates.push_back(
-          {.method =
-               name_in_file(c, "method", place, kv_method_of, KvMethod::Affine),
-           .key_bits = required<double>(c, "key_bits", place),
-           .value_bits = required<double>(c, "value_bits", place),
+          {.codec =
+               {.method = name_in_file(
+                    c, "method", place, kv_method_of, KvMethod::Affine),
+                .key_bits = required<double>(c, "key_bits", place),
+                .value_bits = required<double>(c, "value_bits", place)},
            .kl = required<double>(c, "kl", place),
            .bytes_per_token = required<double>(c, "bytes_per_token", place)});
     }

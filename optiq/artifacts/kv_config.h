@@ -1,45 +1,19 @@
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "optiq/artifacts/json.h"
+#include "optiq/artifacts/kv_codec.h"
 
 namespace optiq::artifacts {
-
-/** How cached keys and values are coded. */
-enum class KvMethod {
-  Affine, // MLX's affine groups along head_dim
-  Turbo, // arXiv 2504.19874: a norm and Lloyd-Max codes of the rotated vector
-};
-
-/** What turbo rotates vectors with. */
-enum class KvRotation {
-  Hadamard, // random signs, then a Walsh-Hadamard transform
-  Orthogonal, // a random orthogonal matrix
-};
-
-const char* name_of(KvMethod method); // "affine", "turbo"
-const char* name_of(KvRotation rotation); // "hadamard", "orthogonal"
-/** Throw InvalidInput with the known names. */
-KvMethod kv_method_of(const std::string& name);
-KvRotation kv_rotation_of(const std::string& name);
-
-/** Seeds of rotations: of layer i it is `seed` + i. */
-inline constexpr std::uint64_t kDefaultKvSeed = 42;
 
 /** The cache of one attention layer. */
 struct KvLayer {
   int layer_idx = 0; // in the model's list of layers, not of caches
-  KvMethod method = KvMethod::Affine;
-  double key_bits = 8;
-  double value_bits = 8;
-  int group_size = 64; // affine
-  KvRotation rotation = KvRotation::Hadamard; // turbo
-  std::uint64_t seed = kDefaultKvSeed; // turbo
+  KvCodec codec; // its rotation has the seed codec.seed + layer_idx
 
   bool operator==(const KvLayer&) const = default;
 };
@@ -64,9 +38,7 @@ KvConfig read_kv_config(const std::filesystem::path& file);
 /** KL that one layer's cache alone costs, per candidate (nats, mean over
  * positions), as kv_sensitivity.json lists it. */
 struct KvCandidate {
-  KvMethod method = KvMethod::Affine;
-  double key_bits = 0; // 0: the side stays in full precision
-  double value_bits = 0;
+  KvCodec codec; // the file has its method and widths alone
   double kl = 0;
   double bytes_per_token = 0; // of the quantized sides
 };

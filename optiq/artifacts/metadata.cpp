@@ -37,6 +37,7 @@
 #include <cmath>
 #include <iterator>
 #include <set>
+#include <span>
 
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
@@ -50,42 +51,35 @@ constexpr const char* kMetric = "kl_divergence_vs_reference";
 constexpr const char* kPlanKind = "optiq_plan";
 
 struct MethodRow {
-  const char* name; // in Plan
+  PlanMethod method;
+  const char* name; // on the command line and in plan files
   const char* file_name; // in metadata.json
 };
 
 constexpr MethodRow kMethods[] = {
-    {"optiq", "optiq_mixed_precision"},
-    {"static", "static_mixed_precision"},
-    {"uniform", "uniform"},
+    {PlanMethod::Optiq, "optiq", "optiq_mixed_precision"},
+    {PlanMethod::Static, "static", "static_mixed_precision"},
+    {PlanMethod::Uniform, "uniform", "uniform"},
 };
 
-// 16 occurs in the original's files for modules that stay bf16.
-constexpr int kKnownBits[] = {2, 3, 4, 5, 6, 8, 16};
-constexpr int kKnownGroupSizes[] = {16, 32, 64, 128};
+// Files of the original have it beside the affine format's: as the width of
+// modules that stay bf16, and as a group size.
+constexpr int kOther = 16;
 
-std::string comma_list(const int* begin, const int* end) {
-  std::string text;
-  for (const int* value = begin; value != end; ++value) {
-    text += (text.empty() ? "" : ", ") + std::to_string(*value);
-  }
-  return text;
-}
-
-template <std::size_t N>
 int one_of(
-    const int (&known)[N],
+    std::span<const int> known,
     int value,
     const char* key,
     const std::string& where) {
-  if (std::find(std::begin(known), std::end(known), value) == std::end(known)) {
+  if (value != kOther && !is_one_of(known, value)) {
     fail(
         ErrorKind::Corrupt,
-        "[metadata] {}: '{}' is {}, expected one of {}",
+        "[metadata] {}: '{}' is {}, expected {}, or {}",
         where,
         key,
         value,
-        comma_list(std::begin(known), std::end(known)));
+        list_text(known),
+        kOther);
   }
   return value;
 }
@@ -117,23 +111,18 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-const char* method_file_name(const std::string& name) {
-  for (const MethodRow& row : kMethods) {
-    if (name == row.name) {
-      return row.file_name;
-    }
-  }
-  fail(
-      ErrorKind::InvalidInput,
-      "[to_json] method is '{}', expected optiq, static or uniform",
-      name);
+const MethodRow& row_of(PlanMethod method) {
+  return *std::find_if(
+      std::begin(kMethods), std::end(kMethods), [&](const MethodRow& row) {
+        return row.method == method;
+      });
 }
 
 /** Accepts both spellings of a method. */
-std::string method_name(const std::string& text, const std::string& where) {
+PlanMethod method_in_file(const std::string& text, const std::string& where) {
   for (const MethodRow& row : kMethods) {
     if (text == row.name || text == row.file_name) {
-      return row.name;
+      return row.method;
     }
   }
   fail(
@@ -200,9 +189,9 @@ std::vector<LayerBits> layers_from_json(
     layers.push_back(
         {.name = name,
          .bits =
-             one_of(kKnownBits, required<int>(entry, "bits", at), "bits", at),
+             one_of(kAffineBits, required<int>(entry, "bits", at), "bits", at),
          .group_size = one_of(
-             kKnownGroupSizes,
+             kAffineGroupSizes,
              optional_or(entry, "group_size", at, default_group_size),
              "group_size",
              at),
@@ -228,7 +217,7 @@ std::vector<int> candidates_from_json(
   auto bits = optional_or<std::vector<int>>(
       json, "candidate_bits", where, std::vector<int>{});
   for (const int width : bits) {
-    one_of(kKnownBits, width, "candidate_bits", where);
+    one_of(kAffineBits, width, "candidate_bits", where);
   }
   return bits;
 }
@@ -236,10 +225,10 @@ std::vector<int> candidates_from_json(
 /** What plan files and metadata files share. */
 Plan read_plan_members(const Json& json, const std::string& where) {
   Plan plan;
-  plan.method = method_name(
+  plan.method = method_in_file(
       optional_or<std::string>(json, "method", where, "optiq"), where);
   plan.group_size = one_of(
-      kKnownGroupSizes,
+      kAffineGroupSizes,
       optional_or(json, "group_size", where, 64),
       "group_size",
       where);
@@ -290,7 +279,7 @@ std::map<int, double> widths_from_json(
           where,
           text);
     }
-    one_of(kKnownBits, bits, "bits", where);
+    one_of(kAffineBits, bits, "bits", where);
     values[bits] = required<double>(json, text.c_str(), where);
   }
   return values;
@@ -330,6 +319,22 @@ std::optional<Json> read_if_there(const fs::path& path) {
 
 } // namespace
 
+const char* name_of(PlanMethod method) {
+  return row_of(method).name;
+}
+
+PlanMethod plan_method_of(const std::string& name) {
+  for (const MethodRow& row : kMethods) {
+    if (name == row.name) {
+      return row.method;
+    }
+  }
+  fail(
+      ErrorKind::InvalidInput,
+      "[convert] --method {}: expected optiq, static or uniform.",
+      name);
+}
+
 int count_high_bits(const Plan& plan) {
   return plan.candidate_bits.empty()
       ? 0
@@ -349,11 +354,10 @@ int count_low_bits(const Plan& plan) {
 }
 
 Json to_json(const Plan& plan) {
-  method_file_name(plan.method); // refuses an unknown one
   return {
       {"kind", kPlanKind},
       {"schema_version", kSchemaVersion},
-      {"method", plan.method},
+      {"method", name_of(plan.method)},
       {"candidate_bits", plan.candidate_bits},
       {"group_size", plan.group_size},
       {"target_bpw", or_null(plan.target_bpw)},
@@ -370,7 +374,7 @@ Json to_json(const Plan& plan) {
 Json to_json(const Metadata& metadata) {
   const Plan& plan = metadata.plan;
   return {
-      {"method", method_file_name(plan.method)},
+      {"method", row_of(plan.method).file_name},
       {"schema_version", metadata.schema_version},
       {"tool_version", metadata.tool_version},
       {"base_model", metadata.base_model},
@@ -472,7 +476,7 @@ Sensitivity sensitivity_from_json(const Json& json, const std::string& where) {
       optional_or<std::string>(json, "base_model", where, "");
   sensitivity.candidate_bits = candidates_from_json(json, where);
   sensitivity.group_size = one_of(
-      kKnownGroupSizes,
+      kAffineGroupSizes,
       optional_or(json, "group_size", where, 64),
       "group_size",
       where);

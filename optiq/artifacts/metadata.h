@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/artifacts/json.h"
 
 namespace optiq::artifacts {
@@ -14,13 +15,24 @@ namespace optiq::artifacts {
 /** Of metadata.json, sensitivity.json and plan files; newer is refused. */
 inline constexpr int kSchemaVersion = 1;
 
+/** How the widths of a plan were chosen. */
+enum class PlanMethod {
+  Optiq, // by measured KL
+  Static, // by the place in the network
+  Uniform, // the same for all
+};
+
+const char* name_of(PlanMethod method); // "optiq", "static", "uniform"
+/** Throws InvalidInput for another name. */
+PlanMethod plan_method_of(const std::string& name);
+
 /** Width of one quantized module, named by its MLX module path. */
 struct LayerBits {
   bool operator==(const LayerBits&) const = default;
 
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
-  int bits = 0; // 2, 3, 4, 5, 6 or 8
-  int group_size = 64;
+  int bits = 0; // of kAffineBits
+  int group_size = kDefaultGroupSize;
   std::uint64_t parameters = 0;
   bool is_protected = false;
   std::optional<double> kl; // measured KL of this width alone, nats
@@ -30,8 +42,8 @@ struct LayerBits {
 struct Plan {
   bool operator==(const Plan&) const = default;
 
-  std::string method; // "optiq", "static", "uniform"
-  int group_size = 64;
+  PlanMethod method = PlanMethod::Optiq;
+  int group_size = kDefaultGroupSize;
   std::vector<int> candidate_bits;
   std::optional<double> target_bpw;
   std::optional<std::uint64_t> target_bytes; // of model*.safetensors
@@ -86,7 +98,7 @@ struct Sensitivity {
 
   std::string base_model;
   std::vector<int> candidate_bits;
-  int group_size = 64;
+  int group_size = kDefaultGroupSize;
   std::string key; // SHA-256 over model, calibration and settings
   std::vector<LayerSensitivity> layers;
 };

@@ -1,17 +1,15 @@
 #include "optiq/artifacts/model_map.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <set>
 #include <tuple>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 
 namespace optiq::artifacts {
 namespace {
-
-constexpr std::string_view kLayers = "layers.";
 
 std::uint64_t bytes_of(const MappedModule& module) {
   return module.code_bytes + module.scale_bytes;
@@ -26,32 +24,6 @@ void add_share(
   }
 }
 
-// The order in which a layer uses its projections, which is how people read
-// them; files have them in the order of their names.
-constexpr std::string_view kBlocks[] = {"self_attn", "linear_attn", "mlp"};
-constexpr std::string_view kLeaves[] = {
-    "qkv_proj",
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "in_proj_qkv",
-    "in_proj_z",
-    "in_proj_b",
-    "in_proj_a",
-    "out_proj",
-    "gate_up_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj"};
-
-/** Place of a name in one of the tables; behind all of it when unknown. */
-template <std::size_t N>
-std::size_t rank_of(const std::string_view (&table)[N], std::string_view name) {
-  return std::find(std::begin(table), std::end(table), name) -
-      std::begin(table);
-}
-
 /** Known blocks first, the parts of a block side by side; what the tables do
  * not know stays in order of its first appearance. */
 void sort_parts(std::vector<std::string>& parts) {
@@ -62,9 +34,7 @@ void sort_parts(std::vector<std::string>& parts) {
   const auto key = [&](const std::string& part) {
     const std::string block = block_of(part);
     return std::tuple(
-        rank_of(kBlocks, block),
-        first_of_block.at(block),
-        rank_of(kLeaves, part.substr(part.rfind('.') + 1)));
+        rank_of_block(block), first_of_block.at(block), rank_of_part(part));
   };
   std::stable_sort(
       parts.begin(), parts.end(), [&](const auto& a, const auto& b) {
@@ -73,39 +43,6 @@ void sort_parts(std::vector<std::string>& parts) {
 }
 
 } // namespace
-
-ModulePlace place_of(std::string_view name) {
-  for (std::size_t at = name.find(kLayers); at != std::string_view::npos;
-       at = name.find(kLayers, at + 1)) {
-    const char* begin = name.data() + at + kLayers.size();
-    const char* end = name.data() + name.size();
-    int layer = 0;
-    const auto [next, error] = std::from_chars(begin, end, layer);
-    const bool starts_word = at == 0 || name[at - 1] == '.';
-    if (starts_word && error == std::errc() && layer >= 0 && next != end &&
-        *next == '.') {
-      return {layer, std::string(next + 1, end)};
-    }
-  }
-  const std::size_t dot = name.rfind('.');
-  return {
-      -1,
-      std::string(dot == std::string_view::npos ? name : name.substr(dot + 1))};
-}
-
-std::string block_of(const std::string& part) {
-  const std::size_t dot = part.rfind('.');
-  return dot == std::string::npos ? "" : part.substr(0, dot);
-}
-
-std::string short_leaf(const std::string& part) {
-  constexpr std::string_view kProjection = "_proj";
-  std::string leaf = part.substr(part.rfind('.') + 1);
-  if (const auto at = leaf.find(kProjection); at != std::string::npos) {
-    leaf.erase(at, kProjection.size());
-  }
-  return leaf;
-}
 
 std::uint64_t file_bytes(const ModelMap& map) {
   std::uint64_t bytes = map.other_bytes + map.extra_bytes + map.header_bytes;
@@ -145,7 +82,7 @@ std::vector<SizeShare> sizes_by_kind(const ModelMap& map) {
   std::uint64_t dense = 0;
   std::uint64_t outside = 0;
   for (const MappedModule& module : map.modules) {
-    if (place_of(module.name).layer < 0) {
+    if (layer_of(module.name) < 0) {
       outside += bytes_of(module);
     } else if (module.group_size == 0) {
       dense += module.code_bytes;
@@ -184,16 +121,16 @@ std::vector<WidthShare> sizes_by_width(const ModelMap& map) {
 ModuleGrid grid_of(const std::vector<std::string>& names) {
   ModuleGrid grid;
   std::set<int> layers;
-  std::vector<ModulePlace> places;
+  std::vector<ModuleId> ids;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    places.push_back(place_of(names[i]));
-    if (places[i].layer < 0) {
+    ids.push_back(module_id(names[i]));
+    if (ids[i].layer < 0) {
       grid.outside.push_back(static_cast<int>(i));
     } else {
-      layers.insert(places[i].layer);
-      if (std::find(grid.parts.begin(), grid.parts.end(), places[i].part) ==
+      layers.insert(ids[i].layer);
+      if (std::find(grid.parts.begin(), grid.parts.end(), ids[i].part) ==
           grid.parts.end()) {
-        grid.parts.push_back(places[i].part);
+        grid.parts.push_back(ids[i].part);
       }
     }
   }
@@ -202,14 +139,13 @@ ModuleGrid grid_of(const std::vector<std::string>& names) {
   grid.cells.assign(
       grid.layers.size(), std::vector<int>(grid.parts.size(), -1));
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (places[i].layer < 0) {
+    if (ids[i].layer < 0) {
       continue;
     }
-    const auto row =
-        std::distance(layers.begin(), layers.find(places[i].layer));
+    const auto row = std::distance(layers.begin(), layers.find(ids[i].layer));
     const auto column = std::distance(
         grid.parts.begin(),
-        std::find(grid.parts.begin(), grid.parts.end(), places[i].part));
+        std::find(grid.parts.begin(), grid.parts.end(), ids[i].part));
     grid.cells[row][column] = static_cast<int>(i);
   }
   return grid;

@@ -2,26 +2,11 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "optiq/artifacts/json.h"
 
 namespace optiq::artifacts {
-
-/** Where a module sits: "model.layers.3.mlp.up_proj" is layer 3, part
- * "mlp.up_proj"; "model.embed_tokens" is layer -1, part "embed_tokens". */
-struct ModulePlace {
-  int layer = -1;
-  std::string part;
-};
-ModulePlace place_of(std::string_view module_name);
-
-/** What a part is in: "mlp" of "mlp.up_proj", "" of "embed_tokens". */
-std::string block_of(const std::string& part);
-/** Its own name, for a narrow column: "up" of "mlp.up_proj", "in_qkv" of
- * "linear_attn.in_proj_qkv". */
-std::string short_leaf(const std::string& part);
 
 /** One weight matrix as it is stored. */
 struct MappedModule {

@@ -2,104 +2,16 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 #include <utility>
 
 #include "optiq/base/error.h"
 
 namespace optiq::cache {
-namespace {
 
-std::size_t recurrent_bytes(const RecurrentFormat& format) {
-  return (format.conv_floats + format.state_floats) * sizeof(float);
-}
+BlockPool::BlockPool(std::size_t max_bytes, kernels::Device& device)
+    : max_bytes_(max_bytes), store_(device.make_block_store(max_bytes)) {}
 
-std::size_t blocks_for(std::size_t n_tokens) {
-  return (n_tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
-}
-
-/** The most blocks that a layer holds at once, as sequence_bytes. */
-std::size_t most_blocks(
-    const kernels::KvFormat& format,
-    std::size_t n_tokens,
-    std::size_t max_rows) {
-  const std::size_t all = blocks_for(n_tokens);
-  if (format.window == 0) {
-    return all;
-  }
-  // The window before a chunk and the chunk, the first block begun anywhere.
-  return std::min(
-      all,
-      blocks_for(format.window - 1 + max_rows + kernels::kKvBlockTokens - 1));
-}
-
-} // namespace
-
-std::size_t piece_bytes(const LayerFormat& format) {
-  if (const auto* kv = std::get_if<kernels::KvFormat>(&format)) {
-    return kv->block_bytes();
-  }
-  const auto* recurrent = std::get_if<RecurrentFormat>(&format);
-  return recurrent != nullptr ? recurrent_bytes(*recurrent) : 0;
-}
-
-std::size_t first_visible_block(const kernels::KvFormat& format, int position) {
-  const int hidden =
-      format.window == 0 ? 0 : std::max(0, position - format.window + 1);
-  return static_cast<std::size_t>(hidden) / kernels::kKvBlockTokens;
-}
-
-std::size_t bytes_per_token(std::span<const LayerFormat> layers, int length) {
-  std::size_t bytes = 0;
-  for (const LayerFormat& layer : layers) {
-    const auto* kv = std::get_if<kernels::KvFormat>(&layer);
-    if (kv != nullptr && (kv->window == 0 || length < kv->window)) {
-      bytes += kv->block_bytes() / kernels::kKvBlockTokens;
-    }
-  }
-  return bytes;
-}
-
-std::size_t fixed_bytes(std::span<const LayerFormat> layers) {
-  std::size_t bytes = 0;
-  for (const LayerFormat& layer : layers) {
-    if (const auto* recurrent = std::get_if<RecurrentFormat>(&layer)) {
-      bytes += recurrent_bytes(*recurrent);
-    }
-  }
-  return bytes;
-}
-
-std::size_t read_bytes(std::span<const LayerFormat> layers, int length) {
-  std::size_t bytes = fixed_bytes(layers);
-  for (const LayerFormat& layer : layers) {
-    if (const auto* kv = std::get_if<kernels::KvFormat>(&layer)) {
-      const int seen =
-          kv->window == 0 ? length : std::min(length, kv->window - 1);
-      bytes += kv->block_bytes() / kernels::kKvBlockTokens *
-          static_cast<std::size_t>(seen);
-    }
-  }
-  return bytes;
-}
-
-std::size_t sequence_bytes(
-    std::span<const LayerFormat> layers,
-    std::size_t n_tokens,
-    std::size_t max_rows) {
-  std::size_t bytes = fixed_bytes(layers);
-  for (const LayerFormat& layer : layers) {
-    if (const auto* kv = std::get_if<kernels::KvFormat>(&layer)) {
-      bytes += kv->block_bytes() * most_blocks(*kv, n_tokens, max_rows);
-    }
-  }
-  return bytes;
-}
-
-BlockPool::BlockPool(std::size_t max_bytes)
-    : max_bytes_(max_bytes), memory_(max_bytes) {}
-
-std::byte* BlockPool::allocate(std::size_t bytes) {
+kernels::BlockId BlockPool::allocate(std::size_t bytes) {
   if (!make_room(bytes)) {
     fail(
         ErrorKind::Exhausted,
@@ -111,12 +23,12 @@ std::byte* BlockPool::allocate(std::size_t bytes) {
         bytes);
   }
   // Blocks of other sizes must not hold memory beyond the cap.
-  if (!memory_.has_idle(bytes) &&
-      used_ + memory_.idle_bytes() + bytes > max_bytes_) {
-    memory_.discard_idle();
+  if (!store_->has_idle(bytes) &&
+      used_ + store_->idle_bytes() + bytes > max_bytes_) {
+    store_->discard_idle();
   }
-  std::byte* const block = memory_.take(bytes);
-  if (block == nullptr) {
+  const kernels::BlockId block = store_->take(bytes);
+  if (block == kernels::BlockId::None) {
     fail(
         ErrorKind::Exhausted,
         "[BlockPool::allocate] the system refused {} bytes with {} of {} in "
@@ -125,12 +37,11 @@ std::byte* BlockPool::allocate(std::size_t bytes) {
         used_,
         max_bytes_);
   }
-  std::memset(block, 0, bytes);
   used_ += bytes;
   return block;
 }
 
-void BlockPool::share(std::byte* block) {
+void BlockPool::share(kernels::BlockId block) {
   ++more_owners_[block];
 }
 
@@ -143,14 +54,14 @@ bool BlockPool::make_room(std::size_t bytes) {
   return true;
 }
 
-void BlockPool::release(std::byte* block, std::size_t bytes) {
+void BlockPool::release(kernels::BlockId block, std::size_t bytes) {
   if (const auto more = more_owners_.find(block); more != more_owners_.end()) {
     if (--more->second == 0) {
       more_owners_.erase(more);
     }
     return;
   }
-  memory_.give(block, bytes);
+  store_->give(block, bytes);
   used_ -= bytes;
 }
 
@@ -190,19 +101,19 @@ void Sequence::commit(int n_tokens) {
     if (kv == nullptr) {
       continue;
     }
-    // Hidden blocks are a prefix; those before the last null went earlier.
+    // Hidden blocks are a prefix; those before the last None went earlier.
     for (std::size_t b = first_visible_block(*kv, length_);
-         b > 0 && tables_[i][b - 1] != nullptr;
+         b > 0 && tables_[i][b - 1] != kernels::BlockId::None;
          --b) {
       pool_->release(tables_[i][b - 1], piece_bytes(layers_[i]));
-      tables_[i][b - 1] = nullptr;
+      tables_[i][b - 1] = kernels::BlockId::None;
     }
   }
 }
 
 void Sequence::resume(
     int n_tokens,
-    const std::vector<std::vector<std::byte*>>& blocks,
+    const std::vector<std::vector<kernels::BlockId>>& blocks,
     const Sequence* states) {
   assert(length_ == 0 && n_tokens % kernels::kKvBlockTokens == 0);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
@@ -211,8 +122,8 @@ void Sequence::resume(
     }
     assert(tables_[i].empty());
     tables_[i] = blocks[i];
-    for (std::byte* block : blocks[i]) {
-      if (block != nullptr) {
+    for (const kernels::BlockId block : blocks[i]) {
+      if (block != kernels::BlockId::None) {
         pool_->share(block);
       }
     }
@@ -226,7 +137,7 @@ void Sequence::resume(
 void Sequence::copy_states(const Sequence& from) {
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (std::holds_alternative<RecurrentFormat>(layers_[i])) {
-      std::memcpy(
+      pool_->copy(
           tables_[i].front(), from.tables_[i].front(), piece_bytes(layers_[i]));
     }
   }
@@ -266,22 +177,12 @@ void Sequence::grow(const std::vector<std::size_t>& pieces) {
 void Sequence::shrink(const std::vector<std::size_t>& pieces) {
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     while (tables_[i].size() > pieces[i]) {
-      if (tables_[i].back() != nullptr) {
+      if (tables_[i].back() != kernels::BlockId::None) {
         pool_->release(tables_[i].back(), piece_bytes(layers_[i]));
       }
       tables_[i].pop_back();
     }
   }
-}
-
-float* Sequence::recurrent_state(int layer) const {
-  return reinterpret_cast<float*>(tables_[layer].front());
-}
-
-float* Sequence::conv_state(int layer) const {
-  // Behind the state, so that the state starts on a cache line.
-  return recurrent_state(layer) +
-      std::get<RecurrentFormat>(layers_[layer]).state_floats;
 }
 
 } // namespace optiq::cache

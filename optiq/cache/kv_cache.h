@@ -7,69 +7,38 @@
 #include <span>
 #include <unordered_map>
 #include <utility>
-#include <variant>
 #include <vector>
 
-#include "optiq/cache/block_memory.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/cache/layout.h"
+#include "optiq/kernels/device.h"
 
 namespace optiq::cache {
 
-/** A layer whose memory of the past is a fixed-size float32 state. */
-struct RecurrentFormat {
-  std::size_t conv_floats = 0;
-  std::size_t state_floats = 0;
-};
-
-/** A layer that attends to the K/V of an earlier one and keeps nothing. */
-struct SharedFormat {
-  int layer = 0;
-};
-
-/** What one layer keeps per sequence. Data, so that a format is a row. */
-using LayerFormat =
-    std::variant<kernels::KvFormat, RecurrentFormat, SharedFormat>;
-
-/** Bytes of one piece of a layer's memory: a block, a state, 0 if shared. */
-std::size_t piece_bytes(const LayerFormat& format);
-/** The first block that a token at `position` or later sees. */
-std::size_t first_visible_block(const kernels::KvFormat& format, int position);
-
-/** What one more token costs over all layers when `length` are there: a layer
- * whose window is full costs nothing more. */
-std::size_t bytes_per_token(
-    std::span<const LayerFormat> layers,
-    int length = 0);
-/** What a sequence costs before its first token. */
-std::size_t fixed_bytes(std::span<const LayerFormat> layers);
-/** What a token that follows `length` others reads: K/V within the windows,
- * states. */
-std::size_t read_bytes(std::span<const LayerFormat> layers, int length);
-/** The most that a sequence holds at once while it grows to `n_tokens` by at
- * most `max_rows` at a time, in whole blocks. */
-std::size_t sequence_bytes(
-    std::span<const LayerFormat> layers,
-    std::size_t n_tokens,
-    std::size_t max_rows);
-
 /**
- * The memory of all sequences: fixed-size blocks per format, recycled, with a
- * hard cap on the bytes handed out. Not thread-safe: the engine thread owns it.
+ * The memory of all sequences on a device: fixed-size blocks per format,
+ * recycled, with a hard cap on the bytes handed out. Not thread-safe: the
+ * engine thread owns it.
  */
 class BlockPool {
  public:
-  explicit BlockPool(std::size_t max_bytes);
+  explicit BlockPool(
+      std::size_t max_bytes,
+      kernels::Device& device = kernels::cpu_device());
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
 
-  /** Zeroed memory with one owner. Throws Exhausted, with used, asked and
+  /** A block of zeros with one owner. Throws Exhausted, with used, asked and
    * cap. */
-  std::byte* allocate(std::size_t bytes);
+  kernels::BlockId allocate(std::size_t bytes);
   /** One owner more, who releases too. Nobody writes to a shared block. */
-  void share(std::byte* block);
+  void share(kernels::BlockId block);
   /** One owner less; the last one gives the memory back. */
-  void release(std::byte* block, std::size_t bytes);
-  bool is_shared(std::byte* block) const {
+  void release(kernels::BlockId block, std::size_t bytes);
+  /** `to` becomes what `from` is. */
+  void copy(kernels::BlockId to, kernels::BlockId from, std::size_t bytes) {
+    store_->copy(to, from, bytes);
+  }
+  bool is_shared(kernels::BlockId block) const {
     return more_owners_.contains(block);
   }
 
@@ -91,8 +60,9 @@ class BlockPool {
  private:
   std::size_t max_bytes_;
   std::size_t used_ = 0;
-  BlockMemory memory_; // used_ and its idle bytes are at most max_bytes_
-  std::unordered_map<std::byte*, int> more_owners_; // beyond the first
+  /** used_ and its idle bytes are at most max_bytes_. */
+  std::unique_ptr<kernels::BlockStore> store_;
+  std::unordered_map<kernels::BlockId, int> more_owners_; // beyond the first
   std::function<bool()> reclaim_some_;
 };
 
@@ -118,11 +88,11 @@ class Sequence {
   /** Gives back the blocks that every later token's window hides. */
   void commit(int n_tokens);
   /** Makes another sequence's first n_tokens, whole blocks, the past of this
-   * empty one: shares `blocks` (per layer, null where hidden) and copies the
+   * empty one: shares `blocks` (per layer, None where hidden) and copies the
    * states. */
   void resume(
       int n_tokens,
-      const std::vector<std::vector<std::byte*>>& blocks,
+      const std::vector<std::vector<kernels::BlockId>>& blocks,
       const Sequence* states);
   /** From a sequence with the same recurrent layers. */
   void copy_states(const Sequence& from);
@@ -130,12 +100,11 @@ class Sequence {
   const LayerFormat& format(int layer) const {
     return layers_[layer];
   }
-  /** By absolute position / 64; null where the window hides the block. */
-  std::span<std::byte* const> blocks(int layer) const {
+  /** By absolute position / 64, None where the window hides the block; of a
+   * recurrent layer its one state. */
+  std::span<const kernels::BlockId> blocks(int layer) const {
     return tables_[layer];
   }
-  float* conv_state(int layer) const;
-  float* recurrent_state(int layer) const;
 
  private:
   /** Brings the tables to these sizes, or throws and leaves them. */
@@ -144,7 +113,8 @@ class Sequence {
 
   std::shared_ptr<BlockPool> pool_;
   std::vector<LayerFormat> layers_;
-  std::vector<std::vector<std::byte*>> tables_; // per layer, null if released
+  /** Per layer; None where released. */
+  std::vector<std::vector<kernels::BlockId>> tables_;
   int length_ = 0;
 };
 

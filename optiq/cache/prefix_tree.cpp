@@ -14,7 +14,7 @@ struct PrefixTree::Node {
   Node& operator=(const Node&) = delete;
   ~Node() {
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-      if (blocks[i] != nullptr) {
+      if (blocks[i] != kernels::BlockId::None) {
         tree.pool_->release(blocks[i], piece_bytes(tree.layers_[i]));
       }
     }
@@ -26,15 +26,16 @@ struct PrefixTree::Node {
   /** Whether its end gives memory back. */
   bool frees_memory() const {
     return snapshot != nullptr ||
-        std::any_of(blocks.begin(), blocks.end(), [&](std::byte* block) {
-             return block != nullptr && !tree.pool_->is_shared(block);
+        std::any_of(blocks.begin(), blocks.end(), [&](kernels::BlockId block) {
+             return block != kernels::BlockId::None &&
+                 !tree.pool_->is_shared(block);
            });
   }
 
   PrefixTree& tree;
   Node* parent;
   std::map<std::vector<std::int32_t>, std::unique_ptr<Node>> children;
-  std::vector<std::byte*> blocks; // per layer, null where not kept
+  std::vector<kernels::BlockId> blocks; // per layer, None where not kept
   std::unique_ptr<Sequence> snapshot; // of the states at its end, or null
   std::uint64_t used = 0;
   std::uint64_t snapshot_used = 0;
@@ -138,7 +139,7 @@ std::size_t PrefixTree::usable_blocks(const Path& path) const {
       }
       const int length = static_cast<int>(end) * kernels::kKvBlockTokens;
       for (auto b = first_visible_block(*kv, length); b < end; ++b) {
-        if (path[b]->blocks[i] == nullptr) {
+        if (path[b]->blocks[i] == kernels::BlockId::None) {
           return false;
         }
       }
@@ -170,7 +171,7 @@ int PrefixTree::resume(
     return 0;
   }
   const Path path = walk(key, tokens.first(length));
-  std::vector<std::vector<std::byte*>> blocks(layers_.size());
+  std::vector<std::vector<kernels::BlockId>> blocks(layers_.size());
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const auto* kv = std::get_if<kernels::KvFormat>(&layers_[i]);
     if (kv != nullptr) {
@@ -235,7 +236,8 @@ void PrefixTree::insert(
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       const auto blocks = sequence.blocks(static_cast<int>(i));
       if (std::holds_alternative<kernels::KvFormat>(layers_[i]) &&
-          node->blocks[i] == nullptr && blocks[b] != nullptr) {
+          node->blocks[i] == kernels::BlockId::None &&
+          blocks[b] != kernels::BlockId::None) {
         pool_->share(blocks[b]);
         node->blocks[i] = blocks[b];
       }

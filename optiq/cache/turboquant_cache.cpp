@@ -5,6 +5,7 @@
 #include <mlx/ops.h>
 
 #include "optiq/base/error.h"
+#include "optiq/kernels/cpu/operations.h"
 
 namespace optiq::cache {
 
@@ -13,14 +14,15 @@ TurboQuantKvCache::TurboQuantKvCache(
     float bits,
     std::uint64_t seed,
     const TurboQuantOptions& options)
-    : format_(kernels::make_kv_format(
+    : format_(kernels::cpu_device().kv_format(
           {.n_kv_heads = options.n_kv_heads,
            .head_dim = head_dim,
-           .method = kernels::KvMethod::Turbo,
-           .key_bits = bits,
-           .value_bits = bits,
-           .rotation = options.rotation,
-           .seed = seed,
+           .codec =
+               {.method = kernels::KvMethod::Turbo,
+                .key_bits = bits,
+                .value_bits = bits,
+                .rotation = options.rotation,
+                .seed = seed},
            .compute = options.compute})),
       pool_(std::make_shared<BlockPool>(options.max_bytes)),
       sequence_(std::make_unique<Sequence>(
@@ -31,12 +33,12 @@ void TurboQuantKvCache::append(const mx::array& k, const mx::array& v) {
   const int rows = k.ndim() == 0 ? 0 : k.shape(0);
   const int start = length();
   sequence_->reserve(start + rows);
-  const std::array<kernels::AttentionSegment, 1> segments{
+  const std::array<kernels::Segment, 1> segments{
       {{.first_row = 0,
         .rows = rows,
         .start = start,
         .blocks = sequence_->blocks(0)}}};
-  kernels::append_kv(k, v, segments, format_);
+  kernels::cpu::append_kv(k, v, segments, format_);
   sequence_->commit(rows);
 }
 
@@ -50,14 +52,15 @@ mx::array TurboQuantKvCache::attend(const mx::array& q, float scale) const {
         rows,
         length());
   }
-  const std::array<kernels::AttentionSegment, 1> segments{
+  const std::array<kernels::Segment, 1> segments{
       {{.first_row = 0,
         .rows = rows,
         .start = length() - rows,
         .blocks = sequence_->blocks(0)}}};
   const mx::array none =
       mx::zeros({0, format_.n_kv_heads, format_.head_dim}, mx::float32);
-  return kernels::append_and_attend(q, none, none, segments, format_, scale);
+  return kernels::cpu::append_and_attend(
+      q, none, none, segments, format_, {.scale = scale});
 }
 
 } // namespace optiq::cache

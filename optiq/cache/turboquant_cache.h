@@ -7,7 +7,7 @@
 #include <mlx/array.h>
 
 #include "optiq/cache/kv_cache.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/device.h"
 
 namespace optiq::cache {
 

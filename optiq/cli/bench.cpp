@@ -11,7 +11,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
-#include "optiq/artifacts/model_map.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
@@ -24,7 +24,7 @@
 #include "optiq/cli/output.h"
 #include "optiq/eval/kl.h"
 #include "optiq/generate/generator.h"
-#include "optiq/io/array.h"
+#include "optiq/kernels/machine.h"
 #include "optiq/quant/calibration.h"
 
 namespace optiq::cli {
@@ -97,43 +97,43 @@ long involuntary_switches() {
   return usage.ru_nivcsw;
 }
 
-std::size_t cache_bytes(const models::Model& model, const BenchFlags& flags) {
-  const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
+std::size_t cache_bytes(const models::Setup& setup, const BenchFlags& flags) {
   const auto tokens = static_cast<std::size_t>(
       std::max(flags.prompt, flags.context + flags.gen));
   // A run past the prompt may begin one block more.
   return cache::sequence_bytes(
-             layout, tokens + 1, generate::EngineOptions{}.prefill_chunk) *
+             setup.layout,
+             tokens + 1,
+             generate::EngineOptions{}.prefill_chunk) *
       static_cast<std::size_t>(flags.batch);
 }
 
 /** What a decode step reads, per token: every matrix that all tokens share
  * (of an untied embedding only rows), K/V at the mean length, states. */
-double bytes_per_token(const models::Model& model, const BenchFlags& flags) {
+double bytes_per_token(const models::Setup& setup, const BenchFlags& flags) {
+  const models::Model& model = *setup.model;
   std::uint64_t weights = 0;
   for (const models::Module& module : model.modules()) {
-    const std::string part = artifacts::place_of(module.name).part;
-    const bool only_rows = part == "embed_tokens_per_layer" ||
-        (part == "embed_tokens" && !model.info().tied_head);
+    const artifacts::ModuleRole role = module.id.role;
+    const bool only_rows = role == artifacts::ModuleRole::LayerInputEmbedding ||
+        (role == artifacts::ModuleRole::Embedding && !model.info().tied_head);
     if (!only_rows) {
       weights += module.matrix.nbytes();
     }
   }
-  const auto layout = model.cache_layout(models::kv_dtype(flags.compute));
   const int length = flags.context + flags.gen / 2;
   return static_cast<double>(weights) / flags.batch +
-      static_cast<double>(cache::read_bytes(layout, length));
+      static_cast<double>(cache::read_bytes(setup.layout, length));
 }
 
 class Bench {
  public:
-  Bench(std::shared_ptr<const models::Model> model, const BenchFlags& flags)
+  Bench(const models::Setup& setup, const BenchFlags& flags)
       : flags_(flags),
         engine_(
-            model,
-            {.compute = flags.compute,
-             // The check of the result holds two sequences.
-             .max_cache_bytes = 2 * cache_bytes(*model, flags)}),
+            setup,
+            // The check of the result holds two sequences.
+            {.max_cache_bytes = 2 * cache_bytes(setup, flags)}),
         random_(kSeed) {}
 
   /** A prefill in one piece must give the logits of one that ends token by
@@ -152,9 +152,11 @@ class Bench {
     for (std::size_t i = cut; i < all.size(); ++i) {
       found = engine_.extend(*parts, all.subspan(i, 1), 1);
     }
-    const auto a = io::floats(expected);
-    const auto b = io::floats(found);
-    if (std::memcmp(a.data(), b.data(), a.size_bytes()) != 0) {
+    kernels::Device& device = engine_.model().device();
+    const kernels::HostRows a = device.to_host(expected);
+    const kernels::HostRows b = device.to_host(found);
+    if (std::memcmp(a.all().data(), b.all().data(), a.all().size_bytes()) !=
+        0) {
       fail(
           ErrorKind::Internal,
           "[bench] the logits after {} tokens depend on how they were fed, "
@@ -377,8 +379,8 @@ void check_lengths(const models::Model& model, const BenchFlags& flags) {
  * sure of nothing); nothing without a tokenizer. */
 std::optional<double> measure_kl_to_exact(
     const io::ModelDirectory& directory,
-    const models::Model& model,
-    kernels::Compute compute) {
+    const models::Setup& setup,
+    const KvFlags& kv) {
   std::optional<quant::CalibrationEncoder> encoder;
   try {
     encoder = quant::make_calibration_encoder(directory);
@@ -390,32 +392,33 @@ std::optional<double> measure_kl_to_exact(
   }
   const quant::Calibration text = quant::load_calibration(
       {.n_chunks = 1,
-       .chunk_tokens = std::min(kKlTokens, model.info().max_positions)},
+       .chunk_tokens = std::min(kKlTokens, setup.model->info().max_positions)},
       *encoder);
-  return eval::measure_kl(model, model, text.chunks, {.compute = compute})
-      .mean_kl;
+  const auto exact = make_setup(setup.model, kernels::Compute::Exact, kv);
+  return eval::measure_kl(exact, setup, text.chunks, {}).mean_kl;
 }
 
 void run_bench(const BenchFlags& flags) {
   Result result;
-  std::shared_ptr<const models::Model> model;
+  std::optional<models::Setup> loaded;
   std::optional<io::ModelDirectory> directory;
   result.load_seconds = seconds_of([&] {
     directory = open_model(flags.model);
-    model = with_kv_flags(load_checked(*directory), flags.kv);
+    loaded = make_setup(load_checked(*directory), flags.compute, flags.kv);
   });
-  check_lengths(*model, flags);
-  require_ram(2 * cache_bytes(*model, flags), "the KV cache of the benchmark");
-  Bench bench(model, flags);
+  const models::Setup& setup = *loaded;
+  check_lengths(*setup.model, flags);
+  require_ram(2 * cache_bytes(setup, flags), "the KV cache of the benchmark");
+  Bench bench(setup, flags);
   bench.verify();
   result.prefill = bench.measure_prefill();
   result.decode = bench.measure_decode();
   result.peak_rss = peak_rss_bytes();
   result.read_bandwidth =
       kernels::measure_read_bandwidth(kBandwidthBytes, kBandwidthRepeats);
-  result.bytes_per_token = bytes_per_token(*model, flags);
+  result.bytes_per_token = bytes_per_token(setup, flags);
   if (flags.compute != kernels::Compute::Exact) {
-    result.kl_to_exact = measure_kl_to_exact(*directory, *model, flags.compute);
+    result.kl_to_exact = measure_kl_to_exact(*directory, setup, flags.kv);
   }
   if (flags.profile) {
     result.prefill_profile = profile_work([&] { return bench.prefill_once(); });

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "optiq/artifacts/affine_format.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
@@ -26,6 +28,7 @@ struct ConvertFlags {
   std::string source;
   std::string output;
   std::string target_size;
+  std::string method;
   std::string progress = "auto";
   std::string json;
   std::string save_plan;
@@ -38,6 +41,9 @@ struct ConvertFlags {
 quant::ConvertOptions to_options(const ConvertFlags& flags) {
   quant::ConvertOptions options = flags.options;
   options.plan.protect = flags.protect;
+  if (!flags.method.empty()) {
+    options.plan.method = artifacts::plan_method_of(flags.method);
+  }
   options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
   if (!flags.target_size.empty()) {
     options.plan.target_bytes = artifacts::parse_size(flags.target_size);
@@ -56,13 +62,6 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   return options;
 }
 
-// "layers.3.mlp.up_proj" of "language_model.model.layers.3.mlp.up_proj".
-std::string short_name(const std::string& module) {
-  const std::string key = "model.";
-  const std::size_t at = module.rfind(key);
-  return at == std::string::npos ? module : module.substr(at + key.size());
-}
-
 void print_layers(const artifacts::Plan& plan) {
   print("{:<40} {:>5} {:>12} {:>12}\n", "module", "bits", "parameters", "KL");
   for (const artifacts::LayerBits& layer : plan.layers) {
@@ -71,7 +70,7 @@ void print_layers(const artifacts::Plan& plan) {
                                               : "-";
     print(
         "{:<40} {:>5} {:>12} {:>12}\n",
-        short_name(layer.name),
+        artifacts::short_name(artifacts::module_id(layer.name)),
         layer.bits,
         layer.parameters,
         kl);
@@ -201,17 +200,22 @@ void add_plan_options(CLI::App& command, ConvertFlags& flags) {
       .add_option(
           "--candidate-bits",
           plan.candidate_bits,
-          "Widths to choose from, of 2,3,4,5,6,8")
+          fmt::format(
+              "Widths to choose from, of {}",
+              fmt::join(artifacts::kAffineBits, ",")))
       ->delimiter(',')
       ->default_str("4,8");
   command
       .add_option(
-          "--group-size", plan.group_size, "Weights per scale: 32, 64 or 128")
+          "--group-size",
+          plan.group_size,
+          "Weights per scale: " +
+              artifacts::list_text(artifacts::kAffineGroupSizes))
       ->capture_default_str();
   command
       .add_option(
           "--method",
-          plan.method,
+          flags.method,
           "optiq: by measured KL; static: by position; uniform: one width")
       ->option_text("optiq|static|uniform");
   command.add_option(

@@ -12,7 +12,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/output.h"
 #include "optiq/io/mlx_version.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/machine.h"
 
 namespace optiq::cli {
 namespace {

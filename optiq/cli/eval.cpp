@@ -18,6 +18,7 @@
 #include "optiq/eval/needle.h"
 #include "optiq/eval/perplexity.h"
 #include "optiq/generate/defaults.h"
+#include "optiq/kernels/machine.h"
 
 namespace optiq::cli {
 namespace {
@@ -63,7 +64,6 @@ eval::ExactMatchOptions answering_options(
     const Subject& subject,
     const ProgressSink& sink) {
   return {
-      .compute = flags.compute,
       .max_tokens = flags.max_tokens,
       .clamp_to_positions = flags.default_max_tokens,
       .batch = flags.batch,
@@ -94,14 +94,15 @@ artifacts::KlScores run_kl(
       flags.model,
       flags.reference,
       dataset.name);
-  const auto expected = load_checked(reference.directory);
+  const models::Setup expected(
+      load_checked(reference.directory), kernels::Compute::Exact);
   // A model that differs from its reference by its cache alone is loaded once.
-  const auto model = with_kv_flags(
-      flags.reference == flags.model ? expected
+  const auto setup = make_setup(
+      flags.reference == flags.model ? expected.model
                                      : load_checked(subject.directory),
+      flags.compute,
       flags.kv);
-  return eval::measure_kl(
-      *expected, *model, rows, {.compute = flags.compute, .on_progress = sink});
+  return eval::measure_kl(expected, setup, rows, {.on_progress = sink});
 }
 
 artifacts::PerplexityScores run_perplexity(
@@ -112,9 +113,9 @@ artifacts::PerplexityScores run_perplexity(
     const ProgressSink& sink) {
   const auto rows = token_rows(flags, dataset, chat, *subject.tokenizer);
   return eval::measure_perplexity(
-      *with_kv_flags(load_checked(subject.directory), flags.kv),
+      make_setup(load_checked(subject.directory), flags.compute, flags.kv),
       rows,
-      {.compute = flags.compute, .on_progress = sink});
+      {.on_progress = sink});
 }
 
 artifacts::ExactMatchScores run_exact_match(
@@ -134,7 +135,7 @@ artifacts::ExactMatchScores run_exact_match(
   const auto prompts = eval::encode_chats(
       eval::render_questions(dataset, *chat), *subject.tokenizer);
   return eval::measure_exact_match(
-      with_kv_flags(load_checked(subject.directory), flags.kv),
+      make_setup(load_checked(subject.directory), flags.compute, flags.kv),
       *subject.tokenizer,
       prompts,
       wanted,
@@ -149,7 +150,7 @@ artifacts::NeedleScores run_needle(
   const auto prompts =
       eval::make_needle_prompts(*subject.tokenizer, chat, flags.needle);
   return eval::measure_needle(
-      with_kv_flags(load_checked(subject.directory), flags.kv),
+      make_setup(load_checked(subject.directory), flags.compute, flags.kv),
       *subject.tokenizer,
       prompts,
       flags.needle,

@@ -17,8 +17,10 @@
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/generate/defaults.h"
+#include "optiq/generate/engine.h"
 #include "optiq/generate/generation_config.h"
 #include "optiq/generate/generator.h"
+#include "optiq/kernels/machine.h"
 #include "optiq/text/tokenizer.h"
 
 namespace optiq::cli {
@@ -186,17 +188,6 @@ void print_json(
   print_json_document(result);
 }
 
-/** What K/V and state of prompt and answer may take. */
-std::size_t cache_bytes(
-    const models::Model& model,
-    kernels::Compute compute,
-    int n_tokens) {
-  return cache::sequence_bytes(
-      model.cache_layout(models::kv_dtype(compute)),
-      n_tokens,
-      generate::EngineOptions{}.prefill_chunk);
-}
-
 void run_generate(const GenerateFlags& flags) {
   const auto directory = open_model(flags.model);
   const auto tokenizer = generate::load_tokenizer(directory);
@@ -205,15 +196,16 @@ void run_generate(const GenerateFlags& flags) {
       *tokenizer,
       {.text = read_prompt(flags), .system = flags.system, .raw = flags.raw});
   auto options = choose_options(flags, directory, tokenizer, prompt.size());
-  const auto model = with_kv_flags(load_checked(directory), flags.kv);
-  options.max_tokens = generate::answer_limit(*model, prompt.size(), options);
-  const std::size_t needed = cache_bytes(
-      *model,
-      flags.compute,
-      static_cast<int>(prompt.size()) + options.max_tokens);
+  const auto setup =
+      make_setup(load_checked(directory), flags.compute, flags.kv);
+  options.max_tokens =
+      generate::answer_limit(*setup.model, prompt.size(), options);
+  const std::size_t needed = cache::sequence_bytes(
+      setup.layout,
+      prompt.size() + static_cast<std::size_t>(options.max_tokens),
+      generate::EngineOptions{}.prefill_chunk);
   require_ram(needed, "the KV cache");
-  generate::Engine engine(
-      model, {.compute = flags.compute, .max_cache_bytes = needed});
+  generate::Engine engine(setup, {.max_cache_bytes = needed});
 
   const InterruptGuard interrupt;
   options.cancel = &interrupt.flag();

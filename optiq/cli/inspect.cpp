@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "optiq/artifacts/metadata.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/model_map.h"
@@ -107,7 +108,7 @@ void print_map(
     const artifacts::MappedModule& module = map.modules[index];
     print(
         "{}: {}{}\n",
-        artifacts::place_of(module.name).part,
+        artifacts::module_id(module.name).part,
         module.bits,
         protected_names.contains(module.name) ? "*" : "");
   }
@@ -155,7 +156,7 @@ void print_head(
     print(
         "made from    {} by method {}\n",
         metadata->base_model,
-        metadata->plan.method);
+        name_of(metadata->plan.method));
   }
 }
 

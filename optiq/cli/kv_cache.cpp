@@ -1,12 +1,12 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
@@ -26,8 +26,6 @@ struct KvCacheFlags {
   std::string output;
   std::vector<std::string> methods = {"affine"};
   std::string rotation;
-  std::optional<std::uint64_t> seed;
-  std::optional<int> group_size;
   std::string progress = "auto";
   std::string json;
   quant::KvCacheOptions options;
@@ -41,10 +39,8 @@ quant::KvCacheOptions to_options(const KvCacheFlags& flags) {
     search.methods.push_back(artifacts::kv_method_of(name));
   }
   if (!flags.rotation.empty()) {
-    search.rotation = artifacts::kv_rotation_of(flags.rotation);
+    search.codec.rotation = artifacts::kv_rotation_of(flags.rotation);
   }
-  search.seed = flags.seed.value_or(search.seed);
-  search.group_size = flags.group_size.value_or(search.group_size);
   if (!options.target.bytes_per_token && !options.target.bits) {
     options.target.bits = kDefaultTargetBits;
   }
@@ -88,9 +84,9 @@ void print_result(
     print(
         "{:>5} {:>8} {:>7} {:>7} {:>12} {:>12.3e}\n",
         layer.layer_idx,
-        artifacts::name_of(layer.method),
-        layer.key_bits,
-        layer.value_bits,
+        artifacts::name_of(layer.codec.method),
+        layer.codec.key_bits,
+        layer.codec.value_bits,
         cost.bytes_per_token,
         cost.kl);
   }
@@ -204,8 +200,9 @@ void add_search_options(CLI::App& command, KvCacheFlags& flags) {
       .add_option(
           "--candidate-bits",
           search.candidate_bits,
-          "Widths to choose from: affine has 2,3,4,5,6,8, turbo "
-          "1,2,2.5,3,3.5,4,5")
+          fmt::format(
+              "Widths to choose from: affine has {}, turbo 1,2,2.5,3,3.5,4,5",
+              fmt::join(artifacts::kAffineBits, ",")))
       ->delimiter(',')
       ->default_str("4,8");
   command.add_option("--methods", flags.methods, "Ways to code: affine, turbo")
@@ -217,8 +214,10 @@ void add_search_options(CLI::App& command, KvCacheFlags& flags) {
       "Measure keys and values one by one; they may get other widths");
   command.add_option(
       "--group-size",
-      flags.group_size,
-      "affine: values per scale, 32, 64 or 128 (default 64)");
+      search.codec.group_size,
+      fmt::format(
+          "affine: values per scale, {} (default 64)",
+          artifacts::list_text(artifacts::kAffineGroupSizes)));
   command
       .add_option(
           "--kv-rotation",
@@ -226,7 +225,7 @@ void add_search_options(CLI::App& command, KvCacheFlags& flags) {
           "turbo rotates by: hadamard (default)")
       ->option_text("hadamard|orthogonal");
   command.add_option(
-      "--kv-seed", flags.seed, "turbo: seed of rotations (default 42)");
+      "--kv-seed", search.codec.seed, "turbo: seed of rotations (default 42)");
 }
 
 void add_calibration_options(CLI::App& command, KvCacheFlags& flags) {

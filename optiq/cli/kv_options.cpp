@@ -2,10 +2,11 @@
 
 #include <charconv>
 #include <filesystem>
+#include <tuple>
 #include <utility>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
-#include "optiq/models/kv_model.h"
 
 namespace optiq::cli {
 namespace {
@@ -57,12 +58,18 @@ void add_kv_options(CLI::App& command, KvFlags& flags) {
           "turbo rotates by: hadamard (default)")
       ->check(CLI::IsMember({"hadamard", "orthogonal"}))
       ->option_text("hadamard|orthogonal");
-  command.add_option("--kv-seed", flags.seed, "turbo: seed of rotations [42]");
+  command.add_option(
+      "--kv-seed", flags.codec.seed, "turbo: seed of rotations [42]");
   command
       .add_option(
-          "--kv-group-size", flags.group_size, "affine: values of a group [64]")
-      ->check(CLI::IsMember({32, 64, 128}))
-      ->option_text("32|64|128");
+          "--kv-group-size",
+          flags.codec.group_size,
+          "affine: values of a group [64]")
+      ->check(CLI::IsMember(std::vector<int>(
+          std::begin(artifacts::kAffineGroupSizes),
+          std::end(artifacts::kAffineGroupSizes))))
+      ->option_text(
+          fmt::format("{}", fmt::join(artifacts::kAffineGroupSizes, "|")));
 }
 
 artifacts::KvConfig kv_config_of(
@@ -75,19 +82,16 @@ artifacts::KvConfig kv_config_of(
   if (flags.bits.empty()) {
     return config;
   }
-  const auto [key_bits, value_bits] = parse_sides(flags.bits);
+  artifacts::KvCodec codec = flags.codec;
+  std::tie(codec.key_bits, codec.value_bits) = parse_sides(flags.bits);
+  if (!flags.method.empty()) {
+    codec.method = artifacts::kv_method_of(flags.method);
+  }
+  if (!flags.rotation.empty()) {
+    codec.rotation = artifacts::kv_rotation_of(flags.rotation);
+  }
   for (const int layer : models::kv_layers(model)) {
-    artifacts::KvLayer entry{
-        .layer_idx = layer, .key_bits = key_bits, .value_bits = value_bits};
-    if (!flags.method.empty()) {
-      entry.method = artifacts::kv_method_of(flags.method);
-    }
-    if (!flags.rotation.empty()) {
-      entry.rotation = artifacts::kv_rotation_of(flags.rotation);
-    }
-    entry.seed = flags.seed.value_or(entry.seed);
-    entry.group_size = flags.group_size.value_or(entry.group_size);
-    config.layers.push_back(entry);
+    config.layers.push_back({.layer_idx = layer, .codec = codec});
   }
   if (config.layers.empty()) {
     fail(
@@ -97,14 +101,11 @@ artifacts::KvConfig kv_config_of(
   return config;
 }
 
-std::shared_ptr<const models::Model> with_kv_flags(
-    std::shared_ptr<const models::Model> model,
+models::Setup make_setup(
+    const std::shared_ptr<const models::Model>& model,
+    kernels::Compute compute,
     const KvFlags& flags) {
-  const artifacts::KvConfig config = kv_config_of(flags, *model);
-  if (config.layers.empty()) {
-    return model;
-  }
-  return models::with_kv(std::move(model), config.layers);
+  return {model, compute, kv_config_of(flags, *model).layers};
 }
 
 std::string describe_kv(const KvFlags& flags) {

@@ -1,14 +1,12 @@
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include <CLI/CLI.hpp>
 
 #include "optiq/artifacts/kv_config.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 
 namespace optiq::cli {
 
@@ -18,8 +16,7 @@ struct KvFlags {
   std::string bits; // "4" or "4,2" (keys, values)
   std::string method;
   std::string rotation;
-  std::optional<std::uint64_t> seed;
-  std::optional<int> group_size;
+  artifacts::KvCodec codec{.method = artifacts::KvMethod::Affine}; // the rest
 };
 
 /** --kv-config, or --kv-bits with --kv-method and the like. */
@@ -32,8 +29,9 @@ artifacts::KvConfig kv_config_of(
     const models::Model& model);
 
 /** The model with the caches that the flags ask for. */
-std::shared_ptr<const models::Model> with_kv_flags(
-    std::shared_ptr<const models::Model> model,
+models::Setup make_setup(
+    const std::shared_ptr<const models::Model>& model,
+    kernels::Compute compute,
     const KvFlags& flags);
 
 /** For titles: "dense", "affine 4", "turbo 4,2", "kv_config.json". */

@@ -13,7 +13,7 @@
 #include "optiq/base/system.h"
 #include "optiq/cli/app.h"
 #include "optiq/cli/output.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/machine.h"
 
 namespace {
 

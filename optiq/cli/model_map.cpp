@@ -6,6 +6,7 @@
 
 #include <mlx/dtype.h>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/io/hub/cache.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/models/quantization.h"
@@ -14,8 +15,6 @@ namespace optiq::cli {
 namespace {
 
 namespace mx = mlx::core;
-
-constexpr std::string_view kWeight = ".weight";
 
 std::uint64_t element_count(const mx::Shape& shape) {
   std::uint64_t count = 1;
@@ -35,12 +34,12 @@ class Mapper {
 
   void add(const models::CheckpointTensor& tensor) {
     sources_.insert(tensor.source);
-    const std::string& name = tensor.name;
+    const auto [module, leaf] = artifacts::split_tensor_name(tensor.name);
     if (tensor.role != models::TensorRole::Weight) {
       add_extra(directory_.info(tensor.source));
-    } else if (name.ends_with(kWeight)) {
-      add_weight(tensor, name.substr(0, name.size() - kWeight.size()));
-    } else if (!is_scale(name)) {
+    } else if (leaf == "weight") {
+      add_weight(tensor, module);
+    } else if (!is_scale(module, leaf)) {
       add_other(tensor);
     }
   }
@@ -64,11 +63,9 @@ class Mapper {
   }
 
   /** Whether the tensor is counted with its quantized weight. */
-  bool is_scale(const std::string& name) const {
-    const std::size_t dot = name.rfind('.');
-    const std::string leaf = dot == std::string::npos ? "" : name.substr(dot);
-    return (leaf == ".scales" || leaf == ".biases") &&
-        checkpoint_.has(name.substr(0, dot) + ".scales");
+  bool is_scale(const std::string& module, const std::string& leaf) const {
+    return (leaf == "scales" || leaf == "biases") &&
+        checkpoint_.has(module + ".scales");
   }
 
   void add_extra(const io::TensorInfo& info) {

@@ -9,7 +9,7 @@
 #include "optiq/cli/progress.h"
 #include "optiq/io/hub/resolve.h"
 #include "optiq/io/model_directory.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/matrix.h"
 #include "optiq/models/model.h"
 
 namespace optiq::cli {

@@ -14,7 +14,7 @@ namespace {
 
 /** K/V and state of a batch of the longest prompts with their answers. */
 std::size_t batch_bytes(
-    const models::Model& model,
+    const models::Setup& setup,
     const std::vector<TokenRow>& prompts,
     const ExactMatchOptions& options) {
   std::size_t longest = 0;
@@ -26,15 +26,15 @@ std::size_t batch_bytes(
   std::size_t n_tokens = longest + static_cast<std::size_t>(options.max_tokens);
   if (options.clamp_to_positions) {
     n_tokens = std::min(
-        n_tokens, static_cast<std::size_t>(model.info().max_positions));
+        n_tokens, static_cast<std::size_t>(setup.model->info().max_positions));
   }
-  return at_once * cache_bytes(model, options.compute, n_tokens);
+  return at_once * cache::sequence_bytes(setup.layout, n_tokens);
 }
 
 } // namespace
 
 Answers answer_questions(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const text::Tokenizer& tokenizer,
     const std::vector<TokenRow>& prompts,
     const std::vector<std::string>& wanted,
@@ -48,11 +48,10 @@ Answers answer_questions(
         options.max_tokens,
         options.batch);
   }
-  check_rows(prompts, *model);
-  const std::size_t bytes = batch_bytes(*model, prompts, options);
+  check_rows(prompts, *setup.model);
+  const std::size_t bytes = batch_bytes(setup, prompts, options);
   require_ram(bytes, "the K/V cache and state of the questions at work");
-  generate::Engine engine(
-      model, {.compute = options.compute, .max_cache_bytes = bytes});
+  generate::Engine engine(setup, {.max_cache_bytes = bytes});
   Answers answers{.right = std::vector<bool>(prompts.size())};
   std::uint64_t done = 0;
   generate::generate_batch(
@@ -83,13 +82,13 @@ Estimate accuracy_of(const Answers& answers) {
 }
 
 artifacts::ExactMatchScores measure_exact_match(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const text::Tokenizer& tokenizer,
     const std::vector<TokenRow>& prompts,
     const std::vector<std::string>& wanted,
     const ExactMatchOptions& options) {
   const Answers answers =
-      answer_questions(model, tokenizer, prompts, wanted, options);
+      answer_questions(setup, tokenizer, prompts, wanted, options);
   const Estimate accuracy = accuracy_of(answers);
   return {
       .accuracy = accuracy.value,

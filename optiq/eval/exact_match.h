@@ -8,13 +8,12 @@
 #include "optiq/base/progress.h"
 #include "optiq/eval/dataset.h"
 #include "optiq/eval/statistics.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/text/tokenizer.h"
 
 namespace optiq::eval {
 
 struct ExactMatchOptions {
-  kernels::Compute compute = kernels::Compute::Fast;
   int max_tokens = 64; // of an answer
   bool clamp_to_positions = false; // as generate::GenerateOptions
   int batch = 16; // questions at a time
@@ -36,7 +35,7 @@ struct Answers {
  * positions.
  */
 Answers answer_questions(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const text::Tokenizer& tokenizer,
     const std::vector<TokenRow>& prompts,
     const std::vector<std::string>& wanted,
@@ -47,7 +46,7 @@ Estimate accuracy_of(const Answers& answers);
 
 /** That of answer_questions. */
 artifacts::ExactMatchScores measure_exact_match(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const text::Tokenizer& tokenizer,
     const std::vector<TokenRow>& prompts,
     const std::vector<std::string>& wanted,

@@ -6,12 +6,10 @@
 #include "optiq/base/error.h"
 #include "optiq/eval/row_forward_impl.h"
 #include "optiq/eval/statistics.h"
-#include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::eval {
 namespace {
-
-using kernels::Compute;
 
 constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20; // per model
 
@@ -37,24 +35,25 @@ struct Positions {
 };
 
 Positions compare_states(
-    const models::Model& reference,
+    const models::Setup& reference,
     const mx::array& expected,
-    const models::Model& model,
-    const mx::array& found,
-    Compute compute) {
+    const models::Setup& setup,
+    const mx::array& found) {
   const int n = expected.shape(0);
-  const int block = rows_per_block(model);
+  const int block = rows_per_block(*setup.model);
+  kernels::Device& of_reference = reference.model->device();
+  kernels::Device& device = setup.model->device();
   Positions positions;
   for (int begin = 0; begin < n; begin += block) {
     const int size = std::min(block, n - begin);
-    const mx::array a =
-        reference.logits(io::row_range(expected, begin, size), Compute::Exact);
+    const mx::array a = models::logits_of(
+        reference, of_reference.row_range(expected, begin, size));
     const mx::array b =
-        model.logits(io::row_range(found, begin, size), compute);
-    const std::vector<double> kl = kernels::kl_divergence(a, b);
+        models::logits_of(setup, device.row_range(found, begin, size));
+    const std::vector<double> kl = device.kl_divergence(a, b);
     positions.kl.insert(positions.kl.end(), kl.begin(), kl.end());
-    const auto best_a = kernels::argmax(a);
-    const auto best_b = kernels::argmax(b);
+    const auto best_a = of_reference.argmax(a);
+    const auto best_b = device.argmax(b);
     for (std::size_t i = 0; i < best_a.size(); ++i) {
       positions.agreement.push_back(best_a[i] == best_b[i] ? 1 : 0);
     }
@@ -69,7 +68,7 @@ double sum_of(const std::vector<double>& values) {
 } // namespace
 
 struct KlReference::State {
-  const models::Model& reference;
+  const models::Setup& reference;
   std::span<const TokenRow> rows;
   KlOptions options;
   std::vector<RowBatch> batches;
@@ -77,20 +76,18 @@ struct KlReference::State {
 
   mx::array run(std::size_t batch) const {
     return run_rows(
-        reference,
-        rows.subspan(batches[batch].first, batches[batch].count),
-        Compute::Exact);
+        reference, rows.subspan(batches[batch].first, batches[batch].count));
   }
 };
 
 KlReference::KlReference(
-    const models::Model& reference,
+    const models::Setup& reference,
     std::span<const TokenRow> rows,
     KlOptions options,
     bool keep_states) {
-  check_rows(rows, reference);
-  auto batches = pack_rows(
-      rows, reference, Compute::Exact, options.batch_tokens, kMaxCacheBytes);
+  check_rows(rows, *reference.model);
+  auto batches =
+      pack_rows(rows, reference, options.batch_tokens, kMaxCacheBytes);
   state_ = std::make_unique<State>(
       State{reference, rows, std::move(options), std::move(batches), {}});
   for (std::size_t i = 0; keep_states && i < state_->batches.size(); ++i) {
@@ -100,10 +97,10 @@ KlReference::KlReference(
 
 KlReference::~KlReference() = default;
 
-artifacts::KlScores KlReference::compare(const models::Model& model) const {
+artifacts::KlScores KlReference::compare(const models::Setup& setup) const {
   const State& s = *state_;
-  check_vocabularies(s.reference, model);
-  check_rows(s.rows, model);
+  check_vocabularies(*s.reference.model, *setup.model);
+  check_rows(s.rows, *setup.model);
   std::uint64_t total = 0;
   for (const TokenRow& row : s.rows) {
     total += row.size();
@@ -116,9 +113,8 @@ artifacts::KlScores KlReference::compare(const models::Model& model) const {
     const Positions positions = compare_states(
         s.reference,
         s.kept.empty() ? s.run(i) : s.kept[i],
-        model,
-        run_rows(model, part, s.options.compute),
-        s.options.compute);
+        setup,
+        run_rows(setup, part));
     std::size_t at = 0;
     for (const TokenRow& row : part) {
       const auto slice = [&](const std::vector<double>& values) {
@@ -138,11 +134,11 @@ artifacts::KlScores KlReference::compare(const models::Model& model) const {
 }
 
 artifacts::KlScores measure_kl(
-    const models::Model& reference,
-    const models::Model& model,
+    const models::Setup& reference,
+    const models::Setup& setup,
     std::span<const TokenRow> rows,
     const KlOptions& options) {
-  return KlReference(reference, rows, options, false).compare(model);
+  return KlReference(reference, rows, options, false).compare(setup);
 }
 
 artifacts::KlScores summarize_kl(

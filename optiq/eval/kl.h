@@ -6,13 +6,11 @@
 #include "optiq/artifacts/eval_result.h"
 #include "optiq/base/progress.h"
 #include "optiq/eval/dataset.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 
 namespace optiq::eval {
 
 struct KlOptions {
-  /** Arithmetic of the measured model; the reference always runs Exact. */
-  kernels::Compute compute = kernels::Compute::Exact;
   int batch_tokens = 2048; // per forward
   ProgressSink on_progress; // stage "kl", in tokens; may be empty
 };
@@ -26,7 +24,7 @@ class KlReference {
  public:
   /** `reference` and `rows` outlive the object. Throws as measure_kl. */
   KlReference(
-      const models::Model& reference,
+      const models::Setup& reference,
       std::span<const TokenRow> rows,
       KlOptions options,
       bool keep_states);
@@ -34,7 +32,7 @@ class KlReference {
   KlReference(const KlReference&) = delete;
   KlReference& operator=(const KlReference&) = delete;
 
-  artifacts::KlScores compare(const models::Model& model) const;
+  artifacts::KlScores compare(const models::Setup& setup) const;
 
  private:
   struct State;
@@ -42,13 +40,13 @@ class KlReference {
 };
 
 /**
- * KL(reference || model) of the next-token distributions at every input
+ * KL(reference || setup) of the next-token distributions at every input
  * position of every row, natural logarithm. Throws InvalidInput when the
  * vocabularies differ or a row does not fit.
  */
 artifacts::KlScores measure_kl(
-    const models::Model& reference,
-    const models::Model& model,
+    const models::Setup& reference,
+    const models::Setup& setup,
     std::span<const TokenRow> rows,
     const KlOptions& options);
 

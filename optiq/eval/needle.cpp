@@ -213,7 +213,7 @@ std::vector<NeedlePrompt> make_needle_prompts(
 }
 
 artifacts::NeedleScores measure_needle(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const text::Tokenizer& tokenizer,
     const std::vector<NeedlePrompt>& prompts,
     const NeedleOptions& needle,
@@ -225,7 +225,7 @@ artifacts::NeedleScores measure_needle(
     wanted.push_back(prompt.value);
   }
   const Answers answers =
-      answer_questions(model, tokenizer, rows, wanted, options);
+      answer_questions(setup, tokenizer, rows, wanted, options);
   artifacts::NeedleScores scores{
       .lengths = needle.lengths,
       .depths = needle.depths,

@@ -46,7 +46,7 @@ std::vector<NeedlePrompt> make_needle_prompts(
 
 /** Answers greedily; right is an answer whose last number is the wanted one. */
 artifacts::NeedleScores measure_needle(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const text::Tokenizer& tokenizer,
     const std::vector<NeedlePrompt>& prompts,
     const NeedleOptions& needle,

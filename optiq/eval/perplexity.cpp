@@ -6,7 +6,7 @@
 #include "optiq/base/error.h"
 #include "optiq/eval/row_forward_impl.h"
 #include "optiq/eval/statistics.h"
-#include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::eval {
 namespace {
@@ -15,12 +15,11 @@ constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20;
 
 /** -log p(next token) of the given rows, summed row by row. */
 std::vector<double> sum_losses(
-    const models::Model& model,
-    std::span<const TokenRow> rows,
-    kernels::Compute compute) {
-  const mx::array hidden = run_rows(model, rows, compute);
-  const auto vocab = static_cast<std::size_t>(model.info().vocab_size);
-  const int block = rows_per_block(model);
+    const models::Setup& setup,
+    std::span<const TokenRow> rows) {
+  const mx::array hidden = run_rows(setup, rows);
+  kernels::Device& device = setup.model->device();
+  const int block = rows_per_block(*setup.model);
   std::vector<double> sums;
   int first = 0;
   for (const TokenRow& row : rows) {
@@ -28,12 +27,13 @@ std::vector<double> sum_losses(
     double sum = 0;
     for (int begin = 0; begin < n - 1; begin += block) {
       const int size = std::min(block, n - 1 - begin);
-      const mx::array logits =
-          model.logits(io::row_range(hidden, first + begin, size), compute);
-      const std::vector<double> totals = kernels::log_sum_exp(logits);
+      const mx::array logits = models::logits_of(
+          setup, device.row_range(hidden, first + begin, size));
+      const std::vector<double> totals = device.log_sum_exp(logits);
+      const std::vector<float> next =
+          device.pick(logits, std::span(row).subspan(begin + 1, size));
       for (int i = 0; i < size; ++i) {
-        const std::int32_t next = row[begin + i + 1];
-        sum += totals[i] - io::floats(logits)[i * vocab + next];
+        sum += totals[i] - next[i];
       }
     }
     sums.push_back(sum);
@@ -45,10 +45,10 @@ std::vector<double> sum_losses(
 } // namespace
 
 artifacts::PerplexityScores measure_perplexity(
-    const models::Model& model,
+    const models::Setup& setup,
     std::span<const TokenRow> rows,
     const PerplexityOptions& options) {
-  check_rows(rows, model);
+  check_rows(rows, *setup.model);
   std::uint64_t total = 0;
   std::vector<double> counts;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -63,14 +63,10 @@ artifacts::PerplexityScores measure_perplexity(
   }
   std::vector<double> losses;
   std::uint64_t done = 0;
-  for (const RowBatch& batch : pack_rows(
-           rows,
-           model,
-           options.compute,
-           options.batch_tokens,
-           kMaxCacheBytes)) {
-    const std::vector<double> part = sum_losses(
-        model, rows.subspan(batch.first, batch.count), options.compute);
+  for (const RowBatch& batch :
+       pack_rows(rows, setup, options.batch_tokens, kMaxCacheBytes)) {
+    const std::vector<double> part =
+        sum_losses(setup, rows.subspan(batch.first, batch.count));
     losses.insert(losses.end(), part.begin(), part.end());
     done += batch.tokens;
     if (options.on_progress) {

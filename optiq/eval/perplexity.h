@@ -5,12 +5,11 @@
 #include "optiq/artifacts/eval_result.h"
 #include "optiq/base/progress.h"
 #include "optiq/eval/dataset.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 
 namespace optiq::eval {
 
 struct PerplexityOptions {
-  kernels::Compute compute = kernels::Compute::Exact;
   int batch_tokens = 2048; // per forward
   ProgressSink on_progress; // stage "ppl", in tokens; may be empty
 };
@@ -21,7 +20,7 @@ struct PerplexityOptions {
  * fewer than two tokens, or of more than the model's positions.
  */
 artifacts::PerplexityScores measure_perplexity(
-    const models::Model& model,
+    const models::Setup& setup,
     std::span<const TokenRow> rows,
     const PerplexityOptions& options);
 

@@ -3,6 +3,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/eval/row_forward_impl.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::eval {
 namespace {
@@ -11,25 +12,17 @@ constexpr std::size_t kLogitBlockBytes = std::size_t{64} << 20;
 
 } // namespace
 
-std::size_t cache_bytes(
-    const models::Model& model,
-    kernels::Compute compute,
-    std::size_t tokens) {
-  const auto layout = model.cache_layout(models::kv_dtype(compute));
-  return cache::sequence_bytes(layout, tokens, tokens);
-}
-
 std::vector<RowBatch> pack_rows(
     std::span<const TokenRow> rows,
-    const models::Model& model,
-    kernels::Compute compute,
+    const models::Setup& setup,
     int batch_tokens,
     std::size_t max_cache_bytes) {
   std::vector<RowBatch> batches;
   std::size_t bytes = 0;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto tokens = static_cast<int>(rows[i].size());
-    const std::size_t row_bytes = cache_bytes(model, compute, rows[i].size());
+    const std::size_t row_bytes =
+        cache::sequence_bytes(setup.layout, rows[i].size());
     if (batches.empty() || batches.back().tokens + tokens > batch_tokens ||
         bytes + row_bytes > max_cache_bytes) {
       batches.push_back({.first = i});
@@ -62,34 +55,15 @@ void check_rows(std::span<const TokenRow> rows, const models::Model& model) {
   }
 }
 
-mx::array run_rows(
-    const models::Model& model,
-    std::span<const TokenRow> rows,
-    kernels::Compute compute) {
-  std::size_t bytes = 0;
+mx::array run_rows(const models::Setup& setup, std::span<const TokenRow> rows) {
+  models::Forward forward(setup);
   for (const TokenRow& row : rows) {
-    bytes += cache_bytes(model, compute, row.size());
+    forward.add_fresh(row);
   }
-  require_ram(bytes, "the K/V cache and state of the rows measured at once");
-  const auto pool = std::make_shared<cache::BlockPool>(bytes);
-  std::vector<std::unique_ptr<cache::Sequence>> sequences;
-  std::vector<nn::Segment> segments;
-  TokenRow tokens;
-  for (const TokenRow& row : rows) {
-    const auto n = static_cast<int>(row.size());
-    sequences.push_back(std::make_unique<cache::Sequence>(
-        pool, model.cache_layout(models::kv_dtype(compute))));
-    sequences.back()->reserve(n);
-    segments.push_back(
-        {.sequence = sequences.back().get(),
-         .first_row = static_cast<int>(tokens.size()),
-         .rows = n,
-         .start = 0});
-    tokens.insert(tokens.end(), row.begin(), row.end());
-  }
-  const nn::ForwardContext context =
-      models::make_context(model, tokens, std::move(segments), compute);
-  return models::run_layers(model, 0, model.embed(tokens), context);
+  require_ram(
+      forward.fresh_bytes(),
+      "the K/V cache and state of the rows measured at once");
+  return forward.hidden_states();
 }
 
 int rows_per_block(const models::Model& model) {

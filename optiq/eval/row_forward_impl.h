@@ -1,14 +1,13 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include <mlx/array.h>
 
 #include "optiq/eval/dataset.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 
 namespace optiq::eval {
 
@@ -21,20 +20,13 @@ struct RowBatch {
   int tokens = 0;
 };
 
-/** Bytes of K/V and state that one row needs. */
-std::size_t cache_bytes(
-    const models::Model& model,
-    kernels::Compute compute,
-    std::size_t tokens);
-
 /**
  * Whole rows packed into forwards of at most batch_tokens tokens and about
  * max_cache_bytes of K/V and state; a longer row has a forward of its own.
  */
 std::vector<RowBatch> pack_rows(
     std::span<const TokenRow> rows,
-    const models::Model& model,
-    kernels::Compute compute,
+    const models::Setup& setup,
     int batch_tokens,
     std::size_t max_cache_bytes);
 
@@ -44,10 +36,7 @@ void check_rows(std::span<const TokenRow> rows, const models::Model& model);
 
 /** Final hidden states of every position of the rows, each a sequence of its
  * own: [sum of lengths, hidden_size]. */
-mx::array run_rows(
-    const models::Model& model,
-    std::span<const TokenRow> rows,
-    kernels::Compute compute);
+mx::array run_rows(const models::Setup& setup, std::span<const TokenRow> rows);
 
 /** Rows of logits that fit into a block of bounded memory, at least one. */
 int rows_per_block(const models::Model& model);

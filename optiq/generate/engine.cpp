@@ -1,21 +1,21 @@
+#include "optiq/generate/engine.h"
+
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "optiq/base/error.h"
-#include "optiq/generate/generator.h"
-#include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::generate {
 
-Engine::Engine(
-    std::shared_ptr<const models::Model> model,
-    EngineOptions options)
-    : model_(std::move(model)),
+Engine::Engine(models::Setup setup, EngineOptions options)
+    : setup_(std::move(setup)),
       options_(options),
-      layout_(model_->cache_layout(models::kv_dtype(options_.compute))),
-      pool_(std::make_shared<cache::BlockPool>(options_.max_cache_bytes)),
-      prefixes_(pool_, layout_) {
+      pool_(std::make_shared<cache::BlockPool>(
+          options_.max_cache_bytes,
+          setup_.model->device())),
+      prefixes_(pool_, setup_.layout) {
   if (options_.prefill_chunk < 1) {
     fail(
         ErrorKind::InvalidInput,
@@ -25,7 +25,7 @@ Engine::Engine(
 }
 
 std::unique_ptr<cache::Sequence> Engine::new_sequence() const {
-  return std::make_unique<cache::Sequence>(pool_, layout_);
+  return std::make_unique<cache::Sequence>(pool_, setup_.layout);
 }
 
 std::unique_ptr<cache::Sequence> Engine::resume(
@@ -44,34 +44,14 @@ void Engine::keep_prefix(
 }
 
 mx::array Engine::run(std::span<const Work> work, int n_logits) {
-  std::vector<nn::Segment> segments;
-  std::vector<std::int32_t> tokens;
-  std::vector<int> wanted;
+  models::Forward forward(setup_);
   for (const Work& item : work) {
     const auto n = static_cast<int>(item.tokens.size());
-    const int start = item.sequence->length();
-    item.sequence->reserve(start + n);
-    segments.push_back(
-        {.sequence = item.sequence,
-         .first_row = static_cast<int>(tokens.size()),
-         .rows = n,
-         .start = start});
-    tokens.insert(tokens.end(), item.tokens.begin(), item.tokens.end());
-    for (int i = n - std::min(n, n_logits); i < n; ++i) {
-      wanted.push_back(segments.back().first_row + i);
-    }
+    std::vector<int> last(std::min(n, n_logits));
+    std::iota(last.begin(), last.end(), n - static_cast<int>(last.size()));
+    forward.add(*item.sequence, item.tokens, last);
   }
-  const nn::ForwardContext context = models::make_context(
-      *model_, tokens, std::move(segments), options_.compute);
-  const mx::array hidden =
-      models::run_layers_for(*model_, wanted, model_->embed(tokens), context);
-  for (const nn::Segment& segment : context.segments) {
-    segment.sequence->commit(segment.rows);
-  }
-  if (wanted.empty()) {
-    return io::make_array({0, model_->info().vocab_size}, mx::float32);
-  }
-  return model_->logits(hidden, options_.compute);
+  return forward.run();
 }
 
 mx::array Engine::extend(
@@ -87,17 +67,17 @@ mx::array Engine::extend(
         n,
         n_logits);
   }
-  const int vocab = model_->info().vocab_size;
-  mx::array logits = io::make_array({n_logits, vocab}, mx::float32);
-  float* to = io::mutable_floats(logits).data();
+  std::vector<mx::array> logits;
   for (int begin = 0; begin < n; begin += options_.prefill_chunk) {
     const int end = std::min(n, begin + options_.prefill_chunk);
     const int rows = std::max(0, end - std::max(begin, n - n_logits));
     const Work work{&sequence, tokens.subspan(begin, end - begin)};
     const mx::array part = run({&work, 1}, rows);
-    to = std::copy_n(io::floats(part).data(), part.size(), to);
+    if (rows > 0) {
+      logits.push_back(part);
+    }
   }
-  return logits;
+  return model().device().concatenate(logits);
 }
 
 mx::array Engine::step(std::span<const Work> work) {

@@ -8,7 +8,6 @@
 #include "optiq/base/error.h"
 #include "optiq/generate/shared_beginnings.h"
 #include "optiq/generate/stop_strings.h"
-#include "optiq/io/array.h"
 
 namespace optiq::generate {
 namespace {
@@ -174,12 +173,12 @@ class BatchRun {
         workers.push_back(&r);
       }
     }
-    const mx::array logits = engine_.step(work);
-    const auto vocab = static_cast<std::size_t>(logits.shape(1));
+    const kernels::HostRows logits =
+        engine_.model().device().to_host(engine_.step(work));
     for (std::size_t i = 0; i < workers.size(); ++i) {
       keep_prefix(*workers[i]);
       if (workers[i]->prefilled == prompts_[workers[i]->prompt].size()) {
-        take_token(*workers[i], io::floats(logits).subspan(i * vocab, vocab));
+        take_token(*workers[i], logits.row(static_cast<int>(i)));
       }
     }
   }

@@ -1,3 +1,5 @@
+#include "optiq/kernels/machine.h"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -10,7 +12,6 @@
 #include "optiq/base/pages.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/cpu/probe.h"
-#include "optiq/kernels/kernels.h"
 
 namespace optiq::kernels {
 namespace {

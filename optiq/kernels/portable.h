@@ -3,8 +3,8 @@
 #include <optional>
 #include <utility>
 
-#include "optiq/kernels/kernels.h"
-#include "optiq/kernels/variants.h"
+#include "optiq/kernels/device.h"
+#include "optiq/kernels/quantize.h"
 
 /**
  * Every operation of kernels.h as a lazy composition of MLX ops: correct on

@@ -3,8 +3,9 @@
 
 #include <mlx/ops.h>
 
-#include "optiq/kernels/kv_format_impl.h"
+#include "optiq/kernels/cpu/kv_format.h"
 #include "optiq/kernels/portable.h"
+#include "optiq/kernels/turbo.h"
 
 namespace optiq::kernels::portable {
 namespace {
@@ -77,7 +78,7 @@ mx::array turbo(
   const float root = std::sqrt(static_cast<float>(dim));
   // Row i is what the rotation makes of channel i.
   const mx::array rotation =
-      rotate_vectors(mx::contiguous(mx::eye(dim)), format.rotation, seed);
+      rotate_vectors(mx::contiguous(mx::eye(dim)), format.codec.rotation, seed);
   const mx::array rotated = mx::matmul(x, rotation);
   const mx::array norm = mx::sqrt(mx::sum(mx::square(rotated), -1, true));
   const mx::array z = mx::where(
@@ -117,12 +118,16 @@ mx::array cached(
 } // namespace
 
 mx::array cached_keys(const mx::array& k, const KvFormat& format) {
-  return cached(k, layout_of(format).key, format, format.seed);
+  return cached(
+      k, cpu::layout_of("cached", format).key, format, format.codec.seed);
 }
 
 mx::array cached_values(const mx::array& v, const KvFormat& format) {
   return cached(
-      v, layout_of(format).value, format, format.seed + kKvValueSeedStep);
+      v,
+      cpu::layout_of("cached", format).value,
+      format,
+      format.codec.seed + kKvValueSeedStep);
 }
 
 } // namespace optiq::kernels::portable

@@ -1,15 +1,18 @@
+#include "optiq/kernels/quantize.h"
+
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
+#include "optiq/kernels/affine_checks.h"
 #include "optiq/kernels/cpu/affine_quantize.h"
-#include "optiq/kernels/matrix_impl.h"
+#include "optiq/kernels/cpu/matrix.h"
 
 namespace optiq::kernels {
 
 AffineWeights quantize_affine(const mx::array& w, int bits, int group_size) {
   constexpr const char* kFunction = "quantize_affine";
   check_affine_format(kFunction, bits, group_size);
-  const cpu::FloatType type = float_type_of(kFunction, "w", w.dtype());
+  const cpu::FloatType type = cpu::float_type_of(kFunction, "w", w.dtype());
   if (w.ndim() != 2 || w.size() == 0 || w.shape(1) % group_size != 0) {
     fail(
         ErrorKind::InvalidInput,

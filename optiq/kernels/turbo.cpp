@@ -1,3 +1,5 @@
+#include "optiq/kernels/turbo.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -7,7 +9,6 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
 #include "optiq/kernels/cpu/kv_append.h"
-#include "optiq/kernels/kv_format_impl.h"
 
 namespace optiq::kernels {
 namespace {

@@ -2,11 +2,13 @@
 
 #include <memory>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/models/families_impl.h"
 #include "optiq/models/quantization.h"
 
 namespace optiq::models {
+
 const CheckpointTensor& Checkpoint::at(const std::string& name) const {
   const auto found = index.find(name);
   if (found == index.end()) {
@@ -37,6 +39,10 @@ std::vector<CheckpointTensor> list_tensors(
          .drop = [shared, name = info.name] { shared->drop(name); }});
   }
   return tensors;
+}
+
+bool is_head(const std::string& tensor) {
+  return artifacts::module_of(tensor).role == artifacts::ModuleRole::Head;
 }
 
 Checkpoint open_checkpoint(const io::ModelDirectory& directory) {

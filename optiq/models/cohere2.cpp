@@ -40,9 +40,11 @@ TransformerConfig parse_cohere2_config(const ConfigReader& config) {
   return cohere;
 }
 
-std::unique_ptr<Model> load_cohere2(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_cohere2(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_cohere2_config", parse_cohere2_config);
+      directory, device, "parse_cohere2_config", parse_cohere2_config);
 }
 
 } // namespace

@@ -11,7 +11,6 @@
 #include "optiq/nn/attention.h"
 #include "optiq/nn/gated_delta_net.h"
 #include "optiq/nn/mlp.h"
-#include "optiq/nn/norm.h"
 
 namespace optiq::models {
 
@@ -20,7 +19,7 @@ namespace optiq::models {
 struct LayerInput {
   nn::Linear gate; // [P, hidden]
   nn::Linear projection; // [hidden, P]
-  nn::Norm norm; // [hidden]
+  kernels::Norm norm; // [hidden]
 };
 
 /** Where the per-layer inputs come from: an embedding of the token and a
@@ -28,18 +27,18 @@ struct LayerInput {
 struct LayerInputSource {
   nn::Linear embeddings; // [vocab, n_layers * P]
   nn::Linear projection; // [n_layers * P, hidden]
-  nn::Norm norm; // [P]
+  kernels::Norm norm; // [P]
 };
 
 /** One decoder block: h = x + s out_norm(mixer(norm(x))), then h + s
  * out_norm(mlp(norm(h))), with those of the norms [hidden] that there are. */
 struct DecoderLayer {
-  std::optional<nn::Norm> mixer_norm;
+  std::optional<kernels::Norm> mixer_norm;
   std::variant<nn::Attention, nn::GatedDeltaNet> mixer;
-  std::optional<nn::Norm> mixer_out_norm;
-  std::optional<nn::Norm> mlp_norm;
+  std::optional<kernels::Norm> mixer_out_norm;
+  std::optional<kernels::Norm> mlp_norm;
   nn::Mlp mlp;
-  std::optional<nn::Norm> mlp_out_norm;
+  std::optional<kernels::Norm> mlp_out_norm;
   bool is_parallel = false; // the MLP reads x as the mixer does, not h
   float residual_scale = 1.f; // s
   std::optional<LayerInput> input;
@@ -48,11 +47,12 @@ struct DecoderLayer {
 
 /** What a decoder-only model is made of. */
 struct DecoderParts {
+  kernels::Device* device = nullptr; // on which all of it lies
   ModelInfo info;
   nn::Linear embeddings; // [vocab, hidden]
   float embedding_scale = 1.f;
   std::vector<DecoderLayer> layers;
-  nn::Norm final_norm; // [hidden]
+  kernels::Norm final_norm; // [hidden]
   std::optional<nn::Linear> head; // [vocab, hidden]; none when tied
   float logit_softcap = 0.f; // 0: none
   std::optional<LayerInputSource> layer_inputs;

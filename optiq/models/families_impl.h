@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "optiq/models/checkpoint.h"
@@ -13,7 +14,7 @@ struct Family {
   const char* model_type; // of config.json
   /** Checkpoint tensors under MLX names, in source order. */
   std::vector<CheckpointTensor> (*sanitize)(const io::ModelDirectory&);
-  std::unique_ptr<Model> (*load)(const io::ModelDirectory&);
+  std::unique_ptr<Model> (*load)(const io::ModelDirectory&, kernels::Device&);
 };
 
 extern const Family kCohere2; // cohere2.cpp
@@ -36,6 +37,9 @@ extern const Family kSmolLm3; // smollm3.cpp
 
 /** The directory's tensors as they are. */
 std::vector<CheckpointTensor> list_tensors(const io::ModelDirectory& directory);
+
+/** Whether a tensor, by its name, is of the head. */
+bool is_head(const std::string& tensor);
 
 /** The family of config.json's model_type. Throws Unsupported. */
 const Family& find_family(const io::ModelDirectory& directory);

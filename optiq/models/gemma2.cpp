@@ -48,9 +48,11 @@ TransformerConfig parse_gemma2_config(const ConfigReader& config) {
   return gemma;
 }
 
-std::unique_ptr<Model> load_gemma2(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_gemma2(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_gemma2_config", parse_gemma2_config);
+      directory, device, "parse_gemma2_config", parse_gemma2_config);
 }
 
 } // namespace

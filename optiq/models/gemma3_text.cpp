@@ -62,9 +62,11 @@ TransformerConfig parse_gemma3_text_config(const ConfigReader& config) {
   return gemma;
 }
 
-std::unique_ptr<Model> load_gemma3_text(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_gemma3_text(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_gemma3_text_config", parse_gemma3_text_config);
+      directory, device, "parse_gemma3_text_config", parse_gemma3_text_config);
 }
 
 } // namespace

@@ -2,7 +2,7 @@
 #include <initializer_list>
 #include <utility>
 
-#include "optiq/artifacts/model_map.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/models/families_impl.h"
 #include "optiq/models/transformer_impl.h"
 
@@ -144,13 +144,12 @@ TransformerConfig parse_gemma4_text_config(const ConfigReader& config) {
   return gemma;
 }
 
-/** The layer of "model.layers.N.self_attn.k_proj.weight" and its like. */
-bool is_kv_of_shared_layer(const std::string& name, int first_shared) {
-  const artifacts::ModulePlace place = artifacts::place_of(name);
-  return place.layer >= first_shared &&
-      (place.part.starts_with("self_attn.k_proj.") ||
-       place.part.starts_with("self_attn.v_proj.") ||
-       place.part.starts_with("self_attn.k_norm."));
+bool is_kv_of_shared_layer(const std::string& tensor, int first_shared) {
+  using artifacts::ModuleRole;
+  const artifacts::ModuleId id = artifacts::module_of(tensor);
+  return id.layer >= first_shared &&
+      (id.role == ModuleRole::Key || id.role == ModuleRole::Value ||
+       id.role == ModuleRole::KeyNorm);
 }
 
 /** Checkpoints ship K/V projections of shared layers, which nothing reads, and
@@ -176,9 +175,11 @@ std::vector<CheckpointTensor> sanitize_gemma4_text(
   return tensors;
 }
 
-std::unique_ptr<Model> load_gemma4_text(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_gemma4_text(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_gemma4_text_config", parse_gemma4_text_config);
+      directory, device, "parse_gemma4_text_config", parse_gemma4_text_config);
 }
 
 } // namespace

@@ -33,8 +33,11 @@ TransformerConfig parse_glm4_config(const ConfigReader& config) {
   return glm;
 }
 
-std::unique_ptr<Model> load_glm4(const io::ModelDirectory& directory) {
-  return load_transformer(directory, "parse_glm4_config", parse_glm4_config);
+std::unique_ptr<Model> load_glm4(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return load_transformer(
+      directory, device, "parse_glm4_config", parse_glm4_config);
 }
 
 } // namespace

@@ -19,9 +19,11 @@ TransformerConfig parse_granite_config(const ConfigReader& config) {
   return granite;
 }
 
-std::unique_ptr<Model> load_granite(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_granite(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_granite_config", parse_granite_config);
+      directory, device, "parse_granite_config", parse_granite_config);
 }
 
 } // namespace

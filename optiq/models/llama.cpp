@@ -28,8 +28,11 @@ TransformerConfig parse_llama_config(const ConfigReader& config) {
 
 namespace {
 
-std::unique_ptr<Model> load_llama(const io::ModelDirectory& directory) {
-  return load_transformer(directory, "parse_llama_config", parse_llama_config);
+std::unique_ptr<Model> load_llama(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return load_transformer(
+      directory, device, "parse_llama_config", parse_llama_config);
 }
 
 } // namespace

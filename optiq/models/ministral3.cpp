@@ -49,14 +49,18 @@ TransformerConfig parse_mistral3_config(const ConfigReader& config) {
   return mistral;
 }
 
-std::unique_ptr<Model> load_ministral3(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_ministral3(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_ministral3_config", parse_ministral3_config);
+      directory, device, "parse_ministral3_config", parse_ministral3_config);
 }
 
-std::unique_ptr<Model> load_mistral3(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_mistral3(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_mistral3_config", parse_mistral3_config);
+      directory, device, "parse_mistral3_config", parse_mistral3_config);
 }
 
 } // namespace

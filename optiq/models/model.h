@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -9,9 +10,10 @@
 
 #include <mlx/array.h>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/cache/kv_cache.h"
 #include "optiq/io/model_directory.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/device.h"
 #include "optiq/nn/forward_context.h"
 
 namespace optiq::models {
@@ -32,21 +34,29 @@ struct ModelInfo {
 /** A weight matrix that can be quantized, by its MLX module path. */
 struct Module {
   std::string name; // without ".weight"
-  int layer = -1; // decoder layer, or -1 (embeddings, head)
+  artifacts::ModuleId id; // of that name
   kernels::Matrix matrix;
 };
 
+using MatricesByName = std::map<std::string, kernels::Matrix>;
+
 /**
- * A decoder-only language model: immutable weights, no state. A forward is
- * embed, then run_layer for each layer, then logits of the wanted rows.
+ * A decoder-only language model: immutable weights, no state. A forward
+ * (models/forward.h) is embed, then run_layer for each layer, then logits of
+ * the wanted rows.
  */
 class Model {
  public:
   virtual ~Model() = default;
 
+  /** Where it lies and runs. */
+  virtual kernels::Device& device() const {
+    return kernels::cpu_device();
+  }
   virtual const ModelInfo& info() const = 0;
-  /** What each layer keeps per sequence when attention K/V is `kv_dtype`. */
-  virtual std::vector<cache::LayerFormat> cache_layout(
+  /** What each layer keeps per sequence when attention K/V is dense, of this
+   * type; models::cache_layout quantizes. */
+  virtual std::vector<cache::LayerFormat> dense_layout(
       mx::Dtype kv_dtype) const = 0;
 
   /** [T, hidden_size]. Throws InvalidInput for ids outside the vocabulary. */
@@ -55,7 +65,7 @@ class Model {
    * alone (ForwardContext::layer_inputs); empty for most models. */
   virtual std::vector<mx::array> layer_inputs(
       std::span<const std::int32_t>,
-      kernels::Compute) const {
+      const nn::ForwardContext&) const {
     return {};
   }
   /** The first layer that has to run again, on a fresh past, when a matrix of
@@ -75,43 +85,24 @@ class Model {
       std::span<const int> wanted,
       const nn::ForwardContext& context) const;
   /** Final norm and head: x [T, hidden_size] -> [T, vocab_size]. */
-  virtual mx::array logits(const mx::array& x, kernels::Compute compute)
-      const = 0;
+  virtual mx::array logits(
+      const mx::array& x,
+      const nn::ForwardContext& context) const = 0;
 
   /** Every quantizable module, in source order (a tied head is absent). */
   virtual std::vector<Module> modules() const = 0;
-  /** The same model with one module's matrix exchanged; weights are shared.
-   * Throws NotFound for an unknown name, InvalidInput for another shape. */
-  virtual std::unique_ptr<Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const = 0;
+  /** The same model with the matrices of some modules, by name, exchanged; the
+   * other weights are shared. Throws NotFound for an unknown name, InvalidInput
+   * for another shape. */
+  virtual std::unique_ptr<Model> with_matrices(
+      const MatricesByName& matrices) const = 0;
 };
 
-/** Loads a full-precision or quantized model directory. Throws Unsupported for
- * an unknown model_type, Corrupt or NotFound naming tensor or config key. */
-std::unique_ptr<Model> load_model(const io::ModelDirectory& directory);
-
-/** What the K/V dtype of a cache is in a compute mode. */
-mx::Dtype kv_dtype(kernels::Compute compute);
-
-/** The context of a forward of these tokens, the rows of the segments. */
-nn::ForwardContext make_context(
-    const Model& model,
-    std::span<const std::int32_t> tokens,
-    std::vector<nn::Segment> segments,
-    kernels::Compute compute);
-
-/** All layers of [first, n_layers) on x. */
-mx::array run_layers(
-    const Model& model,
-    int first,
-    mx::array x,
-    const nn::ForwardContext& context);
-/** The hidden states of rows `wanted` (ascending) after all layers. */
-mx::array run_layers_for(
-    const Model& model,
-    std::span<const int> wanted,
-    mx::array x,
-    const nn::ForwardContext& context);
+/** Loads a full-precision or quantized model directory onto a device. Throws
+ * Unsupported for an unknown model_type, Corrupt or NotFound naming tensor or
+ * config key. */
+std::unique_ptr<Model> load_model(
+    const io::ModelDirectory& directory,
+    kernels::Device& device = kernels::cpu_device());
 
 } // namespace optiq::models

@@ -14,8 +14,11 @@ TransformerConfig parse_olmo2_config(const ConfigReader& config) {
   return olmo;
 }
 
-std::unique_ptr<Model> load_olmo2(const io::ModelDirectory& directory) {
-  return load_transformer(directory, "parse_olmo2_config", parse_olmo2_config);
+std::unique_ptr<Model> load_olmo2(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return load_transformer(
+      directory, device, "parse_olmo2_config", parse_olmo2_config);
 }
 
 } // namespace

@@ -44,8 +44,11 @@ TransformerConfig parse_olmo3_config(const ConfigReader& config) {
   return olmo;
 }
 
-std::unique_ptr<Model> load_olmo3(const io::ModelDirectory& directory) {
-  return load_transformer(directory, "parse_olmo3_config", parse_olmo3_config);
+std::unique_ptr<Model> load_olmo3(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return load_transformer(
+      directory, device, "parse_olmo3_config", parse_olmo3_config);
 }
 
 } // namespace

@@ -28,8 +28,11 @@ TransformerConfig parse_phi3_config(const ConfigReader& config) {
   return phi;
 }
 
-std::unique_ptr<Model> load_phi3(const io::ModelDirectory& directory) {
-  return load_transformer(directory, "parse_phi3_config", parse_phi3_config);
+std::unique_ptr<Model> load_phi3(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return load_transformer(
+      directory, device, "parse_phi3_config", parse_phi3_config);
 }
 
 } // namespace

@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/models/shape_keys_impl.h"
 
@@ -12,9 +13,6 @@ namespace optiq::models {
 namespace {
 
 using artifacts::Json;
-
-constexpr int kGroupSizes[] = {64, 32, 128}; // MLX's default first
-constexpr int kBits[] = {2, 3, 4, 5, 6, 8};
 
 /** Formats of MLX with 8-bit float scales, by what the shapes imply. */
 struct FloatMode {
@@ -26,12 +24,6 @@ constexpr FloatMode kFloatModes[] = {
     {4, 16, "nvfp4"},
     {4, 32, "mxfp4"},
     {8, 32, "mxfp8"}};
-
-template <std::size_t N>
-bool contains(const int (&values)[N], std::int64_t value) {
-  return std::find(std::begin(values), std::end(values), value) !=
-      std::end(values);
-}
 
 /** The object at `key`, or nullptr: null and absent are the same. */
 const Json* find_object(const Json& json, const char* key) {
@@ -136,10 +128,12 @@ std::vector<Quantization> fits_of(
     const Triple& triple,
     std::optional<int> in_features) {
   std::vector<Quantization> fits;
-  for (const int group : kGroupSizes) {
+  for (const int group : artifacts::kAffineGroupSizes) {
     const std::int64_t in = triple.groups * group;
     const std::int64_t bits = triple.row_bits / in;
-    if (triple.row_bits % in == 0 && contains(kBits, bits) &&
+    if (triple.row_bits % in == 0 &&
+        artifacts::is_one_of(
+            artifacts::kAffineBits, static_cast<double>(bits)) &&
         (!in_features || *in_features == in)) {
       fits.push_back({static_cast<int>(bits), group});
     }
@@ -158,25 +152,32 @@ bool agrees(
           stated, "group_size", where, pair.group_size) == pair.group_size;
 }
 
-/** Without an entry the block's pair, else its group, else MLX's default. */
+/** Without an entry the block's pair, else its group, else MLX's default, else
+ * the smallest group. */
 Quantization choose_fit(
     const std::vector<Quantization>& fits,
     const Json* defaults,
     const std::string& where) {
+  const auto of_group = [&](int group_size) -> const Quantization* {
+    const auto found =
+        std::find_if(fits.begin(), fits.end(), [&](const Quantization& fit) {
+          return fit.group_size == group_size;
+        });
+    return found == fits.end() ? nullptr : &*found;
+  };
   if (defaults != nullptr) {
     for (const Quantization& fit : fits) {
       if (agrees(*defaults, fit, where)) {
         return fit;
       }
     }
-    for (const Quantization& fit : fits) {
-      if (artifacts::optional_or<int>(*defaults, "group_size", where, 0) ==
-          fit.group_size) {
-        return fit;
-      }
+    if (const auto* fit = of_group(
+            artifacts::optional_or<int>(*defaults, "group_size", where, 0))) {
+      return *fit;
     }
   }
-  return fits.front();
+  const auto* fit = of_group(artifacts::kDefaultGroupSize);
+  return fit != nullptr ? *fit : fits.front();
 }
 
 [[noreturn]] void fail_no_fit(
@@ -185,10 +186,12 @@ Quantization choose_fit(
   fail(
       ErrorKind::Corrupt,
       "[quantization_of] {}: {} words and {} groups per row fit no width of "
-      "2, 3, 4, 5, 6, 8 bits with groups of 32, 64 or 128{}",
+      "{} bits with groups of {}{}",
       triple.weight.source,
       triple.row_bits / 32,
       triple.groups,
+      artifacts::list_text(artifacts::kAffineBits),
+      artifacts::list_text(artifacts::kAffineGroupSizes),
       in_features
           ? fmt::format(
                 " in rows of {} weights, for which config.json ({}) asks. Is "

@@ -22,8 +22,8 @@ namespace optiq::models {
 
 /** Of a module in MLX's affine format. */
 struct Quantization {
-  int bits = 0; // 2, 3, 4, 5, 6 or 8
-  int group_size = 0; // 32, 64 or 128
+  int bits = 0; // of artifacts::kAffineBits
+  int group_size = 0; // of artifacts::kAffineGroupSizes
 };
 
 /**

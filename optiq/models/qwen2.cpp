@@ -23,8 +23,11 @@ TransformerConfig parse_qwen2_config(const ConfigReader& config) {
   return qwen;
 }
 
-std::unique_ptr<Model> load_qwen2(const io::ModelDirectory& directory) {
-  return load_transformer(directory, "parse_qwen2_config", parse_qwen2_config);
+std::unique_ptr<Model> load_qwen2(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return load_transformer(
+      directory, device, "parse_qwen2_config", parse_qwen2_config);
 }
 
 } // namespace

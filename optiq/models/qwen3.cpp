@@ -20,8 +20,11 @@ TransformerConfig parse_qwen3_config(const ConfigReader& config) {
   return qwen;
 }
 
-std::unique_ptr<Model> load_qwen3(const io::ModelDirectory& directory) {
-  return load_transformer(directory, "parse_qwen3_config", parse_qwen3_config);
+std::unique_ptr<Model> load_qwen3(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return load_transformer(
+      directory, device, "parse_qwen3_config", parse_qwen3_config);
 }
 
 } // namespace

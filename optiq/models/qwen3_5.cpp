@@ -2,7 +2,8 @@
 #include <string>
 #include <utility>
 
-#include "optiq/io/array.h"
+#include <mlx/ops.h>
+
 #include "optiq/models/decoder_impl.h"
 #include "optiq/models/families_impl.h"
 #include "optiq/models/qwen3_5_impl.h"
@@ -11,7 +12,7 @@
 namespace optiq::models {
 namespace {
 
-nn::Norm load_norm(
+kernels::Norm load_norm(
     WeightLoader& weights,
     const Qwen35Config& config,
     const std::string& module) {
@@ -42,11 +43,13 @@ nn::GatedDeltaNet load_delta_net(
     return weights.linear(prefix + name, out, in);
   };
   const mx::array conv = weights.floats(
-      prefix + "conv1d.weight", {shape.qkv_dim(), shape.conv_kernel, 1});
+      prefix + "conv1d.weight",
+      {shape.qkv_dim(), shape.conv_kernel, 1},
+      [](const mx::array& x) { return mx::squeeze(x, 2); });
   return {
       .shape = shape,
       .weights =
-          {.conv = io::reshaped(conv, {shape.qkv_dim(), shape.conv_kernel}),
+          {.conv = conv,
            .a_log = weights.floats(prefix + "A_log", {shape.n_value_heads}),
            .dt_bias = weights.floats(prefix + "dt_bias", {shape.n_value_heads}),
            .norm = weights.floats(prefix + "norm.weight", {shape.value_dim}),
@@ -68,19 +71,23 @@ nn::Attention load_attention(
     return weights.linear(prefix + name, out, in);
   };
   return {
-      .n_heads = config.n_heads,
-      .n_kv_heads = config.n_kv_heads,
-      .head_dim = config.head_dim,
-      .scores = {.scale = 1.f / std::sqrt(static_cast<float>(config.head_dim))},
-      .norm_eps = config.norm_eps,
-      .has_output_gate = true,
-      .rope = nn::make_rope(config.rope_theta, config.rotary_dim),
+      .rule =
+          {.n_heads = config.n_heads,
+           .n_kv_heads = config.n_kv_heads,
+           .head_dim = config.head_dim,
+           .has_output_gate = true,
+           .q_norm =
+               weights.floats(prefix + "q_norm.weight", {config.head_dim}),
+           .k_norm =
+               weights.floats(prefix + "k_norm.weight", {config.head_dim}),
+           .norm_eps = config.norm_eps,
+           .rope = nn::make_rope(config.rope_theta, config.rotary_dim),
+           .scores =
+               {.scale = 1.f / std::sqrt(static_cast<float>(config.head_dim))}},
       .q_proj = linear("q_proj", 2 * q_width, config.hidden_size),
       .k_proj = linear("k_proj", kv_width, config.hidden_size),
       .v_proj = linear("v_proj", kv_width, config.hidden_size),
-      .o_proj = linear("o_proj", config.hidden_size, q_width),
-      .q_norm = weights.floats(prefix + "q_norm.weight", {config.head_dim}),
-      .k_norm = weights.floats(prefix + "k_norm.weight", {config.head_dim})};
+      .o_proj = linear("o_proj", config.hidden_size, q_width)};
 }
 
 DecoderLayer
@@ -103,12 +110,14 @@ load_layer(WeightLoader& weights, const Qwen35Config& config, int index) {
       .mlp = load_mlp(weights, config, prefix + "mlp.")};
 }
 
-std::unique_ptr<Model> load_qwen3_5(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_qwen3_5(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   const std::string where = (directory.path() / "config.json").string();
   const Qwen35Config config = parse_qwen3_5_config(directory.config(), where);
   const Checkpoint checkpoint = open_checkpoint(directory);
   WeightLoader weights(
-      directory.config(), checkpoint, directory.path().string());
+      directory.config(), checkpoint, directory.path().string(), device);
   nn::Linear embeddings = weights.linear(
       "language_model.model.embed_tokens",
       config.vocab_size,
@@ -117,7 +126,8 @@ std::unique_ptr<Model> load_qwen3_5(const io::ModelDirectory& directory) {
   for (int i = 0; i < config.n_layers; ++i) {
     layers.push_back(load_layer(weights, config, i));
   }
-  nn::Norm final_norm = load_norm(weights, config, "language_model.model.norm");
+  kernels::Norm final_norm =
+      load_norm(weights, config, "language_model.model.norm");
   std::optional<nn::Linear> head;
   if (!config.tied_head) {
     head = weights.linear(
@@ -125,7 +135,8 @@ std::unique_ptr<Model> load_qwen3_5(const io::ModelDirectory& directory) {
   }
   weights.require_all_taken();
   return make_decoder(
-      {.info =
+      {.device = &device,
+       .info =
            {.model_type = kQwen35.model_type,
             .vocab_size = config.vocab_size,
             .hidden_size = config.hidden_size,

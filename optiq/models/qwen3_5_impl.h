@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/delta_net.h"
 #include "optiq/models/checkpoint.h"
 
 namespace optiq::models {

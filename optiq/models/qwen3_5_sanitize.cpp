@@ -3,6 +3,7 @@
 
 #include <mlx/ops.h>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/io/array.h"
 #include "optiq/models/families_impl.h"
 #include "optiq/models/qwen3_5_impl.h"
@@ -10,13 +11,7 @@
 namespace optiq::models {
 namespace {
 
-bool ends_with_any(
-    std::string_view name,
-    std::initializer_list<std::string_view> endings) {
-  return std::any_of(endings.begin(), endings.end(), [&](auto ending) {
-    return name.ends_with(ending);
-  });
-}
+using artifacts::ModuleRole;
 
 TensorRole role_of(std::string_view source) {
   if (source.starts_with("mtp.") ||
@@ -41,8 +36,8 @@ std::string mlx_name(const std::string& source) {
   return "language_model." + source;
 }
 
-bool is_conv(std::string_view name) {
-  return name.ends_with("conv1d.weight");
+bool is_conv(std::string_view tensor) {
+  return artifacts::module_of(tensor).role == ModuleRole::DeltaConvolution;
 }
 
 /** Hugging Face stores conv1d as [C, 1, K], MLX as [C, K, 1]. */
@@ -54,14 +49,10 @@ bool is_unconverted(const io::ModelDirectory& directory) {
 }
 
 /** These hold w where the gain is 1 + w; MLX checkpoints hold the gain. */
-bool is_shifted_norm(std::string_view name) {
-  return ends_with_any(
-      name,
-      {".input_layernorm.weight",
-       ".post_attention_layernorm.weight",
-       "model.norm.weight",
-       ".q_norm.weight",
-       ".k_norm.weight"});
+bool is_shifted_norm(std::string_view tensor) {
+  const ModuleRole role = artifacts::module_of(tensor).role;
+  return role == ModuleRole::Norm || role == ModuleRole::QueryNorm ||
+      role == ModuleRole::KeyNorm;
 }
 
 /** w + 1 in float32. */
@@ -92,7 +83,7 @@ std::vector<CheckpointTensor> sanitize_qwen3_5(
     tensor.role = role_of(tensor.source);
     if (tensor.role == TensorRole::Weight) {
       tensor.name = mlx_name(tensor.source);
-      if (tied && tensor.name.starts_with("language_model.lm_head.")) {
+      if (tied && is_head(tensor.name)) {
         continue; // a tied checkpoint that ships its head: the same weights
       }
       if (unconverted && is_conv(tensor.name) && tensor.shape.size() == 3) {

@@ -49,8 +49,10 @@ const Family& find_family(const io::ModelDirectory& directory) {
       known);
 }
 
-std::unique_ptr<Model> load_model(const io::ModelDirectory& directory) {
-  return find_family(directory).load(directory);
+std::unique_ptr<Model> load_model(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
+  return find_family(directory).load(directory, device);
 }
 
 } // namespace optiq::models

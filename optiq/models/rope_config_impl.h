@@ -35,9 +35,9 @@ struct RopeRules {
  * others are Unsupported. Where mlx-lm and transformers differ:
  *   longrope  long_factor at every length, as mlx-lm: transformers' choice by
  *             the length so far would make a token depend on later ones
- *   dynamic   a token's base depends on its own position (nn::Rope::Growth)
- *   yarn      attention_factor and truncate count where config.json states
- *             them, as in transformers; mlx-lm does not read them
+ *   dynamic   a token's base depends on its own position
+ * (kernels::Rope::Growth) yarn      attention_factor and truncate count where
+ * config.json states them, as in transformers; mlx-lm does not read them
  */
 RopeConfig parse_rope(const ConfigReader& config, const RopeRules& rules);
 

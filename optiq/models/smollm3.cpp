@@ -56,9 +56,11 @@ TransformerConfig parse_smollm3_config(const ConfigReader& config) {
   return smol;
 }
 
-std::unique_ptr<Model> load_smollm3(const io::ModelDirectory& directory) {
+std::unique_ptr<Model> load_smollm3(
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   return load_transformer(
-      directory, "parse_smollm3_config", parse_smollm3_config);
+      directory, device, "parse_smollm3_config", parse_smollm3_config);
 }
 
 } // namespace

@@ -5,7 +5,6 @@
 
 #include <mlx/ops.h>
 
-#include "optiq/io/array.h"
 #include "optiq/models/families_impl.h"
 #include "optiq/models/transformer_impl.h"
 
@@ -20,7 +19,7 @@ bool is_head_tied(const io::ModelDirectory& directory) {
   const auto& tensors = directory.tensors();
   const bool has_head =
       std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
-        return tensor.name.ends_with(std::string(kHead) + ".weight");
+        return is_head(tensor.name);
       });
   const artifacts::Json& config = directory.config();
   const auto part = config.find("text_config");
@@ -35,39 +34,31 @@ mx::array load_gain(
     WeightLoader& weights,
     const TransformerConfig& config,
     const std::string& module,
-    int size) {
-  mx::array gain = weights.floats(module + ".weight", {size});
-  if (config.adds_one_to_norms) {
-    gain = io::materialize(mx::add(gain, mx::array(1.f)));
-  }
-  return gain;
+    int size,
+    const WeightLoader::Change& change = {}) {
+  return weights.floats(module + ".weight", {size}, [&](const mx::array& x) {
+    const mx::array gain =
+        config.adds_one_to_norms ? mx::add(x, mx::array(1.f)) : x;
+    return change ? change(gain) : gain;
+  });
 }
 
-nn::Norm load_norm(
+/** s * norm(x), s by default 1. */
+kernels::Norm load_norm(
     WeightLoader& weights,
     const TransformerConfig& config,
     const std::string& module,
-    int size) {
-  nn::Norm norm{
-      .weight = load_gain(weights, config, module, size),
+    int size,
+    float scale = 1.f) {
+  const auto scaled = [=](const mx::array& x) {
+    return scale == 1.f ? x : mx::multiply(x, mx::array(scale));
+  };
+  kernels::Norm norm{
+      .weight = load_gain(weights, config, module, size, scaled),
       .eps = config.norm_eps,
       .is_layer_norm = config.has_layer_norms};
   if (config.has_norm_biases) {
-    norm.bias = weights.floats(module + ".bias", {size});
-  }
-  return norm;
-}
-
-/** s * norm(x), so that the head's logits are scaled by s. */
-nn::Norm scaled(nn::Norm norm, float scale) {
-  const auto times = [=](const mx::array& x) {
-    return io::materialize(mx::multiply(x, mx::array(scale)));
-  };
-  if (scale != 1.f) {
-    norm.weight = times(norm.weight);
-    if (norm.bias) {
-      norm.bias = times(*norm.bias);
-    }
+    norm.bias = weights.floats(module + ".bias", {size}, scaled);
   }
   return norm;
 }
@@ -102,13 +93,14 @@ nn::Attention load_attention(
   const int hidden = config.hidden_size;
   const Biases& biases = config.biases;
   nn::Attention attention{
-      .n_heads = config.n_heads,
-      .n_kv_heads = layer.n_kv_heads,
-      .head_dim = layer.head_dim,
+      .rule =
+          {.n_heads = config.n_heads,
+           .n_kv_heads = layer.n_kv_heads,
+           .head_dim = layer.head_dim,
+           .norm_eps = config.norm_eps,
+           .query_growth = config.query_growth,
+           .scores = config.scores},
       .window = layer.window,
-      .scores = config.scores,
-      .norm_eps = config.norm_eps,
-      .query_growth = config.query_growth,
       .is_fused = config.fuses_qkv,
       .q_proj = config.fuses_qkv
           ? weights.linear(
@@ -116,8 +108,9 @@ nn::Attention load_attention(
           : weights.linear(prefix + "q_proj", q_width, hidden, biases.qkv),
       .kv_layer = layer.kv_layer,
       .o_proj = weights.linear(prefix + "o_proj", hidden, q_width, biases.o)};
+  kernels::AttentionRule& rule = attention.rule;
   if (layer.rope) {
-    attention.rope = nn::make_rope(
+    rule.rope = nn::make_rope(
         layer.rope->theta,
         layer.rope->rotary_dim(layer.head_dim),
         layer.rope->scaling,
@@ -130,16 +123,16 @@ nn::Attention load_attention(
         weights, config, prefix + name, is_of_rows ? width : layer.head_dim);
   };
   if (config.qk_norm != QkNorm::None) {
-    attention.q_norm = gain("q_norm", q_width);
+    rule.q_norm = gain("q_norm", q_width);
   }
   if (layer.kv_layer >= 0) {
     return attention;
   }
   if (config.qk_norm != QkNorm::None) {
-    attention.k_norm = gain("k_norm", kv_width);
+    rule.k_norm = gain("k_norm", kv_width);
   }
   if (config.has_v_norm) {
-    attention.v_norm = io::materialize(mx::ones({layer.head_dim}));
+    rule.v_norm = weights.upload(mx::ones({layer.head_dim}));
   }
   return attention;
 }
@@ -200,7 +193,7 @@ load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
   const LayerConfig& kind = config.layers[index];
   const std::string prefix =
       config.prefix + "model.layers." + std::to_string(index) + ".";
-  const auto norm = [&](const char* name) -> std::optional<nn::Norm> {
+  const auto norm = [&](const char* name) -> std::optional<kernels::Norm> {
     if (name == nullptr) {
       return std::nullopt;
     }
@@ -219,8 +212,7 @@ load_layer(WeightLoader& weights, const TransformerConfig& config, int index) {
     layer.input = load_layer_input(weights, config, prefix);
   }
   if (config.has_layer_scalar) {
-    layer.scale =
-        io::floats(weights.floats(prefix + "layer_scalar", {1})).front();
+    layer.scale = weights.number(prefix + "layer_scalar");
   }
   return layer;
 }
@@ -249,7 +241,7 @@ std::vector<CheckpointTensor> sanitize_transformer(
   std::vector<CheckpointTensor> tensors;
   for (CheckpointTensor& tensor : list_tensors(directory)) {
     if (tensor.name.ends_with(".rotary_emb.inv_freq") ||
-        (is_tied && tensor.name.starts_with(std::string(kHead) + "."))) {
+        (is_tied && is_head(tensor.name))) {
       continue;
     }
     tensors.push_back(std::move(tensor));
@@ -267,7 +259,7 @@ std::vector<CheckpointTensor> sanitize_language_model(
     } else {
       tensor.name = language_model_name(tensor.source);
       if (tensor.name.ends_with(".rotary_emb.inv_freq") ||
-          (is_tied && tensor.name.starts_with("language_model.lm_head."))) {
+          (is_tied && is_head(tensor.name))) {
         continue;
       }
     }
@@ -278,10 +270,11 @@ std::vector<CheckpointTensor> sanitize_language_model(
 
 std::unique_ptr<Model> load_transformer(
     const io::ModelDirectory& directory,
+    kernels::Device& device,
     const TransformerConfig& config) {
   const Checkpoint checkpoint = open_checkpoint(directory);
   WeightLoader weights(
-      directory.config(), checkpoint, directory.path().string());
+      directory.config(), checkpoint, directory.path().string(), device);
   const auto n_layers = static_cast<int>(config.layers.size());
   const std::string model = config.prefix + "model.";
   nn::Linear embeddings = weights.linear(
@@ -290,9 +283,9 @@ std::unique_ptr<Model> load_transformer(
   for (int i = 0; i < n_layers; ++i) {
     layers.push_back(load_layer(weights, config, i));
   }
-  nn::Norm final_norm = scaled(
-      load_norm(weights, config, model + "norm", config.hidden_size),
-      config.logit_scale);
+  // The head's logits are scaled where its input is.
+  kernels::Norm final_norm = load_norm(
+      weights, config, model + "norm", config.hidden_size, config.logit_scale);
   const bool is_tied = is_head_tied(directory);
   std::optional<nn::Linear> head;
   if (!is_tied) {
@@ -305,7 +298,8 @@ std::unique_ptr<Model> load_transformer(
   }
   weights.require_all_taken();
   return make_decoder(
-      {.info =
+      {.device = &device,
+       .info =
            {.model_type = config.model_type,
             .vocab_size = config.vocab_size,
             .hidden_size = config.hidden_size,
@@ -324,13 +318,14 @@ std::unique_ptr<Model> load_transformer(
 
 std::unique_ptr<Model> load_transformer(
     const io::ModelDirectory& directory,
+    kernels::Device& device,
     const char* function,
     TransformerConfig (*parse)(const ConfigReader&)) {
   const ConfigReader config(
       directory.config(),
       function,
       (directory.path() / "config.json").string());
-  return load_transformer(directory, parse(config));
+  return load_transformer(directory, device, parse(config));
 }
 
 } // namespace optiq::models

@@ -75,7 +75,7 @@ struct TransformerConfig {
   bool fuses_gate_up = false; // gate_up_proj: rows of gate, then up
   kernels::Activation activation = kernels::Activation::Silu;
   kernels::ScoreRule scores;
-  std::optional<nn::QueryGrowth> query_growth;
+  std::optional<kernels::QueryGrowth> query_growth;
   bool is_parallel = false; // MLP beside attention, not behind it
   float embedding_scale = 1.f;
   float residual_scale = 1.f; // of what attention and MLP add
@@ -161,12 +161,14 @@ std::vector<CheckpointTensor> sanitize_language_model(
 
 std::unique_ptr<Model> load_transformer(
     const io::ModelDirectory& directory,
+    kernels::Device& device,
     const TransformerConfig& config);
 
 /** load_transformer of what `parse` makes of config.json; `function` begins its
  * messages. */
 std::unique_ptr<Model> load_transformer(
     const io::ModelDirectory& directory,
+    kernels::Device& device,
     const char* function,
     TransformerConfig (*parse)(const ConfigReader&));
 

@@ -57,7 +57,8 @@ nn::Linear WeightLoader::linear(
     int out,
     int in,
     bool has_bias) {
-  nn::Linear linear{module, matrix(module, out, in)};
+  nn::Linear linear{
+      module, artifacts::module_id(module), matrix(module, out, in)};
   if (has_bias) {
     linear.bias = floats(module + ".bias", {out});
   }
@@ -74,7 +75,7 @@ WeightLoader::matrix(const std::string& module, int out, int in) {
     require_shape(where_, weight, {out, in});
     require_float(where_, weight);
     return weight.is_outline ? zero_matrix(out, in)
-                             : kernels::Matrix::dense(weight.load());
+                             : device_.dense(weight.load());
   }
   const auto [bits, group_size] = *quantization;
   const CheckpointTensor& scales = checkpoint_.at(module + ".scales");
@@ -89,7 +90,7 @@ WeightLoader::matrix(const std::string& module, int out, int in) {
   if (weight.is_outline) {
     return zero_matrix(out, in);
   }
-  kernels::Matrix packed = kernels::Matrix::quantized(
+  kernels::Matrix packed = device_.quantized(
       weight.load(), scales.load(), biases.load(), bits, group_size);
   // The matrix is a repacked copy: the file's pages are not needed again.
   weight.drop();
@@ -103,11 +104,23 @@ kernels::Matrix WeightLoader::zero_matrix(int out, int in) {
     zeros_ = zero_pages(bytes);
     zero_bytes_ = bytes;
   }
-  return kernels::Matrix::dense(
+  return device_.dense(
       io::view_array(zeros_.get(), {out, in}, mx::bfloat16, zeros_));
 }
 
 mx::array WeightLoader::floats(
+    const std::string& name,
+    const mx::Shape& shape,
+    const Change& change) {
+  const mx::array x = host_floats(name, shape);
+  return upload(change ? change(x) : x);
+}
+
+float WeightLoader::number(const std::string& name) {
+  return io::floats(host_floats(name, {1})).front();
+}
+
+mx::array WeightLoader::host_floats(
     const std::string& name,
     const mx::Shape& shape) {
   const CheckpointTensor& tensor = checkpoint_.at(name);

@@ -1,19 +1,19 @@
 #include "optiq/nn/forward_context.h"
 
-#include <utility>
-
 namespace optiq::nn {
 
-ForwardContext make_forward_context(
-    std::vector<Segment> segments,
-    kernels::Compute compute) {
-  ForwardContext context{.segments = std::move(segments), .compute = compute};
+std::vector<kernels::Segment> segments_of(
+    const ForwardContext& context,
+    int layer) {
+  std::vector<kernels::Segment> segments;
   for (const Segment& segment : context.segments) {
-    for (int i = 0; i < segment.rows; ++i) {
-      context.positions.push_back(segment.start + i);
-    }
+    segments.push_back(
+        {.first_row = segment.first_row,
+         .rows = segment.rows,
+         .start = segment.start,
+         .blocks = segment.sequence->blocks(layer)});
   }
-  return context;
+  return segments;
 }
 
 } // namespace optiq::nn

@@ -1,15 +1,16 @@
 #pragma once
 
-#include <cstdint>
-#include <span>
+#include <functional>
 #include <vector>
 
 #include "optiq/cache/kv_cache.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/device.h"
 
 namespace optiq::nn {
 
 namespace mx = mlx::core;
+
+struct Linear;
 
 /** The rows of one sequence in a flat ragged batch. */
 struct Segment {
@@ -19,19 +20,26 @@ struct Segment {
   int start = 0; // absolute position of the first row
 };
 
-/** What a forward needs besides weights and activations. */
+/** Is shown what a linear layer multiplies, before it does: x [T, in], a norm
+ * on its way included. Linears that read the same rows get the same array. */
+using LinearObserver =
+    std::function<void(const Linear& linear, const mx::array& x)>;
+
+/** What a forward needs besides weights and activations. models/forward.cpp
+ * alone makes it. */
 struct ForwardContext {
+  kernels::Device* device = nullptr; // the model's
   std::vector<Segment> segments; // rows in order, without gaps
-  std::vector<std::int32_t> positions; // [T], absolute
   kernels::Compute compute = kernels::Compute::Fast;
   /** Per layer, what it gets besides the hidden state, [T, P] (Gemma 4's
    * per-layer inputs); empty for models without. */
   std::vector<mx::array> layer_inputs;
+  LinearObserver observer; // or nobody
 };
 
-/** Fills positions from the segments. */
-ForwardContext make_forward_context(
-    std::vector<Segment> segments,
-    kernels::Compute compute);
+/** The segments as an operation of `layer` sees them. */
+std::vector<kernels::Segment> segments_of(
+    const ForwardContext& context,
+    int layer);
 
 } // namespace optiq::nn

@@ -1,5 +1,7 @@
 #include "optiq/nn/gated_delta_net.h"
 
+#include <utility>
+
 namespace optiq::nn {
 
 cache::RecurrentFormat recurrent_format(const GatedDeltaNet& net) {
@@ -13,27 +15,19 @@ mx::array run_gated_delta_net(
     int layer,
     const BlockInput& input,
     const ForwardContext& context) {
-  const auto projected = project(
+  auto projected = project(
       input,
       {&net.in_proj_qkv, &net.in_proj_z, &net.in_proj_b, &net.in_proj_a},
-      context.compute);
-  std::vector<kernels::DeltaNetSegment> segments;
-  for (const Segment& segment : context.segments) {
-    segments.push_back(
-        {.first_row = segment.first_row,
-         .rows = segment.rows,
-         .conv_state = segment.sequence->conv_state(layer),
-         .state = segment.sequence->recurrent_state(layer)});
-  }
-  const mx::array y = kernels::gated_delta_net(
-      projected[0],
-      projected[1],
-      projected[2],
-      projected[3],
+      context);
+  const mx::array y = context.device->gated_delta_net(
+      {.qkv = std::move(projected[0]),
+       .z = std::move(projected[1]),
+       .b = std::move(projected[2]),
+       .a = std::move(projected[3])},
       net.weights,
       net.shape,
-      segments);
-  return project_back(y, net.out_proj, input, context.compute);
+      segments_of(context, layer));
+  return project_back(y, net.out_proj, input, context);
 }
 
 } // namespace optiq::nn

@@ -1,16 +1,30 @@
 #include "optiq/nn/linear.h"
 
-#include <algorithm>
-
-#include "optiq/base/thread_pool.h"
-#include "optiq/io/array.h"
-#include "optiq/kernels/variants.h"
-
 namespace optiq::nn {
 namespace {
 
-mx::array with_bias(const mx::array& y, const Linear& linear) {
-  return linear.bias ? kernels::add_bias(y, *linear.bias) : y;
+/** Projections of norm(x), which the context's observer is shown. */
+kernels::Product product_of(
+    const std::vector<const Linear*>& linears,
+    const mx::array& x,
+    const kernels::Norm* norm,
+    const ForwardContext& context) {
+  kernels::Product product{
+      .projections = {}, .norm = norm, .compute = context.compute};
+  for (const Linear* linear : linears) {
+    product.projections.push_back(
+        {.weight = &linear->weight,
+         .bias = linear->bias ? &*linear->bias : nullptr,
+         .updates = {}});
+  }
+  if (context.observer) {
+    const mx::array rows =
+        norm == nullptr ? x : context.device->normalize(x, *norm);
+    for (const Linear* linear : linears) {
+      context.observer(*linear, rows);
+    }
+  }
+  return product;
 }
 
 } // namespace
@@ -18,46 +32,31 @@ mx::array with_bias(const mx::array& y, const Linear& linear) {
 std::vector<mx::array> project(
     const BlockInput& input,
     const std::vector<const Linear*>& linears,
-    kernels::Compute compute) {
-  std::vector<const kernels::Matrix*> weights;
-  for (const Linear* linear : linears) {
-    weights.push_back(&linear->weight);
-  }
-  auto y = kernels::matmul(input.x, weights, compute, input.norm);
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    y[i] = with_bias(y[i], *linears[i]);
-  }
-  return y;
+    const ForwardContext& context) {
+  return context.device->multiply(
+      input.x, product_of(linears, input.x, input.norm, context));
+}
+
+mx::array project_gated(
+    const BlockInput& input,
+    const Linear& gate,
+    const Linear& up,
+    kernels::Activation activation,
+    const ForwardContext& context) {
+  kernels::Product product =
+      product_of({&gate, &up}, input.x, input.norm, context);
+  product.activation = activation;
+  return context.device->multiply(input.x, product).front();
 }
 
 mx::array project_back(
     const mx::array& y,
     const Linear& linear,
     const BlockInput& input,
-    kernels::Compute compute) {
-  return with_bias(
-      input.residual == nullptr
-          ? kernels::matmul(y, linear.weight, compute)
-          : kernels::matmul_add(y, linear.weight, *input.residual, compute),
-      linear);
-}
-
-mx::array copy_columns(const mx::array& x, int begin, int width) {
-  constexpr std::size_t kFloatsPerTask = 16384;
-  const int rows = x.shape(0);
-  const auto stride = static_cast<std::size_t>(x.shape(1));
-  mx::array y = io::make_array({rows, width}, mx::float32);
-  const float* from = io::floats(x).data() + begin;
-  float* to = io::mutable_floats(y).data();
-  parallel_for(
-      rows,
-      std::max<std::size_t>(1, kFloatsPerTask / width),
-      [=](std::size_t first, std::size_t last) {
-        for (std::size_t row = first; row < last; ++row) {
-          std::copy_n(from + row * stride, width, to + row * width);
-        }
-      });
-  return y;
+    const ForwardContext& context) {
+  kernels::Product product = product_of({&linear}, y, nullptr, context);
+  product.residual = input.residual;
+  return context.device->multiply(y, product).front();
 }
 
 } // namespace optiq::nn

@@ -4,15 +4,15 @@
 #include <string>
 #include <vector>
 
-#include "optiq/kernels/kernels.h"
+#include "optiq/artifacts/module_id.h"
+#include "optiq/nn/forward_context.h"
 
 namespace optiq::nn {
-
-namespace mx = mlx::core;
 
 /** A projection y = x W^T + bias, known by its MLX module path. */
 struct Linear {
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
+  artifacts::ModuleId id; // of that name
   kernels::Matrix weight; // [out, in]
   std::optional<mx::array> bias; // [out] f32
 };
@@ -21,7 +21,7 @@ struct Linear {
  * memory: it reads norm(x), and adds what it finds to the residual. */
 struct BlockInput {
   const mx::array& x; // [T, hidden]
-  const kernels::RowNorm* norm = nullptr; // or nothing: x as it is
+  const kernels::Norm* norm = nullptr; // or nothing: x as it is
   const mx::array* residual = nullptr; // [T, hidden], or nothing
 };
 
@@ -29,16 +29,21 @@ struct BlockInput {
 std::vector<mx::array> project(
     const BlockInput& input,
     const std::vector<const Linear*>& linears,
-    kernels::Compute compute);
+    const ForwardContext& context);
+
+/** activation(gate(norm(x))) * up(norm(x)). */
+mx::array project_gated(
+    const BlockInput& input,
+    const Linear& gate,
+    const Linear& up,
+    kernels::Activation activation,
+    const ForwardContext& context);
 
 /** A block's last projection: y [T, in] -> [T, hidden], plus the residual. */
 mx::array project_back(
     const mx::array& y,
     const Linear& linear,
     const BlockInput& input,
-    kernels::Compute compute);
-
-/** Columns [begin, begin + width) of x [T, ...], copied. */
-mx::array copy_columns(const mx::array& x, int begin, int width);
+    const ForwardContext& context);
 
 } // namespace optiq::nn

@@ -3,37 +3,32 @@
 namespace optiq::nn {
 namespace {
 
-/** activation(gate(x)) * up(x), step by step. */
-mx::array
-run_gate(const Mlp& mlp, const BlockInput& input, kernels::Compute compute) {
-  std::vector<mx::array> parts;
+/** activation(gate(x)) * up(x). */
+mx::array run_gate(
+    const Mlp& mlp,
+    const BlockInput& input,
+    const ForwardContext& context) {
   if (mlp.up_proj) {
-    parts = project(input, {&mlp.gate_proj, &*mlp.up_proj}, compute);
-  } else {
-    const mx::array both = project(input, {&mlp.gate_proj}, compute).front();
-    const int width = both.shape(1) / 2;
-    parts = {copy_columns(both, 0, width), copy_columns(both, width, width)};
+    return project_gated(
+        input, mlp.gate_proj, *mlp.up_proj, mlp.activation, context);
   }
-  return mlp.activation == kernels::Activation::Silu
-      ? kernels::swiglu(parts[0], parts[1])
-      : kernels::geglu(parts[0], parts[1]);
+  kernels::Device& device = *context.device;
+  const mx::array both = project(input, {&mlp.gate_proj}, context).front();
+  const int width = both.shape(1) / 2;
+  return device.glu(
+      device.columns(both, 0, width),
+      device.columns(both, width, width),
+      mlp.activation);
 }
 
 } // namespace
 
-mx::array
-run_mlp(const Mlp& mlp, const BlockInput& input, kernels::Compute compute) {
-  const bool is_plain =
-      mlp.up_proj && !mlp.gate_proj.bias && !mlp.up_proj->bias;
-  const mx::array hidden = is_plain ? kernels::matmul_glu(
-                                          input.x,
-                                          mlp.gate_proj.weight,
-                                          mlp.up_proj->weight,
-                                          mlp.activation,
-                                          compute,
-                                          input.norm)
-                                    : run_gate(mlp, input, compute);
-  return project_back(hidden, mlp.down_proj, input, compute);
+mx::array run_mlp(
+    const Mlp& mlp,
+    const BlockInput& input,
+    const ForwardContext& context) {
+  return project_back(
+      run_gate(mlp, input, context), mlp.down_proj, input, context);
 }
 
 } // namespace optiq::nn

@@ -17,6 +17,6 @@ struct Mlp {
 
 /** [T, hidden] -> [T, hidden]. */
 mx::array
-run_mlp(const Mlp& mlp, const BlockInput& input, kernels::Compute compute);
+run_mlp(const Mlp& mlp, const BlockInput& input, const ForwardContext& context);
 
 } // namespace optiq::nn

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <numbers>
 
-#include "optiq/io/array.h"
-
 namespace optiq::nn {
 namespace {
 
@@ -52,12 +50,6 @@ struct YarnRange {
   }
 };
 
-double dynamic_theta(const Rope::Growth& growth, int rotary_dim, int position) {
-  const double stretch =
-      growth.factor * (position + 1.0) / growth.positions - growth.factor + 1;
-  return growth.theta * std::pow(stretch, rotary_dim / (rotary_dim - 2.0));
-}
-
 } // namespace
 
 std::vector<float> rope_inverse_frequencies(
@@ -94,17 +86,16 @@ std::vector<float> rope_inverse_frequencies(
   return frequencies;
 }
 
-Rope make_rope(
+kernels::Rope make_rope(
     double theta,
     int rotary_dim,
     const RopeScaling& scaling,
     bool is_interleaved) {
-  Rope rope{
-      .table = {
-          .inverse_frequencies =
-              rope_inverse_frequencies(theta, rotary_dim, scaling),
-          .is_interleaved = is_interleaved,
-          .scale = static_cast<float>(scaling.attention_factor)}};
+  kernels::Rope rope{
+      .inverse_frequencies =
+          rope_inverse_frequencies(theta, rotary_dim, scaling),
+      .is_interleaved = is_interleaved,
+      .scale = static_cast<float>(scaling.attention_factor)};
   if (scaling.kind == RopeScaling::Kind::Dynamic) {
     rope.growth = {
         .theta = theta,
@@ -112,33 +103,6 @@ Rope make_rope(
         .positions = static_cast<int>(scaling.original_positions)};
   }
   return rope;
-}
-
-mx::array run_rope(
-    const Rope& rope,
-    const mx::array& x,
-    std::span<const std::int32_t> positions) {
-  if (!rope.growth ||
-      std::all_of(positions.begin(), positions.end(), [&](int position) {
-        return position < rope.growth->positions;
-      })) {
-    return kernels::rope(x, positions, rope.table);
-  }
-  const auto rotary_dim =
-      static_cast<int>(2 * rope.table.inverse_frequencies.size());
-  mx::array y = io::make_array(x.shape(), mx::float32);
-  float* to = io::mutable_floats(y).data();
-  for (int row = 0; row < x.shape(0); ++row) {
-    kernels::Rope table = rope.table;
-    if (positions[row] >= rope.growth->positions) {
-      table.inverse_frequencies = rope_inverse_frequencies(
-          dynamic_theta(*rope.growth, rotary_dim, positions[row]), rotary_dim);
-    }
-    const mx::array turned = kernels::rope(
-        io::row_range(x, row, 1), positions.subspan(row, 1), table);
-    to = std::copy_n(io::floats(turned).data(), turned.size(), to);
-  }
-  return y;
 }
 
 } // namespace optiq::nn

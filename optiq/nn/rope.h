@@ -1,11 +1,8 @@
 #pragma once
 
-#include <cstdint>
-#include <optional>
-#include <span>
 #include <vector>
 
-#include "optiq/kernels/variants.h"
+#include "optiq/kernels/attention.h"
 
 namespace optiq::nn {
 
@@ -52,31 +49,11 @@ std::vector<float> rope_inverse_frequencies(
     int rotary_dim,
     const RopeScaling& scaling = {});
 
-/** A layer's rotary embedding. */
-struct Rope {
-  kernels::Rope table; // of all positions, unless there is growth
-  /** Dynamic NTK: the token at position p >= positions turns by the base
-   * theta * (factor * (p + 1) / positions - factor + 1)^(d / (d - 2)), d being
-   * rotary_dim. So a token's rotation does not depend on what comes later, as
-   * when the reference decodes token by token. */
-  struct Growth {
-    double theta = 0;
-    double factor = 1.0;
-    int positions = 0;
-  };
-  std::optional<Growth> growth;
-};
-
-Rope make_rope(
+/** The table, and for Dynamic the growth beyond it. */
+kernels::Rope make_rope(
     double theta,
     int rotary_dim,
     const RopeScaling& scaling = {},
     bool is_interleaved = false);
-
-/** Turns x [T, n_heads, head_dim] at positions [T]. */
-mx::array run_rope(
-    const Rope& rope,
-    const mx::array& x,
-    std::span<const std::int32_t> positions);
 
 } // namespace optiq::nn

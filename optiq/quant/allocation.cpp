@@ -200,14 +200,6 @@ bool exchange(Choice& choice, std::size_t n_items) {
   return true;
 }
 
-bool contains(const std::string& text, const char* part) {
-  return text.find(part) != std::string::npos;
-}
-
-bool is_embedding_or_head(const std::string& module) {
-  return contains(module, "embed_tokens") || contains(module, "lm_head");
-}
-
 } // namespace
 
 std::uint64_t least_cost(std::span<const AllocationItem> items) {
@@ -250,80 +242,6 @@ Allocation allocate(
     result.choice.push_back(frontiers[i].options[choice.position(i)]);
     result.cost += choice.current(i).cost;
     result.error += choice.current(i).error;
-  }
-  return result;
-}
-
-int block_index(const std::string& module) {
-  const std::string key = "layers.";
-  const std::size_t at = module.find(key);
-  if (at == std::string::npos) {
-    return -1;
-  }
-  const std::size_t first = at + key.size();
-  const std::size_t last = module.find_first_not_of("0123456789", first);
-  const std::string digits = module.substr(first, last - first);
-  return digits.empty() || digits.size() > 6 ? -1 : std::stoi(digits);
-}
-
-double static_priority(const std::string& module, int n_blocks) {
-  if (is_embedding_or_head(module)) {
-    return 1.0;
-  }
-  const int i = block_index(module);
-  double priority = 0.30;
-  if (i >= 0) {
-    const int last = n_blocks - 1;
-    const double edge = std::min(i, last - i) / std::max(n_blocks / 2.0, 1.0);
-    if (i == 0 || i == last) {
-      priority = 0.90;
-    } else if (i <= 1 || i >= n_blocks - 2) {
-      priority = 0.65;
-    } else {
-      priority += 0.15 * (1 - edge);
-    }
-  }
-  if (contains(module, "self_attn") || contains(module, ".attn")) {
-    priority += 0.30;
-  }
-  if (contains(module, "router") || contains(module, ".gate.") ||
-      module.ends_with(".mlp.gate")) {
-    priority += 0.40;
-  }
-  if (contains(module, "experts") || contains(module, "switch")) {
-    priority -= 0.10;
-  }
-  return std::clamp(priority, 0.05, 1.0);
-}
-
-double static_error(double priority, std::uint64_t parameters, int bits) {
-  return priority * static_cast<double>(parameters) *
-      std::ldexp(1.0, -2 * bits);
-}
-
-std::vector<bool> protected_modules(std::span<const std::string> modules) {
-  int last_block = -1;
-  int first_attention = std::numeric_limits<int>::max();
-  int last_attention = -1;
-  for (const std::string& module : modules) {
-    const int block = block_index(module);
-    last_block = std::max(last_block, block);
-    if (block >= 0 && contains(module, ".self_attn.")) {
-      first_attention = std::min(first_attention, block);
-      last_attention = std::max(last_attention, block);
-    }
-  }
-  std::vector<bool> result;
-  for (const std::string& module : modules) {
-    const int block = block_index(module);
-    const bool attention = contains(module, ".self_attn.");
-    const bool mixer = attention || contains(module, ".linear_attn.");
-    result.push_back(
-        is_embedding_or_head(module) ||
-        (block >= 0 &&
-         ((mixer && (block == 0 || block == last_block)) ||
-          (attention &&
-           (block == first_attention || block == last_attention)))));
   }
   return result;
 }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-/** Which module gets how many bits. Pure functions: no model, no files. */
+/** Which item gets which of its options: a knapsack. Pure functions. */
 namespace optiq::quant {
 
 /** One width a module may take. */
@@ -47,24 +47,5 @@ Allocation allocate(
 
 /** Summed cost of the cheapest options. */
 std::uint64_t least_cost(std::span<const AllocationItem> items);
-
-/**
- * Synthetic importance of a module in (0, 1] by its name and place among
- * n_blocks decoder blocks: embeddings, head, edges and attention first.
- */
-double static_priority(const std::string& module, int n_blocks);
-
-/** priority x parameters x 4^-bits. */
-double static_error(double priority, std::uint64_t parameters, int bits);
-
-/** Index after "layers." in a module's name, or -1. */
-int block_index(const std::string& module);
-
-/**
- * Per module: whether it is kept at the widest candidate. That are lm_head,
- * embeddings, the mixer (self_attn or linear_attn) of the first and the last
- * block, and the first and the last self_attn.
- */
-std::vector<bool> protected_modules(std::span<const std::string> modules);
 
 } // namespace optiq::quant

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
+#include <set>
 
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
@@ -15,16 +16,27 @@
 #include "optiq/io/hub/cache.h"
 #include "optiq/io/model_files.h"
 #include "optiq/quant/convert_cost.h"
+#include "optiq/quant/inventory.h"
 #include "optiq/quant/model_writer.h"
+#include "optiq/quant/plan.h"
 #include "optiq/quant/plan_selection.h"
+#include "optiq/quant/planned_tensors.h"
+#include "optiq/quant/rounder.h"
 #include "optiq/quant/sensitivity.h"
 #include "optiq/quant/trial_run.h"
 
 namespace optiq::quant {
 
+namespace mx = mlx::core;
+
 namespace {
 
 namespace fs = std::filesystem;
+using artifacts::PlanMethod;
+
+// What is rounded for measuring is kept for the choice and for the file.
+constexpr std::uint64_t kMaxRoundedBytes = 16u << 20;
+
 // A folder may have any bytes in its name, a text that is read back has not.
 std::string base_name(const fs::path& source) {
   if (const auto repo = io::repo_of_snapshot(source)) {
@@ -40,7 +52,7 @@ std::string dtype_label(
     const models::Checkpoint& checkpoint,
     const Inventory& inventory) {
   const mx::Dtype dtype =
-      checkpoint.at(inventory.modules.front().name + ".weight").dtype;
+      weight_of(checkpoint, inventory.modules.front().name).dtype;
   return dtype == mx::bfloat16 ? "bf16" : dtype == mx::float16 ? "f16" : "f32";
 }
 
@@ -84,6 +96,10 @@ void add_source_notices(
   }
 }
 
+bool is_measured(const ConvertOptions& options) {
+  return options.plan.method == PlanMethod::Optiq && !options.load_plan;
+}
+
 // One conversion, step by step.
 class Conversion {
  public:
@@ -94,7 +110,11 @@ class Conversion {
             options.source,
             io::QuantizedForm::Values)),
         checkpoint_(models::open_checkpoint(source_)),
-        inventory_(take_inventory(checkpoint_, options.plan.group_size)) {
+        inventory_(take_inventory(checkpoint_, options.plan.group_size)),
+        // Without measuring each matrix is rounded once.
+        rounder_(
+            is_measured(options) ? memoized(round_to_nearest, kMaxRoundedBytes)
+                                 : round_to_nearest) {
     process_bytes_ = peak_rss_bytes();
     result_.source_bytes = source_.file_bytes();
     result_.metadata.tool_version = kVersion;
@@ -123,10 +143,10 @@ class Conversion {
     make_plan_and_metadata();
     const artifacts::Plan& plan = result_.metadata.plan;
     const ModelToWrite model{
-        source_, checkpoint_, result_.metadata, result_.sensitivity};
+        source_, checkpoint_, result_.metadata, result_.sensitivity, rounder_};
     result_.mtp_bytes = mtp_bytes(checkpoint_, plan);
     result_.cost.disk_bytes = written_bytes(model);
-    result_.cost.ram_bytes = process_bytes_ +
+    result_.cost.ram_bytes = process_bytes_ + rounded_bytes_ +
         std::max(measuring_bytes_, writing_bytes(source_, checkpoint_, plan));
     if (options_.save_plan) {
       io::require_apart_from_model(*options_.save_plan, options_.source);
@@ -175,13 +195,13 @@ class Conversion {
               options_.load_plan->string()));
       return;
     }
-    if (options_.plan.method != "optiq") {
+    if (!is_measured(options_)) {
       metadata.plan = make_plan(checkpoint_, inventory_, options_.plan, {});
       return;
     }
     if (options_.dry_run ? !measure_from_cache() : !measure()) {
       PlanOptions rules = options_.plan;
-      rules.method = "static";
+      rules.method = PlanMethod::Static;
       metadata.plan = make_plan(checkpoint_, inventory_, rules, {});
       result_.notices.emplace_back(
           "nothing is measured yet: the plan shown follows the static rules; "
@@ -200,16 +220,16 @@ class Conversion {
       plans.push_back(make_plan(
           checkpoint_, inventory_, options, result_.sensitivity->layers));
     }
+    // A weight's pages are let go: it will not be read for a while.
+    const MatrixMaker make_matrix =
+        [this, make = make_matrices()](
+            const std::string& module, int bits, int group_size) {
+          kernels::Matrix matrix = make(module, bits, group_size);
+          weight_of(checkpoint_, module).drop();
+          return matrix;
+        };
     return select_plan(
-        load_model(),
-        weight_source(),
-        [this](const std::string& module) {
-          checkpoint_.at(module + ".weight").drop();
-        },
-        *calibration_,
-        std::move(plans),
-        kernels::Compute::Exact,
-        progress_);
+        load_setup(), make_matrix, *calibration_, std::move(plans), progress_);
   }
 
   SensitivityOptions sensitivity_options() const {
@@ -221,13 +241,13 @@ class Conversion {
     return options;
   }
 
-  const models::Model& load_model() {
-    if (!model_) {
+  const models::Setup& load_setup() {
+    if (!setup_) {
       require_ram(
           source_.loaded_bytes(), "the weights of " + source_.path().string());
-      model_ = models::load_model(source_);
+      setup_.emplace(models::load_model(source_), kernels::Compute::Exact);
     }
-    return *model_;
+    return *setup_;
   }
 
   const Calibration& calibrate() {
@@ -249,8 +269,7 @@ class Conversion {
               static_cast<std::size_t>(wanted.chunk_tokens), 0));
       return counted;
     }
-    load_model();
-    generate::Engine engine(model_, {.compute = kernels::Compute::Exact});
+    generate::Engine engine(load_setup(), {});
     return sample_calibration(
         wanted, make_calibration_encoder(source_), engine, progress_);
   }
@@ -259,16 +278,18 @@ class Conversion {
   bool measure() {
     const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
-    const models::Model& model = load_model();
-    note_measuring_bytes(model, calibration, options);
-    require_ram(measuring_bytes_, "the weights and measuring with them");
-    const std::string key = key_of(calibration, options);
+    const models::Setup& setup = load_setup();
+    note_measuring_bytes(setup, calibration, options);
+    require_ram(
+        measuring_bytes_ + rounded_bytes_,
+        "the weights and measuring with them");
+    const std::string key = key_of(setup, calibration, options);
     const auto journal = open_sensitivity_journal(key, result_.notices);
     set_sensitivity(
         calibration,
         key,
         measure_sensitivity(
-            model, weight_source(), calibration, options, *journal, progress_));
+            setup, make_matrices(), calibration, options, *journal, progress_));
     return true;
   }
 
@@ -276,9 +297,9 @@ class Conversion {
   bool measure_from_cache() {
     const Calibration& calibration = calibrate();
     const SensitivityOptions options = sensitivity_options();
-    const models::Model& model = load_model();
-    note_measuring_bytes(model, calibration, options);
-    const std::string key = key_of(calibration, options);
+    const models::Setup& setup = load_setup();
+    note_measuring_bytes(setup, calibration, options);
+    const std::string key = key_of(setup, calibration, options);
     const fs::path path = sensitivity_journal_path(key);
     if (fs::exists(path)) {
       SensitivityJournal journal(path, key);
@@ -287,8 +308,8 @@ class Conversion {
             calibration,
             key,
             measure_sensitivity(
-                model,
-                weight_source(),
+                setup,
+                make_matrices(),
                 calibration,
                 options,
                 journal,
@@ -297,16 +318,39 @@ class Conversion {
       }
     }
     measuring_seconds_ = measuring_seconds(
-        model, calibration, options, std::size(kPriorWeights));
+        setup, calibration, options, std::size(kPriorWeights));
     return false;
   }
 
   void note_measuring_bytes(
-      const models::Model& model,
+      const models::Setup& setup,
       const Calibration& calibration,
       const SensitivityOptions& options) {
     measuring_bytes_ =
-        source_.loaded_bytes() + sensitivity_bytes(model, calibration, options);
+        source_.loaded_bytes() + sensitivity_bytes(setup, calibration, options);
+    rounded_bytes_ = std::min(kMaxRoundedBytes, all_rounded_bytes(options));
+  }
+
+  // As convert writes them, on the model's device.
+  MatrixMaker make_matrices() {
+    return matrix_maker(checkpoint_, rounder_, load_setup().model->device());
+  }
+
+  // Of every free matrix at every candidate, and of the others at the widest.
+  std::uint64_t all_rounded_bytes(const SensitivityOptions& options) const {
+    const std::set<std::string> measured(
+        options.modules.begin(), options.modules.end());
+    std::uint64_t bytes = 0;
+    for (const QuantizableModule& module : inventory_.modules) {
+      for (const int bits : options.candidate_bits) {
+        if (measured.contains(module.name) ||
+            bits == options.candidate_bits.back()) {
+          bytes += quantized_bytes(
+              weight_of(checkpoint_, module.name), bits, options.group_size);
+        }
+      }
+    }
+    return bytes;
   }
 
   static bool is_complete(
@@ -324,16 +368,11 @@ class Conversion {
   }
 
   std::string key_of(
+      const models::Setup& setup,
       const Calibration& calibration,
       const SensitivityOptions& options) const {
     return sensitivity_key(
-        source_, calibration.hash, options.group_size, options.compute);
-  }
-
-  WeightSource weight_source() const {
-    return [this](const std::string& module) {
-      return checkpoint_.at(module + ".weight").load();
-    };
+        source_, calibration.hash, options.group_size, setup.compute);
   }
 
   void set_sensitivity(
@@ -357,11 +396,12 @@ class Conversion {
   }
 
   void estimate_time() {
-    // Of each candidate for the measurement, of the plans that are compared,
-    // and of the result.
-    const std::size_t n_passes = measuring_seconds_
-        ? options_.plan.candidate_bits.size() + std::size(kPriorWeights) + 1
-        : 1;
+    // Of each candidate for the measurement; where they are not kept, of the
+    // plans that are compared and of the result too.
+    const std::size_t n_again =
+        rounded_bytes_ < kMaxRoundedBytes ? 0 : std::size(kPriorWeights) + 1;
+    const std::size_t n_passes =
+        measuring_seconds_ ? options_.plan.candidate_bits.size() + n_again : 1;
     result_.cost.seconds = measuring_seconds_.value_or(0) +
         static_cast<double>(n_passes) *
             quantizing_seconds(checkpoint_, result_.metadata.plan);
@@ -385,11 +425,13 @@ class Conversion {
   io::ModelDirectory source_;
   models::Checkpoint checkpoint_;
   Inventory inventory_;
-  std::shared_ptr<const models::Model> model_;
+  Rounder rounder_;
+  std::optional<models::Setup> setup_; // once it is needed
   std::optional<Calibration> calibration_; // once it is needed
   std::optional<double> measuring_seconds_;
   std::uint64_t process_bytes_ = 0; // once the source is open
   std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
+  std::uint64_t rounded_bytes_ = 0; // of what the rounder keeps
   ConvertResult result_;
 };
 

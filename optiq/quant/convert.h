@@ -9,7 +9,7 @@
 #include "optiq/artifacts/metadata.h"
 #include "optiq/base/progress.h"
 #include "optiq/quant/calibration.h"
-#include "optiq/quant/plan.h"
+#include "optiq/quant/plan_options.h"
 
 namespace optiq::quant {
 

@@ -2,16 +2,19 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <map>
-#include <memory>
 #include <span>
 
-#include "optiq/quant/allocation.h"
-#include "optiq/quant/plan.h"
+#include "optiq/artifacts/module_id.h"
+#include "optiq/models/forward.h"
+#include "optiq/quant/inventory.h"
+#include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/trial_run.h"
 
 namespace optiq::quant {
+
+namespace mx = mlx::core;
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -55,7 +58,7 @@ WrittenBytes written_parts(
   WrittenBytes written;
   for (const auto& tensor : planned_tensors(checkpoint, plan.layers)) {
     const std::uint64_t bytes = bytes_of(tensor.shape, tensor.dtype);
-    const int layer = block_index(tensor.name);
+    const int layer = artifacts::layer_of(tensor.name);
     (layer < 0 ? written.outer : written.layers[layer]) += bytes;
     written.largest = std::max(written.largest, bytes);
   }
@@ -85,15 +88,11 @@ std::uint64_t quantizing_bytes(
     most = std::max(most, reading_bytes(source.info(tensor.source), tensor));
   }
   for (const artifacts::LayerBits& layer : plan.layers) {
-    const models::CheckpointTensor& weight =
-        checkpoint.at(layer.name + ".weight");
-    std::uint64_t made = 0;
-    for (const auto& part :
-         quantized_tensors(weight, layer.bits, layer.group_size)) {
-      made += bytes_of(part.shape, part.dtype);
-    }
+    const models::CheckpointTensor& weight = weight_of(checkpoint, layer.name);
     most = std::max(
-        most, reading_bytes(source.info(weight.source), weight) + 2 * made);
+        most,
+        reading_bytes(source.info(weight.source), weight) +
+            2 * quantized_bytes(weight, layer.bits, layer.group_size));
   }
   return most;
 }
@@ -141,7 +140,7 @@ double quantizing_seconds(
     int n_runs = 0;
     for (; n_runs == 0 || seconds_since(start) < kTrialSeconds; ++n_runs) {
       for (const auto& part : quantized_tensors(
-               checkpoint.at(width.sample->name + ".weight"),
+               weight_of(checkpoint, width.sample->name),
                bits,
                width.sample->group_size)) {
         part.make();
@@ -155,29 +154,20 @@ double quantizing_seconds(
 }
 
 double measuring_seconds(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options,
     std::size_t n_plans) {
   const auto forward = [&](std::span<const std::int32_t> tokens) {
-    const auto n = static_cast<int>(tokens.size());
-    cache::Sequence sequence(
-        std::make_shared<cache::BlockPool>(
-            std::numeric_limits<std::size_t>::max()),
-        model.cache_layout(models::kv_dtype(options.compute)));
-    sequence.reserve(n);
-    const nn::ForwardContext context = models::make_context(
-        model, tokens, {{&sequence, 0, n, 0}}, options.compute);
-    model.logits(
-        models::run_layers(model, 0, model.embed(tokens), context),
-        options.compute);
+    models::Forward one(setup);
+    models::logits_of(setup, one.add_fresh(tokens).hidden_states());
   };
   const std::span<const std::int32_t> tokens = calibration.chunks.front();
   // Pages of the weights come in with the first tokens.
   forward(tokens.first(std::min(kWarmUpTokens, tokens.size())));
   const auto start = Clock::now();
   forward(tokens);
-  const std::uint64_t layers = model.info().n_layers + 1; // and the head
+  const std::uint64_t layers = setup.model->info().n_layers + 1; // and the head
   const double unit =
       seconds_since(start) / static_cast<double>(tokens.size() * layers);
   // Every plan's model on the whole text, and the reference.
@@ -185,7 +175,7 @@ double measuring_seconds(
       (n_plans + 1) * layers * calibration.n_tokens();
   return unit *
       static_cast<double>(
-             sensitivity_work(model, calibration, options) + choosing);
+             sensitivity_work(setup, calibration, options) + choosing);
 }
 
 } // namespace optiq::quant

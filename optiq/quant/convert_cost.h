@@ -29,7 +29,7 @@ double quantizing_seconds(
 /** Seconds of measuring the sensitivity and of choosing among `n_plans` whole
  * models, from one chunk through the network; quantizing apart. */
 double measuring_seconds(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options,
     std::size_t n_plans);

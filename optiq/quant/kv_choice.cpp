@@ -41,11 +41,11 @@ void write_files(const KvCacheResult& result, const fs::path& folder) {
 }
 
 Calibration make_calibration(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const io::ModelDirectory& directory,
     const CalibrationOptions& options,
     const ProgressSink& progress) {
-  const int longest = model->info().max_positions;
+  const int longest = setup.model->info().max_positions;
   if (options.chunk_tokens < 2 || options.chunk_tokens > longest) {
     fail(
         ErrorKind::InvalidInput,
@@ -58,7 +58,7 @@ Calibration make_calibration(
   if (options.source != "self") {
     return load_calibration(options, encoder);
   }
-  generate::Engine engine(model, {.compute = kernels::Compute::Exact});
+  generate::Engine engine(setup, {});
   return sample_calibration(options, encoder, engine, progress);
 }
 
@@ -97,7 +97,8 @@ KvCacheResult choose_kv_cache(
     const ProgressSink& progress) {
   validate(options.search);
   const KvSearch& search = options.search;
-  const std::vector<KvLayerOffers> layers = kv_offers(model, search);
+  const models::Setup setup(model, kernels::Compute::Exact);
+  const std::vector<KvLayerOffers> layers = kv_offers(*model, search);
   const std::uint64_t budget = kv_budget(layers, search, options.target);
 
   // Made before the long work, so that a folder that cannot be written is found
@@ -105,26 +106,25 @@ KvCacheResult choose_kv_cache(
   StagedDirectory staged(
       options.output, staged_options(options, directory.path()));
   const Calibration calibration =
-      make_calibration(model, directory, options.calibration, progress);
+      make_calibration(setup, directory, options.calibration, progress);
   KvCacheResult result;
   result.notices = calibration.notices;
   result.calibration_hash = calibration.hash;
   ProbeOptions probing;
   keep_logits_in_ram(probing);
   require_ram(
-      kv_sensitivity_bytes(model, layers, calibration, search, probing),
+      kv_sensitivity_bytes(setup, layers, calibration, search, probing),
       "measuring the K/V cache");
   const auto journal = open_sensitivity_journal(
       sensitivity_key(
-          directory, calibration.hash, search.group_size, probing.compute),
+          directory, calibration.hash, search.codec.group_size, setup.compute),
       result.notices);
   const std::vector<KvMeasured> measured = measure_kv_sensitivity(
-      model, layers, calibration, search, probing, *journal, progress);
+      setup, layers, calibration, search, probing, *journal, progress);
   result.plan = select_kv_plan(
-      model,
+      setup,
       calibration,
       make_kv_plans(layers, measured, search, budget),
-      probing.compute,
       progress);
   for (const KvMeasured& m : measured) {
     result.sensitivity.push_back(m.layer);

@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include "optiq/base/error.h"
-#include "optiq/models/kv_model.h"
 #include "optiq/quant/allocation.h"
 #include "optiq/quant/plan_selection.h"
 
@@ -56,8 +55,8 @@ double error_of(
   const auto& candidates = measured.layer.candidates;
   const auto found =
       std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) {
-        return c.method == method && c.key_bits == key_bits &&
-            c.value_bits == value_bits;
+        return c.codec.method == method && c.codec.key_bits == key_bits &&
+            c.codec.value_bits == value_bits;
       });
   if (found == candidates.end()) {
     fail(
@@ -334,18 +333,18 @@ std::vector<KvPlan> make_kv_plans(
 }
 
 KvPlan select_kv_plan(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     std::vector<KvPlan> plans,
-    kernels::Compute compute,
     const ProgressSink& progress) {
-  std::vector<ModelMaker> makers;
+  std::vector<SetupMaker> makers;
   for (const KvPlan& plan : plans) {
-    makers.emplace_back(
-        [&model, &plan] { return models::with_kv(model, plan.layers); });
+    makers.emplace_back([&setup, &plan] {
+      return models::Setup(setup.model, setup.compute, plan.layers);
+    });
   }
   const Selection selection =
-      select_model(*model, calibration, makers, compute, progress);
+      select_model(setup, calibration, makers, progress);
   KvPlan best = std::move(plans[selection.best]);
   best.measured_kl = selection.kl[selection.best];
   return best;

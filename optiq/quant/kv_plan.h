@@ -9,7 +9,7 @@
 
 #include "optiq/artifacts/kv_config.h"
 #include "optiq/base/progress.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/kv_sensitivity.h"
 
@@ -57,13 +57,12 @@ std::vector<KvPlan> make_kv_plans(
     const KvSearch& search,
     std::uint64_t budget);
 
-/** The plan whose whole model has the least KL (select_model), with
- * measured_kl. */
+/** The plan whose caches cost the whole model the least KL from `setup`
+ * (select_model), with measured_kl. */
 KvPlan select_kv_plan(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     std::vector<KvPlan> plans,
-    kernels::Compute compute,
     const ProgressSink& progress);
 
 } // namespace optiq::quant

@@ -5,8 +5,9 @@
 
 #include <fmt/format.h>
 
+#include "optiq/artifacts/affine_format.h"
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
-#include "optiq/models/kv_model.h"
 
 namespace optiq::quant {
 namespace mx = mlx::core;
@@ -21,6 +22,7 @@ constexpr double kLeastKl = 1e-9;
 
 // The layer's offer of a method at a width; notes why where there is none.
 std::optional<KvOffer> find_offer(
+    kernels::Device& device,
     const kernels::KvFormat& dense,
     const KvSearch& search,
     KvLayerOffers& layer,
@@ -32,7 +34,8 @@ std::optional<KvOffer> find_offer(
     return models::quantized_cache(
                dense,
                kv_layer(search, idx, method, key_bits, value_bits),
-               kernels::Compute::Fast)
+               kernels::Compute::Fast,
+               device)
         .block_bytes();
   };
   try {
@@ -71,10 +74,11 @@ void require_every_width(
       fail(
           ErrorKind::Unsupported,
           "[kv-cache] --candidate-bits: found {}, which {} cannot have in this "
-          "model, expected affine at 2, 3, 4, 5, 6 or 8 bits or turbo at 1, 2, "
-          "2.5, 3, 3.5, 4 or 5. {}",
+          "model, expected affine at {} bits or turbo at 1, 2, 2.5, 3, 3.5, 4 "
+          "or 5. {}",
           bits,
           names,
+          artifacts::list_text(artifacts::kAffineBits),
           layers.back().refusals.at(bits));
     }
   }
@@ -116,7 +120,8 @@ std::string probe_name(
   std::string name =
       fmt::format("{} {} {}", layer.layer_name, what, name_of(method));
   if (method == KvMethod::Turbo) {
-    name += fmt::format(" {} {}", name_of(search.rotation), search.seed);
+    name += fmt::format(
+        " {} {}", name_of(search.codec.rotation), search.codec.seed);
   }
   return name;
 }
@@ -143,7 +148,7 @@ std::vector<KvVariant> variants_of(
 }
 
 std::vector<Probe> make_probes(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const KvSearch& search) {
   std::vector<Probe> probes;
@@ -158,7 +163,9 @@ std::vector<Probe> make_probes(
       probes.back().variants.push_back(
           {.bits = v.id,
            .bytes = 0, // weights are shared, caches are made per forward
-           .make = [model, kv] { return models::with_kv(model, {kv}); }});
+           .make = [&setup, kv] {
+             return models::Setup(setup.model, setup.compute, {kv});
+           }});
     }
   }
   return probes;
@@ -238,12 +245,13 @@ void validate(KvSearch& search) {
   auto& methods = search.methods;
   std::sort(methods.begin(), methods.end());
   methods.erase(std::unique(methods.begin(), methods.end()), methods.end());
-  if (search.group_size != 32 && search.group_size != 64 &&
-      search.group_size != 128) {
+  if (!artifacts::is_one_of(
+          artifacts::kAffineGroupSizes, search.codec.group_size)) {
     fail(
         ErrorKind::InvalidInput,
-        "[kv-cache] --group-size: found {}, expected 32, 64 or 128.",
-        search.group_size);
+        "[kv-cache] --group-size: found {}, expected {}.",
+        search.codec.group_size,
+        artifacts::list_text(artifacts::kAffineGroupSizes));
   }
 }
 
@@ -253,26 +261,23 @@ artifacts::KvLayer kv_layer(
     KvMethod method,
     double key_bits,
     double value_bits) {
-  return {
-      .layer_idx = layer_idx,
-      .method = method,
-      .key_bits = key_bits,
-      .value_bits = value_bits,
-      .group_size = search.group_size,
-      .rotation = search.rotation,
-      .seed = search.seed};
+  artifacts::KvLayer layer{.layer_idx = layer_idx, .codec = search.codec};
+  layer.codec.method = method;
+  layer.codec.key_bits = key_bits;
+  layer.codec.value_bits = value_bits;
+  return layer;
 }
 
 std::vector<KvLayerOffers> kv_offers(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Model& model,
     const KvSearch& search) {
-  const auto layout = model->cache_layout(mx::bfloat16);
+  const auto layout = models::cache_layout(model, kernels::Compute::Fast);
   std::vector<KvLayerOffers> layers;
-  for (const int i : models::kv_layers(*model)) {
+  for (const int i : models::kv_layers(model)) {
     const auto& dense = std::get<kernels::KvFormat>(layout[i]);
     KvLayerOffers layer{
         .layer_idx = i,
-        .layer_name = fmt::format("model.layers.{}", i),
+        .layer_name = artifacts::layer_path(i),
         .n_kv_heads = dense.n_kv_heads,
         .head_dim = dense.head_dim,
         .dense_bytes = dense.block_bytes(),
@@ -280,7 +285,8 @@ std::vector<KvLayerOffers> kv_offers(
         .refusals = {}};
     for (const KvMethod method : search.methods) {
       for (const double bits : search.candidate_bits) {
-        if (const auto offer = find_offer(dense, search, layer, method, bits)) {
+        if (const auto offer = find_offer(
+                model.device(), dense, search, layer, method, bits)) {
           layer.offers.push_back(*offer);
         }
       }
@@ -298,7 +304,7 @@ std::vector<KvLayerOffers> kv_offers(
 }
 
 std::vector<KvMeasured> measure_kv_sensitivity(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,
@@ -306,8 +312,8 @@ std::vector<KvMeasured> measure_kv_sensitivity(
     SensitivityJournal& journal,
     const ProgressSink& progress) {
   measure_probes(
-      *model,
-      make_probes(model, layers, search),
+      setup,
+      make_probes(setup, layers, search),
       calibration,
       options,
       journal,
@@ -332,9 +338,13 @@ std::vector<KvMeasured> measure_kv_sensitivity(
           (v.sides == Sides::Values ? 0 : v.offer->key_bytes) +
           (v.sides == Sides::Keys ? 0 : v.offer->value_bytes);
       measured.layer.candidates.push_back(
-          {.method = v.offer->method,
-           .key_bits = v.key_bits(),
-           .value_bits = v.value_bits(),
+          {.codec = kv_layer(
+                        search,
+                        layer.layer_idx,
+                        v.offer->method,
+                        v.key_bits(),
+                        v.value_bits())
+                        .codec,
            .kl = mean_over_chunks(calibration, journal, v.probe, v.id).kl,
            .bytes_per_token =
                static_cast<double>(bytes) / kernels::kKvBlockTokens});
@@ -348,13 +358,13 @@ std::vector<KvMeasured> measure_kv_sensitivity(
 }
 
 std::uint64_t kv_sensitivity_bytes(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,
     const ProbeOptions& options) {
   return probe_bytes(
-      *model, make_probes(model, layers, search), calibration, options);
+      *setup.model, make_probes(setup, layers, search), calibration, options);
 }
 
 } // namespace optiq::quant

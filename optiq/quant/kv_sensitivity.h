@@ -2,14 +2,13 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "optiq/artifacts/kv_config.h"
 #include "optiq/base/progress.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/probes.h"
 
@@ -24,9 +23,8 @@ struct KvSearch {
   std::vector<double> candidate_bits = {4, 8};
   /** Keys and values are measured one by one and may get other widths. */
   bool split = false;
-  int group_size = 64; // affine
-  artifacts::KvRotation rotation = artifacts::KvRotation::Hadamard; // turbo
-  std::uint64_t seed = artifacts::kDefaultKvSeed; // turbo
+  /** What no candidate changes: group size, rotation, seed. */
+  artifacts::KvCodec codec;
 };
 
 /** Throws InvalidInput for an empty list or a group size that affine lacks;
@@ -57,7 +55,7 @@ struct KvLayerOffers {
  * lacks is offered by the other. Throws InvalidInput where there is no such
  * layer, Unsupported, with the reason, for a width that no layer can have. */
 std::vector<KvLayerOffers> kv_offers(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Model& model,
     const KvSearch& search);
 
 /** The cache of a layer at these widths (0: the side stays dense). */
@@ -80,7 +78,7 @@ struct KvMeasured {
  * reports stage "sensitivity". Throws InvalidInput when no cache has any
  * effect. */
 std::vector<KvMeasured> measure_kv_sensitivity(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,
@@ -90,7 +88,7 @@ std::vector<KvMeasured> measure_kv_sensitivity(
 
 /** As probe_bytes of that measurement. */
 std::uint64_t kv_sensitivity_bytes(
-    const std::shared_ptr<const models::Model>& model,
+    const models::Setup& setup,
     const std::vector<KvLayerOffers>& layers,
     const Calibration& calibration,
     const KvSearch& search,

@@ -12,13 +12,15 @@ namespace {
 
 constexpr const char* kHeading = "## Quantization (OptIQ)";
 
-const char* sentence_about(const artifacts::Plan& plan) {
-  if (plan.method == "optiq") {
-    return "The width of each matrix was chosen by the measured KL divergence "
-           "that fewer bits cause.";
-  }
-  if (plan.method == "static") {
-    return "The width of each matrix follows from its place in the network.";
+const char* sentence_about(artifacts::PlanMethod method) {
+  switch (method) {
+    case artifacts::PlanMethod::Optiq:
+      return "The width of each matrix was chosen by the measured KL "
+             "divergence that fewer bits cause.";
+    case artifacts::PlanMethod::Static:
+      return "The width of each matrix follows from its place in the network.";
+    case artifacts::PlanMethod::Uniform:
+      break;
   }
   return "All matrices have the same width.";
 }
@@ -40,7 +42,7 @@ std::string make_section(const artifacts::Metadata& metadata) {
       kHeading,
       metadata.base_model,
       metadata.tool_version,
-      sentence_about(plan));
+      sentence_about(plan.method));
   for (const auto& [bits, row] : rows) {
     text +=
         fmt::format("| {} | {} | {} |\n", bits, row.modules, row.parameters);

@@ -4,12 +4,14 @@
 #include <map>
 #include <memory>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/base/output_file.h"
 #include "optiq/models/quantization.h"
 #include "optiq/quant/model_card.h"
 #include "optiq/quant/plan.h"
+#include "optiq/quant/planned_tensors.h"
 
 namespace optiq::quant {
 
@@ -26,14 +28,16 @@ const std::map<std::string, std::string> kFileMetadata = {{"format", "mlx"}};
 // fc stays as it is, as the readers of this sidecar expect (policy
 // "cyankiwi"); norms are vectors.
 bool is_mtp_projection(const models::CheckpointTensor& tensor, int group_size) {
-  return tensor.shape.size() == 2 && tensor.name.ends_with(".weight") &&
-      !tensor.name.ends_with("mtp.fc.weight") &&
+  const auto [module, leaf] = artifacts::split_tensor_name(tensor.name);
+  return tensor.shape.size() == 2 && leaf == "weight" &&
+      artifacts::module_id(module).part != "fc" &&
       tensor.shape[1] % group_size == 0;
 }
 
 std::vector<io::TensorToWrite> mtp_tensors(
     const models::Checkpoint& checkpoint,
-    const artifacts::Plan& plan) {
+    const artifacts::Plan& plan,
+    const Rounder& rounder = round_to_nearest) {
   std::vector<io::TensorToWrite> tensors;
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
     if (tensor.role != models::TensorRole::Mtp) {
@@ -43,8 +47,8 @@ std::vector<io::TensorToWrite> mtp_tensors(
       tensors.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.load});
       continue;
     }
-    for (auto& part :
-         quantized_tensors(tensor, default_bits(plan), plan.group_size)) {
+    for (auto& part : quantized_tensors(
+             tensor, default_bits(plan), plan.group_size, rounder)) {
       tensors.push_back(std::move(part));
     }
   }
@@ -85,14 +89,6 @@ void add_mtp_keys(
   if (text->contains("mtp_num_hidden_layers")) {
     config["mtp_num_hidden_layers"] = text->at("mtp_num_hidden_layers");
   }
-}
-
-std::uint64_t bytes_of(const io::TensorToWrite& tensor) {
-  std::uint64_t n = mx::size_of(tensor.dtype);
-  for (const auto dim : tensor.shape) {
-    n *= static_cast<std::uint64_t>(dim);
-  }
-  return n;
 }
 
 // Reports each tensor's bytes when it has been made.
@@ -242,7 +238,9 @@ void write_model(
   const std::map<std::string, std::string> texts = make_texts(model);
   const std::uint64_t bytes = io::write_model_shards(
       directory,
-      with_progress(planned_tensors(model.checkpoint, plan.layers), progress),
+      with_progress(
+          planned_tensors(model.checkpoint, plan.layers, model.rounder),
+          progress),
       parameters_of(model.checkpoint));
   if (bytes != plan.file_bytes) {
     fail_verify(
@@ -251,7 +249,7 @@ void write_model(
         fmt::format("{} as planned", plan.file_bytes));
   }
   fs::create_directory(directory / "optiq");
-  const auto mtp = mtp_tensors(model.checkpoint, plan);
+  const auto mtp = mtp_tensors(model.checkpoint, plan, model.rounder);
   if (!mtp.empty()) {
     io::write_safetensors(directory / kMtpFile, mtp, kFileMetadata);
   }

@@ -10,6 +10,7 @@
 #include "optiq/base/progress.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/models/checkpoint.h"
+#include "optiq/quant/rounder.h"
 
 /**
  * An MLX model directory from a source directory and a plan:
@@ -28,6 +29,7 @@ struct ModelToWrite {
   const models::Checkpoint& checkpoint;
   const artifacts::Metadata& metadata;
   const std::optional<artifacts::Sensitivity>& sensitivity;
+  Rounder rounder = round_to_nearest;
 };
 
 /** Summed bytes of the files that write_model makes. */

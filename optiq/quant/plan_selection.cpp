@@ -33,23 +33,18 @@ void keep_first_of_equals(std::vector<artifacts::Plan>& plans) {
   plans = std::move(kept);
 }
 
-// The model with every module of a plan quantized at its width.
-std::unique_ptr<models::Model> quantize_model(
-    const models::Model& model,
-    const WeightSource& weight_of,
-    const WeightRelease& release,
-    std::span<const artifacts::LayerBits> layers) {
-  std::unique_ptr<models::Model> result;
+// Brings the matrices to a plan's widths; those that have theirs stay.
+void bring_to_widths(
+    const MatrixMaker& make_matrix,
+    std::span<const artifacts::LayerBits> layers,
+    models::MatricesByName& matrices) {
   for (const artifacts::LayerBits& layer : layers) {
-    result = with_quantized(
-        result ? *result : model,
-        weight_of,
-        layer.name,
-        layer.bits,
-        layer.group_size);
-    release(layer.name);
+    const auto found = matrices.find(layer.name);
+    if (found == matrices.end() || found->second.bits() != layer.bits) {
+      matrices.insert_or_assign(
+          layer.name, make_matrix(layer.name, layer.bits, layer.group_size));
+    }
   }
-  return result;
 }
 
 // Mean over chunks of log(KL / KL of the other plan): every chunk counts the
@@ -71,10 +66,9 @@ double mean_log_ratio(
 } // namespace
 
 Selection select_model(
-    const models::Model& reference,
+    const models::Setup& reference,
     const Calibration& calibration,
-    std::span<const ModelMaker> makers,
-    kernels::Compute compute,
+    std::span<const SetupMaker> makers,
     const ProgressSink& progress) {
   std::uint64_t done = 0;
   const auto report = [&](const std::string& detail) {
@@ -82,13 +76,12 @@ Selection select_model(
       progress({"selection", done, makers.size(), detail});
     }
   };
-  const eval::KlReference judge(
-      reference, calibration.chunks, {.compute = compute}, true);
+  const eval::KlReference judge(reference, calibration.chunks, {}, true);
   Selection selection;
   std::vector<std::vector<double>> chunk_kl;
-  for (const ModelMaker& make : makers) {
+  for (const SetupMaker& make : makers) {
     report("whole model");
-    const artifacts::KlScores scores = judge.compare(*make());
+    const artifacts::KlScores scores = judge.compare(make());
     if (!std::isfinite(scores.mean_kl)) {
       fail(
           ErrorKind::Corrupt,
@@ -110,22 +103,22 @@ Selection select_model(
 }
 
 artifacts::Plan select_plan(
-    const models::Model& reference,
-    const WeightSource& weight_of,
-    const WeightRelease& release,
+    const models::Setup& reference,
+    const MatrixMaker& make_matrix,
     const Calibration& calibration,
     std::vector<artifacts::Plan> plans,
-    kernels::Compute compute,
     const ProgressSink& progress) {
   keep_first_of_equals(plans);
-  std::vector<ModelMaker> makers;
+  models::MatricesByName matrices; // of the plan last measured
+  std::vector<SetupMaker> makers;
   for (const artifacts::Plan& plan : plans) {
     makers.emplace_back([&] {
-      return quantize_model(reference, weight_of, release, plan.layers);
+      bring_to_widths(make_matrix, plan.layers, matrices);
+      return reference.with_model(reference.model->with_matrices(matrices));
     });
   }
   const Selection selection =
-      select_model(reference, calibration, makers, compute, progress);
+      select_model(reference, calibration, makers, progress);
   artifacts::Plan best = std::move(plans[selection.best]);
   best.measured_kl = selection.kl[selection.best];
   return best;

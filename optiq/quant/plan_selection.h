@@ -1,21 +1,21 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "optiq/artifacts/metadata.h"
 #include "optiq/base/progress.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/quant/calibration.h"
-#include "optiq/quant/sensitivity.h"
+#include "optiq/quant/rounder.h"
 
 namespace optiq::quant {
 
-/** Makes one changed model, which is let go once it is measured. */
-using ModelMaker = std::function<std::unique_ptr<models::Model>()>;
+/** Makes one changed model, or the same with other caches, which is let go once
+ * it is measured. */
+using SetupMaker = std::function<models::Setup()>;
 
 struct Selection {
   std::size_t best = 0;
@@ -29,28 +29,23 @@ struct Selection {
  * time is in memory, and the reference's final hidden states.
  */
 Selection select_model(
-    const models::Model& reference,
+    const models::Setup& reference,
     const Calibration& calibration,
-    std::span<const ModelMaker> makers,
-    kernels::Compute compute,
+    std::span<const SetupMaker> makers,
     const ProgressSink& progress);
 
 /** Weights of the size prior (PlanOptions::prior_weight) that are tried. */
 inline constexpr double kPriorWeights[] =
     {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0};
 
-/** Tells that a module's weight will not be read for a while. */
-using WeightRelease = std::function<void(const std::string& module)>;
-
 /** The plan that select_model takes, with its mean KL over tokens as
- * measured_kl. Plans of equal widths are measured once. */
+ * measured_kl. Plans of equal widths are measured once, and of each plan only
+ * the matrices are made whose widths are not those of the plan before. */
 artifacts::Plan select_plan(
-    const models::Model& reference,
-    const WeightSource& weight_of,
-    const WeightRelease& release,
+    const models::Setup& reference,
+    const MatrixMaker& make_matrix,
     const Calibration& calibration,
     std::vector<artifacts::Plan> plans,
-    kernels::Compute compute,
     const ProgressSink& progress);
 
 } // namespace optiq::quant

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
-#include "optiq/io/array.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::quant {
 namespace {
@@ -24,7 +23,7 @@ constexpr std::uint64_t kHeapBytes = 8u << 20;
 std::size_t activation_row_bytes(const models::Model& model) {
   std::size_t width = 1;
   for (const models::Module& module : model.modules()) {
-    if (module.layer >= 0) {
+    if (module.id.layer >= 0) {
       width = std::max<std::size_t>(
           {width,
            static_cast<std::size_t>(module.matrix.out_features()),
@@ -96,42 +95,10 @@ std::size_t rows_of(const Wave& wave) {
   return n;
 }
 
-// Empty pasts for one forward over a batch.
-class FreshContext {
- public:
-  FreshContext(
-      const models::Model& model,
-      const Batch& batch,
-      kernels::Compute compute)
-      : pool_(std::make_shared<cache::BlockPool>(
-            std::numeric_limits<std::size_t>::max())) {
-    const auto layout = model.cache_layout(models::kv_dtype(compute));
-    std::vector<nn::Segment> segments;
-    int row = 0;
-    for (const int rows : batch.rows) {
-      sequences_.push_back(std::make_unique<cache::Sequence>(pool_, layout));
-      sequences_.back()->reserve(rows);
-      segments.push_back({sequences_.back().get(), row, rows, 0});
-      row += rows;
-    }
-    context_ =
-        models::make_context(model, batch.tokens, std::move(segments), compute);
-  }
-  const nn::ForwardContext& get() const {
-    return context_;
-  }
-
- private:
-  // The batch's rows bound this pool; it needs no cap of its own.
-  std::shared_ptr<cache::BlockPool> pool_;
-  std::vector<std::unique_ptr<cache::Sequence>> sequences_;
-  nn::ForwardContext context_;
-};
-
 // One variant of the probe at work.
 struct Candidate {
   int bits = 0;
-  std::unique_ptr<models::Model> model;
+  models::Setup setup;
   std::vector<double> kl; // mean per chunk of the wave
 };
 
@@ -158,17 +125,18 @@ class Reporter {
 class WavePass {
  public:
   WavePass(
-      const models::Model& model,
+      const models::Setup& setup,
       const Wave& wave,
       const ProbeOptions& options,
       SensitivityJournal& journal,
       Reporter& reporter)
-      : model_(model),
+      : setup_(setup),
+        model_(*setup.model),
         wave_(wave),
         options_(options),
         journal_(journal),
         reporter_(reporter),
-        n_layers_(model.info().n_layers) {
+        n_layers_(model_.info().n_layers) {
     first_chunk_ = wave.front().first_chunk;
     n_chunks_ = wave.back().first_chunk + wave.back().n_chunks - first_chunk_;
   }
@@ -219,15 +187,30 @@ class WavePass {
         static_cast<std::size_t>(model_.info().vocab_size);
     const bool keep_logits = logit_bytes <= options_.max_logit_bytes;
     for (const Batch& batch : wave_) {
-      const FreshContext context(model_, batch, options_.compute);
       states_.push_back(model_.embed(batch.tokens));
       finals_.push_back(
-          models::run_layers(model_, 0, states_.back(), context.get()));
+          run_layers(setup_, batch, 0, n_layers_, states_.back()));
       if (keep_logits) {
-        logits_.push_back(model_.logits(finals_.back(), options_.compute));
+        logits_.push_back(models::logits_of(setup_, finals_.back()));
       }
       reporter_.report("reference");
     }
+  }
+
+  // Layers [first, end) on what layer `first` reads, from empty pasts.
+  mx::array run_layers(
+      const models::Setup& setup,
+      const Batch& batch,
+      int first,
+      int end,
+      const mx::array& x) const {
+    models::Forward forward(setup);
+    std::span<const std::int32_t> rest = batch.tokens;
+    for (const int rows : batch.rows) {
+      forward.add_fresh(rest.first(rows));
+      rest = rest.subspan(rows);
+    }
+    return forward.run_layers(first, end, x);
   }
 
   // The states become the input of the next layer.
@@ -237,8 +220,7 @@ class WavePass {
         states_[i] = finals_[i];
         continue;
       }
-      const FreshContext context(model_, wave_[i], options_.compute);
-      states_[i] = model_.run_layer(layer, states_[i], context.get());
+      states_[i] = run_layers(setup_, wave_[i], layer, layer + 1, states_[i]);
     }
   }
 
@@ -297,13 +279,13 @@ class WavePass {
     const Batch& batch = wave_[at];
     std::vector<mx::array> outputs;
     for (const Candidate& candidate : candidates) {
-      const FreshContext context(*candidate.model, batch, options_.compute);
-      outputs.push_back(models::run_layers(
-          *candidate.model,
+      outputs.push_back(run_layers(
+          candidate.setup,
+          batch,
           probe.first_layer,
-          probe.changes_embedding ? candidate.model->embed(batch.tokens)
-                                  : states_[at],
-          context.get()));
+          n_layers_,
+          probe.changes_embedding ? candidate.setup.model->embed(batch.tokens)
+                                  : states_[at]));
     }
     const auto n_rows = static_cast<int>(batch.tokens.size());
     const int block = block_rows(n_rows);
@@ -312,10 +294,11 @@ class WavePass {
       const int n = std::min(block, n_rows - row);
       const mx::array reference = reference_logits(at, row, n);
       for (std::size_t c = 0; c < candidates.size(); ++c) {
-        const auto part = kernels::kl_divergence(
+        const auto part = model_.device().kl_divergence(
             reference,
-            candidates[c].model->logits(
-                io::row_range(outputs[c], row, n), options_.compute));
+            models::logits_of(
+                candidates[c].setup,
+                model_.device().row_range(outputs[c], row, n)));
         kl[c].insert(kl[c].end(), part.begin(), part.end());
       }
     }
@@ -350,10 +333,12 @@ class WavePass {
 
   mx::array reference_logits(std::size_t at, int row, int n) const {
     return logits_.empty()
-        ? model_.logits(io::row_range(finals_[at], row, n), options_.compute)
-        : io::row_range(logits_[at], row, n);
+        ? models::logits_of(
+              setup_, model_.device().row_range(finals_[at], row, n))
+        : model_.device().row_range(logits_[at], row, n);
   }
 
+  const models::Setup& setup_;
   const models::Model& model_;
   const Wave& wave_;
   const ProbeOptions& options_;
@@ -370,15 +355,16 @@ class WavePass {
 } // namespace
 
 void measure_probes(
-    const models::Model& model,
+    const models::Setup& setup,
     std::span<const Probe> probes,
     const Calibration& calibration,
     const ProbeOptions& options,
     SensitivityJournal& journal,
     const ProgressSink& progress) {
+  const models::Model& model = *setup.model;
   Reporter reporter(progress, probe_work(model, probes, calibration));
   for (const Wave& wave : make_waves(model, calibration, options)) {
-    WavePass(model, wave, options, journal, reporter).run(probes);
+    WavePass(setup, wave, options, journal, reporter).run(probes);
   }
 }
 

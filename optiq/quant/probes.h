@@ -2,13 +2,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "optiq/base/progress.h"
-#include "optiq/models/model.h"
+#include "optiq/models/setup.h"
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/sensitivity_journal.h"
 
@@ -20,11 +19,11 @@
  */
 namespace optiq::quant {
 
-/** One way to change the model. */
+/** One way to change the model or its caches. */
 struct Variant {
   int bits = 0; // tells the variants of a probe apart, in the journal too
   std::uint64_t bytes = 0; // that the changed part holds in memory
-  std::function<std::unique_ptr<models::Model>()> make;
+  std::function<models::Setup()> make;
 };
 
 /** A part of the model and the ways to change it. */
@@ -36,7 +35,6 @@ struct Probe {
 };
 
 struct ProbeOptions {
-  kernels::Compute compute = kernels::Compute::Exact;
   /** Bounds of the memory used beside the weights: the hidden states kept,
    * the reference's logits, and the activations of one forward. */
   std::size_t max_state_bytes = std::size_t{256} << 20;
@@ -53,7 +51,7 @@ void keep_logits_in_ram(ProbeOptions& options);
  * what it lacks. Reports (stage "sensitivity") in rows times layers. Throws
  * Corrupt when a KL is not a number. */
 void measure_probes(
-    const models::Model& model,
+    const models::Setup& setup,
     std::span<const Probe> probes,
     const Calibration& calibration,
     const ProbeOptions& options,

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "optiq/base/error.h"
+#include "optiq/kernels/quantize.h"
 
 namespace optiq::quant {
 namespace {
@@ -12,9 +13,9 @@ namespace {
 // Where the influence of a module begins.
 Probe probe_of(const models::Module& module, const models::Model& model) {
   Probe probe{.name = module.name, .variants = {}};
-  if (module.layer >= 0) {
-    probe.first_layer = model.rerun_from(module.layer);
-  } else if (module.name.ends_with("lm_head")) {
+  if (module.id.layer >= 0) {
+    probe.first_layer = model.rerun_from(module.id.layer);
+  } else if (module.id.role == artifacts::ModuleRole::Head) {
     probe.first_layer = model.info().n_layers;
   } else {
     probe.changes_embedding = true;
@@ -28,11 +29,11 @@ std::uint64_t parameters_of(const models::Module& module) {
 }
 
 std::vector<Probe> make_probes(
-    const models::Model& model,
-    const WeightSource& weight_of,
+    const models::Setup& setup,
+    const MatrixMaker& make_matrix,
     const SensitivityOptions& options) {
   std::map<std::string, models::Module> all;
-  for (models::Module& module : model.modules()) {
+  for (models::Module& module : setup.model->modules()) {
     all.emplace(module.name, module);
   }
   std::vector<Probe> probes;
@@ -44,14 +45,14 @@ std::vector<Probe> make_probes(
           "[measure_sensitivity] {}: not a module of the loaded model",
           name);
     }
-    Probe probe = probe_of(found->second, model);
+    Probe probe = probe_of(found->second, *setup.model);
     for (const int bits : options.candidate_bits) {
       probe.variants.push_back(
           {.bits = bits,
            .bytes = parameters_of(found->second) * bits / 8,
-           .make = [&model, &weight_of, name, bits, &options] {
-             return with_quantized(
-                 model, weight_of, name, bits, options.group_size);
+           .make = [&setup, &make_matrix, name, bits, &options] {
+             return setup.with_model(setup.model->with_matrices(
+                 {{name, make_matrix(name, bits, options.group_size)}}));
            }});
     }
     probes.push_back(std::move(probe));
@@ -78,29 +79,15 @@ std::vector<double> chunk_scales(
 
 } // namespace
 
-std::unique_ptr<models::Model> with_quantized(
-    const models::Model& model,
-    const WeightSource& weight_of,
-    const std::string& module,
-    int bits,
-    int group_size) {
-  const kernels::AffineWeights q =
-      kernels::quantize_affine(weight_of(module), bits, group_size);
-  return model.with_matrix(
-      module,
-      kernels::Matrix::quantized(
-          q.weight, q.scales, q.biases, bits, group_size));
-}
-
 std::vector<artifacts::LayerSensitivity> measure_sensitivity(
-    const models::Model& model,
-    const WeightSource& weight_of,
+    const models::Setup& setup,
+    const MatrixMaker& make_matrix,
     const Calibration& calibration,
     const SensitivityOptions& options,
     SensitivityJournal& journal,
     const ProgressSink& progress) {
-  const std::vector<Probe> probes = make_probes(model, weight_of, options);
-  measure_probes(model, probes, calibration, options, journal, progress);
+  const std::vector<Probe> probes = make_probes(setup, make_matrix, options);
+  measure_probes(setup, probes, calibration, options, journal, progress);
   const std::vector<double> scales = chunk_scales(
       calibration,
       journal,
@@ -108,7 +95,7 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
       *std::min_element(
           options.candidate_bits.begin(), options.candidate_bits.end()));
   std::map<std::string, std::uint64_t> parameters;
-  for (const models::Module& module : model.modules()) {
+  for (const models::Module& module : setup.model->modules()) {
     parameters[module.name] = parameters_of(module);
   }
   std::vector<artifacts::LayerSensitivity> result;
@@ -132,18 +119,18 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
 }
 
 std::uint64_t sensitivity_work(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options) {
-  return probe_work(model, make_probes(model, {}, options), calibration);
+  return probe_work(*setup.model, make_probes(setup, {}, options), calibration);
 }
 
 std::uint64_t sensitivity_bytes(
-    const models::Model& model,
+    const models::Setup& setup,
     const Calibration& calibration,
     const SensitivityOptions& options) {
   return probe_bytes(
-      model, make_probes(model, {}, options), calibration, options);
+      *setup.model, make_probes(setup, {}, options), calibration, options);
 }
 
 } // namespace optiq::quant

@@ -13,6 +13,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/base/hash.h"
+#include "optiq/kernels/machine.h"
 
 namespace optiq::quant {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "optiq/io/model_directory.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/device.h"
 
 /**
  * What was measured so far, so that a killed measurement goes on and a finished

@@ -2,15 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
-#include "optiq/io/array.h"
-#include "optiq/models/model.h"
-#include "optiq/quant/allocation.h"
+#include "optiq/models/forward.h"
 
 namespace optiq::quant {
 
@@ -44,7 +41,7 @@ std::vector<LayerGroup> group_layers(
 std::map<int, std::uint64_t> layer_bytes(const io::ModelDirectory& directory) {
   std::map<int, std::uint64_t> bytes;
   for (const io::TensorInfo& tensor : directory.tensors()) {
-    if (const int layer = block_index(tensor.name); layer >= 0) {
+    if (const int layer = artifacts::layer_of(tensor.name); layer >= 0) {
       bytes[layer] += tensor.nbytes;
     }
   }
@@ -54,8 +51,10 @@ std::map<int, std::uint64_t> layer_bytes(const io::ModelDirectory& directory) {
 void require_finite(
     const io::ModelDirectory& directory,
     const mx::array& x,
+    kernels::Device& device,
     const std::string& place) {
-  const std::span<const float> values = io::floats(x);
+  const kernels::HostRows rows = device.to_host(x);
+  const std::span<const float> values = rows.all();
   if (!std::all_of(values.begin(), values.end(), [](float value) {
         return std::isfinite(value);
       })) {
@@ -71,33 +70,34 @@ void require_finite(
 } // namespace
 
 void run_one_token(const io::ModelDirectory& directory) {
-  constexpr auto kCompute = kernels::Compute::Fast; // as generate runs
   constexpr std::int32_t kToken = 0;
   // Embeddings, norms and head; the layers follow, in groups.
-  const auto outer = models::load_model(directory.outline(
-      [](const std::string& name) { return block_index(name) < 0; }));
-  cache::Sequence sequence(
-      std::make_shared<cache::BlockPool>(
-          std::numeric_limits<std::size_t>::max()),
-      outer->cache_layout(models::kv_dtype(kCompute)));
-  sequence.reserve(1);
-  const nn::ForwardContext context = models::make_context(
-      *outer, std::span(&kToken, 1), {{&sequence, 0, 1, 0}}, kCompute);
-  mx::array x = outer->embed(std::span(&kToken, 1));
-  require_finite(directory, x, "the embeddings");
+  const models::Setup outer(
+      models::load_model(directory.outline([](const std::string& name) {
+        return artifacts::layer_of(name) < 0;
+      })),
+      kernels::Compute::Fast); // as generate runs
+  models::Forward forward(outer);
+  forward.add_fresh(std::span(&kToken, 1));
+  kernels::Device& device = outer.model->device();
+  mx::array x = outer.model->embed(std::span(&kToken, 1));
+  require_finite(directory, x, device, "the embeddings");
   for (const LayerGroup& group : group_layers(layer_bytes(directory))) {
     const auto part =
         models::load_model(directory.outline([&](const std::string& name) {
-          const int layer = block_index(name);
+          const int layer = artifacts::layer_of(name);
           return group.first <= layer && layer < group.last;
         }));
     for (int layer = group.first; layer < group.last; ++layer) {
-      x = part->run_layer(layer, x, context);
+      x = forward.run_layers(*part, layer, layer + 1, x);
       require_finite(
-          directory, x, "the outputs of layer " + std::to_string(layer));
+          directory,
+          x,
+          part->device(),
+          "the outputs of layer " + std::to_string(layer));
     }
   }
-  require_finite(directory, outer->logits(x, kCompute), "the logits");
+  require_finite(directory, models::logits_of(outer, x), device, "the logits");
 }
 
 std::uint64_t trial_run_bytes(

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/report/sections_impl.h"
 
 /** Layers x modules, one cell a matrix, colored and labelled by its width. */
@@ -118,7 +119,7 @@ class BitMap {
            {"title", describe(module, protected_.contains(module.name))}},
           fmt::format(
               "{}: {}",
-              artifacts::place_of(module.name).part,
+              artifacts::module_id(module.name).part,
               width_label(module.bits)));
     }
     page_.close();

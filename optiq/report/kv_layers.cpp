@@ -42,9 +42,9 @@ void write_row(
     const std::optional<Measured>& measured) {
   page.open("tr")
       .element("td", {}, std::to_string(layer.layer_idx))
-      .element("td", {}, artifacts::name_of(layer.method))
-      .element("td", {}, fmt::format("{}", layer.key_bits))
-      .element("td", {}, fmt::format("{}", layer.value_bits));
+      .element("td", {}, artifacts::name_of(layer.codec.method))
+      .element("td", {}, fmt::format("{}", layer.codec.key_bits))
+      .element("td", {}, fmt::format("{}", layer.codec.value_bits));
   if (measured) {
     page.element("td", {}, fmt::format("{}", measured->cost.bytes_per_token))
         .element("td", {}, fmt::format("{}", measured->dense_bytes))

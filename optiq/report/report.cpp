@@ -64,14 +64,14 @@ void write_stats(Markup& page, const ReportInput& input) {
 std::string command_of(const artifacts::Metadata& metadata) {
   const artifacts::Plan& plan = metadata.plan;
   std::string command = "optiq convert " + metadata.base_model;
-  command += " --method " + plan.method;
+  command += fmt::format(" --method {}", name_of(plan.method));
   if (plan.target_bytes) {
     command += fmt::format(" --target-size {}", *plan.target_bytes);
   } else if (plan.target_bpw) {
     command += fmt::format(" --target-bpw {}", *plan.target_bpw);
   }
   if (!plan.candidate_bits.empty()) {
-    command += plan.method == "uniform"
+    command += plan.method == artifacts::PlanMethod::Uniform
         ? fmt::format(" --bits {}", plan.candidate_bits.front())
         : fmt::format(
               " --candidate-bits {}", fmt::join(plan.candidate_bits, ","));
@@ -102,7 +102,7 @@ void write_origin(Markup& page, const ReportInput& input) {
   const artifacts::Metadata& metadata = *input.metadata;
   page.open("dl");
   write_term(page, "Model", metadata.base_model);
-  write_term(page, "Method", metadata.plan.method);
+  write_term(page, "Method", name_of(metadata.plan.method));
   write_term(page, "Reference", metadata.reference);
   write_term(page, "Calibration", metadata.calibration);
   write_term(page, "Calibration hash", metadata.calibration_hash.substr(0, 16));

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/report/sections_impl.h"
 
 /**
@@ -230,7 +231,7 @@ class Plots {
     }
     for (const int i : grid.outside) {
       panels.push_back(
-          {artifacts::place_of(names[i]).part,
+          {artifacts::module_id(names[i]).part,
            {{x_of(0, 1), &layers_[i], chosen_bits(names[i])}},
            {}});
     }

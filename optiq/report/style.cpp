@@ -1,3 +1,7 @@
+#include <iterator>
+#include <vector>
+
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/report/sections_impl.h"
 
 namespace optiq::report {
@@ -114,11 +118,17 @@ td svg { display: inline-block; margin-right: 8px; vertical-align: -1px; }
 }
 )css";
 
-constexpr int kWidths[] = {2, 3, 4, 5, 6, 8, 16};
+/** Widths with a color of their own. */
+std::vector<int> colored_widths() {
+  std::vector<int> widths(
+      std::begin(artifacts::kAffineBits), std::end(artifacts::kAffineBits));
+  widths.push_back(16); // full precision
+  return widths;
+}
 
 std::string width_rules() {
   std::string css;
-  for (const int bits : kWidths) {
+  for (const int bits : colored_widths()) {
     const std::string n = std::to_string(bits);
     css += ".fill-b" + n + " { fill: var(--b" + n + "); }\n";
     css += ".line-b" + n + " { stroke: var(--b" + n + "); }\n";
@@ -137,12 +147,9 @@ std::string style_sheet() {
 }
 
 std::string width_class(int bits) {
-  for (const int known : kWidths) {
-    if (bits == known) {
-      return "b" + std::to_string(bits);
-    }
-  }
-  return "b16";
+  return artifacts::is_one_of(artifacts::kAffineBits, bits)
+      ? "b" + std::to_string(bits)
+      : "b16";
 }
 
 std::string width_label(int bits) {

@@ -17,22 +17,34 @@ TEST(KvConfig, ReadsTheFilesOfTheOriginal) {
       R"([{"layer_idx": 7, "bits": 4, "group_size": 32},
           {"layer_idx": 3, "bits": 8, "group_size": 64}])");
   ASSERT_EQ(config.layers.size(), 2u);
-  EXPECT_EQ(config.layers[0], (KvLayer{.layer_idx = 3}));
+  EXPECT_EQ(
+      config.layers[0],
+      (KvLayer{
+          .layer_idx = 3,
+          .codec = {
+              .method = KvMethod::Affine, .key_bits = 8, .value_bits = 8}}));
   EXPECT_EQ(
       config.layers[1],
       (KvLayer{
-          .layer_idx = 7, .key_bits = 4, .value_bits = 4, .group_size = 32}));
+          .layer_idx = 7,
+          .codec = {
+              .method = KvMethod::Affine,
+              .key_bits = 4,
+              .value_bits = 4,
+              .group_size = 32}}));
 }
 
 TEST(KvConfig, WritesKeysBeyondTheOriginalsOnlyWhereTheyDiffer) {
   const KvConfig config{
-      {{.layer_idx = 0, .key_bits = 4, .value_bits = 4},
+      {{.layer_idx = 0,
+        .codec = {.method = KvMethod::Affine, .key_bits = 4, .value_bits = 4}},
        {.layer_idx = 2,
-        .method = KvMethod::Turbo,
-        .key_bits = 3,
-        .value_bits = 2.5,
-        .rotation = KvRotation::Orthogonal,
-        .seed = 7}}};
+        .codec = {
+            .method = KvMethod::Turbo,
+            .key_bits = 3,
+            .value_bits = 2.5,
+            .rotation = KvRotation::Orthogonal,
+            .seed = 7}}}};
   EXPECT_EQ(
       to_json(config).dump(),
       R"([{"layer_idx":0,"bits":4,"group_size":64},)"
@@ -42,11 +54,15 @@ TEST(KvConfig, WritesKeysBeyondTheOriginalsOnlyWhereTheyDiffer) {
 
 TEST(KvConfig, SurvivesWritingAndReading) {
   const KvConfig config{
-      {{.layer_idx = 1, .key_bits = 4, .value_bits = 2, .group_size = 32},
+      {{.layer_idx = 1,
+        .codec =
+            {.method = KvMethod::Affine,
+             .key_bits = 4,
+             .value_bits = 2,
+             .group_size = 32}},
        {.layer_idx = 4,
-        .method = KvMethod::Turbo,
-        .key_bits = 3.5,
-        .value_bits = 1}}};
+        .codec = {
+            .method = KvMethod::Turbo, .key_bits = 3.5, .value_bits = 1}}}};
   EXPECT_EQ(parse(to_json(config).dump()).layers, config.layers);
 }
 
@@ -86,8 +102,8 @@ TEST(KvSensitivity, SurvivesWritingAndReading) {
        .n_kv_heads = 2,
        .head_dim = 64,
        .candidates = {
-           {KvMethod::Affine, 4, 4, 1.0 / 3, 144},
-           {KvMethod::Turbo, 3, 0, 1e-7 / 3, 52.5}}}};
+           {{KvMethod::Affine, 4, 4}, 1.0 / 3, 144},
+           {{KvMethod::Turbo, 3, 0}, 1e-7 / 3, 52.5}}}};
   const Json json = to_json(layers);
   EXPECT_EQ(json[0]["sensitivities"].dump(), R"({"4":0.3333333333333333})");
   EXPECT_EQ(to_json(kv_sensitivity_from_json(json, "memory")), json);
@@ -96,12 +112,21 @@ TEST(KvSensitivity, SurvivesWritingAndReading) {
 TEST(KvSensitivity, ACacheCostsItsCandidateOrItsTwoSides) {
   KvLayerSensitivity layer;
   layer.candidates = {
-      {.key_bits = 4, .value_bits = 4, .kl = 1, .bytes_per_token = 10},
-      {.key_bits = 4, .value_bits = 0, .kl = 2, .bytes_per_token = 5},
-      {.key_bits = 0, .value_bits = 2, .kl = 4, .bytes_per_token = 3}};
+      {.codec = {.method = KvMethod::Affine, .key_bits = 4, .value_bits = 4},
+       .kl = 1,
+       .bytes_per_token = 10},
+      {.codec = {.method = KvMethod::Affine, .key_bits = 4, .value_bits = 0},
+       .kl = 2,
+       .bytes_per_token = 5},
+      {.codec = {.method = KvMethod::Affine, .key_bits = 0, .value_bits = 2},
+       .kl = 4,
+       .bytes_per_token = 3}};
   const auto cost = [&](KvMethod method, double key_bits, double value_bits) {
     return measured_cost(
-        {.method = method, .key_bits = key_bits, .value_bits = value_bits},
+        {.codec =
+             {.method = method,
+              .key_bits = key_bits,
+              .value_bits = value_bits}},
         layer);
   };
   const auto both = cost(KvMethod::Affine, 4, 4);

@@ -15,7 +15,7 @@ using test::expect_error;
 
 Plan example_plan() {
   return {
-      .method = "optiq",
+      .method = PlanMethod::Optiq,
       .group_size = 64,
       .candidate_bits = {3, 4, 8},
       .target_bpw = 4.5,
@@ -75,7 +75,7 @@ TEST(Metadata, RoundTripsEveryField) {
   const Metadata metadata = example_metadata();
   EXPECT_EQ(metadata_from_json(through_text(to_json(metadata)), "m"), metadata);
   Metadata sized = metadata;
-  sized.plan.method = "static";
+  sized.plan.method = PlanMethod::Static;
   sized.plan.target_bpw.reset();
   sized.plan.target_bytes = 600'000'000;
   EXPECT_EQ(metadata_from_json(through_text(to_json(sized)), "m"), sized);
@@ -114,7 +114,7 @@ TEST(Metadata, ReadsTheOriginals) {
   const Metadata metadata = metadata_from_json(parse_json(inner, "m"), "m");
   EXPECT_EQ(metadata.schema_version, 0);
   EXPECT_EQ(metadata.base_model, "./hf-l2");
-  EXPECT_EQ(metadata.plan.method, "optiq");
+  EXPECT_EQ(metadata.plan.method, PlanMethod::Optiq);
   EXPECT_EQ(metadata.plan.target_bpw, 5.0);
   EXPECT_EQ(metadata.plan.candidate_bits, (std::vector<int>{4, 8}));
   ASSERT_EQ(metadata.plan.layers.size(), 2u);
@@ -205,14 +205,26 @@ TEST(ToJson, RefusesWhatWouldNotReadBack) {
   plan.layers[1].name = "lm_head";
   expect_error(
       ErrorKind::InvalidInput, {"'lm_head'", "twice"}, [&] { to_json(plan); });
-  plan = example_plan();
-  plan.method = "magic";
-  expect_error(ErrorKind::InvalidInput, {"'magic'"}, [&] { to_json(plan); });
   Sensitivity sensitivity = example_sensitivity();
   sensitivity.layers[0].kl[4] = HUGE_VAL;
   expect_error(ErrorKind::InvalidInput, {"'sensitivities'"}, [&] {
     to_json(sensitivity);
   });
+}
+
+TEST(PlanMethod, HasOneNameOnTheCommandLineAndInFiles) {
+  for (const PlanMethod method :
+       {PlanMethod::Optiq, PlanMethod::Static, PlanMethod::Uniform}) {
+    EXPECT_EQ(plan_method_of(name_of(method)), method);
+    Plan plan = example_plan();
+    plan.method = method;
+    EXPECT_EQ(to_json(plan).at("method"), name_of(method));
+    EXPECT_EQ(plan_from_json(to_json(plan), "p").method, method);
+  }
+  expect_error(
+      ErrorKind::InvalidInput, {"best", "optiq, static or uniform"}, [] {
+        plan_method_of("best");
+      });
 }
 
 TEST(PlanFile, RoundTripsAndIsNoMetadata) {

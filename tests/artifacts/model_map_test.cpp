@@ -7,43 +7,6 @@
 namespace optiq::artifacts {
 namespace {
 
-TEST(PlaceOf, FindsLayerAndPart) {
-  struct Case {
-    const char* name;
-    int layer;
-    const char* part;
-  };
-  const Case cases[] = {
-      {"model.layers.3.mlp.up_proj", 3, "mlp.up_proj"},
-      {"layers.12.self_attn.q_proj", 12, "self_attn.q_proj"},
-      {"language_model.model.layers.0.mlp", 0, "mlp"},
-      {"model.embed_tokens", -1, "embed_tokens"},
-      {"lm_head", -1, "lm_head"},
-      {"", -1, ""},
-      {"model.layers", -1, "layers"},
-      {"model.layers.", -1, ""},
-      {"model.layers.7", -1, "7"}, // a layer without a part is not a module
-      {"model.layers.x.mlp", -1, "mlp"},
-      {"model.layers.-1.mlp", -1, "mlp"},
-      {"model.layers.99999999999.mlp", -1, "mlp"}, // does not fit
-      {"model.sublayers.2.mlp", -1, "mlp"}, // another word
-      {"layers.a.layers.5.mlp", 5, "mlp"},
-  };
-  for (const Case& c : cases) {
-    const ModulePlace place = place_of(c.name);
-    EXPECT_EQ(place.layer, c.layer) << c.name;
-    EXPECT_EQ(place.part, c.part) << c.name;
-  }
-}
-
-TEST(ShortLeaf, DropsBlockAndProjection) {
-  EXPECT_EQ(short_leaf("mlp.up_proj"), "up");
-  EXPECT_EQ(short_leaf("linear_attn.in_proj_qkv"), "in_qkv");
-  EXPECT_EQ(short_leaf("embed_tokens"), "embed_tokens");
-  EXPECT_EQ(block_of("mlp.experts.up_proj"), "mlp.experts");
-  EXPECT_EQ(block_of("embed_tokens"), "");
-}
-
 TEST(GridOf, OrdersPartsAsALayerUsesThem) {
   const std::vector<std::string> names{
       "embed_tokens",

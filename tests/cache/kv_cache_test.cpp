@@ -9,14 +9,16 @@
 #include <gtest/gtest.h>
 
 #include "optiq/base/error.h"
+#include "optiq/kernels/cpu/block_memory.h"
 
 namespace optiq::cache {
 namespace {
 
-const kernels::KvFormat kKv{
-    .dtype = mlx::core::bfloat16,
-    .n_kv_heads = 2,
-    .head_dim = 16};
+using kernels::BlockId;
+using kernels::cpu::address_of;
+
+const kernels::KvFormat kKv = kernels::cpu_device().kv_format(
+    {.dtype = mlx::core::bfloat16, .n_kv_heads = 2, .head_dim = 16});
 constexpr std::size_t kBlock = 2 * 2 * 16 * 64 * 2; // K and V, bf16
 const RecurrentFormat kRecurrent{.conv_floats = 30, .state_floats = 50};
 const std::vector<LayerFormat> kLayers{kKv, kRecurrent, kKv};
@@ -33,11 +35,6 @@ std::string exhausted(const auto& call) {
   return "";
 }
 
-TEST(Formats, CountBytes) {
-  EXPECT_EQ(bytes_per_token(kLayers), 2 * kBlock / 64);
-  EXPECT_EQ(fixed_bytes(kLayers), 80 * sizeof(float));
-}
-
 /** kKv that sees `window` tokens. */
 kernels::KvFormat windowed(int window) {
   kernels::KvFormat format = kKv;
@@ -45,27 +42,16 @@ kernels::KvFormat windowed(int window) {
   return format;
 }
 
-TEST(Formats, CountNothingBeyondAWindow) {
-  const std::vector<LayerFormat> layers{kKv, windowed(100), kRecurrent};
-  const std::size_t token = kBlock / 64;
-  EXPECT_EQ(bytes_per_token(layers, 99), 2 * token);
-  EXPECT_EQ(bytes_per_token(layers, 100), token);
-  const std::size_t fixed = fixed_bytes(layers);
-  // The token's own row is written, not read.
-  EXPECT_EQ(read_bytes(layers, 99), fixed + 2 * 99 * token);
-  EXPECT_EQ(read_bytes(layers, 1000), fixed + (1000 + 99) * token);
-}
-
 TEST(BlockPool, RespectsTheCapAndSaysTheNumbers) {
   BlockPool pool(1000);
-  std::byte* a = pool.allocate(600);
+  const BlockId a = pool.allocate(600);
   EXPECT_EQ(pool.used_bytes(), 600U);
   const std::string message = exhausted([&] { pool.allocate(401); });
   for (const char* number : {"600", "1000", "401"}) {
     EXPECT_NE(message.find(number), std::string::npos) << message;
   }
   EXPECT_EQ(pool.used_bytes(), 600U);
-  std::byte* b = pool.allocate(400);
+  const BlockId b = pool.allocate(400);
   pool.release(a, 600);
   pool.release(b, 400);
   EXPECT_EQ(pool.used_bytes(), 0U);
@@ -73,17 +59,18 @@ TEST(BlockPool, RespectsTheCapAndSaysTheNumbers) {
 
 TEST(BlockPool, RecyclesAndZeroes) {
   BlockPool pool(1000);
-  std::byte* a = pool.allocate(600);
-  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(a) % 64, 0U);
-  std::fill_n(a, 600, std::byte{0xff});
+  const BlockId a = pool.allocate(600);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(address_of(a)) % 64, 0U);
+  std::fill_n(address_of(a), 600, std::byte{0xff});
   pool.release(a, 600);
-  std::byte* b = pool.allocate(600);
+  const BlockId b = pool.allocate(600);
   EXPECT_EQ(a, b);
-  EXPECT_TRUE(
-      std::all_of(b, b + 600, [](std::byte x) { return x == std::byte{0}; }));
+  EXPECT_TRUE(std::all_of(address_of(b), address_of(b) + 600, [](std::byte x) {
+    return x == std::byte{0};
+  }));
   pool.release(b, 600);
   // Another size fits although 600 bytes wait to be recycled.
-  std::byte* c = pool.allocate(900);
+  const BlockId c = pool.allocate(900);
   pool.release(c, 900);
 }
 
@@ -107,33 +94,26 @@ TEST(Sequence, GrowsBlockTables) {
 TEST(Sequence, StartsWithZeroStatesApart) {
   auto pool = std::make_shared<BlockPool>(1 << 20);
   const std::vector<LayerFormat> layers{kRecurrent, kRecurrent};
+  const auto floats_of = [](const Sequence& sequence, int layer) {
+    EXPECT_EQ(sequence.blocks(layer).size(), 1U);
+    auto* first =
+        reinterpret_cast<float*>(address_of(sequence.blocks(layer).front()));
+    return std::span(first, 80);
+  };
   {
     // Leaves dirt behind for the next one to find.
-    Sequence dirty(pool, layers);
+    const Sequence dirty(pool, layers);
     for (int layer : {0, 1}) {
-      std::fill_n(dirty.conv_state(layer), 30, 1.0f);
-      std::fill_n(dirty.recurrent_state(layer), 50, 2.0f);
+      std::ranges::fill(floats_of(dirty, layer), 1.0f + layer);
     }
-    // The two states of a layer do not overlap, nor do layers.
     for (int layer : {0, 1}) {
-      EXPECT_EQ(
-          std::count(
-              dirty.conv_state(layer), dirty.conv_state(layer) + 30, 1.0f),
-          30);
+      EXPECT_EQ(std::ranges::count(floats_of(dirty, layer), 1.0f + layer), 80);
     }
   }
   EXPECT_EQ(pool->used_bytes(), 0U);
   const Sequence fresh(pool, layers);
   for (int layer : {0, 1}) {
-    EXPECT_EQ(
-        std::count(fresh.conv_state(layer), fresh.conv_state(layer) + 30, 0.0f),
-        30);
-    EXPECT_EQ(
-        std::count(
-            fresh.recurrent_state(layer),
-            fresh.recurrent_state(layer) + 50,
-            0.0f),
-        50);
+    EXPECT_EQ(std::ranges::count(floats_of(fresh, layer), 0.0f), 80);
   }
 }
 
@@ -165,7 +145,7 @@ TEST(Sequence, HoldsNoMoreThanItsWindowAndOneChunk) {
         const std::size_t end = (sequence.length() + rows + 63) / 64;
         ASSERT_EQ(blocks.size(), end);
         for (std::size_t b = 0; b < end; ++b) {
-          ASSERT_EQ(blocks[b] != nullptr, b >= first)
+          ASSERT_EQ(blocks[b] != BlockId::None, b >= first)
               << window << " " << chunk << " " << sequence.length() << " " << b;
         }
         sequence.commit(rows);
@@ -188,9 +168,9 @@ TEST(Sequence, ReleasesOnlyWindowedLayers) {
     sequence.reserve(640);
     sequence.commit(640);
     EXPECT_EQ(pool->used_bytes(), fixed_bytes(layers) + (10 + 1) * kBlock);
-    EXPECT_NE(sequence.blocks(0)[0], nullptr);
-    EXPECT_EQ(sequence.blocks(1)[8], nullptr);
-    EXPECT_NE(sequence.blocks(1)[9], nullptr);
+    EXPECT_NE(sequence.blocks(0)[0], BlockId::None);
+    EXPECT_EQ(sequence.blocks(1)[8], BlockId::None);
+    EXPECT_NE(sequence.blocks(1)[9], BlockId::None);
   }
   EXPECT_EQ(pool->used_bytes(), 0U);
 }
@@ -213,7 +193,7 @@ TEST(Sequence, FailedReserveChangesNothing) {
       std::make_shared<BlockPool>(fixed_bytes(kLayers) + 5 * kBlock + 10);
   Sequence sequence(pool, kLayers);
   sequence.reserve(128);
-  const std::vector<std::byte*> before(
+  const std::vector<BlockId> before(
       sequence.blocks(0).begin(), sequence.blocks(0).end());
   const std::size_t used = pool->used_bytes();
   const std::string message = exhausted([&] { sequence.reserve(129); });
@@ -237,7 +217,7 @@ TEST(Sequence, FailedStartChangesNothing) {
 
 TEST(Sequence, GivesItsMemoryBack) {
   auto pool = std::make_shared<BlockPool>(fixed_bytes(kLayers) + 2 * kBlock);
-  const std::byte* first = nullptr;
+  auto first = BlockId::None;
   for (int i = 0; i < 3; ++i) {
     Sequence sequence(pool, kLayers);
     sequence.reserve(64);

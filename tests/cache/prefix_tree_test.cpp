@@ -12,17 +12,20 @@
 
 #include "support/expect_error.h"
 
+#include "optiq/kernels/cpu/block_memory.h"
+
 namespace optiq::cache {
 namespace {
 
+using kernels::BlockId;
 using Tokens = std::vector<std::int32_t>;
 
 kernels::KvFormat kv(int window = 0) {
-  return {
-      .dtype = mlx::core::bfloat16,
-      .n_kv_heads = 1,
-      .head_dim = 16,
-      .window = window};
+  return kernels::cpu_device().kv_format(
+      {.dtype = mlx::core::bfloat16,
+       .n_kv_heads = 1,
+       .head_dim = 16,
+       .window = window});
 }
 constexpr std::size_t kBlock = 2 * 16 * 64 * 2; // K and V, bf16
 const RecurrentFormat kState{.conv_floats = 10, .state_floats = 54};
@@ -48,6 +51,11 @@ Tokens text(int name, int n) {
 Tokens operator+(Tokens a, const Tokens& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
+}
+
+/** Where a mark stands in a block. */
+float& mark_in(BlockId block) {
+  return *reinterpret_cast<float*>(kernels::cpu::address_of(block));
 }
 
 /** What stands in a layer's piece after these tokens: a mark of them all. */
@@ -76,14 +84,14 @@ struct Cache {
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const int layer = static_cast<int>(i);
       if (std::holds_alternative<RecurrentFormat>(layers[i])) {
-        *sequence.conv_state(layer) = *sequence.recurrent_state(layer) =
+        mark_in(sequence.blocks(layer).front()) =
             mark_of(std::span(tokens).first(n));
         continue;
       }
       const auto blocks = sequence.blocks(layer);
       for (std::size_t b = from / 64; b < blocks.size(); ++b) {
         const auto end = std::min<std::size_t>(n, 64 * (b + 1));
-        *reinterpret_cast<float*>(blocks[b]) =
+        mark_in(blocks[b]) =
             mark_of(std::span(tokens).subspan(64 * b, end - 64 * b));
       }
     }
@@ -120,8 +128,7 @@ struct Cache {
       const int layer = static_cast<int>(i);
       if (std::holds_alternative<RecurrentFormat>(layers[i])) {
         const float mark = mark_of(std::span(tokens).first(length));
-        EXPECT_EQ(*sequence->conv_state(layer), mark);
-        EXPECT_EQ(*sequence->recurrent_state(layer), mark);
+        EXPECT_EQ(mark_in(sequence->blocks(layer).front()), mark);
       }
       const auto* format = std::get_if<kernels::KvFormat>(&layers[i]);
       const auto blocks = sequence->blocks(layer);
@@ -130,10 +137,10 @@ struct Cache {
         // The last token of the block, seen from the first new one.
         const int distance = length - static_cast<int>(64 * b + 63);
         const bool visible = format->window == 0 || distance < format->window;
-        ASSERT_EQ(blocks[b] != nullptr, visible) << i << " " << b;
+        ASSERT_EQ(blocks[b] != BlockId::None, visible) << i << " " << b;
         if (visible) {
           EXPECT_EQ(
-              *reinterpret_cast<const float*>(blocks[b]),
+              mark_in(blocks[b]),
               mark_of(std::span(tokens).subspan(64 * b, 64)));
         }
       }
@@ -147,7 +154,7 @@ struct Cache {
 
 TEST(BlockPool, ABlockLivesUntilItsLastOwnerReleasesIt) {
   BlockPool pool(1000);
-  std::byte* a = pool.allocate(600);
+  const BlockId a = pool.allocate(600);
   pool.share(a);
   pool.share(a);
   for (int owners = 3; owners > 1; --owners) {
@@ -269,7 +276,7 @@ TEST(PrefixTree, EvictsTheLeastRecentlyUsedLeafFirst) {
   cache.expect_resumed("", a, 192); // now b is the older one
   const std::vector<std::pair<int, int>> left{
       {192, 128}, {192, 64}, {128, 64}, {64, 64}, {0, 0}};
-  std::vector<std::byte*> taken;
+  std::vector<BlockId> taken;
   for (const auto& [of_a, of_b] : left) {
     taken.push_back(cache.pool->allocate(2 * kBlock));
     EXPECT_EQ(cache.tree->find("", a), of_a);
@@ -278,7 +285,7 @@ TEST(PrefixTree, EvictsTheLeastRecentlyUsedLeafFirst) {
   EXPECT_EQ(cache.tree->n_nodes(), 0u);
   test::expect_error(
       ErrorKind::Exhausted, {}, [&] { cache.pool->allocate(1); });
-  for (std::byte* block : taken) {
+  for (const BlockId block : taken) {
     cache.pool->release(block, 2 * kBlock);
   }
 }
@@ -311,7 +318,7 @@ TEST(PrefixTree, SnapshotsGoApartFromTheirNodes) {
   cache.expect_resumed("", tokens, 256);
   cache.expect_resumed("", text(1, 256), 0);
   // The last snapshot takes all that led to it along.
-  std::byte* rest = cache.pool->allocate(2 * kStateBytes);
+  const BlockId rest = cache.pool->allocate(2 * kStateBytes);
   EXPECT_EQ(cache.tree->n_nodes(), 0u);
   EXPECT_EQ(cache.pool->used_bytes(), 2 * kStateBytes);
   cache.pool->release(rest, 2 * kStateBytes);
@@ -329,7 +336,7 @@ TEST(PrefixTree, GivesBackHiddenBlocksBehindAHeldLeaf) {
   }
   EXPECT_EQ(cache.pool->used_bytes(), 12 * kBlock);
   // Its own: 7 blocks and one in the window.
-  std::byte* rest = cache.pool->allocate(7 * kBlock);
+  const BlockId rest = cache.pool->allocate(7 * kBlock);
   cache.extend(*sequence, tokens, 448);
   EXPECT_EQ(cache.pool->used_bytes(), 15 * kBlock);
   cache.pool->release(rest, 7 * kBlock);

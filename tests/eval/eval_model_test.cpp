@@ -12,6 +12,7 @@
 #include "optiq/eval/numbers.h"
 #include "optiq/eval/perplexity.h"
 #include "optiq/generate/defaults.h"
+#include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
 
 namespace optiq::eval {
@@ -32,17 +33,21 @@ const ModelPtr& tiny_quantized() {
   static const ModelPtr model = [] {
     const auto directory = io::ModelDirectory::open(testing::tiny_model_path());
     const auto checkpoint = models::open_checkpoint(directory);
-    ModelPtr m = tiny();
+    models::MatricesByName matrices;
     for (const auto& module : tiny()->modules()) {
       const auto q = kernels::quantize_affine(
           checkpoint.at(module.name + ".weight").load(), 3, 64);
-      m = m->with_matrix(
+      matrices.emplace(
           module.name,
-          kernels::Matrix::quantized(q.weight, q.scales, q.biases, 3, 64));
+          kernels::cpu_device().quantized(q.weight, q.scales, q.biases, 3, 64));
     }
-    return m;
+    return ModelPtr(tiny()->with_matrices(matrices));
   }();
   return model;
+}
+
+models::Setup exact(const ModelPtr& model) {
+  return {model, Compute::Exact};
 }
 
 const text::Tokenizer& tokenizer() {
@@ -70,7 +75,7 @@ const std::vector<TokenRow>& rows() {
 /** Logits of all positions of one row, in double, normalized. */
 std::vector<std::vector<double>>
 log_probabilities(const ModelPtr& model, const TokenRow& row, Compute compute) {
-  generate::Engine engine(model, {.compute = compute});
+  generate::Engine engine({model, compute}, {});
   const auto sequence = engine.new_sequence();
   const auto n = static_cast<int>(row.size());
   const mx::array logits = engine.extend(*sequence, row, n);
@@ -98,7 +103,7 @@ log_probabilities(const ModelPtr& model, const TokenRow& row, Compute compute) {
 constexpr double kTolerance = 128 * std::numeric_limits<double>::epsilon();
 
 TEST(MeasureKl, OfAModelAgainstItselfIsExactlyZero) {
-  const auto scores = measure_kl(*tiny(), *tiny(), rows(), {});
+  const auto scores = measure_kl(exact(tiny()), exact(tiny()), rows(), {});
   EXPECT_EQ(scores.mean_kl, 0);
   EXPECT_EQ(scores.p99_kl, 0);
   EXPECT_EQ(scores.top1_agreement, 1);
@@ -129,7 +134,7 @@ TEST(MeasureKl, MatchesTheDefinition) {
       tokens += row.size();
     }
     const auto scores =
-        measure_kl(*tiny(), *tiny_quantized(), rows(), {.compute = compute});
+        measure_kl(exact(tiny()), {tiny_quantized(), compute}, rows(), {});
     EXPECT_EQ(scores.tokens, tokens);
     EXPECT_NEAR(scores.mean_kl, total / tokens, kTolerance);
     EXPECT_NEAR(scores.mean_row_kl, row_means / rows().size(), kTolerance);
@@ -140,13 +145,13 @@ TEST(MeasureKl, MatchesTheDefinition) {
 }
 
 TEST(MeasureKl, DoesNotDependOnThePacking) {
-  const auto packed =
-      measure_kl(*tiny(), *tiny_quantized(), rows(), {.batch_tokens = 4096});
+  const auto packed = measure_kl(
+      exact(tiny()), exact(tiny_quantized()), rows(), {.batch_tokens = 4096});
   std::uint64_t events = 0;
   std::uint64_t last = 0;
   const auto apart = measure_kl(
-      *tiny(),
-      *tiny_quantized(),
+      exact(tiny()),
+      exact(tiny_quantized()),
       rows(),
       {.batch_tokens = 1, .on_progress = [&](const ProgressEvent& event) {
          ++events;
@@ -170,7 +175,7 @@ TEST(MeasurePerplexity, MatchesTheDefinition) {
       tokens += 1;
     }
   }
-  const auto scores = measure_perplexity(*tiny(), rows(), {});
+  const auto scores = measure_perplexity(exact(tiny()), rows(), {});
   EXPECT_EQ(scores.tokens, tokens);
   EXPECT_NEAR(scores.mean_nll, total / tokens, kTolerance);
   EXPECT_NEAR(scores.ppl, std::exp(total / tokens), kTolerance * scores.ppl);
@@ -179,7 +184,7 @@ TEST(MeasurePerplexity, MatchesTheDefinition) {
 TEST(MeasurePerplexity, RefusesARowOfOneToken) {
   const std::vector<TokenRow> short_rows{{1, 2}, {3}};
   try {
-    measure_perplexity(*tiny(), short_rows, {});
+    measure_perplexity(exact(tiny()), short_rows, {});
     FAIL();
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("row 2"), std::string::npos);
@@ -197,7 +202,7 @@ TEST(MeasureExactMatch, CountsTheRightAnswers) {
       .batch = 5, .stop_ids = generate::stop_ids(directory, tokenizer())};
   std::size_t right = 0;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
-    generate::Engine engine(tiny(), {.compute = Compute::Fast});
+    generate::Engine engine({tiny(), Compute::Fast}, {});
     const auto completion = generate::generate(
         engine,
         prompts[i],
@@ -205,8 +210,8 @@ TEST(MeasureExactMatch, CountsTheRightAnswers) {
     right +=
         last_number(tokenizer().decode(completion.tokens, true)) == wanted[i];
   }
-  const auto scores =
-      measure_exact_match(tiny(), tokenizer(), prompts, wanted, options);
+  const auto scores = measure_exact_match(
+      {tiny(), Compute::Fast}, tokenizer(), prompts, wanted, options);
   EXPECT_EQ(scores.count, 12u);
   EXPECT_DOUBLE_EQ(scores.accuracy, static_cast<double>(right) / 12);
   // The model answers 98.8 % right: 8 of the 11 honest ones is far below.
@@ -218,7 +223,7 @@ TEST(MeasureExactMatch, CountsTheRightAnswers) {
 TEST(MeasureExactMatch, CountsAnswersCutShort) {
   const Dataset dataset = questions(2);
   const auto scores = measure_exact_match(
-      tiny(),
+      {tiny(), Compute::Fast},
       tokenizer(),
       encode_chats(render_questions(dataset, chat()), tokenizer()),
       wanted_numbers(dataset),

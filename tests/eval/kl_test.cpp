@@ -23,7 +23,7 @@ class PaperModel : public models::Model {
   const models::ModelInfo& info() const override {
     return info_;
   }
-  std::vector<cache::LayerFormat> cache_layout(mx::Dtype) const override {
+  std::vector<cache::LayerFormat> dense_layout(mx::Dtype) const override {
     return {};
   }
   mx::array embed(std::span<const std::int32_t>) const override {
@@ -33,15 +33,14 @@ class PaperModel : public models::Model {
       const override {
     throw std::logic_error("run");
   }
-  mx::array logits(const mx::array&, kernels::Compute) const override {
+  mx::array logits(const mx::array&, const nn::ForwardContext&) const override {
     throw std::logic_error("run");
   }
   std::vector<models::Module> modules() const override {
     return {};
   }
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string&,
-      const kernels::Matrix&) const override {
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName&) const override {
     throw std::logic_error("run");
   }
 
@@ -50,8 +49,8 @@ class PaperModel : public models::Model {
 };
 
 void expect_refused(
-    const PaperModel& reference,
-    const PaperModel& model,
+    const models::Setup& reference,
+    const models::Setup& model,
     const std::vector<TokenRow>& rows,
     const char* says) {
   try {
@@ -63,13 +62,19 @@ void expect_refused(
   }
 }
 
+models::Setup paper(int vocab_size, int max_positions) {
+  return {
+      std::make_shared<PaperModel>(vocab_size, max_positions),
+      kernels::Compute::Exact};
+}
+
 TEST(MeasureKl, RefusesBeforeItRuns) {
-  const PaperModel model(10, 4);
-  expect_refused(PaperModel(11, 4), model, {{1, 2}}, "11");
+  const models::Setup model = paper(10, 4);
+  expect_refused(paper(11, 4), model, {{1, 2}}, "11");
   expect_refused(model, model, {}, "no rows");
   expect_refused(model, model, {{1}, {}}, "row 2");
   expect_refused(model, model, {{1, 2, 3, 4, 5}}, "5 tokens");
-  expect_refused(PaperModel(10, 8), model, {{1, 2, 3, 4, 5}}, "4 positions");
+  expect_refused(paper(10, 8), model, {{1, 2, 3, 4, 5}}, "4 positions");
 }
 
 TEST(SummarizeKl, BothMeansTheirErrorsAndQuantiles) {

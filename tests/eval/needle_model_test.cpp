@@ -70,7 +70,7 @@ TEST(Needle, TheTinyModelRecallsWhatItWasTrainedTo) {
       .lengths = {160, 256}, .depths = {.25, .75}, .trials = 8, .facts = 4};
   const auto directory = io::ModelDirectory::open(testing::tiny_model_path());
   const auto scores = measure_needle(
-      testing::load_tiny_model(),
+      {testing::load_tiny_model(), kernels::Compute::Fast},
       tokenizer(),
       make_needle_prompts(tokenizer(), &chat(), options),
       options,

@@ -224,7 +224,7 @@ void make_hub(const fs::path& folder) {
 void make_artifacts(const fs::path& folder) {
   namespace a = artifacts;
   const a::Plan plan{
-      .method = "optiq",
+      .method = artifacts::PlanMethod::Optiq,
       .candidate_bits = {4, 8},
       .target_bpw = 4.5,
       .target_bytes = 600'000'000,
@@ -261,14 +261,17 @@ void make_artifacts(const fs::path& folder) {
                 .kl = {{4, 0.1}, {8, 1e-5}},
                 .kl_stderr = {{4, 1e-3}, {8, 0.0}},
                 .relative_kl = {{4, 0.3}, {8, 0.1}}}}}),
-        a::to_json(a::KvConfig{
-            {{.layer_idx = 3, .key_bits = 4, .value_bits = 2},
-             {.layer_idx = 7,
-             .method = a::KvMethod::Turbo,
-             .key_bits = 2.5,
-             .value_bits = 3,
-             .rotation = a::KvRotation::Orthogonal,
-             .seed = 7}}}),
+        a::to_json(
+            a::KvConfig{
+                {{.layer_idx = 3,
+   .codec = {.method = a::KvMethod::Affine, .key_bits = 4, .value_bits = 2}},
+                 {.layer_idx = 7,
+                 .codec =
+                      {.method = a::KvMethod::Turbo,
+                      .key_bits = 2.5,
+                      .value_bits = 3,
+                      .rotation = a::KvRotation::Orthogonal,
+                      .seed = 7}}}}),
         a::to_json(
             std::vector<a::KvLayerSensitivity>{
                 {.layer_idx = 3,
@@ -276,8 +279,8 @@ void make_artifacts(const fs::path& folder) {
               .n_kv_heads = 2,
               .head_dim = 64,
               .candidates =
-                     {{a::KvMethod::Affine, 4, 4, 0.1, 144},
-                      {a::KvMethod::Turbo, 0, 2.5, 0.2, 80}}}}),
+                     {{{a::KvMethod::Affine, 4, 4}, 0.1, 144},
+                      {{a::KvMethod::Turbo, 0, 2.5}, 0.2, 80}}}}),
         a::to_json(a::EvalResult{
             .model = "m",
  .reference = "r",

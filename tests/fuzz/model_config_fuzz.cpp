@@ -61,8 +61,7 @@ void run(
       model->info().vocab_size == testing::kVocab,
       "the vocabulary is that of the embeddings");
   generate::Engine engine(
-      model,
-      {.compute = kernels::Compute::Exact, .max_cache_bytes = 64u << 20});
+      {model, kernels::Compute::Exact}, {.max_cache_bytes = 64u << 20});
   const std::vector<std::int32_t> prompt{5, 1, 4, 1, 5};
   options.max_tokens = 2;
   const generate::Completion completion =

@@ -11,13 +11,19 @@ namespace {
 
 constexpr std::int32_t kStop = 0;
 
+models::Setup scripted(int vocab_size, testing::ScriptedModel::Script script) {
+  return {
+      std::make_shared<testing::ScriptedModel>(
+          vocab_size, 100, std::move(script)),
+      kernels::Compute::Fast};
+}
+
 /** Counts down to the stop token; sees absolute positions: at position 90 it
  * stops whatever the token. */
 Engine countdown_engine(int prefill_chunk = 512) {
   return Engine(
-      std::make_shared<testing::ScriptedModel>(
+      scripted(
           64,
-          100,
           [](std::int32_t token, int position) {
             return position == 90 ? kStop : std::max(token - 1, 0);
           }),
@@ -71,10 +77,7 @@ TEST(Generate, ShortensAnAnswerThatNobodyChose) {
 TEST(Generate, AppliesPenaltiesToPromptAndAnswer) {
   // The script repeats 40; the penalty leaves the other tokens' zeros, of which
   // the first is taken.
-  Engine engine(
-      std::make_shared<testing::ScriptedModel>(
-          64, 100, [](std::int32_t, int) { return 40; }),
-      {});
+  Engine engine(scripted(64, [](std::int32_t, int) { return 40; }), {});
   const std::int32_t prompt[] = {7};
   const auto completion = generate(
       engine, prompt, {.max_tokens = 3, .logits = {.no_repeat_ngram_size = 1}});
@@ -86,9 +89,7 @@ TEST(Generate, EndsAtStopStrings) {
   const auto tokenizer =
       text::Tokenizer::parse(text::byte_level_json({}).dump(), "test");
   auto engine = Engine(
-      std::make_shared<testing::ScriptedModel>(
-          256, 100, [](std::int32_t token, int) { return token - 1; }),
-      {});
+      scripted(256, [](std::int32_t token, int) { return token - 1; }), {});
   const std::int32_t prompt[] = {'h'};
   const auto completion = generate(
       engine,

@@ -14,13 +14,13 @@
 
 #include "optiq/generate/generator.h"
 #include "optiq/io/safetensors.h"
-#include "optiq/models/kv_model.h"
-#include "optiq/models/model_decorator.h"
+#include "optiq/models/setup.h"
 
 namespace optiq::generate {
 namespace {
 
 using artifacts::Json;
+using kernels::Compute;
 using ModelPtr = std::shared_ptr<const models::Model>;
 using Prompt = std::vector<std::int32_t>;
 
@@ -30,9 +30,9 @@ constexpr int kLayers = 4;
 constexpr int kChunk = 100; // of prefill
 
 /** Passes everything on and counts the tokens that are forwarded. */
-class CountingModel final : public models::ModelDecorator {
+class CountingModel final : public models::Model {
  public:
-  using ModelDecorator::ModelDecorator;
+  explicit CountingModel(ModelPtr model) : model_(std::move(model)) {}
 
   std::size_t tokens() const {
     return tokens_;
@@ -42,13 +42,34 @@ class CountingModel final : public models::ModelDecorator {
     tokens_ += tokens.size();
     return model_->embed(tokens);
   }
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const override {
-    return model_->with_matrix(module, matrix);
+
+  const models::ModelInfo& info() const override {
+    return model_->info();
+  }
+  std::vector<cache::LayerFormat> dense_layout(
+      mx::Dtype kv_dtype) const override {
+    return model_->dense_layout(kv_dtype);
+  }
+  mx::array run_layer(
+      int layer,
+      const mx::array& x,
+      const nn::ForwardContext& context) const override {
+    return model_->run_layer(layer, x, context);
+  }
+  mx::array logits(const mx::array& x, const nn::ForwardContext& context)
+      const override {
+    return model_->logits(x, context);
+  }
+  std::vector<models::Module> modules() const override {
+    return model_->modules();
+  }
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName& matrices) const override {
+    return model_->with_matrices(matrices);
   }
 
  private:
+  ModelPtr model_;
   mutable std::size_t tokens_ = 0;
 };
 
@@ -125,16 +146,20 @@ constexpr Format kFormats[] = {
     {"turbo 2.5", artifacts::KvMethod::Turbo, 2.5}};
 
 /** The model with every layer's K/V in a format. */
-ModelPtr with_format(const ModelPtr& model, const Format& format) {
+models::Setup with_format(const ModelPtr& model, const Format& format) {
   std::vector<artifacts::KvLayer> kv;
   for (const int layer : models::kv_layers(*model)) {
+    if (format.bits == 0) {
+      break;
+    }
     kv.push_back(
         {.layer_idx = layer,
-         .method = format.method,
-         .key_bits = format.bits,
-         .value_bits = format.bits});
+         .codec = {
+             .method = format.method,
+             .key_bits = format.bits,
+             .value_bits = format.bits}});
   }
-  return format.bits > 0 ? models::with_kv(model, std::move(kv)) : model;
+  return {model, Compute::Fast, kv};
 }
 
 Prompt text(int name, std::size_t n) {
@@ -178,8 +203,8 @@ std::vector<float> floats_of(const mx::array& x) {
 
 /** Logits of a prompt's last token and of kSteps given ones, on an engine that
  * has seen nothing else. */
-Logits alone(const ModelPtr& model, const Prompt& prompt) {
-  Engine engine(model, {.prefill_chunk = kChunk});
+Logits alone(const models::Setup& setup, const Prompt& prompt) {
+  Engine engine(setup, {.prefill_chunk = kChunk});
   const auto sequence = engine.new_sequence();
   Logits logits{floats_of(engine.extend(*sequence, prompt, 1))};
   for (const std::int32_t token : text(5, kSteps)) {
@@ -251,12 +276,12 @@ void expect_sharing_changes_no_bit(const ModelPtr& dense) {
   const std::vector<Prompt> prompts = eight_prompts();
   for (const Format& format : kFormats) {
     SCOPED_TRACE(format.name);
-    const ModelPtr model = with_format(dense, format);
+    const models::Setup setup = with_format(dense, format);
     std::vector<Logits> expected;
     for (const Prompt& prompt : prompts) {
-      expected.push_back(alone(model, prompt));
+      expected.push_back(alone(setup, prompt));
     }
-    Engine engine(model, {.prefill_chunk = kChunk});
+    Engine engine(setup, {.prefill_chunk = kChunk});
     expect_batch_equals(engine, prompts, expected);
     // All that was kept at the ends is found again.
     std::size_t ends = 0;
@@ -267,7 +292,7 @@ void expect_sharing_changes_no_bit(const ModelPtr& dense) {
 
     // Texts that come in between drive out what was kept.
     Engine tight(
-        model,
+        setup,
         {.prefill_chunk = kChunk,
          .max_cache_bytes = tight_cap(engine, prompts)});
     for (const int n_others : {4, 16}) {
@@ -290,8 +315,7 @@ TEST(PrefixSharing, ChangesNoBitWithWindows) {
 }
 
 TEST(PrefixSharing, SeparatesKeys) {
-  const auto model = windowed_model();
-  Engine engine(model, {});
+  Engine engine({windowed_model(), Compute::Fast}, {});
   const Prompt prompt = text(1, 150);
   const auto sequence = engine.resume(prompt, "a");
   engine.extend(*sequence, std::span(prompt).first(128), 1);
@@ -320,7 +344,7 @@ TEST(GenerateBatch, PrefillsACommonBeginningOnce) {
     }
     const auto run = [&](bool share, int batch, std::size_t max_bytes) {
       const auto counting = std::make_shared<CountingModel>(model);
-      Engine engine(counting, {.max_cache_bytes = max_bytes});
+      Engine engine({counting, Compute::Fast}, {.max_cache_bytes = max_bytes});
       std::vector<Prompt> answers;
       for (const Completion& completion : generate_batch(
                engine,
@@ -341,7 +365,7 @@ TEST(GenerateBatch, PrefillsACommonBeginningOnce) {
       EXPECT_EQ(fewer, all - (prompts.size() - 1) * 192) << batch;
       // With just the memory that it takes without sharing.
       const std::size_t one = cache::sequence_bytes(
-          model->cache_layout(mx::bfloat16), prompts.back().size() + 4, 512);
+          model->dense_layout(mx::bfloat16), prompts.back().size() + 4, 512);
       EXPECT_EQ(run(true, batch, batch * one).first, answers) << batch;
     }
   }

@@ -10,10 +10,11 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "support/cpu_operations.h"
 #include "support/kernel_checks.h"
 
 #include "optiq/io/array.h"
-#include "optiq/kernels/variants.h"
+#include "optiq/kernels/cpu/block_memory.h"
 
 /** Attention over dense caches in double precision, with the error that the
  * kernels may make. */
@@ -39,11 +40,11 @@ struct Case {
     return {.scale = scale(), .softcap = softcap};
   }
   KvFormat format() const {
-    return {
-        .dtype = dtype,
-        .n_kv_heads = n_kv_heads,
-        .head_dim = head_dim,
-        .window = window};
+    return make_kv_format(
+        {.dtype = dtype,
+         .n_kv_heads = n_kv_heads,
+         .head_dim = head_dim,
+         .window = window});
   }
   int first_seen(int position) const {
     return window == 0 ? 0 : std::max(0, position - window + 1);
@@ -59,20 +60,20 @@ class Blocks {
     for (int i = 0; i < n; ++i) {
       memory_.emplace_back(
           c.format().block_bytes(), static_cast<std::byte>(garbage));
-      pointers_.push_back(memory_.back().data());
+      ids_.push_back(cpu::id_of(memory_.back().data()));
     }
   }
-  std::span<std::byte* const> span() const {
-    return pointers_;
+  std::span<const BlockId> span() const {
+    return ids_;
   }
   /** Drops the blocks that only hold tokens before `position`. */
   void drop_before(int position) {
-    std::fill_n(pointers_.begin(), position / kKvBlockTokens, nullptr);
+    std::fill_n(ids_.begin(), position / kKvBlockTokens, BlockId::None);
   }
 
  private:
   std::vector<std::vector<std::byte>> memory_;
-  std::vector<std::byte*> pointers_;
+  std::vector<BlockId> ids_;
 };
 
 struct Inputs {
@@ -92,7 +93,7 @@ inline mx::array append(
     const Blocks& blocks,
     int start,
     int rows) {
-  const std::vector<AttentionSegment> segments{
+  const std::vector<Segment> segments{
       {.first_row = 0, .rows = rows, .start = start, .blocks = blocks.span()}};
   return append_and_attend(
       rows_of(in.q, start, rows),

@@ -9,10 +9,10 @@
 #include <mlx/transforms.h>
 
 #include "kernels/attention_oracle.h"
+#include "support/cpu_operations.h"
 #include "support/kernel_checks.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/kernels.h"
 #include "optiq/kernels/portable.h"
 
 namespace optiq::kernels {
@@ -216,7 +216,7 @@ TEST(Attention, NeighboursDoNotChangeABit) {
   std::vector<Inputs> inputs;
   std::vector<Blocks> blocks;
   std::vector<mx::array> q, k, v;
-  std::vector<AttentionSegment> segments;
+  std::vector<Segment> segments;
   std::vector<float> alone;
   int row = 0;
   for (const auto& [start, rows] : sequences) {
@@ -270,7 +270,7 @@ TEST(Attention, ReadsWhatIsThereWithoutKeysAndValues) {
     const mx::array first = append(c, in, blocks, 0, 70);
     const mx::array none =
         io::make_array({0, c.n_kv_heads, c.head_dim}, mx::float32);
-    const std::vector<AttentionSegment> segments{
+    const std::vector<Segment> segments{
         {.first_row = 0, .rows = 70, .start = 0, .blocks = blocks.span()}};
     const auto attend_only = [&](const mx::array& k, const mx::array& v) {
       return append_and_attend(in.q, k, v, segments, c.format(), c.rule());
@@ -323,10 +323,10 @@ TEST(Attention, QueriesRoundToNearestEven) {
         in.k = testing::array_of({4, 0, -4, 0}, {2, 1, 2});
         in.v = testing::array_of({1, 0, -1, 0}, {2, 1, 2});
         Blocks blocks(c, 2);
-        const std::vector<AttentionSegment> segments{
+        const std::vector<Segment> segments{
             {.first_row = 0, .rows = 2, .start = 0, .blocks = blocks.span()}};
-        const mx::array y =
-            append_and_attend(in.q, in.k, in.v, segments, c.format(), 1.0f);
+        const mx::array y = append_and_attend(
+            in.q, in.k, in.v, segments, c.format(), {.scale = 1.0f});
         outs.push_back(io::floats(y)[2]);
       }
       EXPECT_EQ(outs[0], outs[1]) << query;
@@ -372,7 +372,7 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   const Case c{2, 1, 16, mx::float32};
   const Inputs in(c, 70, 61);
   const Blocks blocks(c, 64);
-  const auto refused = [&](const std::vector<AttentionSegment>& segments,
+  const auto refused = [&](const std::vector<Segment>& segments,
                            const KvFormat& format,
                            const std::string& word,
                            const ScoreRule& rule = {}) {
@@ -385,25 +385,24 @@ TEST(Attention, RefusesWhatDoesNotFit) {
           << error.what();
     }
   };
-  const AttentionSegment whole{
+  const Segment whole{
       .first_row = 0, .rows = 70, .start = 0, .blocks = blocks.span()};
   refused({whole}, c.format(), "1 blocks of 64 tokens");
-  const std::vector<std::byte*> holes{nullptr, blocks.span()[0]};
-  AttentionSegment late_rows = whole;
+  const std::vector<BlockId> holes{BlockId::None, blocks.span()[0]};
+  Segment late_rows = whole;
   late_rows.blocks = holes;
   refused({late_rows}, c.format(), "no block for position 0");
   refused({}, c.format(), "softcap of -1", {.softcap = -1.f});
-  KvFormat backwards = c.format();
-  backwards.window = -1;
-  refused({whole}, backwards, "window of -1 tokens");
-  AttentionSegment late = whole;
+  Segment late = whole;
   late.first_row = 1;
   refused({late}, c.format(), "segment 0");
   refused({}, c.format(), "0 rows in all");
-  refused({whole}, {mx::float16, 1, 16}, "bfloat16");
-  refused({whole}, {mx::bfloat16, 1, 15}, "heads of 15 in bfloat16");
-  refused({whole}, {mx::float32, 1, 8}, "q: found shape [70, 2, 16]");
-  refused({whole}, {mx::float32, 2, 16}, "k: found");
+  refused({whole}, {mx::float32, 1, 16}, "no layout of its blocks");
+  refused(
+      {whole},
+      make_kv_format({mx::float32, 1, 8}),
+      "q: found shape [70, 2, 16]");
+  refused({whole}, make_kv_format({mx::float32, 2, 16}), "k: found");
 }
 
 } // namespace

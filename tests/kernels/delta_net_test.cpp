@@ -7,10 +7,11 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "support/cpu_operations.h"
 #include "support/kernel_checks.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/cpu/block_memory.h"
 #include "optiq/kernels/portable.h"
 
 namespace optiq::kernels {
@@ -43,30 +44,41 @@ struct Inputs {
         a(normal_array({tokens, s.n_value_heads}, seed + 3)) {}
 };
 
-struct State {
-  std::vector<float> conv;
-  std::vector<float> recurrent;
-
+/** A block of the states of one sequence. */
+class State {
+ public:
   explicit State(const DeltaNetShape& shape)
-      : conv(shape.conv_floats()), recurrent(shape.state_floats()) {}
+      : recurrent_(shape.state_floats()),
+        values_(shape.state_floats() + shape.conv_floats()) {}
+  State(const State& other)
+      : recurrent_(other.recurrent_), values_(other.values_) {}
+  State& operator=(const State&) = delete;
 
-  DeltaNetSegment segment(int first_row, int rows) {
-    return {
-        .first_row = first_row,
-        .rows = rows,
-        .conv_state = conv.data(),
-        .state = recurrent.data()};
+  std::span<const float> recurrent() const {
+    return std::span(values_).first(recurrent_);
   }
+  std::span<const float> conv() const {
+    return std::span(values_).subspan(recurrent_);
+  }
+  Segment segment(int first_row, int rows) {
+    block_ = cpu::id_of(reinterpret_cast<std::byte*>(values_.data()));
+    return {.first_row = first_row, .rows = rows, .blocks = {&block_, 1}};
+  }
+
+ private:
+  std::size_t recurrent_;
+  std::vector<float> values_;
+  BlockId block_ = BlockId::None;
 };
 
 /** Rows [start, start + rows) of one sequence. */
 mx::array advance(const Inputs& in, State& state, int start, int rows) {
-  const std::vector<DeltaNetSegment> segments{state.segment(0, rows)};
+  const std::vector<Segment> segments{state.segment(0, rows)};
   return gated_delta_net(
-      rows_of(in.qkv, start, rows),
-      rows_of(in.z, start, rows),
-      rows_of(in.b, start, rows),
-      rows_of(in.a, start, rows),
+      {rows_of(in.qkv, start, rows),
+       rows_of(in.z, start, rows),
+       rows_of(in.b, start, rows),
+       rows_of(in.a, start, rows)},
       in.weights,
       in.shape,
       segments);
@@ -84,8 +96,10 @@ std::vector<float> run_chunks(
     out.insert(out.end(), io::floats(y).begin(), io::floats(y).end());
     start += rows;
   }
-  out.insert(out.end(), state.conv.begin(), state.conv.end());
-  out.insert(out.end(), state.recurrent.begin(), state.recurrent.end());
+  const auto conv = state.conv();
+  const auto recurrent = state.recurrent();
+  out.insert(out.end(), conv.begin(), conv.end());
+  out.insert(out.end(), recurrent.begin(), recurrent.end());
   return out;
 }
 
@@ -338,24 +352,24 @@ TEST(DeltaNet, NeighboursDoNotChangeABit) {
       a.push_back(rows_of(in.a, start, rows));
     }
   }
-  std::vector<DeltaNetSegment> segments;
+  std::vector<Segment> segments;
   int row = 0;
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     segments.push_back(together[i].segment(row, sequences[i].second));
     row += sequences[i].second;
   }
   const mx::array y = gated_delta_net(
-      mx::concatenate(qkv, 0),
-      mx::concatenate(z, 0),
-      mx::concatenate(b, 0),
-      mx::concatenate(a, 0),
+      {mx::concatenate(qkv, 0),
+       mx::concatenate(z, 0),
+       mx::concatenate(b, 0),
+       mx::concatenate(a, 0)},
       Inputs(shape, 1, 0).weights,
       shape,
       segments);
   EXPECT_TRUE(same_bits(io::floats(y), expected));
   for (std::size_t i = 0; i < sequences.size(); ++i) {
-    EXPECT_TRUE(same_bits(together[i].conv, alone[i].conv)) << i;
-    EXPECT_TRUE(same_bits(together[i].recurrent, alone[i].recurrent)) << i;
+    EXPECT_TRUE(same_bits(together[i].conv(), alone[i].conv())) << i;
+    EXPECT_TRUE(same_bits(together[i].recurrent(), alone[i].recurrent())) << i;
   }
 }
 
@@ -377,10 +391,10 @@ TEST(DeltaNet, RefusesWhatDoesNotFit) {
   const Inputs in(shape, 3, 87);
   State state(shape);
   const auto refused = [&](const DeltaNetShape& s,
-                           const std::vector<DeltaNetSegment>& segments,
+                           const std::vector<Segment>& segments,
                            const std::string& word) {
     try {
-      gated_delta_net(in.qkv, in.z, in.b, in.a, in.weights, s, segments);
+      gated_delta_net({in.qkv, in.z, in.b, in.a}, in.weights, s, segments);
       ADD_FAILURE() << "accepted: " << word;
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::InvalidInput);
@@ -390,7 +404,8 @@ TEST(DeltaNet, RefusesWhatDoesNotFit) {
   };
   refused(shape, {state.segment(0, 2)}, "2 rows in all");
   refused(shape, {state.segment(1, 2)}, "segment 0");
-  refused(shape, {DeltaNetSegment{0, 3, nullptr, nullptr}}, "segment 0");
+  refused(
+      shape, {Segment{.first_row = 0, .rows = 3, .blocks = {}}}, "segment 0");
   refused({2, 3, 16, 16, 4}, {state.segment(0, 3)}, "2 key heads");
   refused({1, 2, 16, 16, 9}, {state.segment(0, 3)}, "conv kernel 9");
   refused({1, 2, 8, 16, 4}, {state.segment(0, 3)}, "qkv: found");

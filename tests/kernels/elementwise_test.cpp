@@ -7,10 +7,10 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "support/cpu_operations.h"
 #include "support/kernel_checks.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/kernels.h"
 #include "optiq/kernels/portable.h"
 
 namespace optiq::kernels {
@@ -338,7 +338,7 @@ TEST(Elementwise, RowsDoNotDependOnNeighboursOrThreads) {
     const mx::array y = kernels::add(
         swiglu(part, rows_of(g, begin, rows)), rms_norm(part, w, 1e-6f));
     const mx::array z =
-        rope(heads, std::span(positions).subspan(begin, rows), frequencies);
+        rope(heads, std::span(positions).subspan(begin, rows), {frequencies});
     std::vector<float> out;
     for (int t = 0; t < rows; ++t) {
       for (const mx::array* part_of : {&y, &z}) {
@@ -399,7 +399,7 @@ TEST(Elementwise, RefusesWhatDoesNotFit) {
   const std::vector<float> frequencies(5);
   refused(
       [&] {
-        rope(normal_array({2, 1, 8}, 1), positions, frequencies);
+        rope(normal_array({2, 1, 8}, 1), positions, {frequencies});
       },
       "5 frequencies");
 }

@@ -11,9 +11,10 @@
 #include <mlx/transforms.h>
 
 #include "kernels/kv_block_reader.h"
+#include "support/cpu_operations.h"
 #include "support/kernel_checks.h"
 
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/cpu/block_memory.h"
 
 /** Attention over packed codes in double precision, with the error that the
  * kernels may make. */
@@ -40,18 +41,21 @@ inline KvFormat format_of(
   return make_kv_format(
       {.n_kv_heads = kKvHeads,
        .head_dim = head_dim,
-       .method = method,
-       .key_bits = key_bits,
-       .value_bits = value_bits,
-       .seed = 3,
+       .codec =
+           {.method = method,
+            .key_bits = key_bits,
+            .value_bits = value_bits,
+            .seed = 3},
        .compute = compute});
 }
 
 inline std::string name(const KvFormat& f) {
-  return std::string(f.method == KvMethod::Affine ? "affine " : "turbo ") +
-      std::to_string(f.key_bits) + "/" + std::to_string(f.value_bits) +
-      " bits, head_dim " + std::to_string(f.head_dim) + ", group " +
-      std::to_string(f.group_size) +
+  return std::string(
+             f.codec.method == KvMethod::Affine ? "affine " : "turbo ") +
+      std::to_string(f.codec.key_bits) + "/" +
+      std::to_string(f.codec.value_bits) + " bits, head_dim " +
+      std::to_string(f.head_dim) + ", group " +
+      std::to_string(f.codec.group_size) +
       (f.compute == Compute::Exact ? ", exact" : ", fast");
 }
 
@@ -80,16 +84,16 @@ class Blocks {
   Blocks(const KvFormat& f, int tokens, unsigned char garbage = 0xff) {
     for (int at = 0; at < tokens; at += kKvBlockTokens) {
       memory_.emplace_back(f.block_bytes(), static_cast<std::byte>(garbage));
-      pointers_.push_back(memory_.back().data());
+      ids_.push_back(cpu::id_of(memory_.back().data()));
     }
   }
-  std::span<std::byte* const> span() const {
-    return pointers_;
+  std::span<const BlockId> span() const {
+    return ids_;
   }
 
  private:
   std::vector<std::vector<std::byte>> memory_;
-  std::vector<std::byte*> pointers_;
+  std::vector<BlockId> ids_;
 };
 
 struct Inputs {
@@ -113,7 +117,7 @@ inline mx::array append(
     const Blocks& blocks,
     int start,
     int rows) {
-  const std::vector<AttentionSegment> segments{
+  const std::vector<Segment> segments{
       {.first_row = 0, .rows = rows, .start = start, .blocks = blocks.span()}};
   return append_and_attend(
       rows_of(in.q, start, rows),
@@ -121,7 +125,7 @@ inline mx::array append(
       rows_of(in.v, start, rows),
       segments,
       f,
-      scale_of(f));
+      {.scale = scale_of(f)});
 }
 
 inline std::vector<float> run_chunks(
@@ -153,7 +157,7 @@ rotation_of(const KvFormat& f, const cpu::KvSide& side, std::uint64_t seed) {
   mx::array m = mx::contiguous(mx::eye(dim));
   mx::eval(m);
   if (side.code == cpu::KvCode::Turbo) {
-    m = rotate_vectors(m, f.rotation, seed);
+    m = rotate_vectors(m, f.codec.rotation, seed);
   }
   return {io::floats(m).begin(), io::floats(m).end()};
 }
@@ -174,12 +178,12 @@ class Oracle {
       : f_(format),
         blocks_(blocks),
         window_(window),
-        layout_(layout_of(format)),
-        key_rotation_(rotation_of(format, layout_.key, format.seed)),
+        layout_(cpu::layout_of("Oracle", format)),
+        key_rotation_(rotation_of(format, layout_.key, format.codec.seed)),
         value_rotation_(rotation_of(
             format,
             layout_.value,
-            format.seed + kKvValueSeedStep)) {}
+            format.codec.seed + kKvValueSeedStep)) {}
 
   /** What a row's head should be, with bounds. */
   void attend(const float* q, int t, int kv_head) {
@@ -224,7 +228,8 @@ class Oracle {
 
  private:
   const std::byte* keys(int token, int kv_head) const {
-    return blocks_.span()[token / 64] + kv_head * layout_.head_bytes();
+    return cpu::address_of(blocks_.span()[token / 64]) +
+        kv_head * layout_.head_bytes();
   }
   const std::byte* values(int token, int kv_head) const {
     return keys(token, kv_head) + layout_.key.bytes();

@@ -66,30 +66,32 @@ TEST(KvAttention, MatchesDoubleInEveryGroupRotationAndMix) {
       for (const int dim : {64, 80, 256}) {
         formats.push_back(
             {.head_dim = dim,
-             .method = KvMethod::Affine,
-             .key_bits = 4,
-             .value_bits = 3,
-             .group_size = group});
+             .codec = {
+                 .method = KvMethod::Affine,
+                 .key_bits = 4,
+                 .value_bits = 3,
+                 .group_size = group}});
       }
     }
     for (const int dim : {64, 80}) {
       formats.push_back(
           {.head_dim = dim,
-           .method = KvMethod::Turbo,
-           .key_bits = 3.5f,
-           .value_bits = 2,
-           .rotation = KvRotation::Orthogonal});
+           .codec = {
+               .method = KvMethod::Turbo,
+               .key_bits = 3.5f,
+               .value_bits = 2,
+               .rotation = KvRotation::Orthogonal}});
     }
     // One side dense.
     formats.push_back(
-        {.head_dim = 64, .method = KvMethod::Affine, .key_bits = 4});
+        {.head_dim = 64, .codec = {.method = KvMethod::Affine, .key_bits = 4}});
     formats.push_back(
-        {.head_dim = 64, .method = KvMethod::Turbo, .value_bits = 3});
+        {.head_dim = 64,
+         .codec = {.method = KvMethod::Turbo, .value_bits = 3}});
     formats.push_back(
         {.dtype = mx::float32,
          .head_dim = 64,
-         .method = KvMethod::Turbo,
-         .key_bits = 3});
+         .codec = {.method = KvMethod::Turbo, .key_bits = 3}});
     for (KvFormat f : formats) {
       f.n_kv_heads = kKvHeads;
       f.compute = compute;
@@ -121,15 +123,16 @@ TEST(KvAttention, CodesAreMlxsAffineCodes) {
         const KvFormat f = make_kv_format(
             {.n_kv_heads = kKvHeads,
              .head_dim = dim,
-             .method = KvMethod::Affine,
-             .key_bits = static_cast<float>(bits),
-             .value_bits = static_cast<float>(bits),
-             .group_size = group});
+             .codec = {
+                 .method = KvMethod::Affine,
+                 .key_bits = static_cast<float>(bits),
+                 .value_bits = static_cast<float>(bits),
+                 .group_size = group}});
         SCOPED_TRACE(name(f));
         const Inputs in(dim, 67, 31);
         const Blocks blocks(f, 67);
         append(f, in, blocks, 0, 67);
-        const cpu::KvLayout layout = layout_of(f);
+        const cpu::KvLayout layout = cpu::layout_of("test", f);
         for (const bool is_key : {true, false}) {
           mx::array expected = mx::contiguous(
               is_key ? portable::cached_keys(in.k, f)
@@ -139,7 +142,7 @@ TEST(KvAttention, CodesAreMlxsAffineCodes) {
           int different = 0;
           for (int t = 0; t < 67; ++t) {
             for (int h = 0; h < kKvHeads; ++h) {
-              const std::byte* block = blocks.span()[t / 64] +
+              const std::byte* block = cpu::address_of(blocks.span()[t / 64]) +
                   h * layout.head_bytes() + (is_key ? 0 : layout.key.bytes());
               for (int i = 0; i < dim; ++i) {
                 // code * scale + bias in float32 rounds twice.
@@ -166,20 +169,21 @@ TEST(KvAttention, CodesAreTheNearestCentroidsOfTheRotatedVector) {
         const KvFormat f = make_kv_format(
             {.n_kv_heads = kKvHeads,
              .head_dim = dim,
-             .method = KvMethod::Turbo,
-             .key_bits = bits,
-             .value_bits = bits,
-             .rotation = rotation});
+             .codec = {
+                 .method = KvMethod::Turbo,
+                 .key_bits = bits,
+                 .value_bits = bits,
+                 .rotation = rotation}});
         const Inputs in(dim, 67, 41);
         const Blocks blocks(f, 67);
         append(f, in, blocks, 0, 67);
-        const cpu::KvLayout layout = layout_of(f);
+        const cpu::KvLayout layout = cpu::layout_of("test", f);
         for (const bool is_key : {true, false}) {
           const cpu::KvSide& side = is_key ? layout.key : layout.value;
           const mx::array rotated = rotate_vectors(
               is_key ? in.k : in.v,
               rotation,
-              f.seed + (is_key ? 0 : kKvValueSeedStep));
+              f.codec.seed + (is_key ? 0 : kKvValueSeedStep));
           int wrong = 0;
           for (int row = 0; row < 67 * kKvHeads; ++row) {
             const float* x = io::floats(rotated).data() + row * dim;
@@ -188,7 +192,8 @@ TEST(KvAttention, CodesAreTheNearestCentroidsOfTheRotatedVector) {
               norm += double{x[i]} * x[i];
             }
             norm = std::sqrt(norm);
-            const std::byte* block = blocks.span()[row / kKvHeads / 64] +
+            const std::byte* block =
+                cpu::address_of(blocks.span()[row / kKvHeads / 64]) +
                 row % kKvHeads * layout.head_bytes() +
                 (is_key ? 0 : layout.key.bytes());
             const int token = row / kKvHeads % 64;
@@ -266,7 +271,7 @@ TEST(KvAttention, NeighboursDoNotChangeABit) {
   for (const KvFormat& f : kinds()) {
     std::vector<Blocks> blocks;
     std::vector<mx::array> q, k, v;
-    std::vector<AttentionSegment> segments;
+    std::vector<Segment> segments;
     std::vector<float> alone;
     int row = 0;
     blocks.reserve(sequences.size());
@@ -299,7 +304,7 @@ TEST(KvAttention, NeighboursDoNotChangeABit) {
         mx::concatenate(v, 0),
         segments,
         f,
-        scale_of(f));
+        {.scale = scale_of(f)});
     EXPECT_TRUE(same_bits(io::floats(y), alone)) << name(f);
   }
 }

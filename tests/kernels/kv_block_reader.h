@@ -7,8 +7,8 @@
 #include <cstring>
 #include <vector>
 
-#include "optiq/kernels/kernels.h"
-#include "optiq/kernels/kv_format_impl.h"
+#include "optiq/kernels/cpu/kv_format.h"
+#include "optiq/kernels/turbo.h"
 
 /** Reads blocks one value at a time, as cpu/kv_layout.h words it. */
 namespace optiq::testing {

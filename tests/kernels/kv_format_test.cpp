@@ -1,8 +1,7 @@
 #include <gtest/gtest.h>
 
+#include "support/cpu_operations.h"
 #include "support/expect_error.h"
-
-#include "optiq/kernels/kernels.h"
 
 namespace optiq::kernels {
 namespace {
@@ -13,9 +12,8 @@ KvFormat format_of(KvMethod method, float key_bits, float value_bits, int dim) {
   return {
       .n_kv_heads = 2,
       .head_dim = dim,
-      .method = method,
-      .key_bits = key_bits,
-      .value_bits = value_bits};
+      .codec = {
+          .method = method, .key_bits = key_bits, .value_bits = value_bits}};
 }
 
 /** Of one vector of keys and one of values of one head. */
@@ -33,7 +31,7 @@ TEST(KvFormat, CountsTheBytesOfEveryMethod) {
   EXPECT_EQ(bytes_per_pair(format_of(KvMethod::Affine, 4, 4, 128)), 2 * 72);
   EXPECT_EQ(bytes_per_pair(format_of(KvMethod::Affine, 8, 2, 64)), 68 + 20);
   KvFormat fine = format_of(KvMethod::Affine, 4, 4, 128);
-  fine.group_size = 32;
+  fine.codec.group_size = 32;
   EXPECT_EQ(bytes_per_pair(fine), 2 * 80);
   // bits / 8 per value and a norm.
   EXPECT_EQ(bytes_per_pair(format_of(KvMethod::Turbo, 4, 4, 128)), 2 * 66);
@@ -55,7 +53,7 @@ TEST(KvFormat, TakesEveryWidthAtEveryHeadDim) {
     for (const float bits : {1.f, 2.f, 2.5f, 3.f, 3.5f, 4.f, 5.f}) {
       const KvFormat format =
           make_kv_format(format_of(KvMethod::Turbo, bits, bits, dim));
-      EXPECT_TRUE(format.rotations);
+      EXPECT_TRUE(format.layout);
       // Never above the nominal width, but for the padding of 80.
       const int padded = dim == 80 ? 96 : dim;
       EXPECT_LE(bytes_per_pair(format), (padded + dim) * bits / 8 + 4);
@@ -82,13 +80,16 @@ TEST(KvFormat, RefusesWhatNoMethodHasWithTheReason) {
   refused(format_of(KvMethod::Turbo, 0, 0, 64), invalid, "0 bits on both");
   refused(format_of(KvMethod::Dense, 4, 4, 64), invalid, "dense format");
   KvFormat format = format_of(KvMethod::Affine, 4, 4, 64);
-  format.group_size = 48;
+  format.codec.group_size = 48;
   refused(format, unsupported, "found 48");
   format = format_of(KvMethod::Dense, 0, 0, 64);
   format.dtype = mx::float16;
   refused(format, invalid, "bfloat16");
   format = format_of(KvMethod::Dense, 0, 0, 0);
   refused(format, invalid, "heads of 0");
+  format = format_of(KvMethod::Dense, 0, 0, 16);
+  format.window = -1;
+  refused(format, invalid, "window of -1");
   format = format_of(KvMethod::Dense, 0, 0, 15);
   refused(format, invalid, "found 15 in bfloat16");
 }

@@ -18,7 +18,7 @@ constexpr float kNormEps = 1e-5f;
 struct Block {
   Matrix a;
   Matrix b; // same shape as a
-  RowNorm norm;
+  Norm norm;
   int in;
 };
 
@@ -32,7 +32,7 @@ Block quantized_block(int out, int in, int bits_a, int group_a, int bits_b) {
 }
 
 Matrix dense_matrix(int out, int in, unsigned seed) {
-  return Matrix::dense(array_of(
+  return kernels::cpu_device().dense(array_of(
       normal_values(static_cast<std::size_t>(out) * in, seed),
       {out, in},
       mx::bfloat16));
@@ -145,17 +145,137 @@ TEST(Matmul, RejectsWhatDoesNotFit) {
   const Matrix other = matrix_of(make_affine(48, 128, 4, 64));
   const mx::array x = array_of(normal_values(2 * 128, 1), {2, 128});
   const Matrix* const one[] = {&block.a};
-  const RowNorm narrow{mx::zeros({64}), kNormEps};
+  const Norm narrow{mx::zeros({64}), kNormEps};
   const auto invalid = ErrorKind::InvalidInput;
-  expect_error(invalid, {"[matmul] norm weight: found"}, [&] {
+  expect_error(invalid, {"[multiply] norm weight: found"}, [&] {
     matmul(x, one, Compute::Fast, &narrow);
   });
-  expect_error(invalid, {"[matmul_add] residual: found"}, [&] {
+  expect_error(invalid, {"[multiply] residual: found"}, [&] {
     matmul_add(x, block.a, mx::zeros({2, 31}), Compute::Fast);
   });
-  expect_error(invalid, {"[matmul_glu] up: found 48 outputs"}, [&] {
+  expect_error(invalid, {"[multiply] up: found 48 outputs"}, [&] {
     matmul_glu(x, block.a, other, Activation::Silu, Compute::Fast);
   });
+}
+
+TEST(Multiply, BiasesComeBehindTheResidual) {
+  const Block block = quantized_block(32, 128, 4, 64, 8);
+  const mx::array x = array_of(normal_values(3 * 128, 1), {3, 128});
+  const mx::array residual = array_of(normal_values(3 * 32, 2), {3, 32});
+  const mx::array bias = array_of(normal_values(32, 3), {32});
+  const auto y = cpu_device().multiply(
+      x,
+      {.projections = {{.weight = &block.a, .bias = &bias, .updates = {}}},
+       .residual = &residual,
+       .compute = Compute::Exact});
+  expect_equal_bits(
+      y.front(),
+      add_bias(matmul_add(x, block.a, residual, Compute::Exact), bias));
+}
+
+/** scale (x A^T) B^T in double, for one row. */
+std::vector<double> update_of(const float* x, const LowRankUpdate& update) {
+  const int rank = update.a.shape(0);
+  const int in = update.a.shape(1);
+  const int out = update.b.shape(0);
+  const float* a = update.a.data<float>();
+  const float* b = update.b.data<float>();
+  std::vector<double> y(out);
+  for (int r = 0; r < rank; ++r) {
+    double inner = 0;
+    for (int k = 0; k < in; ++k) {
+      inner += double{x[k]} * a[r * in + k];
+    }
+    for (int n = 0; n < out; ++n) {
+      y[n] += update.scale * inner * b[n * rank + r];
+    }
+  }
+  return y;
+}
+
+LowRankUpdate
+make_update(int first_row, int rows, int rank, int in, int out, unsigned seed) {
+  return {
+      .first_row = first_row,
+      .rows = rows,
+      .a = array_of(
+          normal_values(static_cast<std::size_t>(rank) * in, seed), {rank, in}),
+      .b = array_of(
+          normal_values(static_cast<std::size_t>(out) * rank, seed + 1),
+          {out, rank}),
+      .scale = 0.5f};
+}
+
+// Two adapters of other ranks in one batch, a row without any between them:
+// each row gets its own, the row between them not a bit.
+TEST(Multiply, AddsLowRankUpdatesToTheirRowsAlone) {
+  const Block block = quantized_block(48, 128, 4, 64, 8);
+  const mx::array x = array_of(normal_values(5 * 128, 1), {5, 128});
+  const std::vector<LowRankUpdate> updates{
+      make_update(0, 2, 8, 128, 48, 21), make_update(3, 2, 4, 128, 48, 31)};
+  const mx::array normed = rms_norm(x, block.norm.weight, kNormEps);
+  const mx::array plain = matmul(normed, block.a, Compute::Exact);
+  const auto found = cpu_device().multiply(
+      x,
+      {.projections = {{.weight = &block.a, .updates = updates}},
+       .norm = &block.norm,
+       .compute = Compute::Exact});
+  const float* y = found.front().data<float>();
+  const float* base = plain.data<float>();
+  for (int row = 0; row < 5; ++row) {
+    std::vector<double> change(48);
+    for (const LowRankUpdate& update : updates) {
+      if (row >= update.first_row && row < update.first_row + update.rows) {
+        change = update_of(normed.data<float>() + row * 128, update);
+      }
+    }
+    for (int n = 0; n < 48; ++n) {
+      if (row == 2) {
+        ASSERT_EQ(y[row * 48 + n], base[row * 48 + n]);
+      }
+      // Chains of 128 and of 8 products of normal values, in float32.
+      ASSERT_NEAR(y[row * 48 + n], base[row * 48 + n] + change[n], 2e-3);
+    }
+  }
+}
+
+TEST(Multiply, UpdatesComeBeforeTheActivation) {
+  const Block block = quantized_block(48, 128, 4, 64, 8);
+  const mx::array x = array_of(normal_values(2 * 128, 1), {2, 128});
+  const std::vector<LowRankUpdate> updates{make_update(0, 2, 4, 128, 48, 41)};
+  const auto alone = [&](const Matrix& weight, bool is_updated) {
+    Product product{
+        .projections = {{.weight = &weight, .updates = {}}},
+        .compute = Compute::Fast};
+    if (is_updated) {
+      product.projections.front().updates = updates;
+    }
+    return cpu_device().multiply(x, product).front();
+  };
+  const auto found = cpu_device().multiply(
+      x,
+      {.projections =
+           {{.weight = &block.a, .updates = updates},
+            {.weight = &block.b, .updates = {}}},
+       .activation = Activation::Silu,
+       .compute = Compute::Fast});
+  expect_equal_bits(
+      found.front(), swiglu(alone(block.a, true), alone(block.b, false)));
+}
+
+TEST(Multiply, RefusesUpdatesThatDoNotFit) {
+  const Block block = quantized_block(48, 128, 4, 64, 8);
+  const mx::array x = array_of(normal_values(2 * 128, 1), {2, 128});
+  const auto refused = [&](const LowRankUpdate& update, const char* word) {
+    const std::vector<LowRankUpdate> updates{update};
+    expect_error(ErrorKind::InvalidInput, {word}, [&] {
+      cpu_device().multiply(
+          x, {.projections = {{.weight = &block.a, .updates = updates}}});
+    });
+  };
+  refused(make_update(1, 2, 4, 128, 48, 1), "rows 1 + 2");
+  refused(make_update(0, 2, 4, 128, 40, 1), "B [40, 4]");
+  refused(make_update(0, 2, 4, 64, 48, 1), "for a weight [4, 64]");
 }
 
 } // namespace

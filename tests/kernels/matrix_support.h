@@ -8,9 +8,10 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "support/cpu_operations.h"
+
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
-#include "optiq/kernels/kernels.h"
 
 namespace optiq::kernels::test {
 
@@ -119,7 +120,7 @@ inline AffineCase make_affine(
 }
 
 inline Matrix matrix_of(const AffineCase& c) {
-  return Matrix::quantized(
+  return kernels::cpu_device().quantized(
       c.triple.weight, c.triple.scales, c.triple.biases, c.bits, c.group);
 }
 

@@ -120,8 +120,8 @@ TEST(Matrix, ThreadsDoNotChangeABit) {
   const AffineCase c = make_affine(70, 192, 4, 64);
   const auto x = normal_values(kMostRows * 192, 9);
   const Matrix w = matrix_of(c);
-  const Matrix d =
-      Matrix::dense(array_of(normal_values(70 * 192, 3), {70, 192}));
+  const Matrix d = kernels::cpu_device().dense(
+      array_of(normal_values(70 * 192, 3), {70, 192}));
   for (const Matrix* m : {&w, &d}) {
     for (int rows : {1, 5, kMostRows}) {
       ThreadPool::shared().resize(1);
@@ -150,7 +150,7 @@ TEST(Matrix, AMappedTripleAtOddAddresses) {
     std::memcpy(start, a.data<char>(), a.nbytes());
     return io::view_array(start, a.shape(), a.dtype(), memory);
   };
-  const Matrix w = Matrix::quantized(
+  const Matrix w = kernels::cpu_device().quantized(
       shifted(c.triple.weight),
       shifted(c.triple.scales),
       shifted(c.triple.biases),
@@ -163,8 +163,9 @@ TEST(Matrix, AMappedTripleAtOddAddresses) {
   const mx::array dense =
       array_of(normal_values(17 * 128, 2), {17, 128}, mx::bfloat16);
   EXPECT_EQ(
-      product(x, 0, 1, Matrix::dense(shifted(dense)), Compute::Fast),
-      product(x, 0, 1, Matrix::dense(dense), Compute::Fast));
+      product(
+          x, 0, 1, kernels::cpu_device().dense(shifted(dense)), Compute::Fast),
+      product(x, 0, 1, kernels::cpu_device().dense(dense), Compute::Fast));
 }
 
 TEST(Matrix, SeveralMatricesInOneCallEqualOneByOne) {
@@ -174,8 +175,8 @@ TEST(Matrix, SeveralMatricesInOneCallEqualOneByOne) {
   const Matrix wa = matrix_of(a);
   const Matrix wb = matrix_of(b);
   const Matrix wc = matrix_of(c);
-  const Matrix wd =
-      Matrix::dense(array_of(normal_values(9 * 128, 4), {9, 128}));
+  const Matrix wd = kernels::cpu_device().dense(
+      array_of(normal_values(9 * 128, 4), {9, 128}));
   const Matrix* const all[] = {&wa, &wb, &wc, &wd};
   const auto x = normal_values(20 * 128, 8);
   for (int rows : {1, 20}) {
@@ -253,7 +254,7 @@ TEST(Matrix, DenseProducts) {
             {out, in},
             dtype);
         const auto w = values_of(weight);
-        const Matrix m = Matrix::dense(weight);
+        const Matrix m = kernels::cpu_device().dense(weight);
         const auto x =
             normal_values(static_cast<std::size_t>(kMostRows) * in, 3);
         const auto y = product(x, 0, kMostRows, m, Compute::Fast);
@@ -284,7 +285,7 @@ TEST(Matrix, DenseProductsBeyondOneBlockOfRowsAndColumns) {
   // 128 rows, 240 columns and 1024 inputs are blocked together.
   const int out = 250;
   const int in = 1030;
-  const Matrix m = Matrix::dense(
+  const Matrix m = kernels::cpu_device().dense(
       array_of(normal_values(out * in, 1), {out, in}, mx::bfloat16));
   const auto x = normal_values(130 * in, 2);
   const auto y = product(x, 0, 130, m, Compute::Fast);
@@ -302,7 +303,8 @@ TEST(Matrix, EverySimdTargetRunsDenseProducts) {
   for (const std::string& target : simd_targets()) {
     SCOPED_TRACE(target);
     force_simd_target(target);
-    const auto y = product(x, 0, 9, Matrix::dense(weight), Compute::Fast);
+    const auto y =
+        product(x, 0, 9, kernels::cpu_device().dense(weight), Compute::Fast);
     for (int i = 0; i < 9 * 7; ++i) {
       double value = 0;
       double magnitude = 0;
@@ -340,7 +342,7 @@ TEST(Matrix, EmbedReturnsTheRows) {
     const mx::array weight =
         array_of(normal_values(33 * 19, 1), {33, 19}, dtype);
     const auto w = values_of(weight);
-    const auto y = values_of(embed(ids, Matrix::dense(weight)));
+    const auto y = values_of(embed(ids, kernels::cpu_device().dense(weight)));
     for (std::size_t i = 0; i < y.size(); ++i) {
       EXPECT_EQ(y[i], w[ids[i / 19] * 19 + i % 19]);
     }
@@ -355,7 +357,7 @@ TEST(Matrix, SizesAndProperties) {
   EXPECT_EQ(q.group_size(), 64);
   EXPECT_TRUE(q.is_quantized());
   EXPECT_EQ(q.nbytes(), 32u * 128 / 2 + 32u * 2 * 2 * 2); // as in the file
-  const Matrix d = Matrix::dense(mx::zeros({3, 5}, mx::bfloat16));
+  const Matrix d = kernels::cpu_device().dense(mx::zeros({3, 5}, mx::bfloat16));
   EXPECT_FALSE(d.is_quantized());
   EXPECT_EQ(d.bits(), 16);
   EXPECT_EQ(d.group_size(), 0);
@@ -385,7 +387,7 @@ TEST(Matrix, RejectsWhatDoesNotFit) {
   const AffineCase c = make_affine(32, 128, 4, 64);
   const auto& [w, s, b] = c.triple;
   const auto quantized = [](auto... args) {
-    return [=] { Matrix::quantized(args...); };
+    return [=] { kernels::cpu_device().quantized(args...); };
   };
   expect_invalid(quantized(w, s, b, 7, 64), "bits: found 7");
   expect_invalid(quantized(w, s, b, 4, 48), "group_size: found 48");
@@ -402,10 +404,11 @@ TEST(Matrix, RejectsWhatDoesNotFit) {
       quantized(mx::zeros({32, 16}), s, b, 4, 64), "weight: found [32, 16]");
   expect_invalid(
       [] {
-        Matrix::dense(mx::zeros({4, 4}, mx::int32));
+        kernels::cpu_device().dense(mx::zeros({4, 4}, mx::int32));
       },
-      "[Matrix::dense]");
-  expect_invalid([] { Matrix::dense(mx::zeros({4})); }, "found [4]");
+      "[Device::dense]");
+  expect_invalid(
+      [] { kernels::cpu_device().dense(mx::zeros({4})); }, "found [4]");
   const Matrix m = matrix_of(c);
   expect_invalid(
       [&] {

@@ -7,10 +7,10 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "support/cpu_operations.h"
 #include "support/kernel_checks.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/kernels.h"
 #include "optiq/kernels/portable.h"
 
 namespace optiq::kernels {

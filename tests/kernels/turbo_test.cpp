@@ -5,10 +5,10 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "support/cpu_operations.h"
 #include "support/expect_error.h"
 #include "support/kernel_checks.h"
 
-#include "optiq/kernels/kernels.h"
 #include "optiq/kernels/portable.h"
 
 namespace optiq::kernels {
@@ -159,10 +159,11 @@ measure(KvRotation rotation, float bits, int dim, std::uint64_t seed) {
   const KvFormat format = make_kv_format(
       {.n_kv_heads = 1,
        .head_dim = dim,
-       .method = KvMethod::Turbo,
-       .key_bits = bits,
-       .rotation = rotation,
-       .seed = seed});
+       .codec = {
+           .method = KvMethod::Turbo,
+           .key_bits = bits,
+           .rotation = rotation,
+           .seed = seed}});
   const auto unit = [&](unsigned s) {
     const mx::array x = normal_array({kVectors, 1, dim}, s);
     return mx::divide(x, mx::sqrt(mx::sum(mx::square(x), -1, true)));

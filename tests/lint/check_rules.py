@@ -31,6 +31,24 @@ PRINTS_RAW = re.compile(
 NAME = re.compile(r"[a-z0-9_]+(-inl)?\.(h|cpp|py|cmake)|CMakeLists\.txt|version\.h\.in|[A-Z][A-Za-z]+\.cmake(\.in)?")
 MESSAGE = re.compile(r'\bfail\(\s*ErrorKind::\w+,\s*"(?!\[)[^"]*"')
 SHAPELESS = re.compile(r"^\s+(const )?mx::array \w+;(?!\s*// .*\[)")
+# Module paths are made by those who load or convert a model, and read by one.
+READER_OF_NAMES = "optiq/artifacts/module_id.cpp"
+MAKERS_OF_NAMES = (READER_OF_NAMES, "optiq/models/transformer.cpp", "optiq/models/qwen3_5.cpp",
+                   "optiq/io/gguf/config.cpp", "optiq/io/gguf/architecture.cpp")
+PART_NAME = r'"[\w.{}]*\b(layers\.|self_attn\b|linear_attn\b|embed_tokens|lm_head|\w+_proj\b)'
+MAKES_NAME = re.compile(PART_NAME)
+READS_NAME = re.compile(
+    r"rfind\('\.'\)|\b(starts_with|ends_with|find|contains)\((\w+\()?"
+    rf'({PART_NAME}|"\.?(weight|scales|biases|bias)")')
+# A declaration or a temporary of what a forward is assembled from; references and views are free.
+FORWARD = re.compile(
+    r"(?<!struct )\b(ForwardContext|nn::Segment)\s*(\w+\s*)?[{(=;]|<\s*nn::Segment\s*>"
+    r"|\bmake_forward_context\b")
+FORWARD_HOME = ("optiq/nn/forward_context.h", "optiq/models/forward.h", "optiq/models/forward.cpp")
+# Arrays are handles above kernels; what is read there came from a file.
+READS_ARRAY = re.compile(r"\bio::(floats|mutable_floats|row_range|take_rows|reshaped)\(|\.data<")
+READERS_OF_FILES = ("optiq/models/weights.cpp", "optiq/models/qwen3_5_sanitize.cpp",
+                    "optiq/quant/sensitivity_journal.cpp")
 OUTSIDE = re.compile(
     r"(/root/|/work/|/home/\w|\bpypi\.org|pythonhosted|deb\.debian\.org|\bworktree|\bsub-?agents?\b)")
 
@@ -56,17 +74,27 @@ def check_line(line, parts):
         return
     if COMMENTED_CODE.search(line):
         yield "commented-out code"
+    if "/".join(parts) not in FORWARD_HOME and FORWARD.search(line):
+        yield "a forward assembled outside models/forward"
     if parts[0] != "optiq":
         return
     if parts[-1].endswith(".h") and SHAPELESS.search(line):
         yield "a tensor without its shape"
+    code = line.partition("//")[0]
+    path = "/".join(parts)
+    if path not in MAKERS_OF_NAMES and not line.lstrip().startswith(("/*", "*")) and MAKES_NAME.search(code):
+        yield "spells a module's name"
+    if path != READER_OF_NAMES and READS_NAME.search(code):
+        yield "reads a module's name past artifacts/module_id.h"
     if parts[1] == "kernels":
         return
+    if parts[1] != "io" and path not in READERS_OF_FILES and READS_ARRAY.search(code):
+        yield "reads an array past its device"
     if CONDITION.search(line) and (parts[1] != "base" or DEVICE.search(line)):
         yield "condition outside kernels/ and base/"
-    if parts[1] != "cli" and PRINTS.search(line.partition("//")[0]):
+    if parts[1] != "cli" and PRINTS.search(code):
         yield "the library prints or exits"
-    if parts[1] == "cli" and not parts[-1].startswith("output.") and PRINTS_RAW.search(line.partition("//")[0]):
+    if parts[1] == "cli" and not parts[-1].startswith("output.") and PRINTS_RAW.search(code):
         yield "prints past cli/output.h"
 
 
@@ -103,7 +131,9 @@ def check(path, root):
 
 RULES = ("too long", "function too long", "file name", "no include guard", "unfinished", "names a machine",
          "commented-out code", "condition outside kernels/ and base/", "the library prints or exits",
-         "a tensor without its shape", "a message without its function", "prints past cli/output.h")
+         "a tensor without its shape", "a message without its function", "prints past cli/output.h",
+         "a forward assembled outside models/forward", "spells a module's name",
+         "reads a module's name past artifacts/module_id.h", "reads an array past its device")
 
 
 def plant_breaches(root):
@@ -111,7 +141,12 @@ def plant_breaches(root):
     (root / "optiq" / "io").mkdir(parents=True)
     (root / "optiq" / "cli").mkdir()
     (root / "optiq" / "cli" / "raw.cpp").write_text('void f() { fmt::print("{}", name); }')
+    (root / "optiq" / "io" / "forward.cpp").write_text("const nn::ForwardContext context{.compute = compute};")
     (root / "CMakeLists.txt").write_text("")
+    (root / "optiq" / "models").mkdir()
+    (root / "optiq" / "models" / "transformer.cpp").write_text('bool f() { return name.ends_with("o_proj"); }')
+    (root / "optiq" / "models" / "host.cpp").write_text("const auto x = io::floats(logits);")
+    (root / "optiq" / "io" / "names.cpp").write_text('const char* kHead = "lm_head";')
     (root / "optiq" / "io" / "long.cpp").write_text("\n" * (MAX_LINES + 1))
     (root / "optiq" / "io" / "bad.h").write_text("\n".join([
         "// TO" "DO: later", "// found in /ro" "ot/.cache", "// return close(file);",

@@ -138,14 +138,15 @@ TEST(QuantizationOf, NamesTheModeOfFloatScales) {
 }
 
 TEST(QuantizationOf, NamesTheConfigKeyOfRowsThatDoNotFit) {
+  const std::string module = "model.layers.0.mlp.up_proj";
   Checkpoint checkpoint = triple(16, 2);
   for (CheckpointTensor& t : checkpoint.tensors) {
     checkpoint.index.erase(t.name);
-    t.name = "up_proj" + t.name.substr(t.name.find('.'));
+    t.name = module + t.name.substr(t.name.find('.'));
     checkpoint.index.emplace(t.name, &t - checkpoint.tensors.data());
   }
   expect_error(ErrorKind::Corrupt, {"hidden_size", "96", "16 words"}, [&] {
-    quantization_of(artifacts::Json::object(), checkpoint, "up_proj", 96);
+    quantization_of(artifacts::Json::object(), checkpoint, module, 96);
   });
 }
 

@@ -2,14 +2,17 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <set>
 
 #include <gtest/gtest.h>
 
+#include "support/expect_error.h"
 #include "support/tiny_model.h"
 
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/safetensors.h"
+#include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
 
 namespace optiq {
@@ -29,18 +32,20 @@ const std::shared_ptr<const models::Model>& tiny_quantized() {
   static const auto model = [] {
     const auto directory = io::ModelDirectory::open(testing::tiny_model_path());
     const auto checkpoint = models::open_checkpoint(directory);
-    std::shared_ptr<const models::Model> m = tiny();
+    models::MatricesByName matrices;
     constexpr int kBits[] = {4, 8, 3, 2, 5, 6};
     int i = 0;
     for (const auto& module : tiny()->modules()) {
       const int bits = kBits[i++ % 6];
       const auto q = kernels::quantize_affine(
           checkpoint.at(module.name + ".weight").load(), bits, 64);
-      m = m->with_matrix(
+      matrices.emplace(
           module.name,
-          kernels::Matrix::quantized(q.weight, q.scales, q.biases, bits, 64));
+          kernels::cpu_device().quantized(
+              q.weight, q.scales, q.biases, bits, 64));
     }
-    return m;
+    return std::shared_ptr<const models::Model>(
+        tiny()->with_matrices(matrices));
   }();
   return model;
 }
@@ -50,7 +55,7 @@ std::vector<float> logits_in_chunks(
     std::span<const std::int32_t> tokens,
     int chunk,
     Compute compute) {
-  generate::Engine engine(model, {.compute = compute, .prefill_chunk = chunk});
+  generate::Engine engine({model, compute}, {.prefill_chunk = chunk});
   const auto sequence = engine.new_sequence();
   const mx::array logits =
       engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
@@ -153,7 +158,7 @@ TEST_P(RowIndependence, NeighboursDoNotChangeABit) {
   const std::span<const std::int32_t> all(tokens);
   // Eight prompts of different lengths, then 20 decode steps in one batch.
   constexpr int kPrompts[] = {1, 7, 64, 65, 100, 128, 190, 33};
-  generate::Engine engine(model(), {.compute = GetParam().compute});
+  generate::Engine engine({model(), GetParam().compute}, {});
   std::vector<std::unique_ptr<cache::Sequence>> sequences;
   std::vector<std::vector<float>> batched(8);
   const auto step = [&](const auto& tokens_of) {
@@ -201,11 +206,26 @@ TEST(Qwen35, RefusesTokensOutsideTheVocabulary) {
   EXPECT_THROW(tiny()->embed(negative), Error);
 }
 
-TEST(Qwen35, ExchangesOneMatrix) {
+TEST(Qwen35, ExchangesMatricesByName) {
   const auto modules = tiny()->modules();
   EXPECT_EQ(modules.size(), 63u); // 6 x 8 + 2 x 7 + embeddings
-  EXPECT_THROW(tiny()->with_matrix("nobody", modules[1].matrix), Error);
-  EXPECT_THROW(tiny()->with_matrix(modules[0].name, modules[1].matrix), Error);
+  const auto quantized = tiny_quantized()->modules();
+  const std::set<std::size_t> exchanged{0, 5, 62};
+  models::MatricesByName matrices;
+  for (const std::size_t i : exchanged) {
+    matrices.emplace(modules[i].name, quantized[i].matrix);
+  }
+  const auto changed = tiny()->with_matrices(matrices)->modules();
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    EXPECT_EQ(changed[i].matrix.is_quantized(), exchanged.contains(i)) << i;
+  }
+  matrices.emplace("nobody", modules[1].matrix);
+  test::expect_error(ErrorKind::NotFound, {"'nobody'"}, [&] {
+    tiny()->with_matrices(matrices);
+  });
+  test::expect_error(ErrorKind::InvalidInput, {modules[0].name}, [&] {
+    tiny()->with_matrices({{modules[0].name, modules[1].matrix}});
+  });
 }
 
 } // namespace

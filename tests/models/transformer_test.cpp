@@ -14,6 +14,7 @@
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
 #include "optiq/models/checkpoint.h"
+#include "optiq/models/forward.h"
 #include "optiq/models/model.h"
 
 namespace optiq::models {
@@ -46,11 +47,6 @@ std::vector<std::int32_t> random_tokens(int n) {
   return tokens;
 }
 
-std::size_t
-bytes_needed(const Model& model, int n_tokens, int chunk, mx::Dtype dtype) {
-  return cache::sequence_bytes(model.cache_layout(dtype), n_tokens, chunk);
-}
-
 bool bit_equal(const mx::array& a, const mx::array& b) {
   return a.shape() == b.shape() &&
       std::memcmp(a.data<float>(), b.data<float>(), a.nbytes()) == 0;
@@ -58,17 +54,12 @@ bool bit_equal(const mx::array& a, const mx::array& b) {
 
 /** A forward of the tokens from layer `first` on x, on a fresh past. */
 mx::array run_from(
-    const Model& model,
+    const models::Setup& setup,
     int first,
     const mx::array& x,
     const std::vector<std::int32_t>& tokens) {
-  const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
-  cache::Sequence sequence(pool, model.cache_layout(mx::float32));
-  const auto n = static_cast<int>(tokens.size());
-  sequence.reserve(n);
-  const nn::ForwardContext context = make_context(
-      model, tokens, {{&sequence, 0, n, 0}}, kernels::Compute::Exact);
-  return run_layers(model, first, x, context);
+  return Forward(setup).add_fresh(tokens).run_layers(
+      first, setup.model->info().n_layers, x);
 }
 
 TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
@@ -76,6 +67,7 @@ TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
   Json config = gemma4();
   config["vocab_size_per_layer_input"] = kVocab - 8;
   const auto model = make_model(config);
+  const models::Setup setup(model, kernels::Compute::Exact);
   for (const std::int32_t token : {-1, kVocab}) {
     const std::vector<std::int32_t> tokens = {0, token};
     test::expect_error(
@@ -88,23 +80,20 @@ TEST(Embedding, RefusesTokensWithoutARowByNameAndNumber) {
   test::expect_error(
       ErrorKind::InvalidInput,
       {"embed_tokens_per_layer:", std::to_string(kVocab - 8)},
-      [&] { model->layer_inputs(tokens, kernels::Compute::Exact); });
+      [&] { Forward(setup).add_fresh(tokens).run(); });
 }
 
 TEST(LastLayer, FewRowsKeepTheirBits) {
   const auto tokens = random_tokens(70);
   for (const Json& config : {gemma4(), gemma(65), sizes("llama")}) {
-    const auto model = make_model(config);
-    const mx::array all = run_from(*model, 0, model->embed(tokens), tokens);
+    const models::Setup setup(make_model(config), kernels::Compute::Exact);
+    const mx::array all = logits_of(
+        setup, run_from(setup, 0, setup.model->embed(tokens), tokens));
     for (const std::vector<int>& wanted :
          {std::vector<int>{69}, {0, 5, 69}, {3, 4, 5}, {}}) {
       const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
-      cache::Sequence sequence(pool, model->cache_layout(mx::float32));
-      sequence.reserve(70);
-      const nn::ForwardContext context = make_context(
-          *model, tokens, {{&sequence, 0, 70, 0}}, kernels::Compute::Exact);
-      const mx::array rows =
-          run_layers_for(*model, wanted, model->embed(tokens), context);
+      cache::Sequence sequence(pool, setup.layout);
+      const mx::array rows = Forward(setup).add(sequence, tokens, wanted).run();
       EXPECT_TRUE(bit_equal(rows, io::take_rows(all, wanted)))
           << config["model_type"] << ", " << wanted.size() << " rows";
     }
@@ -113,7 +102,7 @@ TEST(LastLayer, FewRowsKeepTheirBits) {
 
 TEST(SharedKv, TakesNoMemoryAndDropsStoredProjections) {
   const auto model = make_model(gemma4());
-  const auto layout = model->cache_layout(mx::float32);
+  const auto layout = cache_layout(*model, kernels::Compute::Exact);
   EXPECT_EQ(std::get<cache::SharedFormat>(layout[2]).layer, 0);
   EXPECT_EQ(std::get<cache::SharedFormat>(layout[3]).layer, 1);
   EXPECT_EQ(
@@ -121,7 +110,8 @@ TEST(SharedKv, TakesNoMemoryAndDropsStoredProjections) {
       cache::sequence_bytes(std::span(layout).first(2), 200, 1));
   // The test's directory has k_proj in every layer, as published ones do.
   for (const Module& module : model->modules()) {
-    EXPECT_FALSE(module.layer >= 2 && module.name.ends_with("k_proj"));
+    EXPECT_FALSE(
+        module.id.layer >= 2 && module.id.role == artifacts::ModuleRole::Key);
   }
 }
 
@@ -129,7 +119,7 @@ TEST(SharedKv, ChunksDoNotChangeABit) {
   const auto tokens = random_tokens(140);
   const auto model = make_model(gemma4());
   const auto run = [&](int chunk) {
-    Engine engine(model, {.prefill_chunk = chunk});
+    Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = chunk});
     return engine.extend(*engine.new_sequence(), tokens, 140);
   };
   const mx::array whole = run(140);
@@ -144,29 +134,23 @@ TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
   const auto tokens = random_tokens(70);
   for (const Json& config : {gemma4(), sizes("llama")}) {
     const auto model = make_model(config);
+    const models::Setup setup(model, kernels::Compute::Exact);
     for (const Module& module : model->modules()) {
-      if (module.layer < 0 || !module.name.ends_with("o_proj")) {
+      if (module.id.role != artifacts::ModuleRole::AttentionOutput) {
         continue;
       }
-      const int first = model->rerun_from(module.layer);
-      EXPECT_LE(first, module.layer);
+      const int first = model->rerun_from(module.id.layer);
+      EXPECT_LE(first, module.id.layer);
       const mx::array zeros = io::make_array(
           {module.matrix.out_features(), module.matrix.in_features()},
           mx::float32);
-      const auto changed =
-          model->with_matrix(module.name, kernels::Matrix::dense(zeros));
-      const auto pool = std::make_shared<cache::BlockPool>(1 << 30);
-      cache::Sequence sequence(pool, model->cache_layout(mx::float32));
-      sequence.reserve(70);
-      const nn::ForwardContext context = make_context(
-          *model, tokens, {{&sequence, 0, 70, 0}}, kernels::Compute::Exact);
-      mx::array state = model->embed(tokens);
-      for (int layer = 0; layer < first; ++layer) {
-        state = model->run_layer(layer, state, context);
-      }
+      const models::Setup changed = setup.with_model(model->with_matrices(
+          {{module.name, kernels::cpu_device().dense(zeros)}}));
+      const mx::array state = Forward(setup).add_fresh(tokens).run_layers(
+          0, first, model->embed(tokens));
       EXPECT_TRUE(bit_equal(
-          run_from(*changed, first, state, tokens),
-          run_from(*changed, 0, changed->embed(tokens), tokens)))
+          run_from(changed, first, state, tokens),
+          run_from(changed, 0, changed.model->embed(tokens), tokens)))
           << module.name;
     }
   }
@@ -177,13 +161,13 @@ TEST(SharedKv, RerunsFromTheLayerWhoseKvIsRead) {
 TEST(SlidingWindow, ChunksDoNotChangeABitAndMemoryStaysBounded) {
   const auto tokens = random_tokens(140);
   for (const int window : {1, 65}) {
-    const auto model = make_model(gemma(window));
+    const models::Setup setup(
+        make_model(gemma(window)), kernels::Compute::Exact);
     const auto run = [&](int chunk) {
       Engine engine(
-          model,
-          {.compute = kernels::Compute::Exact,
-           .prefill_chunk = chunk,
-           .max_cache_bytes = bytes_needed(*model, 140, chunk, mx::float32)});
+          setup,
+          {.prefill_chunk = chunk,
+           .max_cache_bytes = cache::sequence_bytes(setup.layout, 140, chunk)});
       return engine.extend(*engine.new_sequence(), tokens, 140);
     };
     const mx::array whole = run(140);
@@ -196,7 +180,7 @@ TEST(SlidingWindow, ChunksDoNotChangeABitAndMemoryStaysBounded) {
 TEST(SlidingWindow, BatchesDoNotChangeABit) {
   const auto tokens = random_tokens(320);
   const auto model = make_model(gemma(65));
-  Engine engine(model, {.prefill_chunk = 128});
+  Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = 128});
   const std::vector<int> lengths{10, 64, 65, 130, 300};
   std::vector<std::unique_ptr<cache::Sequence>> batch;
   std::vector<std::unique_ptr<cache::Sequence>> alone;
@@ -229,7 +213,7 @@ TEST(SlidingWindow, ForgetsWhatNoLayerSees) {
   const auto model = make_model(config);
   auto tokens = random_tokens(200);
   const auto last = [&] {
-    Engine engine(model, {.compute = kernels::Compute::Exact});
+    Engine engine({model, kernels::Compute::Exact}, {});
     return engine.extend(*engine.new_sequence(), tokens, 1);
   };
   const mx::array before = last();
@@ -265,9 +249,9 @@ TEST(DenseFamilies, ChunksDoNotChangeABit) {
   const std::span<const std::int32_t> all(tokens);
   for (const Json& config : dense_configs()) {
     const auto model = make_model(config);
-    Engine whole(model, {.prefill_chunk = 100});
+    Engine whole({model, kernels::Compute::Fast}, {.prefill_chunk = 100});
     const mx::array expected = whole.extend(*whole.new_sequence(), all, 100);
-    Engine engine(model, {.prefill_chunk = 63});
+    Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = 63});
     const auto sequence = engine.new_sequence();
     const mx::array first = engine.extend(*sequence, all.first(96), 96);
     EXPECT_TRUE(bit_equal(first, io::row_range(expected, 0, 96)))
@@ -288,7 +272,8 @@ TEST(DenseFamilies, ReadRopeByTheKindOfLayer) {
       {"factor", 4.0},
       {"original_max_position_embeddings", 50}};
   const auto logits = [&](const Json& config) {
-    Engine engine(make_model(config), {.prefill_chunk = 70});
+    Engine engine(
+        {make_model(config), kernels::Compute::Fast}, {.prefill_chunk = 70});
     return engine.extend(*engine.new_sequence(), tokens, 70);
   };
   Json flat = dense("olmo3");
@@ -308,7 +293,7 @@ TEST(DenseFamilies, ReadRopeByTheKindOfLayer) {
 TEST(DenseFamilies, KnowTheirWindows) {
   const auto windows_of = [](const Json& config) {
     std::vector<int> windows;
-    for (const auto& format : make_model(config)->cache_layout(mx::bfloat16)) {
+    for (const auto& format : make_model(config)->dense_layout(mx::bfloat16)) {
       windows.push_back(std::get<kernels::KvFormat>(format).window);
     }
     return windows;
@@ -395,7 +380,7 @@ TEST(Layout, FollowsTheLayerKinds) {
       "full_attention",
       "sliding_attention"};
   std::vector<int> windows;
-  for (const auto& format : make_model(config)->cache_layout(mx::bfloat16)) {
+  for (const auto& format : make_model(config)->dense_layout(mx::bfloat16)) {
     windows.push_back(std::get<kernels::KvFormat>(format).window);
   }
   EXPECT_EQ(windows, (std::vector<int>{100, 0, 0, 100}));
@@ -406,9 +391,10 @@ TEST(Layout, HasEveryModuleUnderItsMlxName) {
   const auto modules = model->modules();
   ASSERT_EQ(modules.size(), 1u + 4 * 7);
   EXPECT_EQ(modules[0].name, "model.embed_tokens");
-  EXPECT_EQ(modules[0].layer, -1);
+  EXPECT_EQ(modules[0].id.role, artifacts::ModuleRole::Embedding);
   EXPECT_EQ(modules[8].name, "model.layers.1.self_attn.q_proj");
-  EXPECT_EQ(modules[8].layer, 1);
+  EXPECT_EQ(modules[8].id, artifacts::module_id(modules[8].name));
+  EXPECT_EQ(modules[8].id.layer, 1);
 }
 
 TEST(Head, IsTiedWhereTheConfigIsSilentAndItIsMissing) {

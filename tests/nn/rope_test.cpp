@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "optiq/io/array.h"
-#include "optiq/kernels/kernels.h"
+#include "optiq/kernels/cpu/operations.h"
 
 namespace optiq::nn {
 
@@ -35,8 +35,8 @@ TEST(Rope, RotatesAsMlxDoes) {
     mx::array x = io::make_array({1, 1, 8}, mx::float32);
     std::iota(io::mutable_floats(x).begin(), io::mutable_floats(x).end(), 0.f);
     const std::int32_t position[] = {3};
-    const mx::array y =
-        kernels::rope(x, position, rope_inverse_frequencies(1e4, c.rotary_dim));
+    const mx::array y = kernels::cpu::rope(
+        x, position, {rope_inverse_frequencies(1e4, c.rotary_dim)});
     for (int i = 0; i < 8; ++i) {
       // Six printed decimals of values below 8.
       EXPECT_NEAR(io::floats(y)[i], c.expected[i], 2e-6f) << i;
@@ -128,7 +128,7 @@ TEST(Rope, DividesEveryFrequencyByItsOwnFactorInLongRope) {
 // Up to the trained positions nothing changes; from there on every token has
 // the base of a text that ends with it.
 TEST(Rope, GrowsItsBaseByThePositionWhenDynamic) {
-  const Rope rope = make_rope(
+  const kernels::Rope rope = make_rope(
       1e4,
       8,
       {.kind = RopeScaling::Kind::Dynamic,
@@ -137,7 +137,7 @@ TEST(Rope, GrowsItsBaseByThePositionWhenDynamic) {
   mx::array x = io::make_array({4, 1, 8}, mx::float32);
   std::iota(io::mutable_floats(x).begin(), io::mutable_floats(x).end(), 0.f);
   const std::vector<std::int32_t> positions{3, 9, 10, 25};
-  const mx::array y = run_rope(rope, x, positions);
+  const mx::array y = kernels::cpu::rope(x, positions, rope);
   for (int row = 0; row < 4; ++row) {
     const int p = positions[row];
     const double base =

@@ -8,12 +8,13 @@ from _support import scratch
 
 CPU_SECONDS = 4  # twice the limit of a text
 MEBIBYTES = 128  # twice the limit, with the program and its texts
-
-
-def adverse_texts():
-    """1 MB each: what nearly matches for long."""
-    size = 1_000_000
-    return ["a" * size + "!", " " * (size // 2) + "x" + "ab" * (size // 4), "é \n" * (size // 4)]
+SIZE = 1_000_000
+# 1 MB each: what nearly matches for long.
+ADVERSE_TEXTS = {
+    "letters": "a" * SIZE + "!",
+    "spaces": " " * (SIZE // 2) + "x" + "ab" * (SIZE // 4),
+    "lines": "é \n" * (SIZE // 4),
+}
 
 
 class HostileGenerator:
@@ -66,22 +67,22 @@ class HostileGenerator:
         return "".join(self.random.choice(parts)() for _ in range(count)) + self.random.choice(self.ENDS)
 
 
-def run_hostile(count, seed):
+def run_hostile(count, seed, texts=tuple(ADVERSE_TEXTS)):
     """Prints what the patterns took; number of limits that were broken."""
     generator = HostileGenerator(seed)
     patterns = [generator.pattern() for _ in range(count)]
     failures = refused = exhausted = 0
     worst_seconds = worst_mebibytes = 0
-    for text in adverse_texts():
+    for name in texts:
         with scratch() as folder:
-            report, results = run_driver(patterns, [text], folder)
+            report, results = run_driver(patterns, [ADVERSE_TEXTS[name]], folder)
         refused = sum(found is None for found in results)
         exhausted += sum(found == [None] for found in results)
         worst_seconds = max(worst_seconds, report["longest"])
         worst_mebibytes = max(worst_mebibytes, report["mebibytes"])
         if report["longest"] > CPU_SECONDS or report["mebibytes"] > MEBIBYTES:
             failures += 1
-            print("over the limit:", report, patterns[report["slowest"]][:200])
-    print(f"{count} hostile patterns on 3 texts of 1 MB: {refused} refused, {exhausted} runs ended by the budget, longest "
-          f"{worst_seconds:.2f} s of CPU time, most memory {worst_mebibytes:.0f} MiB")
+            print("over the limit:", name, report, patterns[report["slowest"]][:200])
+    print(f"{count} hostile patterns on 1 MB of {', '.join(texts)}: {refused} refused, {exhausted} runs ended by the "
+          f"budget, longest {worst_seconds:.2f} s of CPU time, most memory {worst_mebibytes:.0f} MiB")
     return failures

@@ -61,7 +61,7 @@ void write_logits(char** arguments) {
   const std::shared_ptr<const models::Model> model =
       models::load_model(io::ModelDirectory::open(arguments[1]));
   generate::Engine engine(
-      model, {.compute = compute, .prefill_chunk = std::max(1, chunk)});
+      {model, compute}, {.prefill_chunk = std::max(1, chunk)});
   std::vector<Ids> ids;
   for (const auto& tensor : file.tensors()) {
     const mx::array values = file.load(tensor);

@@ -1,5 +1,5 @@
 """Hostile patterns end within their budget; 2,000 more of them are in
-patterns_hostile_slow.py."""
+patterns_hostile_*_slow.py."""
 
 import sys
 

@@ -64,9 +64,10 @@ KvMeasured measured_of(
     const double kl = std::exp2(-2 * offer.bits) *
         ((keys ? key_weight : 0) + (values ? value_weight : 0));
     measured.layer.candidates.push_back(
-        {.method = offer.method,
-         .key_bits = keys ? offer.bits : 0,
-         .value_bits = values ? offer.bits : 0,
+        {.codec =
+             {.method = offer.method,
+              .key_bits = keys ? offer.bits : 0,
+              .value_bits = values ? offer.bits : 0},
          .kl = kl});
     measured.relative_kl.push_back(10 * kl);
   };
@@ -105,8 +106,11 @@ std::uint64_t bytes_of(const KvPlan& plan, const Case& c) {
   std::uint64_t bytes = 0;
   for (std::size_t i = 0; i < plan.layers.size(); ++i) {
     const int dims = c.layers[i].head_dim;
-    bytes += side_bytes(plan.layers[i].method, plan.layers[i].key_bits, dims) +
-        side_bytes(plan.layers[i].method, plan.layers[i].value_bits, dims);
+    bytes +=
+        side_bytes(
+            plan.layers[i].codec.method, plan.layers[i].codec.key_bits, dims) +
+        side_bytes(
+            plan.layers[i].codec.method, plan.layers[i].codec.value_bits, dims);
   }
   return bytes;
 }
@@ -163,8 +167,8 @@ TEST(KvPlan, ASensitiveLayerGetsTheBits) {
   const std::uint64_t budget = kv_budget(c.layers, search, {.bits = 5});
   const auto plan = make_kv_plans(c.layers, c.measured, search, budget).front();
   for (const artifacts::KvLayer& layer : plan.layers) {
-    EXPECT_EQ(layer.key_bits, layer.layer_idx == 2 ? 8 : 4);
-    EXPECT_EQ(layer.value_bits, layer.key_bits);
+    EXPECT_EQ(layer.codec.key_bits, layer.layer_idx == 2 ? 8 : 4);
+    EXPECT_EQ(layer.codec.value_bits, layer.codec.key_bits);
   }
 }
 
@@ -175,8 +179,8 @@ TEST(KvPlan, ASensitiveSideGetsTheBits) {
   const std::uint64_t budget = kv_budget(c.layers, search, {.bits = 5});
   const auto plan = make_kv_plans(c.layers, c.measured, search, budget).front();
   for (const artifacts::KvLayer& layer : plan.layers) {
-    EXPECT_EQ(layer.key_bits, layer.layer_idx == 3 ? 8 : 4);
-    EXPECT_EQ(layer.value_bits, layer.layer_idx == 1 ? 8 : 4);
+    EXPECT_EQ(layer.codec.key_bits, layer.layer_idx == 3 ? 8 : 4);
+    EXPECT_EQ(layer.codec.value_bits, layer.layer_idx == 1 ? 8 : 4);
   }
 }
 
@@ -191,14 +195,14 @@ TEST(KvPlan, UniformPlansThatFitAreAmongThem) {
        make_kv_plans(c.layers, c.measured, search, budget)) {
     const bool equal = std::all_of(
         plan.layers.begin(), plan.layers.end(), [&](const auto& layer) {
-          return layer.method == plan.layers.front().method &&
-              layer.key_bits == plan.layers.front().key_bits &&
-              layer.value_bits == plan.layers.front().key_bits;
+          return layer.codec.method == plan.layers.front().codec.method &&
+              layer.codec.key_bits == plan.layers.front().codec.key_bits &&
+              layer.codec.value_bits == plan.layers.front().codec.key_bits;
         });
     if (equal) {
       uniform.push_back(
-          std::string(name_of(plan.layers.front().method)) +
-          std::to_string(static_cast<int>(plan.layers.front().key_bits)));
+          std::string(name_of(plan.layers.front().codec.method)) +
+          std::to_string(static_cast<int>(plan.layers.front().codec.key_bits)));
     }
   }
   std::sort(uniform.begin(), uniform.end());
@@ -266,7 +270,7 @@ TEST(KvSearch, IsCheckedAndSorted) {
   refused({.candidate_bits = {}}, "--candidate-bits: none");
   refused({.candidate_bits = {4, 0}}, "found 0");
   refused({.candidate_bits = {-4}}, "found -4");
-  refused({.group_size = 48}, "found 48");
+  refused({.codec = {.group_size = 48}}, "found 48");
 }
 
 } // namespace

@@ -22,7 +22,8 @@ struct Written {
   std::optional<artifacts::Sensitivity> sensitivity;
 
   Written() {
-    PlanOptions options{.method = "static", .target_bpw = 5.0};
+    PlanOptions options{
+        .method = artifacts::PlanMethod::Static, .target_bpw = 5.0};
     options.candidate_bits = {3, 4, 8};
     validate(options);
     metadata.tool_version = "1";

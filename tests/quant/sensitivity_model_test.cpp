@@ -3,19 +3,21 @@
 #include "support/tiny_model.h"
 
 #include "optiq/generate/generator.h"
+#include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/quant/sensitivity.h"
 
 namespace optiq::quant {
 namespace {
 
+namespace mx = mlx::core;
+
 /** Logits of every position by the generator's road, in chunks of 48. */
 mx::array full_forward(
     std::shared_ptr<const models::Model> model,
     const std::vector<std::int32_t>& tokens) {
   generate::Engine engine(
-      std::move(model),
-      {.compute = kernels::Compute::Exact, .prefill_chunk = 48});
+      {std::move(model), kernels::Compute::Exact}, {.prefill_chunk = 48});
   const auto sequence = engine.new_sequence();
   return engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
 }
@@ -42,21 +44,27 @@ TEST(MeasureSensitivity, EqualsFullForwardsOfTinyBitForBit) {
       prefix + "layers.7.mlp.down_proj"};
   options.candidate_bits = {3, 8};
   options.max_logit_bytes = std::size_t{4} << 20; // logits recomputed
-  const WeightSource source = [&](const std::string& name) {
-    return checkpoint.at(name + ".weight").load();
-  };
+  const MatrixMaker maker = matrix_maker(checkpoint, round_to_nearest);
   SensitivityJournal journal;
-  measure_sensitivity(*model, source, calibration, options, journal, {});
+  measure_sensitivity(
+      {model, kernels::Compute::Exact},
+      maker,
+      calibration,
+      options,
+      journal,
+      {});
   for (const std::string& name : options.modules) {
     for (const int bits : options.candidate_bits) {
-      const auto q = kernels::quantize_affine(source(name), bits, 64);
-      const std::shared_ptr<const models::Model> changed = model->with_matrix(
-          name,
-          kernels::Matrix::quantized(q.weight, q.scales, q.biases, bits, 64));
+      const auto q = kernels::quantize_affine(
+          checkpoint.at(name + ".weight").load(), bits, 64);
+      const std::shared_ptr<const models::Model> changed = model->with_matrices(
+          {{name,
+            kernels::cpu_device().quantized(
+                q.weight, q.scales, q.biases, bits, 64)}});
       for (int c = 0; c < 3; ++c) {
         const auto& chunk = calibration.chunks[c];
         double sum = 0;
-        for (const double kl : kernels::kl_divergence(
+        for (const double kl : kernels::cpu_device().kl_divergence(
                  full_forward(model, chunk), full_forward(changed, chunk))) {
           sum += kl;
         }

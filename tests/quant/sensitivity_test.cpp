@@ -26,7 +26,7 @@ constexpr int kGroup = 64;
 /** The network, its weights by name, and chunks of uneven lengths. */
 struct Fixture {
   std::map<std::string, mx::array> weights;
-  std::unique_ptr<SmallNetwork> model;
+  std::shared_ptr<SmallNetwork> model;
   Calibration calibration;
   SensitivityOptions options;
 
@@ -43,7 +43,7 @@ struct Fixture {
     }
     weights.emplace("embed_tokens", embedding);
     weights.emplace("lm_head", head);
-    model = std::make_unique<SmallNetwork>(
+    model = std::make_shared<SmallNetwork>(
         kVocab, kHidden, layers, embedding, head);
     std::uniform_int_distribution<std::int32_t> token(0, kVocab - 1);
     for (const int n : {17, 17, 17, 17, 5}) {
@@ -59,15 +59,25 @@ struct Fixture {
     options.group_size = kGroup;
   }
 
-  WeightSource source() const {
-    return [this](const std::string& name) { return weights.at(name); };
+  MatrixMaker maker() const {
+    return [this](const std::string& name, int bits, int group_size) {
+      const auto q =
+          kernels::quantize_affine(weights.at(name), bits, group_size);
+      return kernels::cpu_device().quantized(
+          q.weight, q.scales, q.biases, bits, group_size);
+    };
   }
 
   std::vector<artifacts::LayerSensitivity> measure(
       SensitivityJournal& journal,
       const ProgressSink& sink = {}) const {
     return measure_sensitivity(
-        *model, source(), calibration, options, journal, sink);
+        {model, kernels::Compute::Exact},
+        maker(),
+        calibration,
+        options,
+        journal,
+        sink);
   }
   std::vector<artifacts::LayerSensitivity> measure() const {
     SensitivityJournal journal;
@@ -297,7 +307,7 @@ TEST(MeasureSensitivity, ANaNIsAnError) {
   Fixture fixture;
   mx::array& w = fixture.weights.at("layers.2.mlp");
   w = io::materialize(mx::full(w.shape(), NAN, mx::bfloat16));
-  fixture.model = std::make_unique<SmallNetwork>(
+  fixture.model = std::make_shared<SmallNetwork>(
       kVocab,
       kHidden,
       std::vector<mx::array>{

@@ -104,7 +104,7 @@ TEST(Report, BothBitsPerWeightAndTheOriginAreThere) {
   artifacts::Metadata& metadata = *input.metadata;
   metadata.base_model = "some/model";
   metadata.calibration = "mix";
-  metadata.plan.method = "optiq";
+  metadata.plan.method = artifacts::PlanMethod::Optiq;
   metadata.plan.target_bpw = 4.5;
   metadata.plan.achieved_bpw = 4.4375;
   metadata.plan.candidate_bits = {4, 8};
@@ -208,21 +208,20 @@ TEST(Report, TheCacheIsListedByLayerWithItsBytes) {
   EXPECT_FALSE(contains(render_report(input), "<section id=\"kv\">"));
   input.kv.emplace();
   input.kv->config.layers = {
-      {.layer_idx = 3, .key_bits = 4, .value_bits = 4},
+      {.layer_idx = 3,
+       .codec = {.method = KvMethod::Affine, .key_bits = 4, .value_bits = 4}},
       {.layer_idx = 7,
-       .method = KvMethod::Turbo,
-       .key_bits = 2.5,
-       .value_bits = 2}};
+       .codec = {.method = KvMethod::Turbo, .key_bits = 2.5, .value_bits = 2}}};
   const std::string bare = without_newlines(render_report(input));
   EXPECT_TRUE(contains(bare, "<td>turbo</td><td>2.5</td><td>2</td>"));
   EXPECT_FALSE(contains(bare, "bf16"));
   // Layer 3 as a whole; layer 7 by its sides: 41 + 36 bytes, 0.001 + 0.002.
   input.kv->sensitivity = {
-      kv_sensitivity(3, {{KvMethod::Affine, 4, 4, 0.25, 144}}),
+      kv_sensitivity(3, {{{KvMethod::Affine, 4, 4}, 0.25, 144}}),
       kv_sensitivity(
           7,
-          {{KvMethod::Turbo, 2.5, 0, 0.001, 41},
-           {KvMethod::Turbo, 0, 2, 0.002, 36}})};
+          {{{KvMethod::Turbo, 2.5, 0}, 0.001, 41},
+           {{KvMethod::Turbo, 0, 2}, 0.002, 36}})};
   const std::string page = without_newlines(render_report(input));
   EXPECT_TRUE(contains(
       page, "<td>4</td><td>4</td><td>144</td><td>512</td><td>0.25</td>"));

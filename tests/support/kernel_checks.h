@@ -11,9 +11,10 @@
 
 #include <gtest/gtest.h>
 
+#include "support/cpu_operations.h"
+
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
-#include "optiq/kernels/kernels.h"
 
 /** What the kernel tests share: inputs, SIMD targets, comparisons. */
 namespace optiq::testing {

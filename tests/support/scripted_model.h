@@ -33,7 +33,7 @@ class ScriptedModel final : public models::Model {
   const models::ModelInfo& info() const override {
     return info_;
   }
-  std::vector<cache::LayerFormat> cache_layout(mx::Dtype) const override {
+  std::vector<cache::LayerFormat> dense_layout(mx::Dtype) const override {
     return {cache::RecurrentFormat{.conv_floats = 1, .state_floats = 1}};
   }
   mx::array embed(std::span<const std::int32_t> tokens) const override {
@@ -46,13 +46,15 @@ class ScriptedModel final : public models::Model {
       const mx::array& x,
       const nn::ForwardContext& context) const override {
     auto y = io::make_array(x.shape(), mx::float32);
-    for (std::size_t i = 0; i < context.positions.size(); ++i) {
-      io::mutable_floats(y)[i] = static_cast<float>(script_(
-          static_cast<std::int32_t>(io::floats(x)[i]), context.positions[i]));
+    const auto positions = kernels::positions_of(nn::segments_of(context, 0));
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+      io::mutable_floats(y)[i] = static_cast<float>(
+          script_(static_cast<std::int32_t>(io::floats(x)[i]), positions[i]));
     }
     return y;
   }
-  mx::array logits(const mx::array& x, kernels::Compute) const override {
+  mx::array logits(const mx::array& x, const nn::ForwardContext&)
+      const override {
     auto y = io::make_array({x.shape(0), info_.vocab_size}, mx::float32);
     const auto to = io::mutable_floats(y);
     std::fill(to.begin(), to.end(), 0.f);
@@ -65,10 +67,9 @@ class ScriptedModel final : public models::Model {
   std::vector<models::Module> modules() const override {
     return {};
   }
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix&) const override {
-    fail(ErrorKind::NotFound, "no module '{}'", module);
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName& matrices) const override {
+    fail(ErrorKind::NotFound, "no module '{}'", matrices.begin()->first);
   }
 
  private:

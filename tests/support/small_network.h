@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "optiq/base/error.h"
 #include "optiq/io/array.h"
+#include "optiq/kernels/cpu/block_memory.h"
 #include "optiq/models/model.h"
 
 namespace optiq::testing {
@@ -41,7 +41,7 @@ random_weight(int rows, int columns, float scale, std::mt19937& random) {
 inline Table table_of(const kernels::Matrix& matrix) {
   std::vector<std::int32_t> ids(matrix.out_features());
   std::iota(ids.begin(), ids.end(), 0);
-  const mx::array rows = kernels::embed(ids, matrix);
+  const mx::array rows = kernels::cpu_device().embed(ids, matrix);
   const auto values = io::floats(rows);
   return {
       matrix.out_features(),
@@ -75,13 +75,11 @@ class SmallNetwork final : public models::Model {
     info_.hidden_size = hidden;
     info_.n_layers = static_cast<int>(layers.size());
     info_.max_positions = 1 << 20;
-    add("embed_tokens", -1, std::move(embedding));
+    add("embed_tokens", std::move(embedding));
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      add("layers." + std::to_string(i) + ".mlp",
-          static_cast<int>(i),
-          layers[i]);
+      add("layers." + std::to_string(i) + ".mlp", layers[i]);
     }
-    add("lm_head", -1, std::move(head));
+    add("lm_head", std::move(head));
   }
 
   const models::ModelInfo& info() const override {
@@ -93,7 +91,7 @@ class SmallNetwork final : public models::Model {
   const Table& table(std::size_t module) const {
     return *tables_[module];
   }
-  std::vector<cache::LayerFormat> cache_layout(mx::Dtype) const override {
+  std::vector<cache::LayerFormat> dense_layout(mx::Dtype) const override {
     return std::vector<cache::LayerFormat>(
         info_.n_layers,
         cache::RecurrentFormat{
@@ -122,7 +120,8 @@ class SmallNetwork final : public models::Model {
     mx::array y = io::make_array(x.shape(), mx::float32);
     std::vector<float> hidden(h);
     for (const nn::Segment& segment : context.segments) {
-      float* state = segment.sequence->recurrent_state(layer);
+      auto* state = reinterpret_cast<float*>(
+          kernels::cpu::address_of(segment.sequence->blocks(layer).front()));
       for (int t = segment.first_row; t < segment.first_row + segment.rows;
            ++t) {
         const float* from = io::floats(x).data() + t * h;
@@ -140,7 +139,8 @@ class SmallNetwork final : public models::Model {
     return y;
   }
 
-  mx::array logits(const mx::array& x, kernels::Compute) const override {
+  mx::array logits(const mx::array& x, const nn::ForwardContext&)
+      const override {
     ++counters_->logits;
     const Table& w = *tables_.back();
     mx::array y = io::make_array({x.shape(0), w.rows}, mx::float32);
@@ -158,24 +158,23 @@ class SmallNetwork final : public models::Model {
     return modules_;
   }
 
-  std::unique_ptr<models::Model> with_matrix(
-      const std::string& module,
-      const kernels::Matrix& matrix) const override {
+  std::unique_ptr<models::Model> with_matrices(
+      const models::MatricesByName& matrices) const override {
     auto changed = std::make_unique<SmallNetwork>(*this);
     for (std::size_t i = 0; i < modules_.size(); ++i) {
-      if (modules_[i].name == module) {
-        changed->modules_[i].matrix = matrix;
-        changed->tables_[i] = std::make_shared<Table>(table_of(matrix));
-        return changed;
+      const auto found = matrices.find(modules_[i].name);
+      if (found != matrices.end()) {
+        changed->modules_[i].matrix = found->second;
+        changed->tables_[i] = std::make_shared<Table>(table_of(found->second));
       }
     }
-    fail(ErrorKind::NotFound, "[with_matrix] no module '{}'", module);
+    return changed;
   }
 
  private:
-  void add(const std::string& name, int layer, mx::array weight) {
-    const auto matrix = kernels::Matrix::dense(std::move(weight));
-    modules_.push_back({name, layer, matrix});
+  void add(const std::string& name, mx::array weight) {
+    const auto matrix = kernels::cpu_device().dense(weight);
+    modules_.push_back({name, artifacts::module_id(name), matrix});
     tables_.push_back(std::make_shared<Table>(table_of(matrix)));
   }
 

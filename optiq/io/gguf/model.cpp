@@ -2,6 +2,7 @@
 
 #include <mlx/ops.h>
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/io/gguf/dequantize.h"
@@ -15,8 +16,9 @@ bool is_plain(GgufType type) {
   return block_elements(type) == 1;
 }
 
-bool is_norm(const std::string& name) {
-  return name.ends_with("norm.weight");
+bool is_norm(const std::string& tensor) {
+  const artifacts::ModuleRole role = artifacts::module_of(tensor).role;
+  return artifacts::kind_of(role) == artifacts::ModuleKind::Norm;
 }
 
 mx::Dtype dtype_of(GgufType type) {
@@ -80,8 +82,9 @@ GgufModel::GgufModel(GgufFile file, QuantizedForm form)
  * interleaved, else 0. */
 int GgufModel::head_dim_of(const GgufTensor& tensor, const std::string& name)
     const {
-  const bool is_query = name.find(".self_attn.q_proj.") != std::string::npos;
-  const bool is_key = name.find(".self_attn.k_proj.") != std::string::npos;
+  const artifacts::ModuleRole role = artifacts::module_of(name).role;
+  const bool is_query = role == artifacts::ModuleRole::Query;
+  const bool is_key = role == artifacts::ModuleRole::Key;
   if (!architecture_.interleaved_heads || !(is_query || is_key)) {
     return 0;
   }
@@ -137,7 +140,7 @@ void GgufModel::add_affine(
   const GgufTensor& tensor = file_.tensors()[index];
   const AffineForm form = *affine_form(tensor.type);
   const std::int32_t groups = tensor.shape[1] / kGgufGroup;
-  const std::string module = name.substr(0, name.rfind('.'));
+  const std::string module = artifacts::split_tensor_name(name).module;
   const std::uint64_t code_bytes = std::uint64_t{4} * form.bits *
       static_cast<std::uint64_t>(tensor.shape[0]) * groups;
   const auto add = [&](const char* leaf,

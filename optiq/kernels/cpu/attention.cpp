@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
+#include "optiq/kernels/cpu/block_memory.h"
 #include "optiq/kernels/cpu/dense_attention-inl.h"
 #include "optiq/kernels/cpu/packed_attention-inl.h"
 #include "optiq/kernels/cpu/packed_weights-inl.h"
@@ -41,10 +42,10 @@ struct SpanWork {
     return scratch.heads[query];
   }
   const std::byte* keys(std::size_t block) const {
-    return tile.blocks[block] + keys_at;
+    return address_of(tile.blocks[block]) + keys_at;
   }
   const std::byte* values(std::size_t block) const {
-    return tile.blocks[block] + values_at;
+    return address_of(tile.blocks[block]) + values_at;
   }
   /** Tokens of [from, from + n_tokens) that a query sees, counted from `from`;
    * {} when none. */

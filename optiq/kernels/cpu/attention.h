@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "optiq/kernels/block_store.h"
 #include "optiq/kernels/cpu/kv_layout.h"
 
 /**
@@ -73,7 +74,7 @@ struct AttentionTile {
   std::size_t rows = 0;
   std::size_t start = 0; // absolute position of first_row
   std::size_t kv_head = 0;
-  std::span<std::byte* const> blocks; // of the sequence
+  std::span<const BlockId> blocks; // of the sequence
 
   std::size_t end() const {
     return start + rows;

@@ -13,6 +13,7 @@
 #include "hwy/highway.h"
 
 #include "optiq/kernels/cpu/affine_group-inl.h"
+#include "optiq/kernels/cpu/block_memory.h"
 #include "optiq/kernels/cpu/panels.h"
 #include "optiq/kernels/cpu/rotation-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
@@ -355,7 +356,7 @@ void append_kv(
   for (std::size_t position = tile.start; position < end;) {
     const std::size_t column = position % kBlockTokens;
     const std::size_t n = std::min(kBlockTokens - column, end - position);
-    std::byte* keys = tile.blocks[position / kBlockTokens] +
+    std::byte* keys = address_of(tile.blocks[position / kBlockTokens]) +
         tile.kv_head * layout.head_bytes();
     const std::size_t first = (tile.first_row + position - tile.start) * row +
         tile.kv_head * layout.head_dim;

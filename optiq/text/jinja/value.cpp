@@ -56,6 +56,8 @@ String::String(std::string value, bool markup, Charge held)
       is_markup(markup),
       charge(std::move(held)) {}
 
+Items::Items(Budget* budget) : charge_(budget) {}
+
 void Items::push(Value value) {
   const std::size_t capacity =
       next_capacity(values_.size(), values_.capacity());

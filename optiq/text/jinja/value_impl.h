@@ -17,13 +17,13 @@ namespace optiq::text::jinja {
 
 class Value;
 class Interpreter;
+class Namespace;
 struct Arguments;
 struct Cycler;
 struct Function;
 struct Joiner;
 struct Loop;
 struct Macro;
-struct Namespace;
 
 /** Lists nested deeper than this are Exhausted: comparing, printing and
  * freeing them recurses. */
@@ -56,7 +56,7 @@ struct LargeInteger {
  * growing makes included. */
 class Items {
  public:
-  explicit Items(Budget* budget = nullptr) : charge_(budget) {}
+  explicit Items(Budget* budget = nullptr);
 
   void push(Value value);
   /** Appends a copy of the items of another from the given one on. */

@@ -1,0 +1,235 @@
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "optiq/base/thread_pool.h"
+#include "optiq/kernels/checks_impl.h"
+#include "optiq/kernels/cpu/block_memory.h"
+#include "optiq/kernels/cpu/delta_net.h"
+#include "optiq/kernels/cpu/operations.h"
+#include "optiq/kernels/cpu/parallel_by_cost.h"
+#include "optiq/kernels/profile.h"
+
+namespace optiq::kernels::cpu {
+namespace {
+
+// Floats (or multiply-adds of the recurrence) below which waking a thread does
+// not pay.
+constexpr std::size_t kGrain = 8192;
+constexpr std::size_t kMinCost = 1 << 16;
+
+DeltaNetDims check_shape(const DeltaNetShape& s) {
+  const bool valid = s.n_key_heads > 0 && s.n_value_heads > 0 &&
+      s.n_value_heads % s.n_key_heads == 0 && s.key_dim > 0 &&
+      s.value_dim > 0 && s.conv_kernel >= 2 &&
+      s.conv_kernel <= static_cast<int>(kMaxConvKernel);
+  if (!valid) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[gated_delta_net] shape: found {} key heads of {}, {} value heads of "
+        "{}, conv kernel {}, expected positive sizes, value heads a multiple "
+        "of key heads and a kernel of 2 to {}. Check the model's config.",
+        s.n_key_heads,
+        s.key_dim,
+        s.n_value_heads,
+        s.value_dim,
+        s.conv_kernel,
+        kMaxConvKernel);
+  }
+  const auto size = [](int n) { return static_cast<std::size_t>(n); };
+  return {
+      .key_heads = size(s.n_key_heads),
+      .value_heads = size(s.n_value_heads),
+      .key_dim = size(s.key_dim),
+      .value_dim = size(s.value_dim),
+      .conv_kernel = size(s.conv_kernel)};
+}
+
+/** The segments follow each other without gaps and have their states. */
+void check_segments(std::span<const Segment> segments, int rows) {
+  int next = 0;
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const Segment& s = segments[i];
+    if (s.first_row != next || s.rows < 0 || s.rows > rows - next ||
+        s.blocks.size() != 1 || s.blocks.front() == BlockId::None) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[gated_delta_net] segment {}: found rows {} + {}, expected them to "
+          "follow row {} within {} rows, with one block of states. Order the "
+          "segments.",
+          i,
+          s.first_row,
+          s.rows,
+          next,
+          rows);
+    }
+    next += s.rows;
+  }
+  if (next != rows) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[gated_delta_net] segments: found {} rows in all, expected the {} of "
+        "qkv. Cover every row.",
+        next,
+        rows);
+  }
+}
+
+/** S^T [Hv][Dk][Dv], so that it starts on a cache line. */
+float* state_of(const Segment& segment) {
+  return reinterpret_cast<float*>(address_of(segment.blocks.front()));
+}
+
+/** [conv_kernel - 1][qkv_dim], the oldest row first. */
+float* conv_state_of(const Segment& segment, const DeltaNetDims& dims) {
+  return state_of(segment) + dims.value_heads * dims.key_dim * dims.value_dim;
+}
+
+void run_conv(
+    const float* qkv,
+    const float* weight,
+    const DeltaNetDims& dims,
+    std::span<const Segment> segments,
+    float* conv) {
+  const std::size_t channels = dims.channels();
+  std::size_t rows = 0;
+  for (const Segment& s : segments) {
+    rows += s.rows;
+  }
+  // Whole strips of channels per thread, as many as make a grain.
+  const std::size_t strips = (channels + kChannelStrip - 1) / kChannelStrip;
+  const std::size_t work = std::max<std::size_t>(1, rows) * kChannelStrip;
+  parallel_for(
+      strips,
+      std::max<std::size_t>(1, kGrain / work),
+      [&](std::size_t begin, std::size_t end) {
+        for (std::size_t strip = begin; strip < end; ++strip) {
+          const std::size_t first = strip * kChannelStrip;
+          const std::size_t last = std::min(channels, first + kChannelStrip);
+          for (const Segment& s : segments) {
+            conv_silu(
+                qkv + s.first_row * channels,
+                weight,
+                dims,
+                s.rows,
+                first,
+                last,
+                conv_state_of(s, dims),
+                conv + s.first_row * channels);
+          }
+        }
+      });
+}
+
+/** Columns [begin, begin + width) of one value head of one segment. */
+struct Strip {
+  const Segment* segment = nullptr;
+  std::size_t head = 0;
+  std::size_t begin = 0;
+  std::size_t width = 0;
+};
+
+void run_recurrence(
+    const float* conv,
+    const float* dots,
+    const Gate* gates,
+    const DeltaNetDims& dims,
+    std::span<const Segment> segments,
+    float* y) {
+  std::vector<Strip> strips;
+  std::vector<std::size_t> costs;
+  for (const Segment& segment : segments) {
+    for (std::size_t head = 0; head < dims.value_heads; ++head) {
+      for (std::size_t at = 0; at < dims.value_dim; at += kStateStrip) {
+        const std::size_t width = std::min(kStateStrip, dims.value_dim - at);
+        strips.push_back({&segment, head, at, width});
+        costs.push_back(segment.rows * width * dims.key_dim * 4);
+      }
+    }
+  }
+  parallel_by_cost(
+      costs, kMinCost, [&](std::size_t, std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+          const Strip& strip = strips[i];
+          const std::size_t row = strip.segment->first_row;
+          delta_strip(
+              conv + row * dims.channels(),
+              dots + row * dims.key_heads,
+              gates + row * dims.value_heads,
+              dims,
+              strip.segment->rows,
+              strip.head,
+              strip.begin,
+              strip.width,
+              state_of(*strip.segment),
+              y + row * dims.value_heads * dims.value_dim);
+        }
+      });
+}
+
+} // namespace
+
+mx::array gated_delta_net(
+    const DeltaNetInput& input,
+    const DeltaNetWeights& weights,
+    const DeltaNetShape& shape,
+    std::span<const Segment> segments) {
+  const char* name = "gated_delta_net";
+  const OpTimer timer(name);
+  const DeltaNetDims dims = check_shape(shape);
+  require_rank(name, "qkv", input.qkv, 2);
+  const int T = input.qkv.shape(0);
+  const int Hv = shape.n_value_heads;
+  const int width = Hv * shape.value_dim;
+  const mx::array in =
+      require_floats(name, "qkv", input.qkv, {T, shape.qkv_dim()});
+  const mx::array gate = require_floats(name, "z", input.z, {T, width});
+  const mx::array bs = require_floats(name, "b", input.b, {T, Hv});
+  const mx::array as = require_floats(name, "a", input.a, {T, Hv});
+  const mx::array taps = require_floats(
+      name, "conv", weights.conv, {shape.qkv_dim(), shape.conv_kernel});
+  const mx::array a_log = require_floats(name, "a_log", weights.a_log, {Hv});
+  const mx::array dt_bias =
+      require_floats(name, "dt_bias", weights.dt_bias, {Hv});
+  const mx::array norm =
+      require_floats(name, "norm", weights.norm, {shape.value_dim});
+  check_segments(segments, T);
+
+  mx::array conv = io::make_array(in.shape(), mx::float32);
+  float* c = io::mutable_floats(conv).data();
+  run_conv(io::floats(in).data(), io::floats(taps).data(), dims, segments, c);
+
+  std::vector<float> dots(T * dims.key_heads);
+  std::vector<Gate> gates(T * dims.value_heads);
+  const GateWeights gate_weights{
+      .a_log = io::floats(a_log).data(), .dt_bias = io::floats(dt_bias).data()};
+  const std::size_t rows_per_grain =
+      std::max<std::size_t>(1, kGrain / dims.channels());
+  parallel_for(T, rows_per_grain, [&](std::size_t begin, std::size_t end) {
+    prepare_rows(
+        io::floats(bs).data() + begin * Hv,
+        io::floats(as).data() + begin * Hv,
+        gate_weights,
+        dims,
+        end - begin,
+        c + begin * dims.channels(),
+        dots.data() + begin * dims.key_heads,
+        gates.data() + begin * Hv);
+  });
+
+  mx::array out = io::make_array({T, width}, mx::float32);
+  float* y = io::mutable_floats(out).data();
+  run_recurrence(c, dots.data(), gates.data(), dims, segments, y);
+  parallel_for(T, rows_per_grain, [&](std::size_t begin, std::size_t end) {
+    gated_norm(
+        io::floats(gate).data() + begin * width,
+        io::floats(norm).data(),
+        weights.norm_eps,
+        dims,
+        end - begin,
+        y + begin * width);
+  });
+  return out;
+}
+
+} // namespace optiq::kernels::cpu

@@ -1,0 +1,310 @@
+#include "optiq/kernels/cpu/product_run.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "optiq/base/error.h"
+#include "optiq/base/thread_pool.h"
+#include "optiq/kernels/cpu/elementwise.h"
+#include "optiq/kernels/cpu/matrix.h"
+#include "optiq/kernels/cpu/panel_matmul.h"
+
+namespace optiq::kernels::cpu {
+namespace {
+
+/** Output columns are handed out in pieces of this many. */
+constexpr std::size_t kPiece = kPanelRows;
+
+// Up to here the caller prepares the rows before the others begin: it takes
+// no longer than a barrier, and the others then read a quarter of the bytes
+// from its cache.
+constexpr std::size_t kValuesForOneRank = 2048;
+
+// Columns between two steps of what follows a product, in pieces: results of
+// many rows are still in L2 then, few rows read their weights in long streams.
+constexpr std::size_t kFewRowsChunk = 64;
+constexpr std::size_t kDenseChunk = 15;
+constexpr std::size_t kManyRowsValues = 65536;
+
+constexpr std::size_t kLine = 128; // what ranks write lies this far apart
+
+std::size_t round_up(std::size_t n, std::size_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+std::size_t pieces_of(const Matrix& weight) {
+  return (static_cast<std::size_t>(weight.out_features()) + kPiece - 1) /
+      kPiece;
+}
+
+/** Few rows: time goes with the bytes read. Many: with the multiply-adds, of
+ * which a float one costs about four int8 ones. */
+std::uint64_t piece_cost(const Matrix& weight, int rows) {
+  if (rows > kDirectRows) {
+    return weight.is_quantized() ? 1 : 4;
+  }
+  return std::max<std::uint64_t>(1, weight.nbytes() / pieces_of(weight));
+}
+
+struct Range {
+  std::size_t first;
+  std::size_t last;
+};
+
+/** Everything that the ranks share while they run a call. */
+class Run {
+ public:
+  explicit Run(const MatmulCall& call) : call_(call) {
+    for (const MatmulJob& job : call.jobs) {
+      add_input(*job.weight);
+      total_ += cost_of(job) * pieces_of(*job.weight);
+      if (job.up != nullptr) {
+        add_input(*job.up);
+      }
+    }
+    allocate();
+  }
+
+  bool needs_preparation() const {
+    return n_activations_ > 0 || normed_ != nullptr;
+  }
+
+  /** Part `rank` of `n_ranks` of what all products read. */
+  void prepare(int rank, int n_ranks) const {
+    for (int i = 0; i < n_activations_; ++i) {
+      const std::size_t tasks = activations_[i].layout.tasks();
+      quantize_activations(
+          call_.x,
+          call_.norm,
+          activations_[i],
+          tasks * rank / n_ranks,
+          tasks * (rank + 1) / n_ranks);
+    }
+    if (normed_ != nullptr) {
+      const std::size_t first = std::size_t{1} * call_.rows * rank / n_ranks;
+      const std::size_t last =
+          std::size_t{1} * call_.rows * (rank + 1) / n_ranks;
+      rms_norm(
+          call_.x + first * cols(),
+          call_.norm.weight,
+          call_.norm.eps,
+          last - first,
+          cols(),
+          normed_ + first * cols());
+    }
+  }
+
+  /** Part `rank` of the products: an equal share of their cost. */
+  void multiply(int rank, int n_ranks) const {
+    const std::uint64_t low = total_ * rank / n_ranks;
+    const std::uint64_t high = total_ * (rank + 1) / n_ranks;
+    std::uint64_t start = 0;
+    for (const MatmulJob& job : call_.jobs) {
+      const std::uint64_t cost = cost_of(job);
+      const std::uint64_t pieces = pieces_of(*job.weight);
+      // The pieces that begin inside [low, high).
+      const auto at = [&](std::uint64_t limit) -> std::size_t {
+        const std::uint64_t offset = limit > start ? limit - start : 0;
+        return std::min(pieces, (offset + cost - 1) / cost);
+      };
+      run_job(job, {at(low), at(high)}, rank);
+      start += pieces * cost;
+    }
+  }
+
+  std::size_t cols() const {
+    return call_.jobs.front().weight->in_features();
+  }
+
+ private:
+  /** Notes in what form a matrix reads the rows. */
+  void add_input(const Matrix& weight) {
+    if (!weight.is_quantized()) {
+      reads_floats_ = true;
+      return;
+    }
+    if (activations_of(weight) == nullptr) {
+      activations_[n_activations_++].layout = activation_layout(
+          call_.rows,
+          weight.in_features(),
+          weight.group_size(),
+          call_.compute == Compute::Int8 ? 1 : 2);
+    }
+  }
+
+  const Activations* activations_of(const Matrix& weight) const {
+    const int unit = unit_inputs(weight.group_size());
+    for (int i = 0; i < n_activations_; ++i) {
+      if (activations_[i].layout.unit == unit) {
+        return &activations_[i];
+      }
+    }
+    return nullptr;
+  }
+
+  std::uint64_t cost_of(const MatmulJob& job) const {
+    return piece_cost(*job.weight, call_.rows) +
+        (job.up == nullptr ? 0 : piece_cost(*job.up, call_.rows));
+  }
+
+  /** Pieces of a job between two steps of what follows. */
+  std::size_t chunk_of(const MatmulJob& job) const {
+    if (job.up == nullptr && job.residual == nullptr) {
+      return pieces_of(*job.weight);
+    }
+    if (call_.rows <= kDirectRows) {
+      return kFewRowsChunk;
+    }
+    if (!job.weight->is_quantized()) {
+      return kDenseChunk;
+    }
+    // Tiles take two panels at a time.
+    const std::size_t pairs = kManyRowsValues / (2 * kPiece * call_.rows);
+    return 2 * std::clamp<std::size_t>(pairs, 1, kFewRowsChunk / 2);
+  }
+
+  /** Floats of a rank's own: results of `up`, then what dense products need.
+   */
+  void size_scratch() {
+    for (const MatmulJob& job : call_.jobs) {
+      if (job.up != nullptr) {
+        const std::size_t columns =
+            kPiece * std::min(chunk_of(job), pieces_of(*job.weight));
+        up_floats_ = std::max(up_floats_, columns * call_.rows);
+      }
+    }
+    const std::size_t dense = reads_floats_ ? dense_scratch(call_.rows) : 0;
+    up_floats_ = round_up(up_floats_, kLine / sizeof(float));
+    rank_floats_ = round_up(up_floats_ + dense, kLine / sizeof(float));
+  }
+
+  void allocate() {
+    size_scratch();
+    const std::size_t normed = reads_floats_ && call_.norm.weight != nullptr
+        ? call_.rows * cols() * sizeof(float)
+        : 0;
+    const std::size_t scratch =
+        rank_floats_ * sizeof(float) * ThreadPool::shared().size();
+    std::size_t bytes = round_up(normed, kLine) + scratch;
+    for (int i = 0; i < n_activations_; ++i) {
+      const ActivationLayout& layout = activations_[i].layout;
+      bytes += round_up(layout.cells() * sizeof(std::int32_t), kLine) +
+          round_up(layout.scales() * sizeof(float), kLine);
+    }
+    if (bytes == 0) {
+      return;
+    }
+    memory_ = hwy::AllocateAligned<std::byte>(bytes);
+    if (!memory_) {
+      fail(
+          ErrorKind::Exhausted,
+          "[matmul] x [{}, {}]: found no memory for {} bytes of quantized rows "
+          "and scratch. Free some RAM or use smaller chunks.",
+          call_.rows,
+          cols(),
+          bytes);
+    }
+    std::byte* next = memory_.get();
+    const auto take = [&next](std::size_t size) {
+      return std::exchange(next, next + round_up(size, kLine));
+    };
+    scratch_ = reinterpret_cast<float*>(take(scratch));
+    if (normed > 0) {
+      normed_ = reinterpret_cast<float*>(take(normed));
+    }
+    for (int i = 0; i < n_activations_; ++i) {
+      Activations& a = activations_[i];
+      a.cells = reinterpret_cast<std::int32_t*>(
+          take(a.layout.cells() * sizeof(std::int32_t)));
+      a.scales =
+          reinterpret_cast<float*>(take(a.layout.scales() * sizeof(float)));
+    }
+  }
+
+  void run_job(const MatmulJob& job, const Range& range, int rank) const {
+    const auto out = static_cast<std::size_t>(job.weight->out_features());
+    const std::size_t chunk = chunk_of(job);
+    float* const scratch = scratch_ + rank * rank_floats_;
+    for (std::size_t at = range.first; at < range.last; at += chunk) {
+      const Range part{at, std::min(range.last, at + chunk)};
+      const std::size_t column = part.first * kPiece;
+      const std::size_t columns = std::min(out, part.last * kPiece) - column;
+      float* const y = job.y + column;
+      run_product(*job.weight, part, {y, out}, scratch + up_floats_);
+      if (job.up != nullptr) {
+        run_product(*job.up, part, {scratch, columns}, scratch + up_floats_);
+        for (int t = 0; t < call_.rows; ++t) {
+          job.glu(y + t * out, scratch + t * columns, columns, y + t * out);
+        }
+      }
+      if (job.residual != nullptr) {
+        const float* residual = job.residual + column;
+        for (int t = 0; t < call_.rows; ++t) {
+          add(residual + t * out, y + t * out, columns, y + t * out);
+        }
+      }
+    }
+  }
+
+  void run_product(
+      const Matrix& weight,
+      const Range& part,
+      const Output& to,
+      float* scratch) const {
+    const MatrixData& w = data_of(weight);
+    if (weight.is_quantized()) {
+      multiply_panels(
+          *activations_of(weight),
+          w.panel_weights(),
+          part.first,
+          part.last,
+          to);
+      return;
+    }
+    const std::size_t out = w.shape.rows;
+    multiply_dense(
+        {normed_ == nullptr ? call_.x : normed_,
+         call_.rows,
+         w.dense_weights(),
+         to},
+        part.first * kPiece,
+        std::min(out, part.last * kPiece),
+        scratch);
+  }
+
+  /** Units of 32 and of 64 inputs. */
+  static constexpr int kMostUnits = 2;
+
+  const MatmulCall& call_;
+  std::uint64_t total_ = 0; // cost of all jobs
+  bool reads_floats_ = false;
+  int n_activations_ = 0;
+  std::array<Activations, kMostUnits> activations_;
+  float* normed_ = nullptr; // rows for dense products, where there is a norm
+  float* scratch_ = nullptr; // [ranks][rank_floats_]
+  std::size_t up_floats_ = 0;
+  std::size_t rank_floats_ = 0;
+  hwy::AlignedFreeUniquePtr<std::byte[]> memory_;
+};
+
+} // namespace
+
+void run_matmuls(const MatmulCall& call) {
+  const Run run(call);
+  const bool prepare = run.needs_preparation();
+  const bool alone = run.cols() * call.rows <= kValuesForOneRank;
+  if (prepare && alone) {
+    run.prepare(0, 1);
+  }
+  ThreadPool& pool = ThreadPool::shared();
+  pool.run([&](int rank, int n_ranks) {
+    if (prepare && !alone) {
+      run.prepare(rank, n_ranks);
+      pool.barrier();
+    }
+    run.multiply(rank, n_ranks);
+  });
+}
+
+} // namespace optiq::kernels::cpu

@@ -1,0 +1,89 @@
+#include "optiq/quant/plan_options.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "optiq/artifacts/affine_format.h"
+#include "optiq/base/error.h"
+
+namespace optiq::quant {
+namespace {
+
+using artifacts::PlanMethod;
+
+void check_widths(const PlanOptions& options) {
+  for (const int bits : options.candidate_bits) {
+    if (!artifacts::is_one_of(artifacts::kAffineBits, bits)) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[convert] {} {}: expected widths of {} bits.",
+          options.method == PlanMethod::Uniform ? "--bits" : "--candidate-bits",
+          bits,
+          artifacts::list_text(artifacts::kAffineBits));
+    }
+  }
+  if (options.candidate_bits.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --candidate-bits: none given, expected a list like 4,8.");
+  }
+}
+
+void check_targets(const PlanOptions& options) {
+  const bool uniform = options.method == PlanMethod::Uniform;
+  const int n_targets = (options.target_bpw ? 1 : 0) +
+      (options.target_file_bpw ? 1 : 0) + (options.target_bytes ? 1 : 0);
+  if (n_targets > 1 || (uniform && n_targets > 0)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] {} targets with --method {}: expected {}.",
+        n_targets,
+        name_of(options.method),
+        uniform ? "none, since --bits says it all"
+                : "one of --target-bpw, --target-file-bpw and --target-size");
+  }
+  for (const auto& [name, value] :
+       {std::pair("--target-bpw", options.target_bpw),
+        std::pair("--target-file-bpw", options.target_file_bpw)}) {
+    if (value && !(*value > 0 && *value <= 64)) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[convert] {} {}: expected bits per weight, above 0 and at most 64.",
+          name,
+          *value);
+    }
+  }
+}
+
+} // namespace
+
+void validate(PlanOptions& options) {
+  if (options.method == PlanMethod::Uniform) {
+    options.candidate_bits = {options.uniform_bits};
+  }
+  auto& bits = options.candidate_bits;
+  std::sort(bits.begin(), bits.end());
+  bits.erase(std::unique(bits.begin(), bits.end()), bits.end());
+  check_widths(options);
+  check_targets(options);
+}
+
+std::optional<std::uint64_t> byte_target(
+    const Inventory& inventory,
+    const PlanOptions& options) {
+  if (options.target_bytes) {
+    return options.target_bytes;
+  }
+  if (options.target_file_bpw) {
+    return static_cast<std::uint64_t>(std::floor(
+        *options.target_file_bpw * static_cast<double>(inventory.parameters) /
+        8));
+  }
+  return std::nullopt;
+}
+
+double target_bpw_of(const PlanOptions& options) {
+  return options.target_bpw.value_or(kDefaultTargetBpw);
+}
+
+} // namespace optiq::quant

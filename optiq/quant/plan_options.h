@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "optiq/artifacts/metadata.h"
+#include "optiq/quant/inventory.h"
+
+/** What a plan is asked for: a method, widths and a target. */
+namespace optiq::quant {
+
+/** What the widths may add up to; at most one target is set. */
+struct PlanOptions {
+  artifacts::PlanMethod method = artifacts::PlanMethod::Optiq;
+  std::vector<int> candidate_bits = {4, 8};
+  int uniform_bits = 4;
+  int group_size = artifacts::kDefaultGroupSize;
+  bool protect = true; // the rule of protected_modules; not for uniform
+  /** Method optiq: error = relative_kl^(1 - w) * (parameters * 4^-bits)^w. The
+   * KL of one matrix alone is noisy and the sum over matrices is not the KL of
+   * them together; the prior, which by itself gives equal widths, holds against
+   * both. select_plan chooses w by the KL of whole models. */
+  double prior_weight = 0;
+  /** Mean code width over the modules that are not protected. */
+  std::optional<double> target_bpw;
+  /** 8 x bytes of model*.safetensors / parameters. */
+  std::optional<double> target_file_bpw;
+  /** Bytes of model*.safetensors. */
+  std::optional<std::uint64_t> target_bytes;
+};
+
+/** Target of `optiq` and `static` when none is given (the original's). */
+inline constexpr double kDefaultTargetBpw = 5.0;
+
+/** Throws InvalidInput naming the field and its range; sorts candidate_bits. */
+void validate(PlanOptions& options);
+
+/** The bytes of a target that counts everything, else nothing. */
+std::optional<std::uint64_t> byte_target(
+    const Inventory& inventory,
+    const PlanOptions& options);
+
+/** The mean code width that is asked for where byte_target is nothing. */
+double target_bpw_of(const PlanOptions& options);
+
+} // namespace optiq::quant

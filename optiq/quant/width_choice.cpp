@@ -1,0 +1,216 @@
+#include "optiq/quant/width_choice.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "optiq/artifacts/module_id.h"
+#include "optiq/base/error.h"
+#include "optiq/quant/allocation.h"
+#include "optiq/quant/inventory.h"
+#include "optiq/quant/planned_tensors.h"
+#include "optiq/quant/static_rules.h"
+
+namespace optiq::quant {
+namespace {
+
+using artifacts::LayerBits;
+using artifacts::LayerSensitivity;
+using artifacts::PlanMethod;
+
+/** The free layers as a knapsack. Cost: code bits, or bytes in the file. */
+struct Knapsack {
+  std::vector<AllocationItem> items;
+  std::vector<std::size_t> layer; // of each item
+};
+
+enum class Cost { CodeBits, Bytes };
+
+std::uint64_t option_cost(
+    const models::Checkpoint& checkpoint,
+    const LayerBits& layer,
+    int bits,
+    Cost cost) {
+  return cost == Cost::CodeBits
+      ? layer.parameters * static_cast<std::uint64_t>(bits)
+      : quantized_bytes(
+            weight_of(checkpoint, layer.name), bits, layer.group_size);
+}
+
+// kl^(1 - w) * (parameters * 4^-bits)^w; a KL of 0 or below stays what it is.
+double shrunk_error(double kl, double prior, double prior_weight) {
+  return prior_weight == 0 || !(kl > 0)
+      ? kl
+      : std::exp(
+            (1 - prior_weight) * std::log(kl) + prior_weight * std::log(prior));
+}
+
+/** The errors of the method at work. */
+class Errors {
+ public:
+  Errors(
+      const Inventory& inventory,
+      const PlanOptions& options,
+      std::span<const LayerSensitivity> measured)
+      : options_(options), n_blocks_(inventory.n_blocks) {
+    for (const LayerSensitivity& layer : measured) {
+      by_name_[layer.name] = &layer;
+    }
+  }
+
+  double of(const LayerBits& layer, int bits) const {
+    if (options_.method == PlanMethod::Static) {
+      return static_error(
+          static_priority(artifacts::module_id(layer.name), n_blocks_),
+          layer.parameters,
+          bits);
+    }
+    const auto it = by_name_.find(layer.name);
+    if (it == by_name_.end() || !it->second->relative_kl.contains(bits)) {
+      fail(
+          ErrorKind::Internal,
+          "[make_plan] {}: no measurement at {} bits",
+          layer.name,
+          bits);
+    }
+    return shrunk_error(
+        it->second->relative_kl.at(bits),
+        static_error(1.0, layer.parameters, bits),
+        options_.prior_weight);
+  }
+
+ private:
+  const PlanOptions& options_;
+  int n_blocks_;
+  std::map<std::string, const LayerSensitivity*> by_name_;
+};
+
+Knapsack make_knapsack(
+    const models::Checkpoint& checkpoint,
+    const std::vector<LayerBits>& layers,
+    const std::vector<int>& candidate_bits,
+    const Errors& errors,
+    Cost cost) {
+  Knapsack knapsack;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (layers[i].is_protected) {
+      continue;
+    }
+    AllocationItem item{.name = layers[i].name, .options = {}};
+    for (const int bits : candidate_bits) {
+      item.options.push_back(
+          {bits,
+           option_cost(checkpoint, layers[i], bits, cost),
+           errors.of(layers[i], bits)});
+    }
+    knapsack.items.push_back(std::move(item));
+    knapsack.layer.push_back(i);
+  }
+  return knapsack;
+}
+
+void set_widths(
+    const Knapsack& knapsack,
+    const Allocation& allocation,
+    std::vector<LayerBits>& layers) {
+  for (std::size_t i = 0; i < knapsack.layer.size(); ++i) {
+    layers[knapsack.layer[i]].bits =
+        knapsack.items[i].options[allocation.choice[i]].bits;
+  }
+}
+
+/** Bytes of the file beside the items, at the widest: offsets and shapes have
+ * most digits then. */
+std::uint64_t other_bytes(
+    const models::Checkpoint& checkpoint,
+    const Knapsack& knapsack,
+    std::vector<LayerBits> layers) {
+  std::uint64_t widest = 0;
+  for (std::size_t i = 0; i < knapsack.layer.size(); ++i) {
+    const WidthOption& option = knapsack.items[i].options.back();
+    widest += option.cost;
+    layers[knapsack.layer[i]].bits = option.bits;
+  }
+  return planned_bytes(checkpoint, layers) - widest;
+}
+
+// Headers change with the widths by a few bytes, so what the allocation may
+// spend is found from the file it led to.
+Allocation allocate_bytes(
+    const models::Checkpoint& checkpoint,
+    const std::vector<LayerBits>& base,
+    const Knapsack& knapsack,
+    std::uint64_t target) {
+  const auto bytes_of = [&](const Allocation& allocation) {
+    std::vector<LayerBits> layers = base;
+    set_widths(knapsack, allocation, layers);
+    return planned_bytes(checkpoint, layers);
+  };
+  const std::uint64_t floor = least_cost(knapsack.items);
+  const std::uint64_t other = other_bytes(checkpoint, knapsack, base);
+  std::uint64_t budget = std::max(floor, target - std::min(target, other));
+  Allocation best = allocate(knapsack.items, budget);
+  // More shards may be cut than for the widest file, each with its header.
+  for (std::uint64_t bytes = bytes_of(best); bytes > target && budget > floor;
+       bytes = bytes_of(best)) {
+    budget -= std::min(budget - floor, bytes - target);
+    best = allocate(knapsack.items, budget);
+  }
+  for (int round = 0; round < 4; ++round) {
+    const std::uint64_t left = target - bytes_of(best);
+    if (left == 0) {
+      break;
+    }
+    const Allocation next = allocate(knapsack.items, best.cost + left);
+    if (next.error >= best.error || bytes_of(next) > target) {
+      break;
+    }
+    best = next;
+  }
+  return best;
+}
+
+Allocation allocate_code_bits(
+    const Knapsack& knapsack,
+    std::span<const LayerBits> layers,
+    double target_bpw) {
+  const double budget =
+      target_bpw * static_cast<double>(free_parameters(layers));
+  return allocate(
+      knapsack.items, static_cast<std::uint64_t>(std::floor(budget)));
+}
+
+} // namespace
+
+void choose_widths(
+    const models::Checkpoint& checkpoint,
+    const Inventory& inventory,
+    const PlanOptions& options,
+    std::span<const LayerSensitivity> measured,
+    std::vector<LayerBits>& layers) {
+  const auto bytes = byte_target(inventory, options);
+  const Knapsack knapsack = make_knapsack(
+      checkpoint,
+      layers,
+      options.candidate_bits,
+      Errors(inventory, options, measured),
+      bytes ? Cost::Bytes : Cost::CodeBits);
+  set_widths(
+      knapsack,
+      bytes ? allocate_bytes(checkpoint, layers, knapsack, *bytes)
+            : allocate_code_bits(knapsack, layers, target_bpw_of(options)),
+      layers);
+}
+
+std::uint64_t free_parameters(std::span<const LayerBits> layers) {
+  std::uint64_t n = 0;
+  for (const LayerBits& layer : layers) {
+    n += layer.is_protected ? 0 : layer.parameters;
+  }
+  return n;
+}
+
+} // namespace optiq::quant

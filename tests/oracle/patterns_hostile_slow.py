@@ -1,7 +1,0 @@
-"""2,000 hostile patterns end within their budget."""
-
-import sys
-
-from _hostile_patterns import run_hostile
-
-sys.exit(1 if run_hostile(2000, 2) else 0)
