@@ -24,7 +24,8 @@
 #include "optiq/io/array.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/machine.h"
-#include "optiq/kernels/portable.h"
+#include "optiq/kernels/mlx/kv_codec.h"
+#include "optiq/kernels/mlx/portable.h"
 
 namespace {
 
@@ -91,7 +92,7 @@ double check(const Shape& shape, const KvFormat& format) {
           q,
           optiq::kernels::portable::cached_keys(k, format),
           optiq::kernels::portable::cached_values(v, format),
-          scale));
+          {.scale = scale}));
   double error = 0;
   double size = 0;
   for (std::size_t i = 0; i < y.size(); ++i) {

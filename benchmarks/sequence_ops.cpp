@@ -21,7 +21,7 @@
 #include "optiq/io/array.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/machine.h"
-#include "optiq/kernels/portable.h"
+#include "optiq/kernels/mlx/portable.h"
 
 namespace {
 
@@ -83,7 +83,10 @@ void bench_prefill(const KvFormat& format, int n_heads, double fma_peak) {
       "prefill",
       run(),
       optiq::kernels::portable::attend(
-          q, as_stored(k, format.dtype), as_stored(v, format.dtype), scale),
+          q,
+          as_stored(k, format.dtype),
+          as_stored(v, format.dtype),
+          {.scale = scale}),
       0x1p-8); // queries and weights are rounded to bfloat16
   const Timing t = time_runs(21, [&] { run(); });
   // Scores and values, half of the square.
@@ -169,14 +172,11 @@ void bench_delta_net(const DeltaNetShape& shape, int rows) {
       "delta net",
       run(),
       optiq::kernels::portable::gated_delta_net(
-          qkv,
-          z,
-          b,
-          a,
+          {qkv, z, b, a},
           weights,
           shape,
           mx::zeros({shape.conv_kernel - 1, C}),
-          mx::zeros({Hv, shape.key_dim, shape.value_dim}))
+          mx::zeros({Hv, shape.value_dim, shape.key_dim}))
           .y,
       1e-4);
   const Timing t = time_runs(rows == 1 ? 201 : 21, [&] { run(); });

@@ -6,6 +6,7 @@
 #include "optiq/base/error.h"
 #include "optiq/eval/row_forward_impl.h"
 #include "optiq/eval/statistics.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/models/forward.h"
 
 namespace optiq::eval {
@@ -46,13 +47,16 @@ Positions compare_states(
   Positions positions;
   for (int begin = 0; begin < n; begin += block) {
     const int size = std::min(block, n - begin);
-    const mx::array a = models::logits_of(
-        reference, of_reference.row_range(expected, begin, size));
+    const mx::array a = kernels::transfer(
+        of_reference,
+        models::logits_of(
+            reference, of_reference.row_range(expected, begin, size)),
+        device);
     const mx::array b =
         models::logits_of(setup, device.row_range(found, begin, size));
     const std::vector<double> kl = device.kl_divergence(a, b);
     positions.kl.insert(positions.kl.end(), kl.begin(), kl.end());
-    const auto best_a = of_reference.argmax(a);
+    const auto best_a = device.argmax(a);
     const auto best_b = device.argmax(b);
     for (std::size_t i = 0; i < best_a.size(); ++i) {
       positions.agreement.push_back(best_a[i] == best_b[i] ? 1 : 0);

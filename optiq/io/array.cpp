@@ -8,6 +8,7 @@
 
 #include <fmt/ranges.h>
 #include <mlx/allocator.h>
+#include <mlx/backend/metal/metal.h>
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
@@ -57,6 +58,14 @@ mx::array view_array(
     const mx::Shape& shape,
     mx::Dtype dtype,
     std::shared_ptr<const void> owner) {
+  if (mx::metal::is_available()) {
+    // Its buffers are objects: MLX makes one of the memory, or copies it.
+    return mx::array(
+        const_cast<void*>(data),
+        shape,
+        dtype,
+        [owner = std::move(owner)](void*) {});
+  }
   auto* start = static_cast<char*>(const_cast<void*>(data)) - header_bytes();
   return mx::array(
       mx::allocator::Data(

@@ -93,8 +93,8 @@ class HostRows {
  * what they were asked for when `finish`, `to_host` or a reduction asks.
  *
  * Row independence: with fixed weights, device and Compute, row t of a result
- * depends on row t of the inputs alone (and on its own sequence), bit for bit,
- * whatever the number of rows.
+ * depends on row t of the inputs alone (and on its own sequence), bit for bit
+ * (but has_exact_rows), whatever the number of rows.
  *
  * T = rows of the flat batch; activations are float32 [T, ...] on the CPU.
  * Operations throw InvalidInput for arrays that do not fit, Exhausted where
@@ -105,6 +105,13 @@ class Device {
   virtual ~Device() = default;
 
   virtual const char* name() const = 0; // "cpu", "mlx"
+  /** What decides the bits of results besides Compute: the SIMD target, or
+   * where MLX runs. */
+  virtual std::string arithmetic() const = 0;
+  /** Whether row independence is bit for bit; else it is up to rounding. */
+  virtual bool has_exact_rows() const {
+    return true;
+  }
 
   // --- memory ---------------------------------------------------------------
 

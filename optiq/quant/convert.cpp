@@ -372,7 +372,11 @@ class Conversion {
       const Calibration& calibration,
       const SensitivityOptions& options) const {
     return sensitivity_key(
-        source_, calibration.hash, options.group_size, setup.compute);
+        source_,
+        calibration.hash,
+        options.group_size,
+        setup.compute,
+        setup.model->device());
   }
 
   void set_sensitivity(

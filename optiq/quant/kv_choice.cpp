@@ -117,7 +117,11 @@ KvCacheResult choose_kv_cache(
       "measuring the K/V cache");
   const auto journal = open_sensitivity_journal(
       sensitivity_key(
-          directory, calibration.hash, search.codec.group_size, setup.compute),
+          directory,
+          calibration.hash,
+          search.codec.group_size,
+          setup.compute,
+          setup.model->device()),
       result.notices);
   const std::vector<KvMeasured> measured = measure_kv_sensitivity(
       setup, layers, calibration, search, probing, *journal, progress);

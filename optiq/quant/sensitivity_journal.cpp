@@ -13,7 +13,6 @@
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
 #include "optiq/base/hash.h"
-#include "optiq/kernels/machine.h"
 
 namespace optiq::quant {
 
@@ -201,7 +200,8 @@ std::string sensitivity_key(
     const io::ModelDirectory& directory,
     const std::string& calibration_hash,
     int group_size,
-    kernels::Compute compute) {
+    kernels::Compute compute,
+    const kernels::Device& device) {
   Sha256 hash;
   hash.update(fmt::format(
       "schema {} calibration {} group {} compute {} simd {}\n{}\n",
@@ -209,7 +209,7 @@ std::string sensitivity_key(
       calibration_hash,
       group_size,
       name_of(compute),
-      kernels::simd_target(),
+      device.arithmetic(),
       directory.config().dump()));
   for (const io::TensorInfo& tensor : directory.tensors()) {
     hash.update(fmt::format("{} {}", tensor.name, mx::size_of(tensor.dtype)));

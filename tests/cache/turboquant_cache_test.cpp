@@ -9,7 +9,8 @@
 #include "support/expect_error.h"
 #include "support/kernel_checks.h"
 
-#include "optiq/kernels/portable.h"
+#include "optiq/kernels/mlx/kv_codec.h"
+#include "optiq/kernels/mlx/portable.h"
 
 namespace optiq::cache {
 namespace {
@@ -56,7 +57,7 @@ TEST(TurboQuantKvCache, AttendsToWhatItHolds) {
       in.q,
       kernels::portable::cached_keys(in.k, cache.format()),
       kernels::portable::cached_values(in.v, cache.format()),
-      kScale);
+      {.scale = kScale});
   // A code on the edge of two centroids may fall either way: with 1e-6 of
   // rounding, few of 80,000 do; each moves its vector by 1e-2 of 1/8.
   EXPECT_LT(relative_error(cache.attend(in.q, kScale), expected), 1e-3);
@@ -64,7 +65,8 @@ TEST(TurboQuantKvCache, AttendsToWhatItHolds) {
 
 TEST(TurboQuantKvCache, MoreBitsAreCloserToTheTruth) {
   const Inputs in;
-  const mx::array truth = kernels::portable::attend(in.q, in.k, in.v, kScale);
+  const mx::array truth =
+      kernels::portable::attend(in.q, in.k, in.v, {.scale = kScale});
   double before = 1.0;
   for (const float bits : {1.f, 2.f, 3.f, 4.f, 5.f}) {
     TurboQuantKvCache cache = make_cache(bits, kernels::Compute::Fast);

@@ -13,7 +13,7 @@
 #include "support/kernel_checks.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/portable.h"
+#include "optiq/kernels/mlx/portable.h"
 
 namespace optiq::kernels {
 namespace {

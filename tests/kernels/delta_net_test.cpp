@@ -12,7 +12,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/cpu/block_memory.h"
-#include "optiq/kernels/portable.h"
+#include "optiq/kernels/mlx/portable.h"
 
 namespace optiq::kernels {
 namespace {
@@ -286,14 +286,12 @@ TEST(DeltaNet, MatchesPortable) {
   const Inputs in(shape, 40, 17);
   const Oracle oracle = run_in_double(in);
   portable::DeltaNetResult result = portable::gated_delta_net(
-      in.qkv,
-      in.z,
-      in.b,
-      in.a,
+      {in.qkv, in.z, in.b, in.a},
       in.weights,
       shape,
       mx::zeros({3, shape.qkv_dim()}),
-      mx::zeros({4, 32, 48}));
+      mx::zeros({4, 48, 32}));
+  result.state = mx::swapaxes(result.state, 1, 2); // the CPU's is S^T
   std::vector<float> all;
   for (const mx::array* x : {&result.y, &result.conv_state, &result.state}) {
     const mx::array y = io::materialize(*x);

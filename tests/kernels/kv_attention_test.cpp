@@ -8,7 +8,7 @@
 
 #include "kernels/kv_attention_oracle.h"
 
-#include "optiq/kernels/portable.h"
+#include "optiq/kernels/mlx/kv_codec.h"
 
 namespace optiq::kernels {
 namespace {

@@ -11,7 +11,6 @@
 #include "support/kernel_checks.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/portable.h"
 
 namespace optiq::kernels {
 namespace {
@@ -57,38 +56,30 @@ double lse_bound(int n, double lse) {
   return (n / 8.0 + 16) * 1.2e-16 * (1 + std::abs(lse));
 }
 
-TEST(Reductions, LogSumExpMatchesDoubleAndPortable) {
+TEST(Reductions, LogSumExpMatchesDouble) {
   for (const int n : kSizes) {
     const mx::array x = normal_array({2, n}, 3, 6.0f);
-    const mx::array close = io::materialize(portable::log_sum_exp(x));
     testing::for_each_target([&] {
       const std::vector<double> found = log_sum_exp(x);
       ASSERT_EQ(found.size(), 2U);
       for (int t = 0; t < 2; ++t) {
         const double expected = lse_in_double(io::floats(x).subspan(t * n, n));
         EXPECT_NEAR(found[t], expected, lse_bound(n, expected));
-        // MLX sums in float32.
-        EXPECT_NEAR(
-            io::floats(close)[t],
-            expected,
-            (n + 8) * kUnit * (1 + std::abs(expected)));
       }
     });
   }
 }
 
-TEST(Reductions, KlMatchesDoubleAndPortable) {
+TEST(Reductions, KlMatchesDouble) {
   for (const int n : kSizes) {
     const mx::array r = normal_array({2, n}, 4, 4.0f);
     const mx::array x = normal_array({2, n}, 5, 4.0f);
-    const mx::array close = io::materialize(portable::kl_divergence(r, x));
     testing::for_each_target([&] {
       const std::vector<double> found = kl_divergence(r, x);
       for (int t = 0; t < 2; ++t) {
         const double expected = kl_in_double(
             io::floats(r).subspan(t * n, n), io::floats(x).subspan(t * n, n));
         EXPECT_NEAR(found[t], expected, lse_bound(n, 40.0));
-        EXPECT_NEAR(io::floats(close)[t], expected, (n + 8) * kUnit * 40);
       }
     });
   }

@@ -9,7 +9,7 @@
 #include "support/expect_error.h"
 #include "support/kernel_checks.h"
 
-#include "optiq/kernels/portable.h"
+#include "optiq/kernels/mlx/kv_codec.h"
 
 namespace optiq::kernels {
 namespace {

@@ -14,6 +14,7 @@
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/cpu/parallel_by_cost.h"
 #include "optiq/kernels/profile.h"
+#include "optiq/kernels/segment_checks.h"
 
 namespace optiq::kernels::cpu {
 namespace {
@@ -80,72 +81,6 @@ std::pair<mx::array, mx::array> check_kv(
   return {
       require_floats(function, "k", k, shape),
       require_floats(function, "v", v, shape)};
-}
-
-/** The segments follow each other without gaps and their blocks are there. */
-void check_segments(
-    const char* function,
-    std::span<const Segment> segments,
-    int rows,
-    const AttentionShape& shape) {
-  int next = 0;
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    const Segment& s = segments[i];
-    if (s.first_row != next || s.rows < 0 || s.rows > rows - next ||
-        s.start < 0) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[{}] segment {}: found rows {} + {} at position {}, "
-          "expected them to follow row {} within {} rows. Order the segments.",
-          function,
-          i,
-          s.first_row,
-          s.rows,
-          s.start,
-          next,
-          rows);
-    }
-    const std::size_t tokens =
-        static_cast<std::size_t>(s.start) + static_cast<std::size_t>(s.rows);
-    if (s.blocks.size() * kKvBlockTokens < tokens) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[{}] segment {}: found {} blocks of {} tokens, "
-          "expected room for {} tokens. Reserve the sequence first.",
-          function,
-          i,
-          s.blocks.size(),
-          kKvBlockTokens,
-          tokens);
-    }
-    const std::size_t end = (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
-    std::size_t block = shape.first_seen(s.start) / kKvBlockTokens;
-    while (block < end && s.blocks[block] != BlockId::None) {
-      ++block;
-    }
-    if (s.rows > 0 && block < end) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[{}] segment {}: found no block for position {}, "
-          "expected one wherever a row of {} to {} sees. Reserve the sequence "
-          "first, and keep the blocks inside the window.",
-          function,
-          i,
-          block * kKvBlockTokens,
-          s.start,
-          tokens);
-    }
-    next += s.rows;
-  }
-  if (next != rows) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] segments: found {} rows in all, expected the {} "
-        "of q. Cover every row.",
-        function,
-        next,
-        rows);
-  }
 }
 
 struct Work {
@@ -419,7 +354,7 @@ mx::array append_and_attend(
   const mx::array queries = io::materialize(q);
   const auto [keys, values] =
       check_kv(kFunction, k, v, appends ? q.shape(0) : 0, format);
-  check_segments(kFunction, segments, q.shape(0), shape);
+  check_kv_segments(kFunction, segments, q.shape(0), format.window);
   if (appends) {
     append_rows(keys, values, shape.layout, segments);
   }
@@ -436,7 +371,7 @@ void append_kv(
   require_rank(kFunction, "k", k, 3);
   const AttentionShape shape = shape_of(kFunction, format.n_kv_heads, format);
   const auto [keys, values] = check_kv(kFunction, k, v, k.shape(0), format);
-  check_segments(kFunction, segments, k.shape(0), shape);
+  check_kv_segments(kFunction, segments, k.shape(0), format.window);
   append_rows(keys, values, shape.layout, segments);
 }
 

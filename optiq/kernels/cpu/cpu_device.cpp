@@ -5,6 +5,7 @@
 #include "optiq/kernels/cpu/kv_format.h"
 #include "optiq/kernels/cpu/matrix.h"
 #include "optiq/kernels/cpu/operations.h"
+#include "optiq/kernels/machine.h"
 
 namespace optiq::kernels {
 namespace {
@@ -14,6 +15,9 @@ class CpuDevice final : public Device {
  public:
   const char* name() const override {
     return cpu::kDeviceName;
+  }
+  std::string arithmetic() const override {
+    return simd_target();
   }
 
   Matrix dense(const mx::array& weight) override {

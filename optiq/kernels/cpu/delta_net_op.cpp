@@ -9,6 +9,7 @@
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/cpu/parallel_by_cost.h"
 #include "optiq/kernels/profile.h"
+#include "optiq/kernels/segment_checks.h"
 
 namespace optiq::kernels::cpu {
 namespace {
@@ -43,36 +44,6 @@ DeltaNetDims check_shape(const DeltaNetShape& s) {
       .key_dim = size(s.key_dim),
       .value_dim = size(s.value_dim),
       .conv_kernel = size(s.conv_kernel)};
-}
-
-/** The segments follow each other without gaps and have their states. */
-void check_segments(std::span<const Segment> segments, int rows) {
-  int next = 0;
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    const Segment& s = segments[i];
-    if (s.first_row != next || s.rows < 0 || s.rows > rows - next ||
-        s.blocks.size() != 1 || s.blocks.front() == BlockId::None) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[gated_delta_net] segment {}: found rows {} + {}, expected them to "
-          "follow row {} within {} rows, with one block of states. Order the "
-          "segments.",
-          i,
-          s.first_row,
-          s.rows,
-          next,
-          rows);
-    }
-    next += s.rows;
-  }
-  if (next != rows) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[gated_delta_net] segments: found {} rows in all, expected the {} of "
-        "qkv. Cover every row.",
-        next,
-        rows);
-  }
 }
 
 /** S^T [Hv][Dk][Dv], so that it starts on a cache line. */
@@ -193,7 +164,7 @@ mx::array gated_delta_net(
       require_floats(name, "dt_bias", weights.dt_bias, {Hv});
   const mx::array norm =
       require_floats(name, "norm", weights.norm, {shape.value_dim});
-  check_segments(segments, T);
+  check_state_segments(name, segments, T);
 
   mx::array conv = io::make_array(in.shape(), mx::float32);
   float* c = io::mutable_floats(conv).data();

@@ -37,6 +37,7 @@ OpTimer::Described describe(const Product& product) {
 void check_product(const mx::array& x, const Product& product) {
   for (const Projection& projection : product.projections) {
     const Matrix& weight = *projection.weight;
+    data_of(weight); // throws here, not in a thread of the pool
     if (x.ndim() != 2 || x.dtype() != mx::float32 ||
         x.shape(1) != weight.in_features()) {
       fail(

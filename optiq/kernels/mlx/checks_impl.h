@@ -1,0 +1,64 @@
+#pragma once
+
+#include <fmt/ranges.h>
+#include <mlx/array.h>
+
+#include "optiq/base/error.h"
+#include "optiq/kernels/affine_checks.h"
+
+/** Argument checks of the MLX device. MLX checks most shapes itself, but
+ * broadcasts where we would not, and no index: one out of range is a fault. */
+namespace optiq::kernels::portable {
+
+namespace mx = mlx::core;
+
+inline void require_shape(
+    const char* function,
+    const char* name,
+    const mx::array& x,
+    const mx::Shape& shape) {
+  if (x.shape() != shape) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] {}: found {}, expected [{}]. Pass a matching array.",
+        function,
+        name,
+        shape_text(x),
+        fmt::join(shape, ", "));
+  }
+}
+
+/** Throws InvalidInput unless 0 <= begin, 0 <= n and begin + n <= size. */
+inline void check_range(
+    const char* function,
+    const char* name,
+    int begin,
+    int n,
+    int size) {
+  if (begin < 0 || n < 0 || begin > size - n) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] {}: found {} + {}, expected a range within {}. Pass another.",
+        function,
+        name,
+        begin,
+        n,
+        size);
+  }
+}
+
+inline void
+check_float(const char* function, const char* name, const mx::array& x) {
+  if (x.dtype() != mx::bfloat16 && x.dtype() != mx::float16 &&
+      x.dtype() != mx::float32) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] {}: found a dtype of {} bytes that is not a float, expected "
+        "bfloat16, float16 or float32. Convert it first.",
+        function,
+        name,
+        x.itemsize());
+  }
+}
+
+} // namespace optiq::kernels::portable
