@@ -133,9 +133,11 @@ Json to_json(const EvalResult& result) {
   json["model"] = result.model;
   if (!result.reference.empty()) {
     json["reference"] = result.reference;
+    json["reference_device"] = result.reference_device;
   }
   json["data"] = result.data;
   json["compute"] = result.compute;
+  json["device"] = result.device;
   json["simd"] = result.simd;
   json["kv"] = result.kv;
   json["limit"] = result.limit;
@@ -151,6 +153,9 @@ EvalResult eval_result_from_json(const Json& json, const std::string& where) {
           optional_or<std::string>(json, "reference", where, std::string()),
       .data = required<std::string>(json, "data", where),
       .compute = required<std::string>(json, "compute", where),
+      .device = optional_or<std::string>(json, "device", where, "cpu"),
+      .reference_device = optional_or<std::string>(
+          json, "reference_device", where, std::string()),
       .simd = required<std::string>(json, "simd", where),
       .kv = optional_or<std::string>(json, "kv", where, "dense"),
       .limit = required<std::uint64_t>(json, "limit", where),

@@ -61,6 +61,8 @@ struct EvalResult {
   std::string reference; // KL only, else ""
   std::string data; // name of the file; needle: ""
   std::string compute; // of `model`: "exact", "fast" or "int8"
+  std::string device = "cpu"; // of `model`
+  std::string reference_device; // KL only, else ""
   std::string simd; // name of the SIMD target
   std::string kv = "dense"; // K/V cache: "dense", "affine 4", a config's name
   std::uint64_t limit = 0; // rows at most; 0 = all

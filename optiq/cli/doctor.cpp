@@ -12,6 +12,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/output.h"
 #include "optiq/io/mlx_version.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/kernels/machine.h"
 
 namespace optiq::cli {
@@ -21,6 +22,8 @@ struct Diagnosis {
   std::string mlx_built;
   std::string mlx_loaded;
   std::string blas; // path of the library that answers MLX's cblas_sgemm
+  std::string mlx_device; // where it runs
+  std::string auto_device; // what --device auto takes
   std::string simd_target;
   std::vector<std::string> simd_targets;
   SystemInfo system;
@@ -40,6 +43,8 @@ Diagnosis diagnose() {
       .mlx_built = io::built_mlx_version(),
       .mlx_loaded = io::loaded_mlx_version(),
       .blas = path_of_blas(),
+      .mlx_device = kernels::find_device("mlx").arithmetic(),
+      .auto_device = kernels::find_device("auto").name(),
       .simd_target = kernels::simd_target(),
       .simd_targets = kernels::simd_targets(),
       .system = system_info()};
@@ -50,6 +55,10 @@ void print_json(const Diagnosis& d) {
       {"mlx_built", d.mlx_built},
       {"mlx_loaded", d.mlx_loaded},
       {"blas", d.blas},
+      {"devices",
+       {{"cpu", d.simd_target},
+        {"mlx", d.mlx_device},
+        {"auto", d.auto_device}}},
       {"simd_target", d.simd_target},
       {"simd_targets", d.simd_targets},
       {"cpu", d.system.cpu},
@@ -67,6 +76,11 @@ void print_lines(const Diagnosis& d) {
       "SIMD     {} (this machine runs {})\n",
       d.simd_target,
       fmt::join(d.simd_targets, ", "));
+  print(
+      "device   {} by itself; cpu ({}) and mlx ({}) by --device\n",
+      d.auto_device,
+      d.simd_target,
+      d.mlx_device);
   print("CPU      {}, {} cores\n", d.system.cpu, d.system.cores);
   print(
       "RAM      {}, {} available\n",

@@ -18,6 +18,7 @@
 #include "optiq/eval/needle.h"
 #include "optiq/eval/perplexity.h"
 #include "optiq/generate/defaults.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/kernels/machine.h"
 
 namespace optiq::cli {
@@ -39,6 +40,8 @@ struct EvalFlags {
   eval::NeedleOptions needle;
   KvFlags kv;
   kernels::Compute compute = kernels::Compute::Exact;
+  std::string device = "auto";
+  std::string reference_device; // "": that of the model
 };
 
 /** A model with what turns text into its tokens. */
@@ -46,6 +49,16 @@ struct Subject {
   io::ModelDirectory directory;
   std::shared_ptr<const text::Tokenizer> tokenizer;
 };
+
+kernels::Device& device_of(const EvalFlags& flags) {
+  return kernels::find_device(flags.device);
+}
+
+kernels::Device& reference_device_of(const EvalFlags& flags) {
+  return flags.reference_device.empty()
+      ? device_of(flags)
+      : kernels::find_device(flags.reference_device);
+}
 
 Subject open_subject(const std::string& path) {
   auto directory = open_model(path);
@@ -94,12 +107,15 @@ artifacts::KlScores run_kl(
       flags.model,
       flags.reference,
       dataset.name);
+  kernels::Device& device = device_of(flags);
   const models::Setup expected(
-      load_checked(reference.directory), kernels::Compute::Exact);
+      load_checked(reference.directory, reference_device_of(flags)),
+      kernels::Compute::Exact);
   // A model that differs from its reference by its cache alone is loaded once.
+  const bool is_same =
+      flags.reference == flags.model && &expected.model->device() == &device;
   const auto setup = make_setup(
-      flags.reference == flags.model ? expected.model
-                                     : load_checked(subject.directory),
+      is_same ? expected.model : load_checked(subject.directory, device),
       flags.compute,
       flags.kv);
   return eval::measure_kl(expected, setup, rows, {.on_progress = sink});
@@ -113,7 +129,10 @@ artifacts::PerplexityScores run_perplexity(
     const ProgressSink& sink) {
   const auto rows = token_rows(flags, dataset, chat, *subject.tokenizer);
   return eval::measure_perplexity(
-      make_setup(load_checked(subject.directory), flags.compute, flags.kv),
+      make_setup(
+          load_checked(subject.directory, device_of(flags)),
+          flags.compute,
+          flags.kv),
       rows,
       {.on_progress = sink});
 }
@@ -135,7 +154,10 @@ artifacts::ExactMatchScores run_exact_match(
   const auto prompts = eval::encode_chats(
       eval::render_questions(dataset, *chat), *subject.tokenizer);
   return eval::measure_exact_match(
-      make_setup(load_checked(subject.directory), flags.compute, flags.kv),
+      make_setup(
+          load_checked(subject.directory, device_of(flags)),
+          flags.compute,
+          flags.kv),
       *subject.tokenizer,
       prompts,
       wanted,
@@ -150,7 +172,10 @@ artifacts::NeedleScores run_needle(
   const auto prompts =
       eval::make_needle_prompts(*subject.tokenizer, chat, flags.needle);
   return eval::measure_needle(
-      make_setup(load_checked(subject.directory), flags.compute, flags.kv),
+      make_setup(
+          load_checked(subject.directory, device_of(flags)),
+          flags.compute,
+          flags.kv),
       *subject.tokenizer,
       prompts,
       flags.needle,
@@ -203,15 +228,19 @@ void print_scores(const artifacts::NeedleScores& s) {
 
 void print_result(const artifacts::EvalResult& result) {
   print(
-      "{} of {}{}, {} arithmetic, {} K/V cache, {}\n",
+      "{} of {}{}, {} arithmetic, {} K/V cache, device {}, {}\n",
       artifacts::task_of(result),
       result.model,
       result.data.empty() ? "" : " on " + result.data,
       result.compute,
       result.kv,
+      result.device,
       result.simd);
   if (!result.reference.empty()) {
-    print("reference {}, exact arithmetic\n", result.reference);
+    print(
+        "reference {}, exact arithmetic, device {}\n",
+        result.reference,
+        result.reference_device);
   }
   std::visit([](const auto& scores) { print_scores(scores); }, result.scores);
 }
@@ -235,6 +264,9 @@ void run_eval(const EvalFlags& flags) {
       .reference = flags.reference,
       .data = dataset.name,
       .compute = name_of(flags.compute),
+      .device = device_of(flags).name(),
+      .reference_device =
+          flags.task == "kl" ? reference_device_of(flags).name() : "",
       .simd = kernels::simd_target(),
       .kv = describe_kv(flags.kv),
       .limit = flags.limit,
@@ -290,6 +322,17 @@ void add_needle_options(CLI::App& command, EvalFlags& flags) {
       "--raw", flags.raw, "needle: plain text instead of the chat template");
 }
 
+void add_device_options(CLI::App& command, EvalFlags& flags) {
+  add_device_option(command, flags.device);
+  command
+      .add_option(
+          "--reference-device",
+          flags.reference_device,
+          "Where the reference runs (kl; default: as the model)")
+      ->check(CLI::IsMember({"auto", "cpu", "mlx"}))
+      ->option_text("auto|cpu|mlx");
+}
+
 } // namespace
 
 void add_eval_command(CLI::App& app) {
@@ -325,6 +368,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::Range(2, 1 << 24));
   add_needle_options(*command, *flags);
   add_compute_option(*command, flags->compute);
+  add_device_options(*command, *flags);
   add_kv_options(*command, flags->kv);
   add_threads_option(*command);
   add_progress_option(*command, flags->progress);

@@ -20,6 +20,7 @@
 #include "optiq/generate/engine.h"
 #include "optiq/generate/generation_config.h"
 #include "optiq/generate/generator.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/kernels/machine.h"
 #include "optiq/text/tokenizer.h"
 
@@ -47,6 +48,7 @@ struct GenerateFlags {
   std::optional<float> frequency_penalty;
   std::optional<std::uint64_t> seed;
   kernels::Compute compute = kernels::Compute::Fast;
+  std::string device = "auto";
   KvFlags kv;
 };
 
@@ -172,6 +174,7 @@ void print_json(
        n > 1 && decode_seconds > 0 ? static_cast<double>(n - 1) / decode_seconds
                                    : 0.0},
       {"compute", name_of(flags.compute)},
+      {"device", kernels::find_device(flags.device).name()},
       {"simd", kernels::simd_target()},
       {"temperature", sampler.temperature},
       {"top_p", sampler.top_p},
@@ -196,8 +199,10 @@ void run_generate(const GenerateFlags& flags) {
       *tokenizer,
       {.text = read_prompt(flags), .system = flags.system, .raw = flags.raw});
   auto options = choose_options(flags, directory, tokenizer, prompt.size());
-  const auto setup =
-      make_setup(load_checked(directory), flags.compute, flags.kv);
+  const auto setup = make_setup(
+      load_checked(directory, kernels::find_device(flags.device)),
+      flags.compute,
+      flags.kv);
   options.max_tokens =
       generate::answer_limit(*setup.model, prompt.size(), options);
   const std::size_t needed = cache::sequence_bytes(
@@ -287,6 +292,7 @@ void add_generate_command(CLI::App& app) {
   command->add_option(
       "--seed", flags->seed, "Seed of sampling (default: the time)");
   add_compute_option(*command, flags->compute);
+  add_device_option(*command, flags->device);
   add_kv_options(*command, flags->kv);
   add_threads_option(*command);
   command->add_flag(

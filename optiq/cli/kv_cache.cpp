@@ -14,6 +14,7 @@
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/quant/kv_choice.h"
 
 namespace optiq::cli {
@@ -26,6 +27,7 @@ struct KvCacheFlags {
   std::string output;
   std::vector<std::string> methods = {"affine"};
   std::string rotation;
+  std::string device = "auto";
   std::string progress = "auto";
   std::string json;
   quant::KvCacheOptions options;
@@ -71,6 +73,7 @@ double bits_per_value(const quant::KvCacheResult& result) {
 
 void print_result(
     const quant::KvCacheOptions& options,
+    const kernels::Device& device,
     const quant::KvCacheResult& result) {
   print(
       "{:>5} {:>8} {:>7} {:>7} {:>12} {:>12}\n",
@@ -110,6 +113,7 @@ void print_result(
       "whole model   {:.3e} nats per token on the calibration text (by {})\n",
       result.plan.measured_kl.value(),
       result.plan.origin);
+  print("device        {}\n", device.name());
   print("written to    {}\n", options.output.string());
 }
 
@@ -117,10 +121,12 @@ void write_result_json(
     const std::string& path,
     const std::filesystem::path& model,
     const quant::KvCacheOptions& options,
+    const kernels::Device& device,
     const quant::KvCacheResult& result,
     double seconds) {
   artifacts::Json json;
   json["output"] = options.output.string();
+  json["device"] = device.name();
   json["kv_config"] =
       artifacts::to_json(artifacts::KvConfig{result.plan.layers});
   artifacts::Json layers = artifacts::Json::array();
@@ -154,11 +160,12 @@ void run_kv_cache(const KvCacheFlags& flags) {
   options.output = flags.output.empty()
       ? "optiq_output/kv_cache/" + name_of_model(directory.path())
       : flags.output;
+  kernels::Device& device = kernels::find_device(flags.device);
   const InterruptGuard interrupt;
   ProgressPrinter printer(mode);
   const auto start = std::chrono::steady_clock::now();
   const quant::KvCacheResult result = quant::choose_kv_cache(
-      load_checked(directory),
+      load_checked(directory, device),
       directory,
       options,
       [&](const ProgressEvent& event) {
@@ -178,9 +185,10 @@ void run_kv_cache(const KvCacheFlags& flags) {
   for (const std::string& notice : result.notices) {
     print_error("note: {}\n", notice);
   }
-  print_result(options, result);
+  print_result(options, device, result);
   if (!flags.json.empty()) {
-    write_result_json(flags.json, directory.path(), options, result, seconds);
+    write_result_json(
+        flags.json, directory.path(), options, device, result, seconds);
   }
 }
 
@@ -275,6 +283,7 @@ void add_kv_cache_command(CLI::App& app) {
   add_output_options(*command, *flags);
   add_search_options(*command, *flags);
   add_calibration_options(*command, *flags);
+  add_device_option(*command, flags->device);
   add_threads_option(*command);
   command->footer(
       "Examples:\n"

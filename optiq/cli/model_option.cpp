@@ -79,6 +79,17 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute) {
       ->option_text("int8|fast|exact");
 }
 
+void add_device_option(CLI::App& command, std::string& device) {
+  command
+      .add_option(
+          "--device",
+          device,
+          "Where the model runs: cpu, mlx, or auto, which is mlx where it has "
+          "Metal")
+      ->check(CLI::IsMember({"auto", "cpu", "mlx"}))
+      ->option_text("auto|cpu|mlx");
+}
+
 CLI::Option* add_file_option(
     CLI::App& command,
     const std::string& names,
@@ -145,10 +156,11 @@ io::ModelDirectory open_model(const std::string& model) {
 }
 
 std::shared_ptr<const models::Model> load_checked(
-    const io::ModelDirectory& directory) {
+    const io::ModelDirectory& directory,
+    kernels::Device& device) {
   require_ram(
       directory.loaded_bytes(), "the weights of " + directory.path().string());
-  return models::load_model(directory);
+  return models::load_model(directory, device);
 }
 
 } // namespace optiq::cli

@@ -24,6 +24,9 @@ void require_model(const CLI::App& command);
 /** --compute int8|fast|exact. */
 void add_compute_option(CLI::App& command, kernels::Compute& compute);
 
+/** --device auto|cpu|mlx, a name for kernels::find_device. */
+void add_device_option(CLI::App& command, std::string& device);
+
 /** --threads N, 0 = all cores; takes effect at once. */
 void add_threads_option(CLI::App& command);
 
@@ -54,9 +57,10 @@ io::ResolvedModel fetch_showing(const io::HubId& id, ProgressMode mode);
 /** Opens what the user named as MODEL. */
 io::ModelDirectory open_model(const std::string& model);
 
-/** Opens a model directory and loads its weights; refuses one that does not
- * fit into the RAM, with numbers, before reading it. */
+/** Opens a model directory and loads its weights onto a device; refuses one
+ * that does not fit into the RAM, with numbers, before reading it. */
 std::shared_ptr<const models::Model> load_checked(
-    const io::ModelDirectory& directory);
+    const io::ModelDirectory& directory,
+    kernels::Device& device);
 
 } // namespace optiq::cli

@@ -84,11 +84,12 @@ void write_evals(Markup& page, const ReportInput& input) {
             "th",
             {{"colspan", "2"}},
             fmt::format(
-                "{}{}, {} arithmetic, {} K/V cache",
+                "{}{}, {} arithmetic, {} K/V cache, device {}",
                 artifacts::task_of(result),
                 result.data.empty() ? "" : " on " + result.data,
                 result.compute,
-                result.kv));
+                result.kv,
+                result.device));
     page.close();
     const auto rows = std::visit(
         [](const auto& scores) { return figures(scores); }, result.scores);

@@ -18,6 +18,8 @@ EvalResult with(decltype(EvalResult::scores) scores) {
       .reference = "ref",
       .data = "d.jsonl",
       .compute = "exact",
+      .device = "mlx",
+      .reference_device = "cpu",
       .simd = "AVX2",
       .kv = "turbo 3",
       .limit = 7,

@@ -31,6 +31,8 @@ std::string sample_value(const CLI::Option& flag) {
       {"--target-size", "1MB"},
       {"--progress", "none"},
       {"--compute", "exact"},
+      {"--device", "cpu"},
+      {"--reference-device", "cpu"},
       {"--seq-len", "64"},
       {"--data", kAbsent},
       {"--reference", kAbsent},

@@ -1,4 +1,4 @@
-// logits_driver MODEL IDS.safetensors CHUNK fast|exact OUT.safetensors
+// logits_driver MODEL IDS.safetensors CHUNK fast|exact OUT.safetensors [DEVICE]
 // Writes the logits [n, vocab] of every int32 tensor [n] of IDS under its name.
 // One sequence after another, each prefilled in chunks; with CHUNK 0 all of
 // them in one batch, token by token, each joining one step after the one
@@ -11,6 +11,7 @@
 #include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
 #include "optiq/io/safetensors.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/models/model.h"
 
 namespace optiq {
@@ -43,23 +44,24 @@ std::vector<mx::array> run_batch(
             io::mutable_floats(logits[i]).data() + (step - i) * vocab_size);
       }
     }
-    const mx::array rows = engine.step(work);
+    const kernels::HostRows rows =
+        engine.model().device().to_host(engine.step(work));
     for (std::size_t row = 0; row < work.size(); ++row) {
       std::copy_n(
-          io::floats(rows).data() + row * vocab_size, vocab_size, targets[row]);
+          rows.row(static_cast<int>(row)).data(), vocab_size, targets[row]);
     }
   }
   return logits;
 }
 
-void write_logits(char** arguments) {
+void write_logits(char** arguments, kernels::Device& device) {
   const auto file = io::SafetensorsFile::open(arguments[2]);
   const int chunk = std::atoi(arguments[3]);
   const auto compute = std::string(arguments[4]) == "exact"
       ? kernels::Compute::Exact
       : kernels::Compute::Fast;
   const std::shared_ptr<const models::Model> model =
-      models::load_model(io::ModelDirectory::open(arguments[1]));
+      models::load_model(io::ModelDirectory::open(arguments[1]), device);
   generate::Engine engine(
       {model, compute}, {.prefill_chunk = std::max(1, chunk)});
   std::vector<Ids> ids;
@@ -75,8 +77,11 @@ void write_logits(char** arguments) {
   } else {
     for (const Ids& sequence : ids) {
       const auto past = engine.new_sequence();
-      logits.push_back(
-          engine.extend(*past, sequence, static_cast<int>(sequence.size())));
+      const auto n = static_cast<int>(sequence.size());
+      const kernels::HostRows rows =
+          device.to_host(engine.extend(*past, sequence, n));
+      logits.emplace_back(
+          rows.all().data(), mx::Shape{n, model->info().vocab_size});
     }
   }
   std::vector<io::TensorToWrite> out;
@@ -94,12 +99,13 @@ void write_logits(char** arguments) {
 } // namespace optiq
 
 int main(int argc, char** argv) {
-  if (argc != 6) {
-    std::fprintf(stderr, "expected 5 arguments\n");
+  if (argc < 6 || argc > 7) {
+    std::fprintf(stderr, "expected 5 or 6 arguments\n");
     return 2;
   }
   try {
-    optiq::write_logits(argv);
+    optiq::write_logits(
+        argv, optiq::kernels::find_device(argc == 7 ? argv[6] : "cpu"));
   } catch (const optiq::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return optiq::exit_code(e.kind());

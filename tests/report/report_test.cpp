@@ -175,7 +175,8 @@ TEST(Report, ResultsShowValueErrorAndConditions) {
   const std::string page = render_report(input);
   EXPECT_TRUE(contains(
       page,
-      "exact-match on questions.jsonl, fast arithmetic, dense K/V cache"));
+      "exact-match on questions.jsonl, fast arithmetic, dense K/V cache, "
+      "device cpu"));
   EXPECT_TRUE(contains(page, "0.976 ± 0.007"));
 }
 
