@@ -7,7 +7,7 @@
 #include <vector>
 
 /**
- * Where the time of the operations of kernels.h goes. Each of them starts with
+ * Where the time of a device's operations goes. Each of the CPU's starts with
  * an OpTimer; without a profile it costs one load and one branch.
  */
 namespace optiq::kernels {
