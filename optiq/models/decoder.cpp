@@ -147,12 +147,13 @@ class Decoder final : public Model {
     const mx::array h = device().take_rows(mix(index, x, context), wanted);
     const mx::array rows =
         layer.is_parallel ? device().take_rows(x, wanted) : h;
+    const auto rest = nn::context_of_rows(context, wanted);
     if (!layer.input) {
-      return feed_forward(layer, rows, h, nullptr, context);
+      return feed_forward(layer, rows, h, nullptr, rest);
     }
     const mx::array input =
         device().take_rows(context.layer_inputs[index], wanted);
-    return feed_forward(layer, rows, h, &input, context);
+    return feed_forward(layer, rows, h, &input, rest);
   }
 
   mx::array logits(const mx::array& x, const nn::ForwardContext& context)

@@ -24,17 +24,18 @@ Forward::Forward(const Setup& setup, nn::LinearObserver observer)
 Forward& Forward::add(
     cache::Sequence& sequence,
     std::span<const std::int32_t> tokens,
-    std::span<const int> wanted) {
+    std::span<const int> wanted,
+    const nn::Adapter* adapter) {
   const auto first_row = static_cast<int>(tokens_.size());
   for (const int row : wanted) {
     wanted_.push_back(first_row + row);
   }
-  append(&sequence, sequence.length(), tokens);
+  append(&sequence, sequence.length(), tokens, adapter);
   return *this;
 }
 
 Forward& Forward::add_fresh(std::span<const std::int32_t> tokens) {
-  append(nullptr, 0, tokens);
+  append(nullptr, 0, tokens, nullptr);
   return *this;
 }
 
@@ -55,7 +56,7 @@ mx::array Forward::run() {
   const int last = model.info().n_layers - 1;
   const mx::array x = run_layers(0, last, model.embed(tokens_));
   const mx::array rows = model.run_last_layer(x, wanted_, context_);
-  mx::array logits = model.logits(rows, context_);
+  mx::array logits = model.logits(rows, nn::context_of_rows(context_, wanted_));
   finish(logits);
   return logits;
 }
@@ -84,14 +85,16 @@ Forward::run_layers(const Model& part, int first, int end, mx::array x) {
 void Forward::append(
     cache::Sequence* sequence,
     int start,
-    std::span<const std::int32_t> tokens) {
+    std::span<const std::int32_t> tokens,
+    const nn::Adapter* adapter) {
   assert(!is_prepared_);
   const auto rows = static_cast<int>(tokens.size());
   context_.segments.push_back(
       {.sequence = sequence,
        .first_row = static_cast<int>(tokens_.size()),
        .rows = rows,
-       .start = start});
+       .start = start,
+       .adapter = adapter});
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
 }
 

@@ -33,11 +33,13 @@ class Forward {
   Forward& operator=(const Forward&) = delete;
 
   /** Continues a sequence, which is no other part of this forward and outlives
-   * it. `wanted`: those of the tokens, ascending, whose logits run returns. */
+   * it, as the adapter does. `wanted`: those of the tokens, ascending, whose
+   * logits run returns. */
   Forward& add(
       cache::Sequence& sequence,
       std::span<const std::int32_t> tokens,
-      std::span<const int> wanted = {});
+      std::span<const int> wanted = {},
+      const nn::Adapter* adapter = nullptr);
   /** Begins a sequence of the forward's own, which goes with it. */
   Forward& add_fresh(std::span<const std::int32_t> tokens);
   /** Bytes of K/V and state that the forward's own sequences take. */
@@ -62,7 +64,8 @@ class Forward {
   void append(
       cache::Sequence* sequence,
       int start,
-      std::span<const std::int32_t> tokens);
+      std::span<const std::int32_t> tokens,
+      const nn::Adapter* adapter);
   void make_fresh_sequences();
   /** Makes the sequences that are missing and room in all, once. */
   void prepare();

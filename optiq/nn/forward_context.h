@@ -1,6 +1,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "optiq/cache/kv_cache.h"
@@ -12,12 +15,24 @@ namespace mx = mlx::core;
 
 struct Linear;
 
+/** What an adapter adds to a linear: scale (x A^T) B^T (LoRA, arXiv
+ * 2106.09685). */
+struct LowRank {
+  mx::array a; // [rank, in] f32, on the model's device
+  mx::array b; // [out, rank]
+  float scale = 1.f;
+};
+
+/** What an adapter adds to a model, by the paths of its linears. */
+using Adapter = std::map<std::string, LowRank, std::less<>>;
+
 /** The rows of one sequence in a flat ragged batch. */
 struct Segment {
   cache::Sequence* sequence = nullptr; // reserved for start + rows tokens
   int first_row = 0;
   int rows = 0;
   int start = 0; // absolute position of the first row
+  const Adapter* adapter = nullptr; // of these rows alone, or none
 };
 
 /** Is shown what a linear layer multiplies, before it does: x [T, in], a norm
@@ -41,5 +56,11 @@ struct ForwardContext {
 std::vector<kernels::Segment> segments_of(
     const ForwardContext& context,
     int layer);
+
+/** The context of a batch of which only rows `wanted` (ascending) go on, for
+ * what needs no sequences: their adapters, and whom shows them. */
+ForwardContext context_of_rows(
+    const ForwardContext& context,
+    std::span<const int> wanted);
 
 } // namespace optiq::nn

@@ -3,29 +3,65 @@
 namespace optiq::nn {
 namespace {
 
-/** Projections of norm(x), which the context's observer is shown. */
-kernels::Product product_of(
-    const std::vector<const Linear*>& linears,
-    const mx::array& x,
-    const kernels::Norm* norm,
+/** What the adapters of a batch add to a linear. */
+std::vector<kernels::LowRankUpdate> updates_of(
+    const Linear& linear,
     const ForwardContext& context) {
-  kernels::Product product{
-      .projections = {}, .norm = norm, .compute = context.compute};
-  for (const Linear* linear : linears) {
-    product.projections.push_back(
-        {.weight = &linear->weight,
-         .bias = linear->bias ? &*linear->bias : nullptr,
-         .updates = {}});
-  }
-  if (context.observer) {
-    const mx::array rows =
-        norm == nullptr ? x : context.device->normalize(x, *norm);
-    for (const Linear* linear : linears) {
-      context.observer(*linear, rows);
+  std::vector<kernels::LowRankUpdate> updates;
+  for (const Segment& segment : context.segments) {
+    if (segment.adapter == nullptr || segment.rows == 0) {
+      continue;
+    }
+    const auto found = segment.adapter->find(linear.name);
+    if (found != segment.adapter->end()) {
+      const LowRank& change = found->second;
+      updates.push_back(
+          {.first_row = segment.first_row,
+           .rows = segment.rows,
+           .a = change.a,
+           .b = change.b,
+           .scale = change.scale});
     }
   }
-  return product;
+  return updates;
 }
+
+/** Projections of norm(x) by these linears, which the context's observer is
+ * shown, with what its adapters add. */
+class Projections {
+ public:
+  Projections(
+      const std::vector<const Linear*>& linears,
+      const mx::array& x,
+      const kernels::Norm* norm,
+      const ForwardContext& context)
+      : updates_(linears.size()) {
+    product.norm = norm;
+    product.compute = context.compute;
+    for (std::size_t i = 0; i < linears.size(); ++i) {
+      const Linear& linear = *linears[i];
+      updates_[i] = updates_of(linear, context);
+      product.projections.push_back(
+          {.weight = &linear.weight,
+           .bias = linear.bias ? &*linear.bias : nullptr,
+           .updates = updates_[i]});
+    }
+    if (context.observer) {
+      const mx::array rows =
+          norm == nullptr ? x : context.device->normalize(x, *norm);
+      for (const Linear* linear : linears) {
+        context.observer(*linear, rows);
+      }
+    }
+  }
+  Projections(const Projections&) = delete;
+  Projections& operator=(const Projections&) = delete;
+
+  kernels::Product product;
+
+ private:
+  std::vector<std::vector<kernels::LowRankUpdate>> updates_; // by projection
+};
 
 } // namespace
 
@@ -33,8 +69,8 @@ std::vector<mx::array> project(
     const BlockInput& input,
     const std::vector<const Linear*>& linears,
     const ForwardContext& context) {
-  return context.device->multiply(
-      input.x, product_of(linears, input.x, input.norm, context));
+  const Projections projections(linears, input.x, input.norm, context);
+  return context.device->multiply(input.x, projections.product);
 }
 
 mx::array project_gated(
@@ -43,10 +79,9 @@ mx::array project_gated(
     const Linear& up,
     kernels::Activation activation,
     const ForwardContext& context) {
-  kernels::Product product =
-      product_of({&gate, &up}, input.x, input.norm, context);
-  product.activation = activation;
-  return context.device->multiply(input.x, product).front();
+  Projections projections({&gate, &up}, input.x, input.norm, context);
+  projections.product.activation = activation;
+  return context.device->multiply(input.x, projections.product).front();
 }
 
 mx::array project_back(
@@ -54,9 +89,9 @@ mx::array project_back(
     const Linear& linear,
     const BlockInput& input,
     const ForwardContext& context) {
-  kernels::Product product = product_of({&linear}, y, nullptr, context);
-  product.residual = input.residual;
-  return context.device->multiply(y, product).front();
+  Projections projections({&linear}, y, nullptr, context);
+  projections.product.residual = input.residual;
+  return context.device->multiply(y, projections.product).front();
 }
 
 } // namespace optiq::nn

@@ -44,7 +44,7 @@ READS_NAME = re.compile(
 FORWARD = re.compile(
     r"(?<!struct )\b(ForwardContext|nn::Segment)\s*(\w+\s*)?[{(=;]|<\s*nn::Segment\s*>"
     r"|\bmake_forward_context\b")
-FORWARD_HOME = ("optiq/nn/forward_context.h", "optiq/models/forward.h", "optiq/models/forward.cpp")
+FORWARD_HOME = ("optiq/nn/forward_context.h", "optiq/nn/forward_context.cpp", "optiq/models/forward.h", "optiq/models/forward.cpp")
 # Arrays are handles above kernels; what is read there came from a file.
 READS_ARRAY = re.compile(r"\bio::(floats|mutable_floats|row_range|take_rows|reshaped)\(|\.data<")
 READERS_OF_FILES = ("optiq/models/weights.cpp", "optiq/models/qwen3_5_sanitize.cpp",
