@@ -17,7 +17,7 @@
 
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
-#include "optiq/cache/kv_cache.h"
+#include "optiq/cache/sequence.h"
 #include "optiq/io/array.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/machine.h"

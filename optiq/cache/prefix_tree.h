@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "optiq/cache/kv_cache.h"
+#include "optiq/cache/sequence.h"
 
 namespace optiq::cache {
 

@@ -6,7 +6,7 @@
 
 #include <mlx/array.h>
 
-#include "optiq/cache/kv_cache.h"
+#include "optiq/cache/sequence.h"
 #include "optiq/kernels/device.h"
 
 namespace optiq::cache {

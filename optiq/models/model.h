@@ -11,7 +11,7 @@
 #include <mlx/array.h>
 
 #include "optiq/artifacts/module_id.h"
-#include "optiq/cache/kv_cache.h"
+#include "optiq/cache/sequence.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/kernels/device.h"
 #include "optiq/nn/forward_context.h"

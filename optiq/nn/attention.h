@@ -2,7 +2,7 @@
 
 #include <optional>
 
-#include "optiq/cache/kv_cache.h"
+#include "optiq/cache/sequence.h"
 #include "optiq/nn/forward_context.h"
 #include "optiq/nn/linear.h"
 

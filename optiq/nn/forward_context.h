@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "optiq/cache/kv_cache.h"
+#include "optiq/cache/sequence.h"
 #include "optiq/kernels/device.h"
 
 namespace optiq::nn {

@@ -1,15 +1,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <functional>
 #include <memory>
-#include <span>
 #include <unordered_map>
 #include <utility>
-#include <vector>
 
-#include "optiq/cache/layout.h"
 #include "optiq/kernels/device.h"
 
 namespace optiq::cache {
@@ -64,58 +60,6 @@ class BlockPool {
   std::unique_ptr<kernels::BlockStore> store_;
   std::unordered_map<kernels::BlockId, int> more_owners_; // beyond the first
   std::function<bool()> reclaim_some_;
-};
-
-/**
- * One sequence's past, layer by layer: block tables for attention layers, flat
- * state for recurrent ones. The forward writes at absolute positions;
- * `commit` makes them part of the past. Gives its memory back when destroyed.
- */
-class Sequence {
- public:
-  /** Takes the recurrent layers' states, zeroed. Throws Exhausted. */
-  Sequence(std::shared_ptr<BlockPool> pool, std::vector<LayerFormat> layers);
-  ~Sequence();
-  Sequence(const Sequence&) = delete;
-  Sequence& operator=(const Sequence&) = delete;
-
-  /** Tokens committed. */
-  int length() const {
-    return length_;
-  }
-  /** Makes room for n_tokens in all. Throws Exhausted; then nothing changed. */
-  void reserve(int n_tokens);
-  /** Gives back the blocks that every later token's window hides. */
-  void commit(int n_tokens);
-  /** Makes another sequence's first n_tokens, whole blocks, the past of this
-   * empty one: shares `blocks` (per layer, None where hidden) and copies the
-   * states. */
-  void resume(
-      int n_tokens,
-      const std::vector<std::vector<kernels::BlockId>>& blocks,
-      const Sequence* states);
-  /** From a sequence with the same recurrent layers. */
-  void copy_states(const Sequence& from);
-
-  const LayerFormat& format(int layer) const {
-    return layers_[layer];
-  }
-  /** By absolute position / 64, None where the window hides the block; of a
-   * recurrent layer its one state. */
-  std::span<const kernels::BlockId> blocks(int layer) const {
-    return tables_[layer];
-  }
-
- private:
-  /** Brings the tables to these sizes, or throws and leaves them. */
-  void grow(const std::vector<std::size_t>& pieces);
-  void shrink(const std::vector<std::size_t>& pieces);
-
-  std::shared_ptr<BlockPool> pool_;
-  std::vector<LayerFormat> layers_;
-  /** Per layer; None where released. */
-  std::vector<std::vector<kernels::BlockId>> tables_;
-  int length_ = 0;
 };
 
 } // namespace optiq::cache

@@ -1,4 +1,4 @@
-#include "optiq/cache/kv_cache.h"
+#include "optiq/cache/sequence.h"
 
 #include <algorithm>
 #include <cstdint>
