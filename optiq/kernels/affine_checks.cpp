@@ -107,4 +107,16 @@ void check_affine_shapes(
   }
 }
 
+void check_float(const char* function, const char* what, mx::Dtype dtype) {
+  if (dtype != mx::bfloat16 && dtype != mx::float16 && dtype != mx::float32) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] {}: found a dtype of {} bytes that is not a float, expected "
+        "bfloat16, float16 or float32. Convert it first.",
+        function,
+        what,
+        static_cast<int>(mx::size_of(dtype)));
+  }
+}
+
 } // namespace optiq::kernels

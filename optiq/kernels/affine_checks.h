@@ -25,6 +25,9 @@ void check_affine_shapes(
 /** Unless weight is [out, in] and not empty. */
 void check_dense_shape(const char* function, const mx::array& weight);
 
+/** Unless dtype is bf16, f16 or f32. */
+void check_float(const char* function, const char* what, mx::Dtype dtype);
+
 /** "[3, 4]", for messages. */
 std::string shape_text(const mx::array& x);
 

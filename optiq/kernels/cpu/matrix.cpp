@@ -26,22 +26,10 @@ hwy::AlignedFreeUniquePtr<std::byte[]> allocate_panels(std::size_t bytes) {
 
 FloatType
 float_type_of(const char* function, const char* what, mx::Dtype dtype) {
-  if (dtype == mx::bfloat16) {
-    return FloatType::BFloat16;
-  }
-  if (dtype == mx::float16) {
-    return FloatType::Float16;
-  }
-  if (dtype == mx::float32) {
-    return FloatType::Float32;
-  }
-  fail(
-      ErrorKind::InvalidInput,
-      "[{}] {}: found a dtype of {} bytes that is not a float, expected "
-      "bfloat16, float16 or float32. Convert it first.",
-      function,
-      what,
-      static_cast<int>(mx::size_of(dtype)));
+  check_float(function, what, dtype);
+  return dtype == mx::bfloat16 ? FloatType::BFloat16
+      : dtype == mx::float16   ? FloatType::Float16
+                               : FloatType::Float32;
 }
 
 DenseWeights MatrixData::dense_weights() const {

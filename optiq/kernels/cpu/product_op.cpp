@@ -10,6 +10,7 @@
 #include "optiq/kernels/cpu/matrix.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/cpu/product_run.h"
+#include "optiq/kernels/product_checks.h"
 #include "optiq/kernels/profile.h"
 
 namespace optiq::kernels::cpu {
@@ -34,7 +35,7 @@ OpTimer::Described describe(const Product& product) {
   return what;
 }
 
-void check_product(const mx::array& x, const Product& product) {
+void check_input(const mx::array& x, const Product& product) {
   for (const Projection& projection : product.projections) {
     const Matrix& weight = *projection.weight;
     data_of(weight); // throws here, not in a thread of the pool
@@ -52,28 +53,7 @@ void check_product(const mx::array& x, const Product& product) {
           weight.in_features());
     }
   }
-  const std::size_t n = product.projections.size();
-  if ((product.activation && n != 2) ||
-      (product.residual != nullptr && n != 1)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] found {} projections, expected 2 for an activation and 1 for a "
-        "residual.",
-        kFunction,
-        n);
-  }
-  if (product.activation) {
-    const int gate = product.projections[0].weight->out_features();
-    const int up = product.projections[1].weight->out_features();
-    if (gate != up) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[{}] up: found {} outputs, expected the {} of gate.",
-          kFunction,
-          up,
-          gate);
-    }
-  }
+  check_product(kFunction, product);
 }
 
 /** Whether something comes between the product and what follows it. */
@@ -152,7 +132,7 @@ void add_updates(
     const Matrix matrix = dense_matrix(w);
     Product product;
     product.projections = {{.weight = &matrix}};
-    check_product(rows, product);
+    check_input(rows, product);
     return run_plain(rows, product).front();
   };
   const std::size_t width = y.shape(1);
@@ -220,7 +200,7 @@ std::vector<mx::array> multiply(const mx::array& x, const Product& product) {
     return multiply(normalize(x, *product.norm), rest);
   }
   const OpTimer timer([&] { return describe(product); });
-  check_product(x, product);
+  check_input(x, product);
   const mx::array input = io::materialize(x);
   if (has_extras(product)) {
     return run_with_extras(input, product);

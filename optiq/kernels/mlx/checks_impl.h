@@ -47,18 +47,4 @@ inline void check_range(
   }
 }
 
-inline void
-check_float(const char* function, const char* name, const mx::array& x) {
-  if (x.dtype() != mx::bfloat16 && x.dtype() != mx::float16 &&
-      x.dtype() != mx::float32) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] {}: found a dtype of {} bytes that is not a float, expected "
-        "bfloat16, float16 or float32. Convert it first.",
-        function,
-        name,
-        x.itemsize());
-  }
-}
-
 } // namespace optiq::kernels::portable

@@ -7,6 +7,7 @@
 #include "optiq/kernels/mlx/checks_impl.h"
 #include "optiq/kernels/mlx/operations.h"
 #include "optiq/kernels/mlx/portable.h"
+#include "optiq/kernels/product_checks.h"
 
 namespace optiq::kernels::portable {
 namespace {
@@ -95,19 +96,6 @@ mx::array project(const mx::array& x, const Projection& projection) {
   return y;
 }
 
-void check_product(const Product& product) {
-  const std::size_t n = product.projections.size();
-  if ((product.activation && n != 2) ||
-      (product.residual != nullptr && n != 1)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] found {} projections, expected 2 for an activation and 1 for a "
-        "residual.",
-        kFunction,
-        n);
-  }
-}
-
 } // namespace
 
 mx::Dtype activation_dtype(Compute compute) {
@@ -129,7 +117,7 @@ mx::Dtype activation_dtype(Compute compute) {
 
 Matrix dense_matrix(const mx::array& weight) {
   check_dense_shape("dense", weight);
-  check_float("dense", "weight", weight);
+  check_float("dense", "weight", weight.dtype());
   auto arrays = std::make_shared<MatrixArrays>(weight);
   arrays->out = weight.shape(0);
   arrays->in = weight.shape(1);
@@ -144,7 +132,7 @@ Matrix quantized_matrix(
     int bits,
     int group_size) {
   check_affine_shapes("quantized", weight, scales, biases, bits, group_size);
-  check_float("quantized", "scales", scales);
+  check_float("quantized", "scales", scales.dtype());
   auto arrays = std::make_shared<MatrixArrays>(weight);
   arrays->scales = scales;
   arrays->biases = biases;
@@ -156,7 +144,7 @@ Matrix quantized_matrix(
 }
 
 std::vector<mx::array> multiply(const mx::array& x, const Product& product) {
-  check_product(product);
+  check_product(kFunction, product);
   const mx::Dtype dtype = activation_dtype(product.compute);
   const mx::array rows = mx::astype(
       product.norm != nullptr ? normalize(x, *product.norm) : x, dtype);
@@ -165,7 +153,6 @@ std::vector<mx::array> multiply(const mx::array& x, const Product& product) {
     results.push_back(project(rows, projection));
   }
   if (product.activation) {
-    require_shape(kFunction, "up", results[1], results[0].shape());
     return {glu(results[0], results[1], *product.activation)};
   }
   if (product.residual != nullptr) {
