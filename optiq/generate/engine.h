@@ -65,8 +65,7 @@ class Engine {
   mx::array step(std::span<const Work> work);
 
  private:
-  /** One forward; logits of the last min(n_logits, rows) rows of each.
-   */
+  /** One forward; logits of the last min(n_logits, rows) rows of each. */
   mx::array run(std::span<const Work> work, int n_logits);
 
   models::Setup setup_;

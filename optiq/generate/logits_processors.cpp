@@ -5,7 +5,7 @@
 #include <limits>
 #include <utility>
 
-#include "optiq/base/error.h"
+#include "optiq/generate/require_option_impl.h"
 
 namespace optiq::generate {
 namespace {
@@ -20,21 +20,10 @@ bool ends_with(
       std::equal(suffix.begin(), suffix.end(), tokens.end() - suffix.size());
 }
 
-void require(bool ok, const char* name, double value, const char* range) {
-  if (!ok) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[validate] {} is {}, expected {}",
-        name,
-        value,
-        range);
-  }
-}
-
 } // namespace
 
 void validate(const LogitsOptions& options) {
-  require(
+  require_option(
       std::isfinite(options.repetition_penalty) &&
           options.repetition_penalty > 0.f,
       "repetition_penalty",
@@ -43,13 +32,13 @@ void validate(const LogitsOptions& options) {
   for (const auto& [name, value] :
        {std::pair{"presence_penalty", options.presence_penalty},
         std::pair{"frequency_penalty", options.frequency_penalty}}) {
-    require(value >= -2.f && value <= 2.f, name, value, "-2 to 2");
+    require_option(value >= -2.f && value <= 2.f, name, value, "-2 to 2");
   }
   for (const auto& [name, value] :
        {std::pair{"no_repeat_ngram_size", options.no_repeat_ngram_size},
         std::pair{"min_length", options.min_length},
         std::pair{"min_new_tokens", options.min_new_tokens}}) {
-    require(value >= 0, name, value, "0 (off) or more");
+    require_option(value >= 0, name, value, "0 (off) or more");
   }
 }
 

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "optiq/base/error.h"
+#include "optiq/generate/require_option_impl.h"
 
 namespace optiq::generate {
 namespace {
@@ -210,21 +210,10 @@ void filter_all(Candidates& candidates, const SamplerOptions& options) {
   candidates.set_temperature(options.temperature);
 }
 
-void require(bool ok, const char* name, float value, const char* range) {
-  if (!ok) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[validate] {} is {}, expected {}",
-        name,
-        value,
-        range);
-  }
-}
-
 } // namespace
 
 void validate(const SamplerOptions& options) {
-  require(
+  require_option(
       std::isfinite(options.temperature) && options.temperature >= 0.f,
       "temperature",
       options.temperature,
@@ -232,19 +221,17 @@ void validate(const SamplerOptions& options) {
   for (const auto& [name, value] :
        {std::pair{"top_p", options.top_p},
         std::pair{"typical_p", options.typical_p}}) {
-    require(value > 0.f && value <= 1.f, name, value, "above 0 and at most 1");
+    require_option(
+        value > 0.f && value <= 1.f, name, value, "above 0 and at most 1");
   }
   for (const auto& [name, value] :
        {std::pair{"min_p", options.min_p},
         std::pair{"epsilon_cutoff", options.epsilon_cutoff},
         std::pair{"eta_cutoff", options.eta_cutoff}}) {
-    require(value >= 0.f && value < 1.f, name, value, "at least 0 and below 1");
+    require_option(
+        value >= 0.f && value < 1.f, name, value, "at least 0 and below 1");
   }
-  require(
-      options.top_k >= 0,
-      "top_k",
-      static_cast<float>(options.top_k),
-      "0 (off) or more");
+  require_option(options.top_k >= 0, "top_k", options.top_k, "0 (off) or more");
 }
 
 Sampler::Sampler(const SamplerOptions& options)
