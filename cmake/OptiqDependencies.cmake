@@ -74,3 +74,8 @@ if(NOT hwy_FOUND)
   set_target_properties(hwy PROPERTIES CXX_CLANG_TIDY "") # not our source
   add_library(hwy::hwy ALIAS hwy)
 endif()
+
+# --- Boost -------------------------------------------------------------------
+# Headers only: Asio and Beast carry the server (Debian's cpp-httplib lets
+# smuggled requests and endless headers through).
+find_package(Boost 1.81 CONFIG REQUIRED)
