@@ -37,7 +37,7 @@ class Engine {
  public:
   /** Puts a request into the queue. Throws InvalidInput for a prompt or
    * max_tokens beyond the model's positions or the whole pool (with both
-  __
+   * numbers), for options out of range; Exhausted when the queue is full. */
   RequestId submit(Request request);
   /** Ends it before the next forward (Cancelled); nothing if it has ended. */
   void cancel(RequestId id);
