@@ -5,7 +5,6 @@
 #include "support/tiny_model.h"
 
 #include "optiq/artifacts/model_map.h"
-#include "optiq/base/version.h"
 #include "optiq/models/model_map.h"
 #include "optiq/server/description.h"
 
@@ -27,7 +26,6 @@ TEST(DescribeModel, HasEveryMatrixOnce) {
   EXPECT_EQ(found["model_type"], map.model_type);
   EXPECT_EQ(found["parameters"], artifacts::parameters(map));
   EXPECT_EQ(found["file_bytes"], artifacts::file_bytes(map));
-  EXPECT_EQ(found["version"], kVersion);
   EXPECT_EQ(found["device"], "cpu");
   EXPECT_EQ(found["compute"], "fast");
   EXPECT_EQ(found["context"], 4096);
