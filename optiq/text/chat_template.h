@@ -53,6 +53,9 @@ class ChatTemplate {
       bool add_generation_prompt,
       const artifacts::Json& tools = nullptr) const;
 
+  /** Whether the default template has this text anywhere. */
+  bool mentions(std::string_view text) const;
+
   /** bos_token, eos_token and the like (SpecialTokens::by_role), as template
    * variables; filled by `load`. */
   const artifacts::Json& special_tokens() const {
