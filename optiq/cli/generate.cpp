@@ -111,7 +111,7 @@ generate::GenerateOptions choose_options(
   return {
       .max_tokens = flags.max_tokens ? *flags.max_tokens
                                      : wanted.default_max_tokens(n_prompt),
-      .clamp_to_positions = !flags.max_tokens,
+      .clamp_max_tokens = !flags.max_tokens,
       .logits = choose_logits(flags, std::move(wanted.logits)),
       .sampler = choose_sampler(flags, wanted.sampler),
       .stop_ids = generate::stop_ids(directory, *tokenizer),
@@ -128,6 +128,8 @@ const char* reason_name(generate::FinishReason reason) {
       return "length";
     case generate::FinishReason::Cancelled:
       return "cancelled";
+    case generate::FinishReason::Failed:
+      return "failed";
   }
   return "";
 }
@@ -203,8 +205,11 @@ void run_generate(const GenerateFlags& flags) {
       load_checked(directory, kernels::find_device(flags.device)),
       flags.compute,
       flags.kv);
-  options.max_tokens =
-      generate::answer_limit(*setup.model, prompt.size(), options);
+  options.max_tokens = generate::answer_limit(
+      *setup.model,
+      prompt.size(),
+      options.max_tokens,
+      options.clamp_max_tokens);
   const std::size_t needed = cache::sequence_bytes(
       setup.layout,
       prompt.size() + static_cast<std::size_t>(options.max_tokens),
