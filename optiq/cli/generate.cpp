@@ -193,6 +193,19 @@ void print_json(
   print_json_document(result);
 }
 
+/** Bytes of K/V for the longest answer. Throws Exhausted. */
+std::size_t require_cache(
+    const models::Setup& setup,
+    std::size_t n_prompt,
+    const generate::GenerateOptions& options) {
+  const std::size_t needed = cache::sequence_bytes(
+      setup.layout,
+      n_prompt + static_cast<std::size_t>(options.max_tokens),
+      generate::EngineOptions{}.prefill_chunk);
+  require_ram(needed, "the KV cache");
+  return needed;
+}
+
 void run_generate(const GenerateFlags& flags) {
   const auto directory = open_model(flags.model);
   const auto tokenizer = generate::load_tokenizer(directory);
@@ -210,12 +223,8 @@ void run_generate(const GenerateFlags& flags) {
       prompt.size(),
       options.max_tokens,
       options.clamp_max_tokens);
-  const std::size_t needed = cache::sequence_bytes(
-      setup.layout,
-      prompt.size() + static_cast<std::size_t>(options.max_tokens),
-      generate::EngineOptions{}.prefill_chunk);
-  require_ram(needed, "the KV cache");
-  generate::Engine engine(setup, {.max_cache_bytes = needed});
+  generate::Engine engine(
+      setup, {.max_cache_bytes = require_cache(setup, prompt.size(), options)});
 
   const InterruptGuard interrupt;
   options.cancel = &interrupt.flag();
