@@ -11,9 +11,9 @@
 #include "optiq/artifacts/module_id.h"
 #include "optiq/artifacts/size.h"
 #include "optiq/cli/commands.h"
-#include "optiq/cli/model_map.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
+#include "optiq/models/model_map.h"
 
 namespace optiq::cli {
 namespace {
@@ -162,7 +162,7 @@ void print_head(
 
 void run_inspect(const InspectFlags& flags) {
   const auto directory = open_model(flags.model);
-  const artifacts::ModelMap map = map_model(directory);
+  const artifacts::ModelMap map = models::map_model(directory);
   const auto metadata = artifacts::read_metadata(directory.path());
   const double nominal =
       metadata ? metadata->plan.achieved_bpw : artifacts::mean_code_bits(map);

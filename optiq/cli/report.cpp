@@ -8,9 +8,9 @@
 #include <fmt/format.h>
 
 #include "optiq/cli/commands.h"
-#include "optiq/cli/model_map.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
+#include "optiq/models/model_map.h"
 
 namespace optiq::cli {
 namespace {
@@ -45,7 +45,7 @@ std::optional<report::KvChoice> find_kv_choice(
 void run_report(const ReportFlags& flags) {
   const auto directory = open_model(flags.model);
   const report::ReportInput input{
-      .map = map_model(directory),
+      .map = models::map_model(directory),
       .metadata = artifacts::read_metadata(directory.path()),
       .sensitivity = artifacts::read_sensitivity(directory.path()),
       .evals = artifacts::read_eval_results(directory.path()),

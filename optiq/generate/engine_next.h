@@ -1,5 +1,6 @@
-// Draft of the new part of generate/engine.h: what `Engine` will offer beside or instead of today's. The owner of the
-// engine turns it into engine.h and deletes this file; others code against it.
+// Draft of the new part of generate/engine.h: what `Engine` will offer beside
+// or instead of today's. The owner of the engine turns it into engine.h and
+// deletes this file; others code against it.
 #pragma once
 
 #include <cstddef>

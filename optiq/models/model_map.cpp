@@ -1,4 +1,4 @@
-#include "optiq/cli/model_map.h"
+#include "optiq/models/model_map.h"
 
 #include <filesystem>
 #include <set>
@@ -11,10 +11,8 @@
 #include "optiq/models/checkpoint.h"
 #include "optiq/models/quantization.h"
 
-namespace optiq::cli {
+namespace optiq::models {
 namespace {
-
-namespace mx = mlx::core;
 
 std::uint64_t element_count(const mx::Shape& shape) {
   std::uint64_t count = 1;
@@ -27,15 +25,13 @@ std::uint64_t element_count(const mx::Shape& shape) {
 /** Adds the tensors of a checkpoint to a map, one by one. */
 class Mapper {
  public:
-  Mapper(
-      const io::ModelDirectory& directory,
-      const models::Checkpoint& checkpoint)
+  Mapper(const io::ModelDirectory& directory, const Checkpoint& checkpoint)
       : directory_(directory), checkpoint_(checkpoint) {}
 
-  void add(const models::CheckpointTensor& tensor) {
+  void add(const CheckpointTensor& tensor) {
     sources_.insert(tensor.source);
     const auto [module, leaf] = artifacts::split_tensor_name(tensor.name);
-    if (tensor.role != models::TensorRole::Weight) {
+    if (tensor.role != TensorRole::Weight) {
       add_extra(directory_.info(tensor.source));
     } else if (leaf == "weight") {
       add_weight(tensor, module);
@@ -73,16 +69,14 @@ class Mapper {
     map_.extra_parameters += element_count(info.shape);
   }
 
-  void add_other(const models::CheckpointTensor& tensor) {
+  void add_other(const CheckpointTensor& tensor) {
     map_.other_bytes += directory_.info(tensor.source).nbytes;
     map_.other_parameters += element_count(tensor.shape);
   }
 
-  void add_weight(
-      const models::CheckpointTensor& tensor,
-      const std::string& module) {
+  void add_weight(const CheckpointTensor& tensor, const std::string& module) {
     const auto quantization =
-        models::quantization_of(directory_.config(), checkpoint_, module);
+        quantization_of(directory_.config(), checkpoint_, module);
     if (!quantization && tensor.shape.size() != 2) {
       add_other(tensor); // a norm or a convolution
       return;
@@ -103,7 +97,7 @@ class Mapper {
   }
 
   const io::ModelDirectory& directory_;
-  const models::Checkpoint& checkpoint_;
+  const Checkpoint& checkpoint_;
   artifacts::ModelMap map_;
   std::set<std::string> sources_; // tensors that are counted
 };
@@ -123,9 +117,9 @@ std::uint64_t sidecar_bytes(const std::filesystem::path& directory) {
 } // namespace
 
 artifacts::ModelMap map_model(const io::ModelDirectory& directory) {
-  const models::Checkpoint checkpoint = models::open_checkpoint(directory);
+  const Checkpoint checkpoint = open_checkpoint(directory);
   Mapper mapper(directory, checkpoint);
-  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors) {
     mapper.add(tensor);
   }
   artifacts::ModelMap map = std::move(mapper).finish();
@@ -141,4 +135,4 @@ artifacts::ModelMap map_model(const io::ModelDirectory& directory) {
   return map;
 }
 
-} // namespace optiq::cli
+} // namespace optiq::models
