@@ -269,10 +269,6 @@ bool Connection::send() {
 }
 
 void Connection::load(Outgoing outgoing) {
-  if (outgoing.cut) {
-    drop();
-    return;
-  }
   if (loop_.is_stopping()) {
     framing_.keep_alive = false;
   }
@@ -292,6 +288,12 @@ void Connection::load(Outgoing outgoing) {
   ended_ = outgoing.ended;
   if (ended_ && streaming_ && !framing_.http10 && !framing_.head) {
     output_ += kLastChunk;
+  }
+  if (outgoing.cut) {
+    if (!output_.empty()) {
+      send();
+    }
+    drop();
   }
 }
 
