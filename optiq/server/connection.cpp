@@ -285,15 +285,16 @@ void Connection::load(Outgoing outgoing) {
   if (!outgoing.events.empty()) {
     append_events(outgoing.events);
   }
-  ended_ = outgoing.ended;
-  if (ended_ && streaming_ && !framing_.http10 && !framing_.head) {
-    output_ += kLastChunk;
-  }
   if (outgoing.cut) {
     if (!output_.empty()) {
       send();
     }
     drop();
+    return;
+  }
+  ended_ = outgoing.ended;
+  if (ended_ && streaming_ && !framing_.http10 && !framing_.head) {
+    output_ += kLastChunk;
   }
 }
 
