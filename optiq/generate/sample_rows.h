@@ -1,0 +1,37 @@
+#pragma once
+
+#include <exception>
+#include <optional>
+#include <span>
+
+#include "optiq/generate/logits_processors.h"
+#include "optiq/generate/request.h"
+#include "optiq/generate/sampler.h"
+
+namespace optiq::generate {
+
+/** A row of logits from which one sequence takes its next token. */
+struct RowToSample {
+  std::span<const float> logits; // [vocab_size]
+  LogitsProcessors* processors = nullptr;
+  Sampler* sampler = nullptr;
+  /** Wants the token's logprob, and so many of the most probable tokens. */
+  std::optional<int> top_logprobs;
+
+  AnswerToken token; // the result
+  std::exception_ptr error; // what failed instead
+};
+
+/**
+ * Chooses the next token of every row, the rows in parallel; `token` of a row
+ * depends on nothing but the row. Does not push it to the processors. A row
+ * that fails gets its `error`, the others their tokens.
+ *
+ * A logprob is that of the softmax of the changed logits (penalties, biases,
+ * bans), before temperature and filters, as in mlx-lm; -inf for a token that
+ * cannot be drawn. Beside it, the most probable by descending logit, then
+ * ascending id.
+ */
+void sample_rows(std::span<RowToSample> rows);
+
+} // namespace optiq::generate
