@@ -208,7 +208,7 @@ class Inline {
   close(mark, length) {
     for (let frame = null; length > 0 && (frame = this.innermost(mark));) {
       const used = Math.min(2, frame.length, length);
-      const tag = mark === "~" ? "del" : used === 2 ? "strong" : "em";
+      const tag = mark === "~" ? "s" : used === 2 ? "strong" : "em";
       frame.children = [element(tag, {}, frame.children)];
       frame.length -= used;
       length -= used;

@@ -211,7 +211,7 @@ function itemLines(lines, start, item) {
       continue;
     }
     const indent = line.search(/\S/);
-    const belongs = indent >= Math.min(item.content, item.indent + 2) || (!blank && !startsBlock(line));
+    const belongs = indent >= Math.min(item.content, item.indent + 2) || (!blank && !startsBlock(line) && itemOf(line) === null);
     if (!belongs) {
       break;
     }
