@@ -184,7 +184,10 @@ class BatchRun {
   }
 
   void take_token(Running& r, std::span<const float> logits) {
-    const std::int32_t token = r.sampler.sample(r.processors.apply(logits));
+    LogitRow row(logits);
+    r.processors.apply(row);
+    LogitScan scan(row);
+    const std::int32_t token = r.sampler.sample(scan);
     const auto& stops = options_.stop_ids;
     if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
       r.completion.reason = FinishReason::Stop;
