@@ -144,11 +144,13 @@ def sends_the_settings(browser, server):
             page.fill(f"#setting-{name}", str(value))
         page.fill("#system-prompt", "Be brief.")
         page.select_option("#thinking", "off")
+        page.select_option("#kv-cache", "turbo 3")
         ask(page, "set")
         request = server.requests[-1]
         assert {name: request[name] for name in values} == values
         assert request["messages"][0] == {"role": "system", "content": "Be brief."}
         assert request["chat_template_kwargs"] == {"enable_thinking": False}
+        assert request["kv_cache"] == {"method": "turbo", "bits": 3}
 
         asked = len(server.requests)
         page.fill("#setting-top_p", "1.5")

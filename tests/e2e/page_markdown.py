@@ -41,6 +41,8 @@ CASES = [
     "*a\nb* `c\nd`",
     "ünïcode **日本語**です *é*é",
     "a\n\n\n\nb\n\n",
+    "a\n#no\n***no\n1.no\n``` no ```\n~~ no\n-no",
+    "- a\n-no\n\n1. b\n1.no",
 ]
 
 # Text, and what may not happen to it.
