@@ -20,9 +20,36 @@ bool ends_with(
       std::equal(suffix.begin(), suffix.end(), tokens.end() - suffix.size());
 }
 
+/** Ids that the model does not have are passed over. */
+void ban(LogitRow& row, std::span<const std::int32_t> tokens) {
+  for (const std::int32_t token : tokens) {
+    if (row.contains(token)) {
+      row.change(token) = kBanned;
+    }
+  }
+}
+
+/** Bans all others, unless the model has none of them. */
+void force(LogitRow& row, std::span<const std::int32_t> tokens) {
+  if (std::none_of(tokens.begin(), tokens.end(), [&](std::int32_t token) {
+        return row.contains(token);
+      })) {
+    return;
+  }
+  row.fill(kBanned);
+  for (const std::int32_t token : tokens) {
+    if (row.contains(token)) {
+      row.change(token) = 0.f;
+    }
+  }
+}
+
 } // namespace
 
 void validate(const LogitsOptions& options) {
+  for (const auto& [token, bias] : options.logit_bias) {
+    require_option(std::isfinite(bias), "logit_bias", bias, "a finite number");
+  }
   require_option(
       std::isfinite(options.repetition_penalty) &&
           options.repetition_penalty > 0.f,
@@ -61,22 +88,25 @@ LogitsProcessors::LogitsProcessors(
   }
 }
 
-std::span<const float> LogitsProcessors::apply(std::span<const float> logits) {
+void LogitsProcessors::apply(LogitRow& row) const {
   if (!is_active_) {
-    return logits;
+    return;
   }
-  logits_.assign(logits.begin(), logits.end());
-  penalize();
-  ban_repeated_ngrams();
-  ban_bad_words();
-  ban_ends();
-  force_ends();
-  ban(options_->suppressed);
+  for (const auto& [token, bias] : options_->logit_bias) {
+    if (row.contains(token)) {
+      row.change(token) += bias;
+    }
+  }
+  penalize(row);
+  ban_repeated_ngrams(row);
+  ban_bad_words(row);
+  ban_ends(row);
+  force_ends(row);
+  ban(row, options_->suppressed);
   const bool first_is_forced = options_->forced_bos && n_prompt_ == 1;
   if (n_answer() == (first_is_forced ? 1 : 0)) {
-    ban(options_->suppressed_first);
+    ban(row, options_->suppressed_first);
   }
-  return logits_;
 }
 
 void LogitsProcessors::push(std::int32_t token) {
@@ -86,22 +116,25 @@ void LogitsProcessors::push(std::int32_t token) {
   }
 }
 
-void LogitsProcessors::penalize() {
+void LogitsProcessors::penalize(LogitRow& row) const {
   const float penalty = options_->repetition_penalty;
+  const float presence = options_->presence_penalty;
+  const float frequency = options_->frequency_penalty;
+  const bool is_subtracting = presence != 0.f || frequency != 0.f;
   for (const auto& [token, count] : counts_) {
-    float* const logit = logit_of(token);
-    if (logit == nullptr) {
+    const bool is_subtracted = count > 0 && is_subtracting;
+    if (!row.contains(token) || (penalty == 1.f && !is_subtracted)) {
       continue;
     }
-    *logit = *logit < 0.f ? *logit * penalty : *logit / penalty;
-    if (count > 0) {
-      *logit -= static_cast<float>(count) * options_->frequency_penalty +
-          options_->presence_penalty;
+    float& logit = row.change(token);
+    logit = logit < 0.f ? logit * penalty : logit / penalty;
+    if (is_subtracted) {
+      logit -= static_cast<float>(count) * frequency + presence;
     }
   }
 }
 
-void LogitsProcessors::ban_repeated_ngrams() {
+void LogitsProcessors::ban_repeated_ngrams(LogitRow& row) const {
   const auto n = static_cast<std::size_t>(options_->no_repeat_ngram_size);
   if (n == 0 || tokens_.size() < n) {
     return;
@@ -110,12 +143,12 @@ void LogitsProcessors::ban_repeated_ngrams() {
   const auto beginning = all.last(n - 1);
   for (std::size_t i = 0; i + n <= all.size(); ++i) {
     if (std::equal(beginning.begin(), beginning.end(), all.begin() + i)) {
-      ban(all.subspan(i + n - 1, 1));
+      ban(row, all.subspan(i + n - 1, 1));
     }
   }
 }
 
-void LogitsProcessors::ban_bad_words() {
+void LogitsProcessors::ban_bad_words(LogitRow& row) const {
   for (const auto& word : options_->bad_words) {
     const std::span<const std::int32_t> ids(word);
     const bool is_end = ids.size() == 1 &&
@@ -123,55 +156,28 @@ void LogitsProcessors::ban_bad_words() {
             stop_ids_.end();
     if (!ids.empty() && !is_end &&
         ends_with(tokens_, ids.first(ids.size() - 1))) {
-      ban(ids.last(1));
+      ban(row, ids.last(1));
     }
   }
 }
 
-void LogitsProcessors::ban_ends() {
+void LogitsProcessors::ban_ends(LogitRow& row) const {
   const auto below = [](std::size_t n, int least) {
     return n < static_cast<std::size_t>(least);
   };
   if (below(tokens_.size(), options_->min_length) ||
       below(n_answer(), options_->min_new_tokens)) {
-    ban(stop_ids_);
+    ban(row, stop_ids_);
   }
 }
 
-void LogitsProcessors::force_ends() {
+void LogitsProcessors::force_ends(LogitRow& row) const {
   if (options_->forced_bos && tokens_.size() == 1) {
-    force({&*options_->forced_bos, 1});
+    force(row, {&*options_->forced_bos, 1});
   }
   if (!options_->forced_eos.empty() && n_answer() + 1 == max_tokens_) {
-    force(options_->forced_eos);
+    force(row, options_->forced_eos);
   }
-}
-
-void LogitsProcessors::ban(std::span<const std::int32_t> tokens) {
-  for (const std::int32_t token : tokens) {
-    if (float* const logit = logit_of(token)) {
-      *logit = kBanned;
-    }
-  }
-}
-
-void LogitsProcessors::force(std::span<const std::int32_t> tokens) {
-  if (std::none_of(tokens.begin(), tokens.end(), [&](std::int32_t token) {
-        return logit_of(token) != nullptr;
-      })) {
-    return;
-  }
-  std::fill(logits_.begin(), logits_.end(), kBanned);
-  for (const std::int32_t token : tokens) {
-    if (float* const logit = logit_of(token)) {
-      *logit = 0.f;
-    }
-  }
-}
-
-float* LogitsProcessors::logit_of(std::int32_t token) {
-  const auto id = static_cast<std::size_t>(token);
-  return token >= 0 && id < logits_.size() ? &logits_[id] : nullptr;
 }
 
 } // namespace optiq::generate

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
+
+#include "optiq/generate/logit_row.h"
 
 namespace optiq::generate {
 
@@ -12,9 +15,12 @@ namespace optiq::generate {
  * Changes of the logits before a token is chosen, greedy or drawn, that depend
  * on the tokens so far. In the order in which they apply, which is that of
  * transformers (GenerationMixin._get_logits_processor); presence and frequency,
- * which it does not have, follow its repetition penalty, as in vLLM.
+ * which it does not have, follow its repetition penalty, as in vLLM and mlx-lm.
+ * The bias comes first in all three.
  */
 struct LogitsOptions {
+  /** z + bias, by token. */
+  std::map<std::int32_t, float> logit_bias;
   /** z / penalty for z >= 0, z * penalty for z < 0, of every token of prompt
    * and answer (Keskar et al., arXiv 1909.05858). Above 0; 1 = off. */
   float repetition_penalty = 1.f;
@@ -55,22 +61,17 @@ class LogitsProcessors {
       std::span<const std::int32_t> prompt,
       int max_tokens);
 
-  /** The logits, changed: `logits` itself where nothing applies, else a copy
-   * that lives until the next call. */
-  std::span<const float> apply(std::span<const float> logits);
+  /** Changes the next row. */
+  void apply(LogitRow& row) const;
   /** Adds the token that was chosen. */
   void push(std::int32_t token);
 
  private:
-  void penalize();
-  void ban_repeated_ngrams();
-  void ban_bad_words();
-  void ban_ends();
-  void force_ends();
-  void ban(std::span<const std::int32_t> tokens);
-  void force(std::span<const std::int32_t> tokens);
-  /** The logit of a token, or null when the model has none of that id. */
-  float* logit_of(std::int32_t token);
+  void penalize(LogitRow& row) const;
+  void ban_repeated_ngrams(LogitRow& row) const;
+  void ban_bad_words(LogitRow& row) const;
+  void ban_ends(LogitRow& row) const;
+  void force_ends(LogitRow& row) const;
   std::size_t n_answer() const {
     return tokens_.size() - n_prompt_;
   }
@@ -83,7 +84,6 @@ class LogitsProcessors {
   std::vector<std::int32_t> tokens_; // of prompt and answer
   /** How often the answer has a token of prompt or answer. */
   std::unordered_map<std::int32_t, int> counts_;
-  std::vector<float> logits_;
 };
 
 } // namespace optiq::generate

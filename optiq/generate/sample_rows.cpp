@@ -2,55 +2,84 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 #include <vector>
+
+#include "optiq/base/thread_pool.h"
+#include "optiq/generate/logit_row.h"
+#include "optiq/generate/logit_scan.h"
 
 namespace optiq::generate {
 namespace {
 
-/** The token's logarithm of a probability, and those of the n most probable. */
-void add_logprobs(std::span<const float> logits, int n, AnswerToken& token) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double mass = 0;
-  for (const float logit : logits) {
-    mass += std::exp(double{logit} - largest);
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/** Logarithms of probabilities in the softmax of a row. */
+class Logprobs {
+ public:
+  explicit Logprobs(LogitScan& scan)
+      : largest_(scan.largest()),
+        log_mass_(std::isfinite(largest_) ? std::log(scan.mass(1.f)) : 0.0) {}
+
+  float of(float logit) const {
+    if (std::isfinite(logit) && std::isfinite(largest_)) {
+      return static_cast<float>(double{logit} - largest_ - log_mass_);
+    }
+    return logit == kInfinity ? 0.f : -kInfinity;
   }
-  const auto logprob = [&](std::int32_t id) {
-    return static_cast<float>(
-        double{logits[static_cast<std::size_t>(id)]} - largest -
-        std::log(mass));
-  };
-  std::vector<std::int32_t> ids(logits.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  std::partial_sort(
-      ids.begin(),
-      ids.begin() + n,
-      ids.end(),
-      [&](std::int32_t a, std::int32_t b) {
-        const float x = logits[static_cast<std::size_t>(a)];
-        const float y = logits[static_cast<std::size_t>(b)];
-        return x != y ? x > y : a < b;
+
+ private:
+  float largest_;
+  double log_mass_;
+};
+
+std::vector<ScoredToken>
+most_probable(const LogitScan& scan, std::size_t n, const Logprobs& logprobs) {
+  const TokenList tokens = scan.top(n);
+  std::vector<ScoredToken> scored;
+  scored.reserve(tokens.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    scored.push_back({tokens.ids[i], tokens.logits[i]});
+  }
+  std::sort(
+      scored.begin(),
+      scored.end(),
+      [](const ScoredToken& a, const ScoredToken& b) {
+        return is_before(a.logprob, a.id, b.logprob, b.id);
       });
-  token.logprob = logprob(token.id);
-  for (int i = 0; i < n; ++i) {
-    token.top.push_back({.id = ids[i], .logprob = logprob(ids[i])});
+  for (ScoredToken& token : scored) {
+    token.logprob = logprobs.of(token.logprob);
   }
+  return scored;
+}
+
+AnswerToken choose(const RowToSample& row) {
+  LogitRow logits(row.logits);
+  row.processors->apply(logits);
+  LogitScan scan(logits);
+  AnswerToken token;
+  token.id = row.sampler->sample(scan);
+  if (row.top_logprobs) {
+    const Logprobs logprobs(scan);
+    token.logprob = logprobs.of(logits[token.id]);
+    token.top = most_probable(
+        scan, static_cast<std::size_t>(*row.top_logprobs), logprobs);
+  }
+  return token;
 }
 
 } // namespace
 
 void sample_rows(std::span<RowToSample> rows) {
-  for (RowToSample& row : rows) {
-    try {
-      const auto logits = row.processors->apply(row.logits);
-      row.token.id = row.sampler->sample(logits);
-      if (row.top_logprobs) {
-        add_logprobs(logits, *row.top_logprobs, row.token);
+  parallel_for(rows.size(), 1, [&](std::size_t begin, std::size_t end) {
+    for (RowToSample& row : rows.subspan(begin, end - begin)) {
+      try {
+        row.token = choose(row);
+      } catch (...) {
+        row.error = std::current_exception();
       }
-    } catch (...) {
-      row.error = std::current_exception();
     }
-  }
+  });
 }
 
 } // namespace optiq::generate

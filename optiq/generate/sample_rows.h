@@ -13,7 +13,7 @@ namespace optiq::generate {
 /** A row of logits from which one sequence takes its next token. */
 struct RowToSample {
   std::span<const float> logits; // [vocab_size]
-  LogitsProcessors* processors = nullptr;
+  const LogitsProcessors* processors = nullptr;
   Sampler* sampler = nullptr;
   /** Wants the token's logprob, and so many of the most probable tokens. */
   std::optional<int> top_logprobs;

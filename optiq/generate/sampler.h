@@ -4,6 +4,8 @@
 #include <random>
 #include <span>
 
+#include "optiq/generate/logit_scan.h"
+
 namespace optiq::generate {
 
 /** In which order temperature and filters apply. */
@@ -33,11 +35,17 @@ struct SamplerOptions {
 /** Throws InvalidInput naming the field and its range. */
 void validate(const SamplerOptions& options);
 
-/** Draws one token id after another from rows of logits. Logits that are no
- * numbers, or minus infinity, are never drawn while there are others. */
+/**
+ * Draws one token id after another from rows of logits. Logits that are no
+ * numbers, or minus infinity, are never drawn while there are others; plus
+ * infinity always is. A seed draws the same tokens on every machine: weights
+ * are those of kernels/logit_blocks.h, and sums have a fixed order.
+ */
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options);
+  std::int32_t sample(LogitScan& scan);
+  /** Of a row that is not empty. */
   std::int32_t sample(std::span<const float> logits);
 
  private:

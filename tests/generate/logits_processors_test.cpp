@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "optiq/base/error.h"
+#include "optiq/generate/logit_row.h"
 
 namespace optiq::generate {
 namespace {
@@ -24,17 +25,49 @@ std::vector<float> applied(
     int max_tokens = 100) {
   LogitsProcessors processors(options, kStops, prompt, max_tokens);
   for (const std::int32_t token : answer) {
-    processors.apply(kLogits);
     processors.push(token);
   }
-  const auto changed = processors.apply(kLogits);
-  return {changed.begin(), changed.end()};
+  LogitRow row(kLogits);
+  processors.apply(row);
+  std::vector<float> changed;
+  for (std::size_t i = 0; i < kLogits.size(); ++i) {
+    changed.push_back(row[static_cast<std::int32_t>(i)]);
+  }
+  return changed;
 }
 
 TEST(LogitsProcessors, LeaveAloneWhatNobodyAskedFor) {
   const LogitsOptions options;
   LogitsProcessors processors(options, kStops, Ids{0, 1}, 10);
-  EXPECT_EQ(processors.apply(kLogits).data(), kLogits.data());
+  LogitRow row(kLogits);
+  processors.apply(row);
+  EXPECT_EQ(row.block(0).data(), kLogits.data());
+}
+
+TEST(LogitsProcessors, CopyOnlyTheBlocksThatChange) {
+  const std::vector<float> logits(3 * kernels::kLogitBlock + 7, 1.f);
+  const LogitsOptions options{.presence_penalty = 1.f};
+  LogitsProcessors processors(options, kStops, Ids{0, 1}, 10);
+  processors.push(static_cast<std::int32_t>(kernels::kLogitBlock));
+  LogitRow row(logits);
+  processors.apply(row);
+  EXPECT_EQ(row.block(0).data(), logits.data());
+  EXPECT_NE(row.block(1).data(), logits.data() + kernels::kLogitBlock);
+  EXPECT_EQ(row.block(1)[0], 0.f);
+  EXPECT_EQ(row.block(1)[1], 1.f);
+  EXPECT_EQ(row.block(3).data(), logits.data() + 3 * kernels::kLogitBlock);
+}
+
+TEST(LogitsProcessors, BiasIsAddedBeforePenalties) {
+  EXPECT_EQ(
+      applied(
+          {.logit_bias = {{0, 2.f}, {5, -100.f}, {99, 1.f}, {-1, 1.f}}}, {}),
+      (std::vector<float>{6, -4, 2, -2, 1, -100}));
+  EXPECT_EQ(
+      applied(
+          {.logit_bias = {{0, 2.f}, {1, 5.f}}, .repetition_penalty = 2.f},
+          {0, 1}),
+      (std::vector<float>{3, .5f, 2, -2, 1, 0}));
 }
 
 TEST(LogitsProcessors, RepetitionPenaltyCountsPromptAndAnswerOnce) {
@@ -106,6 +139,7 @@ TEST(LogitsProcessors, SuppressesTokensAlwaysOrFirst) {
 
 TEST(LogitsProcessors, RefuseValuesOutOfRange) {
   for (const LogitsOptions& bad : {
+           LogitsOptions{.logit_bias = {{1, kInf}}},
            LogitsOptions{.repetition_penalty = 0.f},
            LogitsOptions{.repetition_penalty = std::nanf("")},
            LogitsOptions{.presence_penalty = 2.5f},

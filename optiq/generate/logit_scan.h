@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "optiq/generate/logit_row.h"
+
+namespace optiq::generate {
+
+/** Tokens in the order of their ids. */
+struct TokenList {
+  std::vector<std::int32_t> ids;
+  std::vector<float> logits;
+
+  std::size_t size() const {
+    return ids.size();
+  }
+};
+
+/** Whether a token comes before another by descending logit, then ascending id.
+ */
+inline bool
+is_before(float logit_a, std::int32_t id_a, float logit_b, std::int32_t id_b) {
+  return logit_a != logit_b ? logit_a > logit_b : id_a < id_b;
+}
+
+/**
+ * What choosing a token asks of a row, with few passes over it: the maxima of
+ * its blocks say which blocks matter. The row must outlive this, unchanged.
+ */
+class LogitScan {
+ public:
+  explicit LogitScan(const LogitRow& row);
+
+  const LogitRow& row() const {
+    return row_;
+  }
+  /** The largest logit that is a number; -inf when there is none above. */
+  float largest() const {
+    return largest_;
+  }
+  /** The first token that has it; 0 where all are NaN. */
+  std::int32_t argmax() const;
+
+  /** The tokens of at least this finite logit. */
+  TokenList at_least(float threshold) const;
+  /** The k that come first by is_before; all that are above -inf, if fewer. */
+  TokenList top(std::size_t k) const;
+
+  /** sum exp((x - largest) scale), finite, at least 1; of a row whose largest
+   * is finite. The passes of the last scale are kept. */
+  double mass(float scale);
+  /** The mean of (largest - x) scale under the softmax of x scale: the entropy
+   * less the logarithm of the mass. */
+  double mean_depth(float scale);
+  /** The token at this place, 0 to 1, of the mass: the first, by id, at which
+   * the sum exceeds it. */
+  std::int32_t at(double place, float scale);
+
+ private:
+  void weigh_blocks(float scale);
+
+  const LogitRow& row_;
+  std::vector<float> maxima_; // of the blocks
+  float largest_;
+  float scale_ = 0.f; // of what follows; 0 = there is nothing yet
+  std::vector<float> heights_; // weights of the maxima
+  std::vector<double> block_masses_; // relative to largest_
+  double mass_ = 0.0;
+};
+
+/** Sum of weights, in a fixed order. */
+double sum_of(std::span<const float> weights);
+/** The first weight at which the sum of them exceeds the wanted one; the last
+ * that is above 0 where none does. */
+std::size_t find_place(std::span<const float> weights, double wanted);
+
+/** Leaves the k that come first by is_before. */
+void keep_top(TokenList& tokens, std::size_t k);
+
+} // namespace optiq::generate
