@@ -1,7 +1,5 @@
 #include "optiq/server/error_response.h"
 
-#include "optiq/artifacts/json.h"
-
 namespace optiq::server {
 namespace {
 
@@ -26,14 +24,19 @@ artifacts::Json text_or_null(const std::string& text) {
 
 } // namespace
 
-HttpResponse error_response(const ApiError& error) {
-  const artifacts::Json body{
+artifacts::Json error_json(const ApiError& error) {
+  return {
       {"error",
        {{"message", error.message},
         {"type", type_of(error.status)},
         {"param", text_or_null(error.param)},
         {"code", text_or_null(error.code)}}}};
-  return {.status = error.status, .body = artifacts::dump_json(body, -1)};
+}
+
+HttpResponse error_response(const ApiError& error) {
+  return {
+      .status = error.status,
+      .body = artifacts::dump_json(error_json(error), -1)};
 }
 
 } // namespace optiq::server

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "optiq/artifacts/json.h"
 #include "optiq/server/http_message.h"
 
 namespace optiq::server {
@@ -17,6 +18,9 @@ struct ApiError {
 
 /** {"error": {"message", "type", "param", "code"}} (OpenAI API reference,
  * "Error codes"); the type follows from the status. */
+artifacts::Json error_json(const ApiError& error);
+
+/** The same as a response. */
 HttpResponse error_response(const ApiError& error);
 
 } // namespace optiq::server

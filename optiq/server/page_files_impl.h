@@ -1,13 +1,16 @@
 #pragma once
 
+#include <span>
 #include <string_view>
 
-/** The files of page/, embedded. */
-namespace optiq::server::page {
+namespace optiq::server {
 
-std::string_view index_html();
-std::string_view style_css();
-std::string_view main_js();
-std::string_view icon_svg();
+struct EmbeddedFile {
+  std::string_view name;
+  std::string_view bytes;
+};
 
-} // namespace optiq::server::page
+/** The files of the folder page/. */
+std::span<const EmbeddedFile> embedded_page_files();
+
+} // namespace optiq::server

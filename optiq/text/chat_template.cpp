@@ -197,12 +197,23 @@ std::string ChatTemplate::render(
 std::string ChatTemplate::render_chat(
     const artifacts::Json& messages,
     bool add_generation_prompt,
-    const artifacts::Json& tools) const {
+    const artifacts::Json& tools,
+    const artifacts::Json& more) const {
   artifacts::Json variables = special_tokens_;
   variables["messages"] = without_nulls(messages);
   variables["tools"] = tools;
   variables["documents"] = nullptr;
   variables["add_generation_prompt"] = add_generation_prompt;
+  for (const auto& [name, value] : more.items()) {
+    if (variables.contains(name)) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[ChatTemplate::render_chat] found a variable '{}', which is the "
+          "conversation's own, expected another name",
+          name);
+    }
+    variables[name] = value;
+  }
   if (tool_use_ && !tools.is_null()) {
     return parse(tool_use_->first, tool_use_->second).render(variables);
   }

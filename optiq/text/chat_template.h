@@ -47,11 +47,14 @@ class ChatTemplate {
 
   /** Renders a conversation as transformers' apply_chat_template does: the
    * special tokens, `tools` (null without any) and the rest as variables; a
-   * template named tool_use where there are tools and the model has one. */
+   * template named tool_use where there are tools and the model has one.
+   * `more` are variables of the caller's, an object; throws InvalidInput for
+   * one that would hide those. */
   std::string render_chat(
       const artifacts::Json& messages,
       bool add_generation_prompt,
-      const artifacts::Json& tools = nullptr) const;
+      const artifacts::Json& tools = nullptr,
+      const artifacts::Json& more = artifacts::Json::object()) const;
 
   /** Whether the default template has this text anywhere. */
   bool mentions(std::string_view text) const;

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/expect_error.h"
 #include "support/slowdown.h"
 
 #include "optiq/base/error.h"
@@ -340,6 +341,20 @@ TEST_F(LoadTest, TakesTheTemplateForToolsWhereThereAreSome) {
   const ChatTemplate loaded = ChatTemplate::load(directory_);
   EXPECT_EQ(loaded.render_chat(Json::array(), true), "file");
   EXPECT_EQ(loaded.render_chat(Json::array(), true, tools), "1");
+}
+
+TEST_F(LoadTest, TakesVariablesOfTheCallersThatHideNone) {
+  write("chat_template.jinja", "{{ enable_thinking }} {{ messages | length }}");
+  const ChatTemplate loaded = ChatTemplate::load(directory_);
+  const auto rendered = [&](const Json& more) {
+    return loaded.render_chat(Json::array(), true, nullptr, more);
+  };
+  EXPECT_EQ(rendered({{"enable_thinking", false}}), "False 0");
+  for (const char* own : {"messages", "tools", "add_generation_prompt"}) {
+    test::expect_error(ErrorKind::InvalidInput, {own, "another name"}, [&] {
+      rendered({{own, 1}});
+    });
+  }
 }
 
 TEST_F(LoadTest, LeavesOutFieldsThatAreNull) {

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optiq/artifacts/kv_codec.h"
+#include "optiq/server/fields.h"
+
+namespace optiq::server::openai {
+
+/** How the tokens of an answer are chosen; what is absent is as the model's own
+ * defaults. */
+struct SamplingFields {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int> top_k;
+  std::optional<float> min_p;
+  std::optional<float> typical_p;
+  std::optional<float> repetition_penalty;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+  std::map<std::int32_t, float> logit_bias;
+  std::optional<std::int64_t> seed;
+};
+
+/** What chat completions and completions have in common. */
+struct AnswerFields {
+  std::optional<std::string> model;
+  bool stream = false;
+  bool has_stream_options = false;
+  bool include_usage = false;
+  int n = 1;
+  std::vector<std::string> stop;
+  std::optional<int> max_tokens;
+  std::optional<int> max_completion_tokens;
+  SamplingFields sampling;
+  /** None: as the server was started. */
+  std::optional<artifacts::KvCodec> kv_cache;
+};
+
+/** The most choices of an answer. */
+inline constexpr int kMaxChoices = 128;
+
+Fields<AnswerFields> answer_fields();
+
+/** Fields of OpenAI's that say nothing about the answer's tokens: they are
+ * taken and have no effect. */
+std::vector<Member> inert_members();
+
+/** Throws a RequestError for fields that contradict each other. */
+void check_answer_fields(const AnswerFields& fields, const std::string& where);
+
+} // namespace optiq::server::openai

@@ -1,0 +1,49 @@
+#include "optiq/server/openai/conversation.h"
+
+#include "optiq/server/openai/messages.h"
+#include "optiq/server/request_error.h"
+
+namespace optiq::server::openai {
+namespace {
+
+using artifacts::Json;
+
+/** What the template sees beside the messages. */
+Json template_variables(const Conversation& conversation) {
+  Json variables = conversation.template_variables;
+  if (const auto& effort = conversation.reasoning_effort) {
+    if (!variables.contains("reasoning_effort")) {
+      variables["reasoning_effort"] = *effort;
+    }
+    if (*effort == "none" && !variables.contains("enable_thinking")) {
+      variables["enable_thinking"] = false;
+    }
+  }
+  return variables;
+}
+
+} // namespace
+
+std::string render_conversation(
+    const ServedModel& model,
+    const Conversation& conversation) {
+  if (!model.chat_template) {
+    refuse_field(
+        "messages",
+        "unsupported_parameter",
+        "[/v1/chat/completions] messages: the model has no chat template. Use "
+        "/v1/completions");
+  }
+  try {
+    return model.chat_template->render_chat(
+        template_messages(conversation.messages),
+        conversation.add_generation_prompt,
+        nullptr,
+        template_variables(conversation));
+  } catch (const Error& error) {
+    // A template fails on what the client sent, budgets included.
+    refuse_field("messages", "invalid_value", error.what());
+  }
+}
+
+} // namespace optiq::server::openai
