@@ -31,6 +31,7 @@ from serve_load import Stream, run_streams, text_of, values_of
 
 TINY = ROOT / "models" / "tiny-qwen3.5"
 STREAMS = (1, 8, 16)
+BUSY = ", busy neighbour"
 # One token each, with the space before, in the vocabularies of many models.
 WORDS = (
     "time year people way day man thing woman life child world school state family student group country problem "
@@ -183,6 +184,10 @@ def ratios(tops, bottoms):
     return spread([top / bottom for top, bottom in zip(tops, bottoms)], 2)
 
 
+def streams(n):
+    return "1 stream" if n == 1 else f"{n} streams"
+
+
 class Measurements:
     """Rounds of all cases, of each server in turn."""
 
@@ -202,7 +207,7 @@ class Measurements:
         a = self.arguments
         for n in STREAMS:
             texts = [self.prompts.text(a.prompt) for _ in range(n)]
-            self.add(f"{n} streams, tokens/s{suffix}", lambda server, texts=texts: total_rate(server, texts, a.gen))
+            self.add(f"{streams(n)}, tokens/s{suffix}", lambda server, texts=texts: total_rate(server, texts, a.gen))
         long, short = self.prompts.text(a.long_prompt), self.prompts.text(a.prompt)
         self.add(f"first token beside a prefill, ms{suffix}",
                  lambda server: 1000 * first_beside_prefill(server, long, short))  # fmt: skip
@@ -211,7 +216,7 @@ class Measurements:
         for _ in range(self.arguments.rounds):
             self.measure_load("")
             with busy_neighbour():
-                self.measure_load(", busy neighbour")
+                self.measure_load(BUSY)
 
     def print_table(self):
         ours, theirs = "OptIQ", "llama.cpp"
@@ -219,13 +224,14 @@ class Measurements:
         for case in dict.fromkeys(case for case, _ in self.values):
             a, b = self.values[case, ours], self.values[case, theirs]
             print(f"| {case} | {spread(a, 1)} | {spread(b, 1)} | {ratios(a, b)} |")
-        print("\n| share of the quiet figure that is left beside a busy neighbour | OptIQ | llama.cpp |\n|---|---|---|")
-        for n in STREAMS:
-            case = f"{n} streams, tokens/s"
-            left = [ratios(self.values[f"{case}, busy neighbour", name], self.values[case, name])
-                    for name in (ours, theirs)]  # fmt: skip
-            print(f"| {n} streams | {left[0]} | {left[1]} |")
-        one, eight = (self.values[f"{n} streams, tokens/s", ours] for n in (1, 8))
+        print("\n| of the quiet speed, what is left beside a busy neighbour | OptIQ | llama.cpp |\n|---|---|---|")
+        for case in [case for case, name in self.values if name == ours and BUSY not in case]:
+            quiet, busy = ([self.values[c, name] for name in (ours, theirs)] for c in (case, case + BUSY))
+            if case.endswith(", ms"):  # of times the inverse
+                quiet, busy = busy, quiet
+            left = [ratios(b, q) for b, q in zip(busy, quiet)]
+            print(f"| {case.rpartition(',')[0]} | {left[0]} | {left[1]} |")
+        one, eight = (self.values[f"{streams(n)}, tokens/s", ours] for n in (1, 8))
         print(f"\n8 streams of OptIQ / 1 stream: {ratios(eight, one)}")
 
 

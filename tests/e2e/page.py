@@ -101,9 +101,10 @@ def asks_for_the_key(browser, server):
         page.wait_for_selector("#key-form", state="visible")
         assert page.evaluate("document.activeElement.id") == "key"
         assert page.is_disabled("#send")
+        assert page.inner_text("#trouble") == "This server wants an API key."
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        page.wait_for_timeout(200)
+        page.get_by_text("The server does not take this key.").wait_for()
         assert page.is_visible("#key-form")
         page.fill("#key", "s3cret")
         page.click("text=Use key")

@@ -1,6 +1,6 @@
 /** The page: what its parts do to each other. */
 
-import { ServerError, describeModel, setKey, streamChat } from "./api.js";
+import { ServerError, describeModel, hasKey, setKey, streamChat } from "./api.js";
 import { ConversationList } from "./conversation_list.js";
 import { byId, element } from "./dom.js";
 import { LiveStatus } from "./live.js";
@@ -83,7 +83,8 @@ class Page {
    * answers. */
   showTrouble(error) {
     byId("send").disabled = true;
-    byId("trouble").textContent = error.message;
+    const keyTrouble = hasKey() ? "The server does not take this key." : "This server wants an API key.";
+    byId("trouble").textContent = error.needsKey ? keyTrouble : error.message;
     byId("trouble").hidden = false;
     byId("key-form").hidden = !error.needsKey;
     if (error.needsKey) {
