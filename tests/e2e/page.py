@@ -237,6 +237,9 @@ def shows_what_the_server_does(browser, server):
         assert page.inner_text("#live-kv") == "250.0 MB of 1.0 GB"
         assert page.inner_text("#live-hits") == "25 % of 400 prompt tokens"
         assert page.inner_text("#live-preemptions") == "7"
+        assert page.inner_text("#live-first") == "–"
+        ask(page, "hello")
+        assert page.inner_text("#live-first").startswith("after ")
         bar = page.locator("#live-kv-bar").evaluate("bar => bar.value / bar.max")
         assert abs(bar - 0.25) < 1e-9
 

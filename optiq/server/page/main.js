@@ -203,6 +203,7 @@ class Page {
         message.reasoning += part.reasoning ?? "";
         if (part.content || part.reasoning) {
           clock.tick();
+          this.live.showFirstToken(clock.firstAfter());
           this.transcript.grew();
         }
         clock.usage = part.usage ?? clock.usage;
@@ -251,13 +252,17 @@ class AnswerClock {
     this.pieces += 1;
   }
 
+  firstAfter() {
+    return this.pieces > 0 ? (this.first - this.started) / 1000 : 0;
+  }
+
   stats() {
     const tokens = this.usage?.completion_tokens ?? this.pieces;
     const seconds = (this.last - this.first) / 1000;
     return {
       tokens,
       rate: seconds > 0 && tokens > 1 ? (tokens - 1) / seconds : 0,
-      firstAfter: this.pieces > 0 ? (this.first - this.started) / 1000 : 0,
+      firstAfter: this.firstAfter(),
       promptTokens: this.usage?.prompt_tokens ?? 0,
       cachedTokens: this.usage?.prompt_tokens_details?.cached_tokens ?? 0,
       finish: this.finish,
