@@ -202,8 +202,9 @@ class Page {
         message.content += part.content ?? "";
         message.reasoning += part.reasoning ?? "";
         if (part.content || part.reasoning) {
-          clock.tick();
-          this.live.showFirstToken(clock.firstAfter());
+          if (clock.tick()) {
+            this.live.showFirstToken(clock.firstAfter());
+          }
           this.transcript.grew();
         }
         clock.usage = part.usage ?? clock.usage;
@@ -245,11 +246,12 @@ class AnswerClock {
     this.finish = null;
   }
 
-  /** A piece of the answer has come. */
+  /** A piece of the answer has come. Whether it is the first. */
   tick() {
     this.last = performance.now();
     this.first ||= this.last;
     this.pieces += 1;
+    return this.pieces === 1;
   }
 
   firstAfter() {
