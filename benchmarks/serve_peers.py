@@ -68,7 +68,7 @@ class Server:
 
     def __init__(self, name, model, command, port, extra, log):
         self.name = name
-        self.model = model.stem
+        self.model = model.name
         self.port = port
         self.extra = extra
         self.log = log
