@@ -333,7 +333,7 @@ bool RequestParser::expects_continue() const {
 }
 
 bool RequestParser::keep_alive() const {
-  return state_->parser.keep_alive();
+  return state_->parser.is_header_done() && state_->parser.keep_alive();
 }
 
 } // namespace optiq::server

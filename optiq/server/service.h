@@ -10,6 +10,7 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/generate/generation_config.h"
 #include "optiq/models/setup.h"
+#include "optiq/server/access.h"
 #include "optiq/server/http_message.h"
 #include "optiq/text/chat_template.h"
 #include "optiq/text/tokenizer.h"
@@ -34,10 +35,7 @@ struct ServiceOptions {
   int max_waiting = 64;
   int prefill_chunk = 512;
   std::size_t kv_bytes = std::size_t{4} << 30;
-  /** Keys of which one must be sent; none: everybody is served. */
-  std::vector<std::string> api_keys;
-  /** Values of Host and Origin that are served; empty: loopback's names. */
-  std::vector<std::string> allowed_hosts;
+  AccessRules access; // of each request
 };
 
 /** The endpoints over one engine on a thread of its own. */

@@ -75,6 +75,10 @@ bool soon(Condition condition) {
 }
 
 class HttpServerTest : public ::testing::Test {
+ private:
+  std::mutex mutex_; // guards log_
+  std::vector<HttpAccess> log_;
+
  protected:
   RunningServer& serve(HttpHandler handler, HttpServerOptions options = {}) {
     server_.emplace(std::move(options), std::move(handler));
@@ -90,12 +94,8 @@ class HttpServerTest : public ::testing::Test {
     return log_;
   }
 
-  Held held_; // outlives the server
+  Held held_; // it and the log outlive the server
   std::optional<RunningServer> server_;
-
- private:
-  std::mutex mutex_; // guards log_
-  std::vector<HttpAccess> log_;
 };
 
 TEST_F(HttpServerTest, AnswersAndKeepsTheConnection) {
