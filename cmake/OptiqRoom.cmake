@@ -74,3 +74,19 @@ function(optiq_embed_file target file header function)
     VERBATIM)
   target_sources(${target} PRIVATE ${embedded})
 endfunction()
+
+# optiq_embed_folder(target folder header function): the same of all files of a
+# folder, `std::span<const EmbeddedFile> function()`; the header has the struct.
+function(optiq_embed_folder target folder header function)
+  get_filename_component(stem ${folder} NAME)
+  set(embedded ${CMAKE_CURRENT_BINARY_DIR}/embedded_${stem}.cpp)
+  file(GLOB files CONFIGURE_DEPENDS ${folder}/*)
+  add_custom_command(
+    OUTPUT ${embedded}
+    COMMAND
+      ${CMAKE_COMMAND} -DINPUT=${folder} -DOUTPUT=${embedded} -DHEADER=${header}
+      -DFUNCTION=${function} -P ${PROJECT_SOURCE_DIR}/cmake/EmbedFolder.cmake
+    DEPENDS ${files} ${PROJECT_SOURCE_DIR}/cmake/EmbedFolder.cmake
+    VERBATIM)
+  target_sources(${target} PRIVATE ${embedded})
+endfunction()

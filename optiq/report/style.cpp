@@ -17,9 +17,9 @@ constexpr std::string_view kStyle = R"css(
   --page: #f6f7f9; --card: #ffffff; --ink: #171a21; --soft: #596172;
   --line: #dfe3ea; --grid: #e9ecf1; --empty: #f0f2f5;
   --b2: #f2b134; --t2: #171a21; --b3: #ec7f4a; --t3: #171a21;
-  --b4: #d9485f; --t4: #ffffff; --b5: #ab3282; --t5: #ffffff;
+  --b4: #d33f58; --t4: #ffffff; --b5: #ab3282; --t5: #ffffff;
   --b6: #7a3396; --t6: #ffffff; --b8: #413a99; --t8: #ffffff;
-  --b16: #7b8494; --t16: #ffffff;
+  --b16: #6b7484; --t16: #ffffff;
   --k0: #2f6fb7; --k1: #e08a1e; --k2: #7b8494; --k3: #2a9d8f; --k4: #b5588f;
   --k5: #8d6e4b;
 }
@@ -29,7 +29,7 @@ constexpr std::string_view kStyle = R"css(
     --line: #323743; --grid: #2a2e39; --empty: #232732;
     --b2: #f7cd74; --t2: #171a21; --b3: #f59d6c; --t3: #171a21;
     --b4: #ec6b7d; --t4: #171a21; --b5: #d467ae; --t5: #171a21;
-    --b6: #b06fd0; --t6: #171a21; --b8: #8079e0; --t8: #ffffff;
+    --b6: #b06fd0; --t6: #171a21; --b8: #8079e0; --t8: #171a21;
     --b16: #6a7282; --t16: #ffffff;
     --k0: #5b9be0; --k1: #eda64b; --k2: #8a93a5; --k3: #4cc0b1; --k4: #d583b4;
     --k5: #b39370;

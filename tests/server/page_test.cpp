@@ -1,53 +1,64 @@
 #include "optiq/server/page.h"
 
 #include <algorithm>
+#include <map>
 
 #include <gtest/gtest.h>
 
 namespace optiq::server {
 namespace {
 
-TEST(Page, ServesItsFilesUnderTheirPaths) {
-  for (const PageFile& file : page_files()) {
-    const auto response = page_response(file.path);
-    ASSERT_TRUE(response) << file.path;
-    EXPECT_EQ(response->status, 200);
-    EXPECT_EQ(response->content_type, file.content_type);
-    EXPECT_EQ(response->body, file.bytes);
-    EXPECT_FALSE(response->body.empty());
-    EXPECT_EQ(response->headers, page_headers());
+std::map<std::string, HttpResponse> whole_page() {
+  std::map<std::string, HttpResponse> page;
+  for (const std::string& path : page_paths()) {
+    page.emplace(path, page_response(path).value());
   }
-  EXPECT_TRUE(page_response("/")->body.starts_with("<!DOCTYPE html>"));
-  EXPECT_FALSE(page_response("/page"));
-  EXPECT_FALSE(page_response("/page/../main.js"));
+  return page;
 }
 
-TEST(Page, AsksForNothingButItsOwnFiles) {
+TEST(Page, ServesItsFilesUnderTheirPaths) {
+  const auto page = whole_page();
+  EXPECT_TRUE(page.at("/").body.starts_with("<!DOCTYPE html>"));
+  EXPECT_EQ(page.at("/").content_type, "text/html; charset=utf-8");
+  EXPECT_EQ(
+      page.at("/page/main.js").content_type, "text/javascript; charset=utf-8");
+  for (const auto& [path, response] : page) {
+    EXPECT_EQ(response.status, 200) << path;
+    EXPECT_FALSE(response.body.empty()) << path;
+  }
+  EXPECT_FALSE(page_response("/index.html"));
+  EXPECT_FALSE(page_response("/page"));
+  EXPECT_FALSE(page_response("/page/"));
+  EXPECT_FALSE(page_response("/page/../page/main.js"));
+}
+
+TEST(Page, NamesEveryFileAndNothingFromElsewhere) {
   std::string all;
-  for (const PageFile& file : page_files()) {
-    all += file.bytes;
+  for (const auto& [path, response] : whole_page()) {
+    all += response.body;
   }
-  for (const PageFile& file : page_files()) {
-    if (file.path != "/") {
-      const auto name = file.path.substr(file.path.rfind('/') + 1);
-      EXPECT_NE(all.find(name), std::string::npos) << file.path;
-    }
+  for (const std::string& path : page_paths()) {
+    const std::string name = path.substr(path.rfind('/') + 1);
+    EXPECT_NE(all.find(name), std::string::npos) << path;
   }
-  for (const char* other : {"//cdn", "@import", "url(http", "src=\"http"}) {
+  for (const char* other : {"src=\"http", "href=\"http", "@import", "url("}) {
     EXPECT_EQ(all.find(other), std::string::npos) << other;
   }
 }
 
 TEST(Page, ForbidsWhatItDoesNotUse) {
-  const Headers headers = page_headers();
-  const auto policy =
-      std::find_if(headers.begin(), headers.end(), [](const auto& header) {
-        return header.first == "content-security-policy";
-      });
-  ASSERT_NE(policy, headers.end());
-  EXPECT_TRUE(policy->second.starts_with("default-src 'none'; "));
-  EXPECT_EQ(policy->second.find("unsafe"), std::string::npos);
-  EXPECT_EQ(policy->second.find('*'), std::string::npos);
+  for (const auto& [path, response] : whole_page()) {
+    const auto policy = std::find_if(
+        response.headers.begin(),
+        response.headers.end(),
+        [](const auto& header) {
+          return header.first == "content-security-policy";
+        });
+    ASSERT_NE(policy, response.headers.end()) << path;
+    EXPECT_TRUE(policy->second.starts_with("default-src 'none'; ")) << path;
+    EXPECT_EQ(policy->second.find("unsafe"), std::string::npos) << path;
+    EXPECT_EQ(policy->second.find('*'), std::string::npos) << path;
+  }
 }
 
 } // namespace

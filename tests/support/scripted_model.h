@@ -21,8 +21,13 @@ class ScriptedModel final : public models::Model {
  public:
   using Script = std::function<std::int32_t(std::int32_t token, int position)>;
 
-  ScriptedModel(int vocab_size, int max_positions, Script script)
-      : script_(std::move(script)) {
+  /** `on_forward` is called once in each forward. */
+  ScriptedModel(
+      int vocab_size,
+      int max_positions,
+      Script script,
+      std::function<void()> on_forward = nullptr)
+      : script_(std::move(script)), on_forward_(std::move(on_forward)) {
     info_.model_type = "scripted";
     info_.vocab_size = vocab_size;
     info_.hidden_size = 1;
@@ -45,6 +50,9 @@ class ScriptedModel final : public models::Model {
       int,
       const mx::array& x,
       const nn::ForwardContext& context) const override {
+    if (on_forward_) {
+      on_forward_();
+    }
     auto y = io::make_array(x.shape(), mx::float32);
     const auto positions = kernels::positions_of(nn::segments_of(context, 0));
     for (std::size_t i = 0; i < positions.size(); ++i) {
@@ -75,6 +83,7 @@ class ScriptedModel final : public models::Model {
  private:
   models::ModelInfo info_;
   Script script_;
+  std::function<void()> on_forward_;
 };
 
 } // namespace optiq::testing

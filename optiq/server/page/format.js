@@ -6,6 +6,11 @@ export function formatCount(n) {
   return Math.round(n).toLocaleString("en");
 }
 
+/** Tokens per second. */
+export function formatRate(rate) {
+  return rate < 100 ? rate.toFixed(1) : formatCount(rate);
+}
+
 /** "18.6 MB", as `optiq inspect` writes sizes. */
 export function formatBytes(bytes) {
   if (bytes < 1000) {

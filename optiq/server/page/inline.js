@@ -14,8 +14,11 @@ const MAX_RUN = 6; // longer runs of "*" are decoration
 const ESCAPABLE = /[!-/:-@[-`{-~]/;
 const ADDRESS = /https?:\/\/[^\s<>"`]{1,2000}/y;
 const ANGLE_ADDRESS = /<(https?:\/\/[^\s<>]{1,2000})>/y;
-// (address "title"), the address up to 2000 characters, with balanced parentheses one deep.
-const DESTINATION = /\(\s{0,4}(?:<([^<>\n]{0,2000})>|((?:[^\s()]|\([^\s()]{0,500}\)){0,2000}))(?:\s{1,4}(?:"[^"\n]{0,500}"|'[^'\n]{0,500}'))?\s{0,4}\)/y;
+// (address "title"): the address in angle brackets, or with balanced
+// parentheses one deep. Bounds keep a failed try cheap.
+const TITLE = `(?:\\s{1,4}(?:"[^"\\n]{0,500}"|'[^'\\n]{0,500}'))?`;
+const BARE = "(?:[^\\s()]|\\([^\\s()]{0,500}\\)){0,2000}";
+const DESTINATION = new RegExp(`\\(\\s{0,4}(?:<([^<>\\n]{0,2000})>|(${BARE}))${TITLE}\\s{0,4}\\)`, "y");
 const PLAIN = /[^\\`*_~[\]!<\nh]+/y;
 const SPACE = /^[\s\u00a0]?$/u;
 const PUNCTUATION = /^[\p{P}\p{S}]$/u;
@@ -208,7 +211,7 @@ class Inline {
   close(mark, length) {
     for (let frame = null; length > 0 && (frame = this.innermost(mark));) {
       const used = Math.min(2, frame.length, length);
-      const tag = mark === "~" ? "del" : used === 2 ? "strong" : "em";
+      const tag = mark === "~" ? "s" : used === 2 ? "strong" : "em";
       frame.children = [element(tag, {}, frame.children)];
       frame.length -= used;
       length -= used;

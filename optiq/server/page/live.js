@@ -3,7 +3,7 @@
 
 import { describeModel } from "./api.js";
 import { byId, svg } from "./dom.js";
-import { formatBytes, formatCount } from "./format.js";
+import { formatBytes, formatCount, formatRate } from "./format.js";
 
 const BUSY = 1000; // milliseconds between two questions while somebody is served
 const IDLE = 5000;
@@ -51,7 +51,7 @@ export class LiveStatus {
   #show(status) {
     const rate = this.#rate(status.answer_tokens);
     byId("live-state").textContent = status.running + status.waiting > 0 ? "" : "idle";
-    byId("live-rate").textContent = rate.toFixed(rate < 100 ? 1 : 0);
+    byId("live-rate").textContent = formatRate(rate);
     byId("live-running").textContent = formatCount(status.running);
     byId("live-waiting").textContent = formatCount(status.waiting);
     byId("live-kv").textContent = `${formatBytes(status.kv_bytes)} of ${formatBytes(status.kv_max_bytes)}`;

@@ -211,8 +211,8 @@ function itemLines(lines, start, item) {
       continue;
     }
     const indent = line.search(/\S/);
-    const belongs = indent >= Math.min(item.content, item.indent + 2) || (!blank && !startsBlock(line));
-    if (!belongs) {
+    const isLazy = !blank && !startsBlock(line) && itemOf(line) === null;
+    if (!isLazy && indent < Math.min(item.content, item.indent + 2)) {
       break;
     }
     while (end < at) {

@@ -2,7 +2,8 @@
 
 import { byId, element } from "./dom.js";
 
-/** A field left empty is left to the server. Ranges are the server's. */
+/** A field left empty is left to the server, which also has the last word on
+ * ranges. */
 const FIELDS = [
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, hint: "0 takes the likeliest token" },
   { name: "top_p", label: "Top p", min: 0, max: 1, step: 0.01 },
@@ -10,7 +11,7 @@ const FIELDS = [
   { name: "min_p", label: "Min p", min: 0, max: 1, step: 0.01 },
   { name: "max_tokens", label: "Most tokens", min: 1, step: 1 },
   { name: "seed", label: "Seed", min: 0, step: 1, hint: "empty draws anew each time" },
-  { name: "repetition_penalty", label: "Repetition penalty", min: 0.01, step: 0.01, hint: "1 is off" },
+  { name: "repetition_penalty", label: "Repetition penalty", min: 0.01, max: 10, step: 0.01, hint: "1 is off" },
   { name: "presence_penalty", label: "Presence penalty", min: -2, max: 2, step: 0.1 },
   { name: "frequency_penalty", label: "Frequency penalty", min: -2, max: 2, step: 0.1 },
 ];
@@ -20,6 +21,7 @@ export class SettingsForm {
   constructor(settings, onChange) {
     this.system = byId("system-prompt");
     this.thinking = byId("thinking");
+    this.cache = byId("kv-cache");
     this.inputs = new Map(FIELDS.map((field) => [field.name, this.#addField(field)]));
     this.#fill(settings);
     byId("settings-form").addEventListener("input", () => onChange(this.values()));
@@ -46,6 +48,7 @@ export class SettingsForm {
   #fill(settings) {
     this.system.value = settings.system ?? "";
     this.thinking.value = settings.thinking ?? "";
+    this.cache.value = settings.cache ?? "";
     for (const [name, input] of this.inputs) {
       input.value = settings[name] ?? "";
     }
@@ -74,6 +77,9 @@ export class SettingsForm {
     if (this.thinking.value !== "") {
       values.thinking = this.thinking.value;
     }
+    if (this.cache.value !== "") {
+      values.cache = this.cache.value;
+    }
     return values;
   }
 
@@ -89,13 +95,17 @@ export class SettingsForm {
 }
 
 /** The request that these settings and messages make. */
-export function chatRequest(model, { system, thinking, ...sampling }, messages) {
+export function chatRequest(model, { system, thinking, cache, ...sampling }, messages) {
   const request = { model, ...sampling, messages: answered(messages) };
   if (system) {
     request.messages.unshift({ role: "system", content: system });
   }
   if (thinking) {
     request.chat_template_kwargs = { enable_thinking: thinking === "on" };
+  }
+  if (cache) {
+    const [method, bits] = cache.split(" ");
+    request.kv_cache = bits ? { method, bits: Number(bits) } : { method };
   }
   return request;
 }

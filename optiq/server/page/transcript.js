@@ -1,7 +1,7 @@
 /** The conversation on the screen. */
 
 import { button, copyButton, element } from "./dom.js";
-import { formatCount, formatSeconds } from "./format.js";
+import { formatCount, formatRate, formatSeconds } from "./format.js";
 import { GrowingMarkdown } from "./markdown.js";
 
 const NEAR_END = 60; // pixels: who is this near follows what grows
@@ -82,7 +82,7 @@ function describeStats({ tokens, rate, firstAfter, promptTokens, cachedTokens, f
     parts.push(`${formatCount(tokens)} tokens`);
   }
   if (rate) {
-    parts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
+    parts.push(`${formatRate(rate)} tokens/s`);
   }
   if (firstAfter) {
     parts.push(`first after ${formatSeconds(firstAfter)}`);
