@@ -129,7 +129,9 @@ def folds_reasoning(browser, server):
         assert answer.locator(".reasoning").inner_text() == "Let me see. <b>2 + 2</b>"
         assert "1,024 of 1,200 prompt tokens from the cache" in answer.locator(".stats").inner_text()
         ask(page, "next")
-        assert server.requests[-1]["messages"][1] == {"role": "assistant", "content": "Four."}
+        reasoning = "Let me see. <b>2 + 2</b>"
+        turn = {"role": "assistant", "content": "Four.", "reasoning_content": reasoning}
+        assert server.requests[-1]["messages"][1] == turn
 
 
 def sends_the_settings(browser, server):
