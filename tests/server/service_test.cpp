@@ -416,7 +416,8 @@ TEST_F(ServiceTest, KnowsItsPathsAndMethods) {
 }
 
 TEST(Service, AsksForAKey) {
-  Service service(testing::scripted_served(), {.access = {.api_keys = {"secret"}}});
+  Service service(
+      testing::scripted_served(), {.access = {.api_keys = {"secret"}}});
   const auto status = [&](Headers headers) {
     auto reply = std::make_shared<FakeReply>();
     service.handle(
