@@ -4,7 +4,7 @@
 #include <optional>
 #include <utility>
 
-#include "optiq/generate/stop_strings.h"
+#include "optiq/generate/answer_text.h"
 
 namespace optiq::generate {
 namespace {
@@ -28,7 +28,9 @@ class PromptListener final : public RequestListener {
       const TokenSink& on_token)
       : results_(std::move(results)), prompt_(prompt), on_token_(on_token) {
     if (!options.stop_strings.empty()) {
-      stop_strings_.emplace(options.tokenizer, options.stop_strings);
+      text_.emplace(
+          options.tokenizer,
+          AnswerTextOptions{.stop_strings = options.stop_strings});
     }
   }
 
@@ -37,7 +39,7 @@ class PromptListener final : public RequestListener {
     if (on_token_) {
       on_token_(prompt_, token.id);
     }
-    return !stop_strings_ || !stop_strings_->push(token.id);
+    return !text_ || !text_->push(token.id).stopped;
   }
 
   void on_end(const Ending& ending) override {
@@ -52,7 +54,7 @@ class PromptListener final : public RequestListener {
   std::shared_ptr<Results> results_;
   std::size_t prompt_;
   TokenSink on_token_;
-  std::optional<StopStrings> stop_strings_;
+  std::optional<AnswerText> text_; // where it may stop the answer
 };
 
 /** The requests of one call; those that are left end with it. */
