@@ -31,6 +31,7 @@ from serve_load import Stream, run_streams, text_of, values_of
 
 TINY = ROOT / "models" / "tiny-qwen3.5"
 STREAMS = (1, 8, 16)
+BUSY = ", busy neighbour"
 # One token each, with the space before, in the vocabularies of many models.
 WORDS = (
     "time year people way day man thing woman life child world school state family student group country problem "
@@ -52,6 +53,7 @@ def parse_arguments():
     parser.add_argument("--prompt", type=int, default=64, help="tokens of a short prompt, about")
     parser.add_argument("--long-prompt", type=int, default=2048, help="tokens of a long prompt, about")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="writes the figures of each round, too")
     return parser.parse_args()
 
 
@@ -62,16 +64,24 @@ def free_port():
 
 
 class Server:
-    """A server process; `extra` are fields that it needs in every request."""
+    """A server process for a with block; `extra` are fields that it needs in every request."""
 
-    def __init__(self, name, command, port, extra, log):
+    def __init__(self, name, model, command, port, extra, log):
         self.name = name
+        self.model = model.name
         self.port = port
         self.extra = extra
         self.log = log
         with log.open("w") as output:
             words = [str(word) for word in command]
             self.process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+    def __enter__(self):
+        self.wait_until_ready()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
 
     def wait_until_ready(self, seconds=120):
         deadline = time.monotonic() + seconds
@@ -80,6 +90,7 @@ class Server:
                 if urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).status == 200:
                     return
             time.sleep(0.2)
+        self.stop()
         raise SystemExit(f"{self.name} does not answer:\n{self.log.read_text()[-3000:]}")
 
     def stop(self):
@@ -99,12 +110,22 @@ class Server:
         return Stream(self.port, "/v1/chat/completions", body)
 
 
-def start_ours(arguments, model, end_ids, log):
+def end_ids(model):
+    """Of generation_config.json, or of config.json."""
+    for name in ("generation_config.json", "config.json"):
+        path = model / name
+        found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+        if found is not None:
+            return found if isinstance(found, list) else [found]
+    raise SystemExit(f"{model}: no eos_token_id")
+
+
+def start_ours(arguments, model, log):
     port = free_port()
     command = [arguments.optiq, "serve", "--model", model, "--port", port, "--threads", arguments.threads]
     command += ["--max-concurrent", max(STREAMS)]
-    bias = {str(token): -100 for token in end_ids}
-    return Server("OptIQ", command, port, {"logit_bias": bias}, log)
+    bias = {str(token): -100 for token in end_ids(model)}
+    return Server("OptIQ", model, command, port, {"logit_bias": bias}, log)
 
 
 def start_theirs(arguments, model, log):
@@ -113,7 +134,7 @@ def start_theirs(arguments, model, log):
     context = slots * (arguments.long_prompt + 512)
     command = [arguments.llama_cpp / "llama-server", "-m", model, "--host", "127.0.0.1", "--port", port]
     command += ["-t", arguments.threads, "-tb", arguments.threads, "-np", slots, "-c", context, "--no-webui"]
-    return Server("llama.cpp", command, port, {"ignore_eos": True, "cache_prompt": True}, log)
+    return Server("llama.cpp", model, command, port, {"ignore_eos": True, "cache_prompt": True}, log)
 
 
 @contextlib.contextmanager
@@ -183,6 +204,10 @@ def ratios(tops, bottoms):
     return spread([top / bottom for top, bottom in zip(tops, bottoms)], 2)
 
 
+def streams(n):
+    return "1 stream" if n == 1 else f"{n} streams"
+
+
 class Measurements:
     """Rounds of all cases, of each server in turn."""
 
@@ -202,7 +227,7 @@ class Measurements:
         a = self.arguments
         for n in STREAMS:
             texts = [self.prompts.text(a.prompt) for _ in range(n)]
-            self.add(f"{n} streams, tokens/s{suffix}", lambda server, texts=texts: total_rate(server, texts, a.gen))
+            self.add(f"{streams(n)}, tokens/s{suffix}", lambda server, texts=texts: total_rate(server, texts, a.gen))
         long, short = self.prompts.text(a.long_prompt), self.prompts.text(a.prompt)
         self.add(f"first token beside a prefill, ms{suffix}",
                  lambda server: 1000 * first_beside_prefill(server, long, short))  # fmt: skip
@@ -211,7 +236,7 @@ class Measurements:
         for _ in range(self.arguments.rounds):
             self.measure_load("")
             with busy_neighbour():
-                self.measure_load(", busy neighbour")
+                self.measure_load(BUSY)
 
     def print_table(self):
         ours, theirs = "OptIQ", "llama.cpp"
@@ -219,26 +244,27 @@ class Measurements:
         for case in dict.fromkeys(case for case, _ in self.values):
             a, b = self.values[case, ours], self.values[case, theirs]
             print(f"| {case} | {spread(a, 1)} | {spread(b, 1)} | {ratios(a, b)} |")
-        print("\n| share of the quiet figure that is left beside a busy neighbour | OptIQ | llama.cpp |\n|---|---|---|")
-        for n in STREAMS:
-            case = f"{n} streams, tokens/s"
-            left = [ratios(self.values[f"{case}, busy neighbour", name], self.values[case, name])
-                    for name in (ours, theirs)]  # fmt: skip
-            print(f"| {n} streams | {left[0]} | {left[1]} |")
-        one, eight = (self.values[f"{n} streams, tokens/s", ours] for n in (1, 8))
+        print("\n| of the quiet speed, what is left beside a busy neighbour | OptIQ | llama.cpp |\n|---|---|---|")
+        for case in [case for case, name in self.values if name == ours and BUSY not in case]:
+            quiet, busy = ([self.values[c, name] for name in (ours, theirs)] for c in (case, case + BUSY))
+            if case.endswith(", ms"):  # of times the inverse
+                quiet, busy = busy, quiet
+            left = [ratios(b, q) for b, q in zip(busy, quiet)]
+            print(f"| {case.rpartition(',')[0]} | {left[0]} | {left[1]} |")
+        one, eight = (self.values[f"{streams(n)}, tokens/s", ours] for n in (1, 8))
         print(f"\n8 streams of OptIQ / 1 stream: {ratios(eight, one)}")
 
 
-def print_turns(title, rounds):
-    milliseconds = {key: spread([1000 * r[key] for r in rounds], 1) for key in ("first", "second")}
+def measure_turns(server, arguments):
+    """Prints a row; returns the rounds."""
+    words = words_for(server, arguments.long_prompt)
+    prompts = Prompts("turns")
+    rounds = [both_turns(server, prompts.text(words), prompts.text(20)) for _ in range(arguments.rounds)]
+    first, second = (spread([1000 * r[key] for r in rounds], 1) for key in ("first", "second"))
     gain = spread([r["gain"] for r in rounds], 1)
     cached = f"{rounds[-1]['cached']} of {rounds[-1]['prompt']}"
-    print(f"| {title} | {milliseconds['first']} | {milliseconds['second']} | {gain} | {cached} |", flush=True)
-
-
-def measure_turns(server, words, rounds):
-    prompts = Prompts("turns")
-    return [both_turns(server, prompts.text(words), prompts.text(20)) for _ in range(rounds)]
+    print(f"| {server.name}, {server.model} | {first} | {second} | {gain} | {cached} |", flush=True)
+    return rounds
 
 
 def words_for(server, tokens):
@@ -248,47 +274,36 @@ def words_for(server, tokens):
     return round(200 * tokens / probe.usage()["prompt_tokens"])
 
 
-def end_ids(model):
-    """Of generation_config.json, or of config.json."""
-    for name in ("generation_config.json", "config.json"):
-        path = model / name
-        found = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
-        if found is not None:
-            return found if isinstance(found, list) else [found]
-    raise SystemExit(f"{model}: no eos_token_id")
+def compare(arguments, servers):
+    """The figures of both servers under load, and of their second turns."""
+    measurements = Measurements(servers, arguments)
+    measurements.run()
+    measurements.print_table()
+    print("\n| second turn | first turn, ms | second turn, ms | first / second | cached tokens |\n|---|---|---|---|---|")
+    figures = {"load": {}, "turns": {}}
+    for (case, name), values in measurements.values.items():
+        figures["load"].setdefault(case, {})[name] = values
+    for server in servers:
+        figures["turns"][f"SmolLM2, {server.name}"] = measure_turns(server, arguments)
+    return figures
 
 
 def main():
     arguments = parse_arguments()
     peers = Peers(arguments)
     ours4, theirs4 = peers.quantize_ours(4), peers.quantize_theirs("q4_0", "Q4_0")
-    out = arguments.out
-    servers = [
-        start_ours(arguments, ours4, end_ids(ours4), out / "optiq-serve.log"),
-        start_theirs(arguments, theirs4, out / "llama-server.log"),
-    ]
-    tiny = None
-    try:
-        for server in servers:
-            server.wait_until_ready()
-        print(
-            f"{arguments.model.name} at 4 bits, {arguments.threads} threads, {max(STREAMS)} slots, answers of "
-            f"{arguments.gen} tokens, {os.cpu_count()} cores, medians of {arguments.rounds} rounds (least to largest)\n"
-        )
-        measurements = Measurements(list(servers), arguments)
-        measurements.run()
-        measurements.print_table()
-        print("\n| second turn | first turn, ms | second turn, ms | first / second | cached tokens |\n|---|---|---|---|---|")
-        for server in servers:
-            words = words_for(server, arguments.long_prompt)
-            print_turns(f"SmolLM2, {server.name}", measure_turns(server, words, arguments.rounds))
-        tiny = start_ours(arguments, TINY, end_ids(TINY), out / "optiq-serve-tiny.log")
-        tiny.wait_until_ready()
-        words = words_for(tiny, arguments.long_prompt)
-        print_turns("tiny-qwen3.5, OptIQ", measure_turns(tiny, words, arguments.rounds))
-    finally:
-        for server in [*servers, *([tiny] if tiny else [])]:
-            server.stop()
+    print(
+        f"{arguments.model.name} at 4 bits, {arguments.threads} threads, {max(STREAMS)} slots, answers of "
+        f"{arguments.gen} tokens, {os.cpu_count()} cores, medians of {arguments.rounds} rounds (least to largest)\n"
+    )
+    with contextlib.ExitStack() as servers:
+        ours = servers.enter_context(start_ours(arguments, ours4, arguments.out / "optiq-serve.log"))
+        theirs = servers.enter_context(start_theirs(arguments, theirs4, arguments.out / "llama-server.log"))
+        figures = compare(arguments, [ours, theirs])
+    with start_ours(arguments, TINY, arguments.out / "optiq-serve-tiny.log") as tiny:
+        figures["turns"]["tiny-qwen3.5, OptIQ"] = measure_turns(tiny, arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #include "optiq/optiq.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "optiq/base/system.h"
@@ -25,13 +26,33 @@ generate::GenerateOptions choose_options(
   return {
       .max_tokens = options.max_tokens ? *options.max_tokens
                                        : wanted.default_max_tokens(n_prompt),
-      .clamp_to_positions = !options.max_tokens,
+      .clamp_max_tokens = !options.max_tokens,
       .logits = std::move(wanted.logits),
       .sampler = sampler,
       .stop_ids = generate::stop_ids(model.directory, *model.tokenizer),
       .stop_strings = std::move(wanted.stop_strings),
       .tokenizer = model.tokenizer,
       .share_prefixes = false}; // the engine answers one prompt
+}
+
+/** Throws Exhausted: what a front door is given is no client's request. */
+void require_cache_room(
+    const models::Setup& setup,
+    std::size_t n_prompt,
+    const TextOptions& options) {
+  const auto n_tokens = n_prompt +
+      static_cast<std::size_t>(std::max(1, options.max_tokens.value_or(1)));
+  const std::size_t needed = cache::sequence_bytes(
+      setup.layout, n_tokens, generate::EngineOptions{}.prefill_chunk);
+  if (needed > options.max_cache_bytes) {
+    fail(
+        ErrorKind::Exhausted,
+        "[generate_text] {} tokens take {} bytes of K/V, expected at most the "
+        "max_cache_bytes of {}. Shorten the prompt or raise the limit",
+        n_tokens,
+        needed,
+        options.max_cache_bytes);
+  }
 }
 
 /** The data as tokens, chats in the template of one model. */
@@ -84,14 +105,17 @@ GeneratedText generate_text(
       options.on_text(piece);
     }
   };
-  generate::Engine engine(
-      {model.network, options.compute},
-      {.max_cache_bytes = options.max_cache_bytes});
+  const auto chosen =
+      choose_options(model, std::move(wanted), options, tokens.size());
+  const models::Setup setup(model.network, options.compute);
+  generate::answer_limit(
+      *setup.model, tokens.size(), chosen.max_tokens, chosen.clamp_max_tokens);
+  require_cache_room(setup, tokens.size(), options);
+  generate::Engine engine(setup, {.max_cache_bytes = options.max_cache_bytes});
   result.completion = generate::generate(
-      engine,
-      tokens,
-      choose_options(model, std::move(wanted), options, tokens.size()),
-      [&](std::size_t, std::int32_t token) { emit(detokenizer.push(token)); });
+      engine, tokens, chosen, [&](std::size_t, std::int32_t token) {
+        emit(detokenizer.push(token));
+      });
   emit(detokenizer.finish());
   return result;
 }

@@ -38,7 +38,24 @@ kernels::BlockId BlockPool::allocate(std::size_t bytes) {
 }
 
 void BlockPool::share(kernels::BlockId block) {
-  ++more_owners_[block];
+  if (++more_owners_[block] == 1) {
+    if (const auto kept = kept_.find(block); kept != kept_.end()) {
+      kept_bytes_ -= kept->second;
+    }
+  }
+}
+
+void BlockPool::keep(kernels::BlockId block, std::size_t bytes) {
+  share(block);
+  kept_.emplace(block, bytes);
+}
+
+void BlockPool::release_kept(kernels::BlockId block, std::size_t bytes) {
+  if (!is_shared(block)) {
+    kept_bytes_ -= bytes;
+  }
+  kept_.erase(block);
+  release(block, bytes);
 }
 
 bool BlockPool::make_room(std::size_t bytes) {
@@ -54,6 +71,9 @@ void BlockPool::release(kernels::BlockId block, std::size_t bytes) {
   if (const auto more = more_owners_.find(block); more != more_owners_.end()) {
     if (--more->second == 0) {
       more_owners_.erase(more);
+      if (kept_.contains(block)) {
+        kept_bytes_ += bytes;
+      }
     }
     return;
   }

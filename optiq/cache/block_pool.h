@@ -38,6 +38,18 @@ class BlockPool {
     return more_owners_.contains(block);
   }
 
+  /** One owner more, who keeps it for nobody in particular and gives it back
+   * when the pool asks (set_reclaimer); a block has at most one. */
+  void keep(kernels::BlockId block, std::size_t bytes);
+  void release_kept(kernels::BlockId block, std::size_t bytes);
+  bool is_kept(kernels::BlockId block) const {
+    return kept_.contains(block);
+  }
+  /** Bytes of blocks that only their keeper owns. */
+  std::size_t kept_bytes() const {
+    return kept_bytes_;
+  }
+
   /** Whether `bytes` more fit under the cap, if need be by reclaiming. */
   bool make_room(std::size_t bytes);
   /** Who keeps memory that nobody waits for: each call gives some of it back,
@@ -59,6 +71,8 @@ class BlockPool {
   /** used_ and its idle bytes are at most max_bytes_. */
   std::unique_ptr<kernels::BlockStore> store_;
   std::unordered_map<kernels::BlockId, int> more_owners_; // beyond the first
+  std::unordered_map<kernels::BlockId, std::size_t> kept_; // with their bytes
+  std::size_t kept_bytes_ = 0;
   std::function<bool()> reclaim_some_;
 };
 

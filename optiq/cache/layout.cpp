@@ -26,6 +26,31 @@ std::size_t most_blocks(
 
 } // namespace
 
+bool is_same(const kernels::KvFormat& a, const kernels::KvFormat& b) {
+  return a.dtype == b.dtype && a.n_kv_heads == b.n_kv_heads &&
+      a.head_dim == b.head_dim && a.window == b.window && a.codec == b.codec &&
+      a.compute == b.compute;
+}
+
+bool is_same(std::span<const LayerFormat> a, std::span<const LayerFormat> b) {
+  return std::equal(
+      a.begin(),
+      a.end(),
+      b.begin(),
+      b.end(),
+      [](const LayerFormat& x, const LayerFormat& y) {
+        const auto* kv = std::get_if<kernels::KvFormat>(&x);
+        const auto* other = std::get_if<kernels::KvFormat>(&y);
+        if (kv != nullptr && other != nullptr) {
+          return is_same(*kv, *other);
+        }
+        return x.index() == y.index() &&
+            (std::get_if<RecurrentFormat>(&x) != nullptr
+                 ? std::get<RecurrentFormat>(x) == std::get<RecurrentFormat>(y)
+                 : std::get<SharedFormat>(x) == std::get<SharedFormat>(y));
+      });
+}
+
 std::size_t blocks_for(std::size_t n_tokens) {
   return (n_tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
 }
@@ -36,6 +61,16 @@ std::size_t piece_bytes(const LayerFormat& format) {
   }
   const auto* recurrent = std::get_if<RecurrentFormat>(&format);
   return recurrent != nullptr ? recurrent_bytes(*recurrent) : 0;
+}
+
+std::size_t block_bytes(std::span<const LayerFormat> layers) {
+  std::size_t bytes = 0;
+  for (const LayerFormat& layer : layers) {
+    if (const auto* kv = std::get_if<kernels::KvFormat>(&layer)) {
+      bytes += kv->block_bytes();
+    }
+  }
+  return bytes;
 }
 
 std::size_t first_visible_block(const kernels::KvFormat& format, int position) {

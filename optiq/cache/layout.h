@@ -14,21 +14,32 @@ namespace optiq::cache {
 struct RecurrentFormat {
   std::size_t conv_floats = 0;
   std::size_t state_floats = 0;
+
+  bool operator==(const RecurrentFormat&) const = default;
 };
 
 /** A layer that attends to the K/V of an earlier one and keeps nothing. */
 struct SharedFormat {
   int layer = 0;
+
+  bool operator==(const SharedFormat&) const = default;
 };
 
 /** What one layer keeps per sequence. Data, so that a format is a row. */
 using LayerFormat =
     std::variant<kernels::KvFormat, RecurrentFormat, SharedFormat>;
 
+/** Whether blocks of one are blocks of the other, on one device. */
+bool is_same(const kernels::KvFormat& a, const kernels::KvFormat& b);
+bool is_same(std::span<const LayerFormat> a, std::span<const LayerFormat> b);
+
 /** Blocks that hold so many tokens. */
 std::size_t blocks_for(std::size_t n_tokens);
 /** Bytes of one piece of a layer's memory: a block, a state, 0 if shared. */
 std::size_t piece_bytes(const LayerFormat& format);
+/** Bytes of 64 tokens over all layers, as they are allocated: in windows too.
+ */
+std::size_t block_bytes(std::span<const LayerFormat> layers);
 /** The first block that a token at `position` or later sees. */
 std::size_t first_visible_block(const kernels::KvFormat& format, int position);
 

@@ -6,61 +6,184 @@
 #include "optiq/base/error.h"
 
 namespace optiq::cache {
+namespace {
 
-/** 64 tokens after those of the parent; a root stands for none. */
+using kernels::BlockId;
+using Tokens = std::span<const std::int32_t>;
+
+constexpr std::size_t kBlock = kernels::kKvBlockTokens;
+
+std::vector<std::int32_t> copy_of(Tokens tokens) {
+  return {tokens.begin(), tokens.end()};
+}
+
+/** The tokens of block `block`, the last of which may have fewer than 64. */
+Tokens block_of(Tokens tokens, std::size_t block) {
+  const Tokens rest = tokens.subspan(block * kBlock);
+  return rest.first(std::min(rest.size(), kBlock));
+}
+
+} // namespace
+
+/** The tree of one key and layout. */
+struct PrefixTree::Root {
+  Root(PrefixTree& in, std::vector<LayerFormat> with_layers);
+
+  PrefixTree& tree;
+  std::vector<LayerFormat> layers;
+  std::unique_ptr<Node> top; // stands for no tokens
+};
+
+/** Up to 64 tokens after those of the parent. */
 struct PrefixTree::Node {
-  Node(PrefixTree& in, Node* under) : tree(in), parent(under) {}
+  using Children = std::map<std::vector<std::int32_t>, std::unique_ptr<Node>>;
+
+  Node(Root& in, Node* under, std::size_t n_tokens)
+      : root(in),
+        parent(under),
+        length(under == nullptr ? 0 : under->length + n_tokens),
+        blocks(in.layers.size()) {}
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
   ~Node() {
+    drop_snapshot();
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-      if (blocks[i] != kernels::BlockId::None) {
-        tree.pool_->release(blocks[i], piece_bytes(tree.layers_[i]));
+      if (blocks[i] != BlockId::None) {
+        pool().release_kept(blocks[i], piece_bytes(root.layers[i]));
       }
     }
   }
 
-  bool is_root() const {
-    return parent == nullptr;
+  BlockPool& pool() const {
+    return *root.tree.pool_;
   }
+  bool is_leaf() const {
+    return children.empty() && ends.empty();
+  }
+  /** Where a piece of the tokens hangs, or would. */
+  Children& children_for(Tokens piece) {
+    return piece.size() == kBlock ? children : ends;
+  }
+  Node* child(Tokens piece) {
+    Children& among = children_for(piece);
+    const auto found = among.find(copy_of(piece));
+    return found == among.end() ? nullptr : found->second.get();
+  }
+
+  /** Takes the K/V of this piece from a sequence where it is missing. */
+  void keep_blocks(const Sequence& sequence) {
+    const std::size_t block = (length - 1) / kBlock;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      const auto table = sequence.blocks(static_cast<int>(i));
+      if (std::holds_alternative<kernels::KvFormat>(root.layers[i]) &&
+          blocks[i] == BlockId::None && table[block] != BlockId::None) {
+        pool().keep(table[block], piece_bytes(root.layers[i]));
+        blocks[i] = table[block];
+      }
+    }
+  }
+  void set_snapshot(std::unique_ptr<Sequence> taken) {
+    drop_snapshot();
+    root.tree.snapshot_bytes_ += taken->bytes();
+    snapshot = std::move(taken);
+  }
+  void drop_snapshot() {
+    if (snapshot != nullptr) {
+      root.tree.snapshot_bytes_ -= snapshot->bytes();
+      snapshot.reset();
+    }
+  }
+
   /** Whether its end gives memory back. */
   bool frees_memory() const {
     return snapshot != nullptr ||
-        std::any_of(blocks.begin(), blocks.end(), [&](kernels::BlockId block) {
-             return block != kernels::BlockId::None &&
-                 !tree.pool_->is_shared(block);
+        std::any_of(blocks.begin(), blocks.end(), [&](BlockId block) {
+             return block != BlockId::None && !pool().is_shared(block);
            });
   }
 
-  PrefixTree& tree;
+  Root& root;
   Node* parent;
-  std::map<std::vector<std::int32_t>, std::unique_ptr<Node>> children;
-  std::vector<kernels::BlockId> blocks; // per layer, None where not kept
+  std::size_t length; // tokens from the first one to its last
+  Children children; // of 64 tokens each
+  Children ends; // of fewer, leaves
+  std::vector<BlockId> blocks; // per layer, None where not kept
   std::unique_ptr<Sequence> snapshot; // of the states at its end, or null
   std::uint64_t used = 0;
   std::uint64_t snapshot_used = 0;
 };
 
+PrefixTree::Root::Root(PrefixTree& in, std::vector<LayerFormat> with_layers)
+    : tree(in),
+      layers(std::move(with_layers)),
+      top(std::make_unique<Node>(*this, nullptr, 0)) {}
+
 namespace {
 
-std::vector<std::int32_t> block_of(
-    std::span<const std::int32_t> tokens,
-    std::size_t block) {
-  const auto part =
-      tokens.subspan(block * kernels::kKvBlockTokens, kernels::kKvBlockTokens);
-  return {part.begin(), part.end()};
-}
+/** Names a node that eviction spares, as long as this lives. */
+template <typename Node>
+class Pin {
+ public:
+  Pin(const Node*& place, const Node* node) : place_(place) {
+    place_ = node;
+  }
+  ~Pin() {
+    place_ = nullptr;
+  }
+  Pin(const Pin&) = delete;
+  Pin& operator=(const Pin&) = delete;
 
-/** Calls visit(node) for every node but the root. */
-void for_each_below(auto& root, const auto& visit) {
-  std::vector<std::remove_reference_t<decltype(root)>*> open{&root};
+ private:
+  const Node*& place_;
+};
+
+/** Calls visit(node) for every node but the first. */
+void for_each_below(auto& first, const auto& visit) {
+  std::vector<std::remove_reference_t<decltype(first)>*> open{&first};
   while (!open.empty()) {
     auto* node = open.back();
     open.pop_back();
-    for (auto& [tokens, child] : node->children) {
-      open.push_back(child.get());
-      visit(*child);
+    for (auto* among : {&node->children, &node->ends}) {
+      for (auto& [tokens, child] : *among) {
+        open.push_back(child.get());
+        visit(*child);
+      }
     }
+  }
+}
+
+/** Whether a sequence can resume all of a path: states were kept at its end,
+ * and the blocks that the next token sees. */
+bool can_resume(const auto& path) {
+  const auto* end = path.back();
+  const auto& layers = end->root.layers;
+  if (fixed_bytes(layers) > 0 && end->snapshot == nullptr) {
+    return false;
+  }
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const auto* kv = std::get_if<kernels::KvFormat>(&layers[i]);
+    if (kv == nullptr) {
+      continue;
+    }
+    for (auto b = first_visible_block(*kv, static_cast<int>(end->length));
+         b < path.size();
+         ++b) {
+      if (path[b]->blocks[i] == BlockId::None) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+void require_tokens_of(const Sequence& sequence, Tokens tokens) {
+  if (tokens.size() != static_cast<std::size_t>(sequence.length())) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[PrefixTree::insert] tokens: found {}, expected the {} that the "
+        "sequence holds.",
+        tokens.size(),
+        sequence.length());
   }
 }
 
@@ -87,18 +210,8 @@ int border_to_keep(
   return tokens > 0 && pays ? border : 0;
 }
 
-PrefixTree::PrefixTree(
-    std::shared_ptr<BlockPool> pool,
-    std::vector<LayerFormat> layers)
-    : pool_(std::move(pool)), layers_(std::move(layers)) {
-  if (fixed_bytes(layers_) > 0) {
-    state_layers_.resize(layers_.size(), SharedFormat{});
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      if (const auto* state = std::get_if<RecurrentFormat>(&layers_[i])) {
-        state_layers_[i] = *state;
-      }
-    }
-  }
+PrefixTree::PrefixTree(std::shared_ptr<BlockPool> pool)
+    : pool_(std::move(pool)) {
   pool_->set_reclaimer([this] { return evict_some(); });
 }
 
@@ -106,74 +219,123 @@ PrefixTree::~PrefixTree() {
   pool_->set_reclaimer({});
 }
 
-PrefixTree::Path PrefixTree::walk(
+PrefixTree::Root* PrefixTree::find_root(
     std::string_view key,
-    std::span<const std::int32_t> tokens) const {
-  Path path;
-  const auto root = roots_.find(key);
-  if (root == roots_.end()) {
-    return path;
+    std::span<const LayerFormat> layers) const {
+  const auto of_key = roots_.find(key);
+  if (of_key == roots_.end()) {
+    return nullptr;
   }
-  Node* node = root->second.get();
-  const std::size_t blocks = tokens.size() / kernels::kKvBlockTokens;
-  while (path.size() < blocks) {
-    const auto child = node->children.find(block_of(tokens, path.size()));
-    if (child == node->children.end()) {
+  for (const auto& root : of_key->second) {
+    if (is_same(root->layers, layers)) {
+      return root.get();
+    }
+  }
+  return nullptr;
+}
+
+PrefixTree::Root& PrefixTree::root_of(
+    std::string_view key,
+    const std::vector<LayerFormat>& layers) {
+  if (Root* const root = find_root(key, layers)) {
+    return *root;
+  }
+  auto& of_key = roots_[std::string(key)];
+  of_key.push_back(std::make_unique<Root>(*this, layers));
+  return *of_key.back();
+}
+
+PrefixTree::Path PrefixTree::walk(const Root& root, Tokens tokens) const {
+  Path path;
+  Node* node = root.top.get();
+  while (path.size() < tokens.size() / kBlock) {
+    node = node->child(block_of(tokens, path.size()));
+    if (node == nullptr) {
       break;
     }
-    node = child->second.get();
     path.push_back(node);
   }
   return path;
 }
 
-std::size_t PrefixTree::usable_blocks(const Path& path) const {
-  const auto stands_at = [&](std::size_t end) {
-    if (!state_layers_.empty() && path[end - 1]->snapshot == nullptr) {
-      return false;
-    }
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const auto* kv = std::get_if<kernels::KvFormat>(&layers_[i]);
-      if (kv == nullptr) {
-        continue;
-      }
-      const int length = static_cast<int>(end) * kernels::kKvBlockTokens;
-      for (auto b = first_visible_block(*kv, length); b < end; ++b) {
-        if (path[b]->blocks[i] == kernels::BlockId::None) {
-          return false;
+PrefixTree::Path
+PrefixTree::path_to_resume(const Root& root, Path path, Tokens tokens) const {
+  while (true) {
+    const Node& last = path.empty() ? *root.top : *path.back();
+    const Tokens rest = block_of(tokens, path.size());
+    Path longest;
+    for (const auto& [piece, end] : last.ends) {
+      const bool is_longer =
+          longest.empty() || end->length > longest.back()->length;
+      if (is_longer && piece.size() <= rest.size() &&
+          std::equal(piece.begin(), piece.end(), rest.begin())) {
+        path.push_back(end.get());
+        if (can_resume(path)) {
+          longest = path;
         }
+        path.pop_back();
       }
     }
-    return true;
-  };
-  std::size_t end = path.size();
-  while (end > 0 && !stands_at(end)) {
-    --end;
+    if (!longest.empty()) {
+      return longest;
+    }
+    if (path.empty() || can_resume(path)) {
+      return path;
+    }
+    path.pop_back();
   }
-  return end;
 }
 
-int PrefixTree::find(std::string_view key, std::span<const std::int32_t> tokens)
-    const {
-  if (tokens.empty()) {
-    return 0;
+PrefixTree::Match PrefixTree::find(
+    std::string_view key,
+    std::span<const LayerFormat> layers,
+    Tokens tokens) const {
+  Match match;
+  const Root* const root = find_root(key, layers);
+  if (root == nullptr || tokens.empty()) {
+    return match;
   }
-  const Path path = walk(key, tokens.first(tokens.size() - 1));
-  return static_cast<int>(usable_blocks(path)) * kernels::kKvBlockTokens;
+  tokens = tokens.first(tokens.size() - 1);
+  Path path = walk(*root, tokens);
+  match.known_length = static_cast<int>(path.size() * kBlock);
+  path = path_to_resume(*root, std::move(path), tokens);
+  if (path.empty()) {
+    return match;
+  }
+  match.length = static_cast<int>(path.back()->length);
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const auto* kv = std::get_if<kernels::KvFormat>(&layers[i]);
+    // Of whole blocks; a last one that is not is copied.
+    const std::size_t end = path.back()->length / kBlock;
+    for (auto b = kv == nullptr ? end : first_visible_block(*kv, match.length);
+         b < end;
+         ++b) {
+      if (pool_->is_shared(path[b]->blocks[i])) {
+        match.held_bytes += kv->block_bytes();
+      }
+    }
+  }
+  return match;
 }
 
 int PrefixTree::resume(
     std::string_view key,
-    std::span<const std::int32_t> tokens,
+    Tokens tokens,
     Sequence& sequence) {
-  const int length = find(key, tokens);
-  if (length == 0) {
+  const auto& layers = sequence.layers();
+  const Root* const root = find_root(key, layers);
+  if (root == nullptr || tokens.empty()) {
     return 0;
   }
-  const Path path = walk(key, tokens.first(length));
-  std::vector<std::vector<kernels::BlockId>> blocks(layers_.size());
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const auto* kv = std::get_if<kernels::KvFormat>(&layers_[i]);
+  tokens = tokens.first(tokens.size() - 1);
+  const Path path = path_to_resume(*root, walk(*root, tokens), tokens);
+  if (path.empty()) {
+    return 0;
+  }
+  const auto length = static_cast<int>(path.back()->length);
+  std::vector<std::vector<BlockId>> blocks(layers.size());
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const auto* kv = std::get_if<kernels::KvFormat>(&layers[i]);
     if (kv != nullptr) {
       blocks[i].resize(path.size());
       for (auto b = first_visible_block(*kv, length); b < path.size(); ++b) {
@@ -186,97 +348,114 @@ int PrefixTree::resume(
     node->used = clock_;
   }
   path.back()->snapshot_used = clock_;
-  sequence.resume(length, blocks, path.back()->snapshot.get());
-  return length;
+  const Pin pin(pinned_, path.back());
+  return sequence.resume(length, blocks, path.back()->snapshot.get()) ? length
+                                                                      : 0;
 }
 
 void PrefixTree::insert(
     std::string_view key,
-    std::span<const std::int32_t> tokens,
+    Tokens tokens,
     const Sequence& sequence) {
-  if (tokens.size() != static_cast<std::size_t>(sequence.length())) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[PrefixTree::insert] tokens: found {}, expected the {} that the "
-        "sequence holds.",
-        tokens.size(),
-        sequence.length());
-  }
-  const std::size_t n_blocks = tokens.size() / kernels::kKvBlockTokens;
-  const bool at_border = tokens.size() % kernels::kKvBlockTokens == 0;
-  if (n_blocks == 0 || (!state_layers_.empty() && !at_border)) {
+  require_tokens_of(sequence, tokens);
+  const auto& layers = sequence.layers();
+  const std::size_t rest = tokens.size() % kBlock;
+  const bool has_states = fixed_bytes(layers) > 0;
+  tokens = tokens.first(tokens.size() - rest);
+  if (tokens.empty() || (has_states && rest != 0)) {
     return;
   }
-  // First, since room for it may be made by eviction anywhere in the tree.
+  // First, since room for it may be made by eviction anywhere.
   std::unique_ptr<Sequence> snapshot;
-  const Path there = walk(key, tokens);
-  if (!state_layers_.empty() &&
-      (there.size() < n_blocks || there.back()->snapshot == nullptr)) {
-    if (!pool_->make_room(fixed_bytes(layers_))) {
+  const Root* const root = find_root(key, layers);
+  const Path there = root == nullptr ? Path{} : walk(*root, tokens);
+  if (has_states &&
+      (there.size() * kBlock < tokens.size() ||
+       there.back()->snapshot == nullptr)) {
+    if (!pool_->make_room(fixed_bytes(layers))) {
       return;
     }
-    snapshot = std::make_unique<Sequence>(pool_, state_layers_);
+    snapshot = std::make_unique<Sequence>(pool_, layers);
     snapshot->copy_states(sequence);
   }
-  ++clock_;
-  auto& root = roots_[std::string(key)];
-  if (root == nullptr) {
-    root = std::make_unique<Node>(*this, nullptr);
+  add(key, tokens, sequence, std::move(snapshot));
+}
+
+void PrefixTree::insert_whole(
+    std::string_view key,
+    Tokens tokens,
+    std::unique_ptr<Sequence> sequence) {
+  require_tokens_of(*sequence, tokens);
+  if (!tokens.empty()) {
+    const Sequence& whole = *sequence;
+    const bool has_states = fixed_bytes(whole.layers()) > 0;
+    add(key, tokens, whole, has_states ? std::move(sequence) : nullptr);
   }
-  Node* node = root.get();
+}
+
+void PrefixTree::add(
+    std::string_view key,
+    Tokens tokens,
+    const Sequence& sequence,
+    std::unique_ptr<Sequence> snapshot) {
+  ++clock_;
+  Root& root = root_of(key, sequence.layers());
+  Node* node = root.top.get();
   Path path;
-  for (std::size_t b = 0; b < n_blocks; ++b) {
-    auto& child = node->children[block_of(tokens, b)];
+  for (std::size_t b = 0; b * kBlock < tokens.size(); ++b) {
+    const Tokens piece = block_of(tokens, b);
+    auto& child = node->children_for(piece)[copy_of(piece)];
     if (child == nullptr) {
-      child = std::make_unique<Node>(*this, node);
-      child->blocks.resize(layers_.size());
+      child = std::make_unique<Node>(root, node, piece.size());
     }
     node = child.get();
     node->used = clock_;
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const auto blocks = sequence.blocks(static_cast<int>(i));
-      if (std::holds_alternative<kernels::KvFormat>(layers_[i]) &&
-          node->blocks[i] == kernels::BlockId::None &&
-          blocks[b] != kernels::BlockId::None) {
-        pool_->share(blocks[b]);
-        node->blocks[i] = blocks[b];
-      }
-    }
+    node->keep_blocks(sequence);
     path.push_back(node);
   }
-  if (snapshot != nullptr) {
-    node->snapshot = std::move(snapshot);
+  if (snapshot != nullptr && node->snapshot == nullptr) {
+    snapshot->drop_kv();
+    node->set_snapshot(std::move(snapshot));
   }
   node->snapshot_used = clock_;
-  if (usable_blocks(path) < n_blocks && node->children.empty()) {
+  if (node->is_leaf() && !can_resume(path)) {
     remove(node);
   }
 }
 
 std::size_t PrefixTree::n_nodes() const {
   std::size_t n = 0;
-  for (const auto& [key, root] : roots_) {
-    for_each_below(std::as_const(*root), [&](const Node&) { ++n; });
+  for (const auto& [key, roots] : roots_) {
+    for (const auto& root : roots) {
+      for_each_below(std::as_const(*root->top), [&](const Node&) { ++n; });
+    }
   }
   return n;
 }
 
 void PrefixTree::remove(Node* leaf) {
   Path path;
-  for (Node* node = leaf; !node->is_root(); node = node->parent) {
-    path.insert(path.begin(), node);
+  for (Node* node = leaf; node->parent != nullptr; node = node->parent) {
+    path.push_back(node);
   }
+  std::reverse(path.begin(), path.end());
+  const Root* const root = &leaf->root;
   do {
-    Node* parent = path.back()->parent;
-    std::erase_if(parent->children, [&](const auto& child) {
+    const auto is_last = [&](const auto& child) {
       return child.second.get() == path.back();
-    });
+    };
+    Node* parent = path.back()->parent;
+    if (std::erase_if(parent->children, is_last) == 0) {
+      std::erase_if(parent->ends, is_last);
+    }
     path.pop_back();
-  } while (!path.empty() && path.back()->children.empty() &&
-           usable_blocks(path) < path.size());
-  if (path.empty()) {
+  } while (!path.empty() && path.back()->is_leaf() && !can_resume(path));
+  if (root->top->is_leaf()) {
+    for (auto& [key, roots] : roots_) {
+      std::erase_if(roots, [&](const auto& r) { return r.get() == root; });
+    }
     std::erase_if(
-        roots_, [](const auto& root) { return root.second->children.empty(); });
+        roots_, [](const auto& of_key) { return of_key.second.empty(); });
   }
 }
 
@@ -284,35 +463,37 @@ bool PrefixTree::evict_some() {
   Node* leaf = nullptr; // the least recently used
   Node* freeing_leaf = nullptr; // among those that give memory back
   Node* snapshot = nullptr; // among those of inner nodes
-  bool any_frees = false;
   const auto take_older = [](Node*& oldest, Node& node, auto Node::*used) {
     if (oldest == nullptr || node.*used < oldest->*used) {
       oldest = &node;
     }
   };
-  for (auto& [key, root] : roots_) {
-    for_each_below(*root, [&](Node& node) {
-      const bool frees = node.frees_memory();
-      any_frees = any_frees || frees;
-      if (node.children.empty()) {
-        take_older(leaf, node, &Node::used);
-        if (frees) {
-          take_older(freeing_leaf, node, &Node::used);
+  for (auto& [key, roots] : roots_) {
+    for (auto& root : roots) {
+      for_each_below(*root->top, [&](Node& node) {
+        if (&node == pinned_) {
+          return;
         }
-      } else if (node.snapshot != nullptr) {
-        take_older(snapshot, node, &Node::snapshot_used);
-      }
-    });
+        if (node.is_leaf()) {
+          take_older(leaf, node, &Node::used);
+          if (node.frees_memory()) {
+            take_older(freeing_leaf, node, &Node::used);
+          }
+        } else if (node.snapshot != nullptr) {
+          take_older(snapshot, node, &Node::snapshot_used);
+        }
+      });
+    }
   }
   if (snapshot != nullptr &&
       (freeing_leaf == nullptr ||
        snapshot->snapshot_used < freeing_leaf->used)) {
-    snapshot->snapshot.reset();
+    snapshot->drop_snapshot();
     return true;
   }
   // A leaf that sequences hold may hide hidden blocks of its ancestors.
   Node* victim = freeing_leaf != nullptr ? freeing_leaf : leaf;
-  if (victim == nullptr || !any_frees) {
+  if (victim == nullptr || kept_bytes() == 0) {
     return false;
   }
   remove(victim);

@@ -26,31 +26,45 @@ bool needs_border(std::span<const LayerFormat> layers);
 int border_to_keep(std::span<const LayerFormat> layers, int from, int n_tokens);
 
 /**
- * Beginnings of sequences, kept for those that begin alike: a tree of blocks of
- * 64 tokens per key. A node shares its K/V blocks with the sequences, and has a
- * snapshot of the recurrent states where one was taken. All of it counts
- * against the pool's cap, and goes least recently used first, leaves before
- * what they hang on and snapshots apart, when the pool has no room for
- * something else. What a sequence still holds costs nothing and stays.
+ * Beginnings of sequences, kept for those that begin alike: for every key and
+ * layout a tree of blocks of 64 tokens. A node shares its K/V blocks with the
+ * sequences, and has a snapshot of the recurrent states where one was taken. A
+ * leaf may have fewer tokens, the end of a sequence that is no more: who
+ * resumes it copies its blocks. All of it counts against the pool's cap, and
+ * goes least recently used first, leaves before what they hang on and snapshots
+ * apart, when the pool has no room for something else. What a sequence still
+ * holds costs nothing and stays.
  *
  * The key says all that decides the K/V beside the tokens and the layers:
- * tenant, model, adapter. Not thread-safe, as the pool; a pool has one tree.
+ * tenant, model, adapter. Not thread-safe, as the pool; a pool has one of
+ * these.
  */
 class PrefixTree {
  public:
-  PrefixTree(std::shared_ptr<BlockPool> pool, std::vector<LayerFormat> layers);
+  explicit PrefixTree(std::shared_ptr<BlockPool> pool);
   ~PrefixTree();
   PrefixTree(const PrefixTree&) = delete;
   PrefixTree& operator=(const PrefixTree&) = delete;
 
-  /** What a sequence of this tree keeps per layer. */
-  const std::vector<LayerFormat>& layers() const {
-    return layers_;
-  }
-  /** The longest prefix of the tokens that a sequence can resume: whole blocks,
-   * shorter than the tokens, so that the last one's logits are computed. */
-  int find(std::string_view key, std::span<const std::int32_t> tokens) const;
-  /** Starts an empty sequence of the pool from it; returns its length. */
+  /** A beginning that a sequence can resume. */
+  struct Match {
+    int length = 0;
+    /** Tokens in whole blocks that are kept, even if they cannot be resumed at
+     * their end: so many begin alike. */
+    int known_length = 0;
+    /** Of the blocks that the sequence would share, those that others hold
+     * anyway. */
+    std::size_t held_bytes = 0;
+  };
+  /** The longest prefix of the tokens that a sequence of these layers can
+   * resume: shorter than the tokens, so that the last one's logits are
+   * computed. */
+  Match find(
+      std::string_view key,
+      std::span<const LayerFormat> layers,
+      std::span<const std::int32_t> tokens) const;
+  /** Starts an empty sequence of the pool from it; returns its length, 0 when
+   * there is no room to copy a last block. */
   int resume(
       std::string_view key,
       std::span<const std::int32_t> tokens,
@@ -62,26 +76,48 @@ class PrefixTree {
       std::string_view key,
       std::span<const std::int32_t> tokens,
       const Sequence& sequence);
+  /** Keeps all of a sequence that nobody continues, its last block too. */
+  void insert_whole(
+      std::string_view key,
+      std::span<const std::int32_t> tokens,
+      std::unique_ptr<Sequence> sequence);
 
-  /** Blocks of tokens kept, over all keys. */
+  /** Bytes that are kept here alone, and go when others need them. */
+  std::size_t kept_bytes() const {
+    return pool_->kept_bytes() + snapshot_bytes_;
+  }
+  /** Pieces of tokens kept, over all keys. */
   std::size_t n_nodes() const;
 
  private:
   struct Node;
+  struct Root;
   using Path = std::vector<Node*>; // from the first block on
 
+  Root* find_root(std::string_view key, std::span<const LayerFormat> layers)
+      const;
+  Root& root_of(std::string_view key, const std::vector<LayerFormat>& layers);
   /** The nodes of the tokens' whole blocks, as far as there are any. */
-  Path walk(std::string_view key, std::span<const std::int32_t> tokens) const;
-  /** The longest beginning of a path that a sequence can resume. */
-  std::size_t usable_blocks(const Path& path) const;
+  Path walk(const Root& root, std::span<const std::int32_t> tokens) const;
+  /** Of a walk, the most that can be resumed, with an end behind it. */
+  Path path_to_resume(
+      const Root& root,
+      Path path,
+      std::span<const std::int32_t> tokens) const;
+  /** Keeps these tokens of a sequence, with a snapshot at their end or none. */
+  void add(
+      std::string_view key,
+      std::span<const std::int32_t> tokens,
+      const Sequence& sequence,
+      std::unique_ptr<Sequence> snapshot);
   /** Removes a leaf, and what only led to it and cannot be resumed. */
   void remove(Node* leaf);
   bool evict_some();
 
   std::shared_ptr<BlockPool> pool_;
-  std::vector<LayerFormat> layers_;
-  std::vector<LayerFormat> state_layers_; // of snapshots; empty if none
-  std::map<std::string, std::unique_ptr<Node>, std::less<>> roots_;
+  std::map<std::string, std::vector<std::unique_ptr<Root>>, std::less<>> roots_;
+  std::size_t snapshot_bytes_ = 0;
+  const Node* pinned_ = nullptr; // is not evicted
   std::uint64_t clock_ = 0;
 };
 

@@ -14,15 +14,25 @@ Sequence::Sequence(
     : pool_(std::move(pool)),
       layers_(std::move(layers)),
       tables_(layers_.size()) {
-  std::vector<std::size_t> pieces(layers_.size());
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    pieces[i] = std::holds_alternative<RecurrentFormat>(layers_[i]) ? 1 : 0;
-  }
-  grow(pieces);
+  grow(state_pieces());
 }
 
 Sequence::~Sequence() {
   shrink(std::vector<std::size_t>(layers_.size(), 0));
+}
+
+std::size_t Sequence::bytes() const {
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    // Hidden blocks are a prefix.
+    const auto& table = tables_[i];
+    const auto held = std::find_if(table.begin(), table.end(), [](auto block) {
+      return block != kernels::BlockId::None;
+    });
+    bytes +=
+        static_cast<std::size_t>(table.end() - held) * piece_bytes(layers_[i]);
+  }
+  return bytes;
 }
 
 void Sequence::reserve(int n_tokens) {
@@ -54,11 +64,11 @@ void Sequence::commit(int n_tokens) {
   }
 }
 
-void Sequence::resume(
+bool Sequence::resume(
     int n_tokens,
     const std::vector<std::vector<kernels::BlockId>>& blocks,
     const Sequence* states) {
-  assert(length_ == 0 && n_tokens % kernels::kKvBlockTokens == 0);
+  assert(length_ == 0);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (!std::holds_alternative<kernels::KvFormat>(layers_[i])) {
       continue;
@@ -71,10 +81,39 @@ void Sequence::resume(
       }
     }
   }
+  if (n_tokens % kernels::kKvBlockTokens != 0) {
+    if (!pool_->make_room(block_bytes(layers_))) {
+      drop_kv();
+      return false;
+    }
+    copy_last_blocks();
+  }
   if (states != nullptr) {
     copy_states(*states);
   }
   length_ = n_tokens;
+  return true;
+}
+
+void Sequence::copy_last_blocks() {
+  try {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (std::holds_alternative<kernels::KvFormat>(layers_[i])) {
+        const std::size_t bytes = piece_bytes(layers_[i]);
+        const kernels::BlockId own = pool_->allocate(bytes);
+        const kernels::BlockId last = std::exchange(tables_[i].back(), own);
+        pool_->copy(own, last, bytes);
+        pool_->release(last, bytes);
+      }
+    }
+  } catch (...) {
+    drop_kv(); // the system had less than the cap
+    throw;
+  }
+}
+
+void Sequence::drop_kv() {
+  shrink(state_pieces());
 }
 
 void Sequence::copy_states(const Sequence& from) {
@@ -84,6 +123,14 @@ void Sequence::copy_states(const Sequence& from) {
           tables_[i].front(), from.tables_[i].front(), piece_bytes(layers_[i]));
     }
   }
+}
+
+std::vector<std::size_t> Sequence::state_pieces() const {
+  std::vector<std::size_t> pieces(layers_.size());
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    pieces[i] = std::holds_alternative<RecurrentFormat>(layers_[i]) ? 1 : 0;
+  }
+  return pieces;
 }
 
 void Sequence::grow(const std::vector<std::size_t>& pieces) {

@@ -1,11 +1,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -23,9 +25,10 @@
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/eval/kl.h"
-#include "optiq/generate/generator.h"
+#include "optiq/generate/engine.h"
 #include "optiq/kernels/devices.h"
 #include "optiq/kernels/machine.h"
+#include "optiq/models/forward.h"
 #include "optiq/quant/calibration.h"
 
 namespace optiq::cli {
@@ -34,7 +37,6 @@ namespace {
 namespace mx = mlx::core;
 
 using Tokens = std::vector<std::int32_t>;
-using Sequences = std::vector<std::unique_ptr<cache::Sequence>>;
 
 // More than the last-level caches of the machines we know.
 constexpr std::size_t kBandwidthBytes = std::size_t{256} << 20;
@@ -113,13 +115,23 @@ long involuntary_switches() {
   return usage.ru_nivcsw;
 }
 
+/** Tokens of one sequence in the decode runs: while the contexts of a batch are
+ * computed, the first ones answer already. */
+int decode_tokens(const BenchFlags& flags) {
+  const int context = std::max(1, flags.context);
+  const int chunk = generate::EngineOptions{}.prefill_chunk;
+  const int steps_before = flags.batch * (1 + context / chunk);
+  return context + steps_before + flags.gen;
+}
+
+int longest_sequence(const BenchFlags& flags) {
+  return std::max(flags.prompt + 1, decode_tokens(flags));
+}
+
 std::size_t cache_bytes(const models::Setup& setup, const BenchFlags& flags) {
-  const auto tokens = static_cast<std::size_t>(
-      std::max(flags.prompt, flags.context + flags.gen));
-  // A run past the prompt may begin one block more.
   return cache::sequence_bytes(
              setup.layout,
-             tokens + 1,
+             static_cast<std::size_t>(longest_sequence(flags)),
              generate::EngineOptions{}.prefill_chunk) *
       static_cast<std::size_t>(flags.batch);
 }
@@ -142,37 +154,106 @@ double bytes_per_token(const models::Setup& setup, const BenchFlags& flags) {
       static_cast<double>(cache::read_bytes(setup.layout, length));
 }
 
+class TokenCounter final : public generate::RequestListener {
+ public:
+  bool on_token(const generate::AnswerToken&) override {
+    ++tokens;
+    return true;
+  }
+  void on_end(const generate::Ending& ending) override {
+    error = ending.error;
+  }
+
+  int tokens = 0;
+  std::exception_ptr error;
+};
+
+/** Requests for a prompt each, all the same, that run together. */
+class Round {
+ public:
+  Round(
+      generate::Engine& engine,
+      const Tokens& prompt,
+      int n_requests,
+      int max_tokens)
+      : engine_(engine) {
+    for (int i = 0; i < n_requests; ++i) {
+      counters_.push_back(std::make_shared<TokenCounter>());
+      generate::Request request;
+      request.prompt = prompt;
+      request.max_tokens = max_tokens;
+      request.share_prefixes = false; // a prompt is to cost what it costs
+      request.listener = counters_.back();
+      ids_.push_back(engine_.submit(std::move(request)));
+    }
+  }
+  ~Round() {
+    for (const generate::RequestId id : ids_) {
+      engine_.cancel(id);
+    }
+    engine_.step(); // ends them
+  }
+  Round(const Round&) = delete;
+  Round& operator=(const Round&) = delete;
+
+  void step() {
+    engine_.step();
+    for (const auto& counter : counters_) {
+      if (counter->error != nullptr) {
+        std::rethrow_exception(counter->error);
+      }
+    }
+  }
+  /** Until every prompt has its first token. */
+  void prefill() {
+    while (std::any_of(
+        counters_.begin(), counters_.end(), [](const auto& counter) {
+          return counter->tokens == 0;
+        })) {
+      step();
+    }
+  }
+
+ private:
+  generate::Engine& engine_;
+  std::vector<std::shared_ptr<TokenCounter>> counters_;
+  std::vector<generate::RequestId> ids_;
+};
+
 class Bench {
  public:
   Bench(const models::Setup& setup, const BenchFlags& flags)
       : flags_(flags),
         engine_(
             setup,
-            // The check of the result holds two sequences.
-            {.max_cache_bytes = 2 * cache_bytes(setup, flags)}),
+            {.prefill_chunk_beside_answers =
+                 generate::EngineOptions{}.prefill_chunk,
+             .max_cache_bytes = cache_bytes(setup, flags),
+             .max_running = flags.batch}),
         random_(kSeed) {}
 
   /** A prefill in one piece must give the logits of one that ends token by
    * token, bit for bit where the device promises it; a wrong engine has no
    * speed. */
   void verify() {
+    const auto& layout = engine_.setup().layout;
+    const auto pool = std::make_shared<cache::BlockPool>(
+        2 * cache_bytes(engine_.setup(), flags_), engine_.model().device());
     const Tokens tokens = random_tokens(flags_.prompt);
     const std::span<const std::int32_t> all = tokens;
-    const auto whole = engine_.new_sequence();
-    const mx::array expected = engine_.extend(*whole, all, 1);
-    const auto parts = engine_.new_sequence();
+    cache::Sequence whole(pool, layout);
+    const kernels::HostRows expected = feed(whole, all);
+    cache::Sequence parts(pool, layout);
     const std::size_t cut = all.size() - std::min<std::size_t>(3, all.size());
     if (cut > 0) {
-      engine_.extend(*parts, all.first(cut), 1);
+      feed(parts, all.first(cut));
     }
-    mx::array found = expected;
+    kernels::HostRows found = expected;
     for (std::size_t i = cut; i < all.size(); ++i) {
-      found = engine_.extend(*parts, all.subspan(i, 1), 1);
+      found = feed(parts, all.subspan(i, 1));
     }
-    kernels::Device& device = engine_.model().device();
-    const bool exact = device.has_exact_rows();
-    const double off =
-        distance(device.to_host(found).all(), device.to_host(expected).all());
+    const bool exact = engine_.model().device().has_exact_rows();
+    const double off = distance(found.all(), expected.all());
     if (!(off <= (exact ? 0 : kMaxDistance))) {
       fail(
           ErrorKind::Internal,
@@ -196,39 +277,41 @@ class Bench {
 
   /** Seconds of one prefill of each sequence. */
   double prefill_once() {
-    const Sequences sequences = new_sequences();
-    const Tokens tokens = random_tokens(flags_.prompt);
-    return seconds_of([&] {
-      for (const auto& sequence : sequences) {
-        engine_.extend(*sequence, tokens, 1);
-      }
-    });
+    Round round(engine_, random_tokens(flags_.prompt), flags_.batch, 1);
+    return seconds_of([&] { round.prefill(); });
   }
 
   /** Seconds of the steps; the context that comes before them is not in. */
   double decode_once() {
-    const Sequences sequences = new_sequences();
-    if (flags_.context > 0) {
-      const Tokens tokens = random_tokens(flags_.context);
-      for (const auto& sequence : sequences) {
-        engine_.extend(*sequence, tokens, 1);
+    const int context = std::max(1, flags_.context);
+    Round round(
+        engine_,
+        random_tokens(static_cast<std::size_t>(context)),
+        flags_.batch,
+        decode_tokens(flags_) - context);
+    round.prefill();
+    return seconds_of([&] {
+      for (int i = 0; i < flags_.gen; ++i) {
+        round.step();
       }
-    }
-    const Tokens next =
-        random_tokens(static_cast<std::size_t>(flags_.gen) * sequences.size());
-    return seconds_of([&] { decode(sequences, next); });
+    });
   }
 
  private:
-  void decode(const Sequences& sequences, std::span<const std::int32_t> next) {
-    const std::size_t n = sequences.size();
-    std::vector<generate::Engine::Work> work(n);
-    for (std::size_t at = 0; at < next.size(); at += n) {
-      for (std::size_t i = 0; i < n; ++i) {
-        work[i] = {sequences[i].get(), next.subspan(at + i, 1)};
-      }
-      engine_.step(work);
+  /** Logits of the last of these tokens. */
+  kernels::HostRows feed(
+      cache::Sequence& sequence,
+      std::span<const std::int32_t> tokens) const {
+    const auto chunk =
+        static_cast<std::size_t>(engine_.options().prefill_chunk);
+    for (; tokens.size() > chunk; tokens = tokens.subspan(chunk)) {
+      models::Forward(engine_.setup()).add(sequence, tokens.first(chunk)).run();
     }
+    const int last = static_cast<int>(tokens.size()) - 1;
+    return engine_.model().device().to_host(
+        models::Forward(engine_.setup())
+            .add(sequence, tokens, {&last, 1})
+            .run());
   }
 
   /** One run that is not counted, then the repeats. */
@@ -250,14 +333,6 @@ class Bench {
       samples.disturbed = true;
     }
     return samples;
-  }
-
-  Sequences new_sequences() const {
-    Sequences sequences;
-    for (int i = 0; i < flags_.batch; ++i) {
-      sequences.push_back(engine_.new_sequence());
-    }
-    return sequences;
   }
 
   Tokens random_tokens(std::size_t n) {
@@ -385,12 +460,12 @@ void print_result(const BenchFlags& flags, const Result& result) {
 }
 
 void check_lengths(const models::Model& model, const BenchFlags& flags) {
-  const int longest = std::max(flags.prompt, flags.context + flags.gen);
+  const int longest = longest_sequence(flags);
   if (longest > model.info().max_positions) {
     fail(
         ErrorKind::InvalidInput,
         "[bench] {} tokens in one sequence, expected at most the model's {} "
-        "positions. Lower --prompt, --context or --gen",
+        "positions. Lower --prompt, --context, --gen or --batch",
         longest,
         model.info().max_positions);
   }

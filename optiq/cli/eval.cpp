@@ -78,7 +78,7 @@ eval::ExactMatchOptions answering_options(
     const ProgressSink& sink) {
   return {
       .max_tokens = flags.max_tokens,
-      .clamp_to_positions = flags.default_max_tokens,
+      .clamp_max_tokens = flags.default_max_tokens,
       .batch = flags.batch,
       .stop_ids = generate::stop_ids(subject.directory, *subject.tokenizer),
       .on_progress = sink};

@@ -111,7 +111,7 @@ generate::GenerateOptions choose_options(
   return {
       .max_tokens = flags.max_tokens ? *flags.max_tokens
                                      : wanted.default_max_tokens(n_prompt),
-      .clamp_to_positions = !flags.max_tokens,
+      .clamp_max_tokens = !flags.max_tokens,
       .logits = choose_logits(flags, std::move(wanted.logits)),
       .sampler = choose_sampler(flags, wanted.sampler),
       .stop_ids = generate::stop_ids(directory, *tokenizer),
@@ -128,6 +128,8 @@ const char* reason_name(generate::FinishReason reason) {
       return "length";
     case generate::FinishReason::Cancelled:
       return "cancelled";
+    case generate::FinishReason::Failed:
+      return "failed";
   }
   return "";
 }
@@ -191,6 +193,19 @@ void print_json(
   print_json_document(result);
 }
 
+/** Bytes of K/V for the longest answer. Throws Exhausted. */
+std::size_t require_cache(
+    const models::Setup& setup,
+    std::size_t n_prompt,
+    const generate::GenerateOptions& options) {
+  const std::size_t needed = cache::sequence_bytes(
+      setup.layout,
+      n_prompt + static_cast<std::size_t>(options.max_tokens),
+      generate::EngineOptions{}.prefill_chunk);
+  require_ram(needed, "the KV cache");
+  return needed;
+}
+
 void run_generate(const GenerateFlags& flags) {
   const auto directory = open_model(flags.model);
   const auto tokenizer = generate::load_tokenizer(directory);
@@ -203,14 +218,13 @@ void run_generate(const GenerateFlags& flags) {
       load_checked(directory, kernels::find_device(flags.device)),
       flags.compute,
       flags.kv);
-  options.max_tokens =
-      generate::answer_limit(*setup.model, prompt.size(), options);
-  const std::size_t needed = cache::sequence_bytes(
-      setup.layout,
-      prompt.size() + static_cast<std::size_t>(options.max_tokens),
-      generate::EngineOptions{}.prefill_chunk);
-  require_ram(needed, "the KV cache");
-  generate::Engine engine(setup, {.max_cache_bytes = needed});
+  options.max_tokens = generate::answer_limit(
+      *setup.model,
+      prompt.size(),
+      options.max_tokens,
+      options.clamp_max_tokens);
+  generate::Engine engine(
+      setup, {.max_cache_bytes = require_cache(setup, prompt.size(), options)});
 
   const InterruptGuard interrupt;
   options.cancel = &interrupt.flag();

@@ -24,7 +24,7 @@ std::size_t batch_bytes(
   const std::size_t at_once =
       std::min(prompts.size(), static_cast<std::size_t>(options.batch));
   std::size_t n_tokens = longest + static_cast<std::size_t>(options.max_tokens);
-  if (options.clamp_to_positions) {
+  if (options.clamp_max_tokens) {
     n_tokens = std::min(
         n_tokens, static_cast<std::size_t>(setup.model->info().max_positions));
   }
@@ -51,16 +51,16 @@ Answers answer_questions(
   check_rows(prompts, *setup.model);
   const std::size_t bytes = batch_bytes(setup, prompts, options);
   require_ram(bytes, "the K/V cache and state of the questions at work");
-  generate::Engine engine(setup, {.max_cache_bytes = bytes});
+  generate::Engine engine(
+      setup, {.max_cache_bytes = bytes, .max_running = options.batch});
   Answers answers{.right = std::vector<bool>(prompts.size())};
   std::uint64_t done = 0;
   generate::generate_batch(
       engine,
       prompts,
       {.max_tokens = options.max_tokens,
-       .clamp_to_positions = options.clamp_to_positions,
+       .clamp_max_tokens = options.clamp_max_tokens,
        .stop_ids = options.stop_ids},
-      options.batch,
       [&](std::size_t prompt, const generate::Completion& completion) {
         const auto number =
             last_number(tokenizer.decode(completion.tokens, true));

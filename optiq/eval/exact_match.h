@@ -15,7 +15,7 @@ namespace optiq::eval {
 
 struct ExactMatchOptions {
   int max_tokens = 64; // of an answer
-  bool clamp_to_positions = false; // as generate::GenerateOptions
+  bool clamp_max_tokens = false; // as generate::GenerateOptions
   int batch = 16; // questions at a time
   std::vector<std::int32_t> stop_ids;
   ProgressSink on_progress; // stage "exact-match", in questions; may be empty

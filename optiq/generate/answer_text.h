@@ -37,7 +37,8 @@ struct AnswerTextOptions {
  */
 class AnswerText {
  public:
-  /** Throws InvalidInput for a stop string that is empty or no UTF-8. */
+  /** Throws InvalidInput for a stop string that is empty or no UTF-8, and for
+   * an answer that starts in reasoning without markers. */
   AnswerText(
       std::shared_ptr<const text::Tokenizer> tokenizer,
       AnswerTextOptions options);
@@ -51,11 +52,12 @@ class AnswerText {
     bool stopped = false; // by a stop string; what follows is no text
     std::string stop_string; // the one
   };
-  /** What became certain with this token. */
+  /** What became certain with this token; nothing after the end. */
   Piece push(std::int32_t token);
   /** The rest, where the answer ends without a stop string. */
   Piece finish();
-  /** How many of the tokens were reasoning, its markers included. */
+  /** How many of the tokens were reasoning: from the one that opens it to the
+   * one that closes it. */
   int reasoning_tokens() const;
 
  private:

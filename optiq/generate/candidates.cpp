@@ -130,6 +130,7 @@ void Candidates::keep_share(double min_p) {
 
 void Candidates::keep_typical(double mean_depth, double mass) {
   keep_nearest(mean_depth, mass);
+  weigh(scale_); // the most probable may be gone
 }
 
 void Candidates::keep_probable(double epsilon) {

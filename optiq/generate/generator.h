@@ -15,14 +15,11 @@
 
 namespace optiq::generate {
 
-/** What ended a completion. */
-enum class FinishReason { Stop, Length, Cancelled };
-
 struct GenerateOptions {
   int max_tokens = 256;
-  /** An answer for which the model has too few positions is shortened, where
+  /** An answer for which there is too little room is shortened, where
    * max_tokens was nobody's choice; else it is an error. */
-  bool clamp_to_positions = false;
+  bool clamp_max_tokens = false;
   LogitsOptions logits;
   SamplerOptions sampler;
   std::vector<std::int32_t> stop_ids;
@@ -47,15 +44,8 @@ using TokenSink = std::function<void(std::size_t prompt, std::int32_t token)>;
 using DoneSink =
     std::function<void(std::size_t prompt, const Completion& completion)>;
 
-/** The most tokens that the answer to a prompt may have. Throws InvalidInput
- * for an empty prompt or one that, with max_tokens, exceeds the model's
- * positions. */
-int answer_limit(
-    const models::Model& model,
-    std::size_t n_prompt,
-    const GenerateOptions& options);
-
-/** Completes one prompt. Throws as answer_limit. */
+/** Completes one prompt. Throws as Engine::submit, what a forward throws and
+ * what the sink does. */
 Completion generate(
     Engine& engine,
     std::span<const std::int32_t> prompt,
@@ -63,16 +53,15 @@ Completion generate(
     const TokenSink& on_token = {});
 
 /**
- * Completes many prompts, at most `batch` at a time: prompts are prefilled in
- * chunks in the same forwards in which others decode, and a finished one makes
- * room for the next. Results in the order of the prompts; that of prompt i
- * equals `generate` with seed + i, whatever the batch.
+ * Completes many prompts, as many at a time as the engine runs. Results in the
+ * order of the prompts; that of prompt i equals `generate` with seed + i,
+ * whatever runs beside it. Throws as generate, before it begins where a prompt
+ * has too many tokens; then all end.
  */
 std::vector<Completion> generate_batch(
     Engine& engine,
     const std::vector<std::vector<std::int32_t>>& prompts,
     const GenerateOptions& options,
-    int batch,
     const DoneSink& on_done = {},
     const TokenSink& on_token = {});
 

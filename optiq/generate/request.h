@@ -39,6 +39,8 @@ struct Ending {
   std::exception_ptr error; // what failed, with Failed
 };
 
+enum class RequestId : std::uint64_t {}; // in order of arrival
+
 /**
  * Hears of one request, on the thread that steps the engine. What it throws
  * ends its own request (Failed), nobody else's. May submit and cancel.
@@ -78,7 +80,5 @@ struct Request {
   std::shared_ptr<const nn::Adapter> adapter;
   std::shared_ptr<RequestListener> listener;
 };
-
-enum class RequestId : std::uint64_t {};
 
 } // namespace optiq::generate

@@ -45,6 +45,63 @@ Projected project_heads(
   return {y[0], y[1], y.back()};
 }
 
+/** Consecutive segments whose K/V are kept in one format. */
+struct FormatRun {
+  const kernels::KvFormat* format = nullptr;
+  std::size_t first = 0; // segment
+  std::size_t end = 0;
+};
+
+std::vector<FormatRun> runs_of(const ForwardContext& context, int layer) {
+  std::vector<FormatRun> runs;
+  for (std::size_t i = 0; i < context.segments.size(); ++i) {
+    const auto& format = std::get<kernels::KvFormat>(
+        context.segments[i].sequence->format(layer));
+    if (runs.empty() || !cache::is_same(*runs.back().format, format)) {
+      runs.push_back({.format = &format, .first = i, .end = i});
+    }
+    runs.back().end = i + 1;
+  }
+  return runs;
+}
+
+/** Attention of all segments, format by format: the operation takes one. */
+mx::array attend(
+    const Projected& heads,
+    const kernels::AttentionRule& rule,
+    int layer,
+    const ForwardContext& context) {
+  kernels::Device& device = *context.device;
+  std::vector<kernels::Segment> segments = segments_of(context, layer);
+  const std::vector<FormatRun> runs = runs_of(context, layer);
+  if (runs.size() == 1) {
+    return device.attend(
+        heads.q, heads.k, heads.v, rule, segments, *runs.front().format);
+  }
+  const bool appends = heads.k.shape(0) > 0;
+  std::vector<mx::array> parts;
+  for (const FormatRun& run : runs) {
+    const auto of_run =
+        std::span(segments).subspan(run.first, run.end - run.first);
+    const int begin = of_run.front().first_row;
+    const int rows = of_run.back().first_row + of_run.back().rows - begin;
+    const auto rows_of = [&](const mx::array& x) {
+      return device.row_range(x, begin, rows);
+    };
+    for (kernels::Segment& segment : of_run) {
+      segment.first_row -= begin;
+    }
+    parts.push_back(device.attend(
+        rows_of(heads.q),
+        appends ? rows_of(heads.k) : heads.k,
+        appends ? rows_of(heads.v) : heads.v,
+        rule,
+        of_run,
+        *run.format));
+  }
+  return device.concatenate(parts);
+}
+
 } // namespace
 
 cache::LayerFormat kv_format(
@@ -68,14 +125,7 @@ mx::array run_attention(
     const ForwardContext& context) {
   const int kv_layer = attention.kv_layer >= 0 ? attention.kv_layer : layer;
   const Projected heads = project_heads(attention, input, context);
-  const mx::array attended = context.device->attend(
-      heads.q,
-      heads.k,
-      heads.v,
-      attention.rule,
-      segments_of(context, kv_layer),
-      std::get<kernels::KvFormat>(
-          context.segments.front().sequence->format(kv_layer)));
+  const mx::array attended = attend(heads, attention.rule, kv_layer, context);
   return project_back(attended, attention.o_proj, input, context);
 }
 

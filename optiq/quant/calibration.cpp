@@ -458,7 +458,6 @@ Calibration sample_calibration(
     generate::Engine& engine,
     const ProgressSink& progress) {
   validate(options);
-  constexpr int kBatch = 8;
   Calibration result{.name = "self", .chunks = {}, .hash = {}, .notices = {}};
   const auto wanted = static_cast<std::size_t>(options.n_chunks);
   const auto chat = opening_of_a_chat(encoder);
@@ -475,7 +474,7 @@ Calibration sample_calibration(
   generation.sampler.seed = SplitMix64(options.seed).next();
   std::size_t done = 0;
   const auto completions = generate::generate_batch(
-      engine, prompts, generation, kBatch, [&](std::size_t, const auto&) {
+      engine, prompts, generation, [&](std::size_t, const auto&) {
         if (progress) {
           progress({"calibration", ++done, wanted, "sampling"});
         }

@@ -13,6 +13,14 @@ namespace optiq::server {
 namespace {
 
 constexpr std::string_view kOpenPaths[] = {"/", "/health", "/ready"};
+constexpr std::string_view kPageFolder = "/page/";
+
+/** The page asks for the key, so whoever has none gets its files. */
+bool is_open(std::string_view path) {
+  return path.starts_with(kPageFolder) ||
+      std::find(std::begin(kOpenPaths), std::end(kOpenPaths), path) !=
+      std::end(kOpenPaths);
+}
 
 std::string lower_case(std::string_view text) {
   std::string lower(text);
@@ -218,9 +226,7 @@ Access check_access(const HttpRequest& request, const AccessRules& rules) {
   }
   if (const auto digest = accepted_digest(request, rules)) {
     access.tenant = digest->substr(0, 16);
-  } else if (
-      std::find(std::begin(kOpenPaths), std::end(kOpenPaths), request.path) ==
-      std::end(kOpenPaths)) {
+  } else if (!is_open(request.path)) {
     access.refusal = refuse_key();
   }
   return access;

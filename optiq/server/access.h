@@ -35,8 +35,8 @@ struct Access {
  * so addresses and localhost are safe and names must be listed; a unix socket
  * is out of a browser's reach), then Origin (a page of ours, or a listed one;
  * never "*"), then the key, as `Authorization: Bearer KEY` or `x-api-key: KEY`,
- * compared in a time that does not depend on it. `/` (the page, which asks for
- * a key), `/health` and `/ready` need none.
+ * compared in a time that does not depend on it. `/` and `/page/` (the page,
+ * which asks for a key), `/health` and `/ready` need none.
  */
 Access check_access(const HttpRequest& request, const AccessRules& rules);
 

@@ -117,6 +117,7 @@ artifacts::Json without_nulls(const artifacts::Json& messages) {
 
 struct ChatTemplate::Program {
   jinja::Template parsed;
+  std::string source;
 };
 
 ChatTemplate ChatTemplate::parse(
@@ -132,7 +133,7 @@ ChatTemplate ChatTemplate::parse(
   }
   ChatTemplate made;
   made.program_ = std::make_shared<const Program>(
-      Program{jinja::parse_template(source, where)});
+      Program{jinja::parse_template(source, where), std::string(source)});
   return made;
 }
 
@@ -217,6 +218,10 @@ std::string ChatTemplate::render_chat(
     return parse(tool_use_->first, tool_use_->second).render(variables);
   }
   return render(variables);
+}
+
+bool ChatTemplate::mentions(std::string_view text) const {
+  return program_->source.find(text) != std::string::npos;
 }
 
 } // namespace optiq::text

@@ -56,6 +56,9 @@ class ChatTemplate {
       const artifacts::Json& tools = nullptr,
       const artifacts::Json& more = artifacts::Json::object()) const;
 
+  /** Whether the default template has this text anywhere. */
+  bool mentions(std::string_view text) const;
+
   /** bos_token, eos_token and the like (SpecialTokens::by_role), as template
    * variables; filled by `load`. */
   const artifacts::Json& special_tokens() const {

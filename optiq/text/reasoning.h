@@ -17,8 +17,8 @@ struct ReasoningMarkers {
   bool operator==(const ReasoningMarkers&) const = default;
 };
 
-/** The known pair that the template writes, or that are tokens of the
- * vocabulary; nothing for a model that does not reason. */
+/** The known pair of which the template has the closing marker, or both are
+ * tokens of the vocabulary; nothing for a model that does not reason. */
 std::optional<ReasoningMarkers> find_reasoning_markers(
     const ChatTemplate& chat_template,
     const Tokenizer& tokenizer);

@@ -75,7 +75,7 @@ struct Cache {
       std::size_t max_bytes = 1 << 30)
       : layers(formats),
         pool(std::make_shared<BlockPool>(max_bytes)),
-        tree(std::make_unique<PrefixTree>(pool, layers)) {}
+        tree(std::make_unique<PrefixTree>(pool)) {}
 
   /** Brings a sequence to the first n of the tokens. */
   void extend(Sequence& sequence, const Tokens& tokens, int n) {
@@ -99,6 +99,10 @@ struct Cache {
     EXPECT_LE(pool->used_bytes(), pool->max_bytes());
   }
 
+  int find(const std::string& key, const Tokens& tokens) const {
+    return tree->find(key, layers, tokens).length;
+  }
+
   std::unique_ptr<Sequence> start() {
     return std::make_unique<Sequence>(pool, layers);
   }
@@ -120,7 +124,7 @@ struct Cache {
    * sequence of them alone would hold. */
   void
   expect_resumed(const std::string& key, const Tokens& tokens, int length) {
-    EXPECT_EQ(tree->find(key, tokens), length);
+    EXPECT_EQ(find(key, tokens), length);
     const auto sequence = start();
     EXPECT_EQ(tree->resume(key, tokens, *sequence), length);
     EXPECT_EQ(sequence->length(), length);
@@ -279,8 +283,8 @@ TEST(PrefixTree, EvictsTheLeastRecentlyUsedLeafFirst) {
   std::vector<BlockId> taken;
   for (const auto& [of_a, of_b] : left) {
     taken.push_back(cache.pool->allocate(2 * kBlock));
-    EXPECT_EQ(cache.tree->find("", a), of_a);
-    EXPECT_EQ(cache.tree->find("", b), of_b);
+    EXPECT_EQ(cache.find("", a), of_a);
+    EXPECT_EQ(cache.find("", b), of_b);
   }
   EXPECT_EQ(cache.tree->n_nodes(), 0u);
   test::expect_error(
@@ -297,10 +301,10 @@ TEST(PrefixTree, SparesWhatSequencesHold) {
   cache.prefill("", text(2, 128), 128); // used later, but held by nobody
   const auto sequence = cache.start();
   cache.extend(*sequence, text(3, 128), 128);
-  EXPECT_EQ(cache.tree->find("", text(2, 129)), 0);
-  EXPECT_EQ(cache.tree->find("", text(1, 129)), 128);
+  EXPECT_EQ(cache.find("", text(2, 129)), 0);
+  EXPECT_EQ(cache.find("", text(1, 129)), 128);
   test::expect_error(ErrorKind::Exhausted, {}, [&] { sequence->reserve(129); });
-  EXPECT_EQ(cache.tree->find("", text(1, 129)), 128);
+  EXPECT_EQ(cache.find("", text(1, 129)), 128);
 }
 
 TEST(PrefixTree, SnapshotsGoApartFromTheirNodes) {
@@ -357,7 +361,7 @@ TEST(PrefixTree, StaysRightUnderATightCap) {
       }
       tokens = tokens + text(5, static_cast<int>(random() % 64));
       const std::string key = random() % 4 == 0 ? "a" : "b";
-      const int length = cache.tree->find(key, tokens);
+      const int length = cache.find(key, tokens);
       hits += length > 0 ? 1 : 0;
       cache.expect_resumed(key, tokens, length);
       if (running.size() == 3) {

@@ -101,9 +101,10 @@ def asks_for_the_key(browser, server):
         page.wait_for_selector("#key-form", state="visible")
         assert page.evaluate("document.activeElement.id") == "key"
         assert page.is_disabled("#send")
+        assert page.inner_text("#trouble") == "This server wants an API key."
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        page.wait_for_timeout(200)
+        page.get_by_text("The server does not take this key.").wait_for()
         assert page.is_visible("#key-form")
         page.fill("#key", "s3cret")
         page.click("text=Use key")
@@ -129,7 +130,9 @@ def folds_reasoning(browser, server):
         assert answer.locator(".reasoning").inner_text() == "Let me see. <b>2 + 2</b>"
         assert "1,024 of 1,200 prompt tokens from the cache" in answer.locator(".stats").inner_text()
         ask(page, "next")
-        assert server.requests[-1]["messages"][1] == {"role": "assistant", "content": "Four."}
+        reasoning = "Let me see. <b>2 + 2</b>"
+        turn = {"role": "assistant", "content": "Four.", "reasoning_content": reasoning}
+        assert server.requests[-1]["messages"][1] == turn
 
 
 def sends_the_settings(browser, server):
@@ -234,6 +237,9 @@ def shows_what_the_server_does(browser, server):
         assert page.inner_text("#live-kv") == "250.0 MB of 1.0 GB"
         assert page.inner_text("#live-hits") == "25 % of 400 prompt tokens"
         assert page.inner_text("#live-preemptions") == "7"
+        assert page.inner_text("#live-first") == "–"
+        ask(page, "hello")
+        assert page.inner_text("#live-first").startswith("after ")
         bar = page.locator("#live-kv-bar").evaluate("bar => bar.value / bar.max")
         assert abs(bar - 0.25) < 1e-9
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
 #include "optiq/base/error.h"
@@ -75,7 +76,7 @@ const std::vector<TokenRow>& rows() {
 /** Logits of all positions of one row, in double, normalized. */
 std::vector<std::vector<double>>
 log_probabilities(const ModelPtr& model, const TokenRow& row, Compute compute) {
-  generate::Engine engine({model, compute}, {});
+  testing::SequenceRunner engine({model, compute}, {});
   const auto sequence = engine.new_sequence();
   const auto n = static_cast<int>(row.size());
   const mx::array logits = engine.extend(*sequence, row, n);

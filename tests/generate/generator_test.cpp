@@ -20,14 +20,14 @@ models::Setup scripted(int vocab_size, testing::ScriptedModel::Script script) {
 
 /** Counts down to the stop token; sees absolute positions: at position 90 it
  * stops whatever the token. */
-Engine countdown_engine(int prefill_chunk = 512) {
+Engine countdown_engine(int prefill_chunk = 512, int max_running = 8) {
   return Engine(
       scripted(
           64,
           [](std::int32_t token, int position) {
             return position == 90 ? kStop : std::max(token - 1, 0);
           }),
-      {.prefill_chunk = prefill_chunk});
+      {.prefill_chunk = prefill_chunk, .max_running = max_running});
 }
 
 const GenerateOptions kOptions{.max_tokens = 16, .stop_ids = {kStop}};
@@ -58,7 +58,7 @@ TEST(Generate, ShortensAnAnswerThatNobodyChose) {
   auto engine = countdown_engine();
   const std::vector<std::int32_t> prompt(88, 63);
   const auto completion =
-      generate(engine, prompt, {.max_tokens = 256, .clamp_to_positions = true});
+      generate(engine, prompt, {.max_tokens = 256, .clamp_max_tokens = true});
   EXPECT_EQ(completion.tokens.size(), 12u);
   EXPECT_EQ(completion.reason, FinishReason::Length);
   test::expect_error(
@@ -70,7 +70,7 @@ TEST(Generate, ShortensAnAnswerThatNobodyChose) {
         generate(
             engine,
             std::vector<std::int32_t>(100, 1),
-            {.clamp_to_positions = true});
+            {.clamp_max_tokens = true});
       });
 }
 
@@ -120,10 +120,10 @@ TEST(Generate, BatchEqualsEachAlone) {
     prompts.emplace_back(static_cast<std::size_t>(3 * i), 1 + (7 * i) % 50);
   }
   for (const int batch : {1, 3, 8, 32}) {
-    auto engine = countdown_engine(16);
+    auto engine = countdown_engine(16, batch);
     std::size_t done = 0;
     const auto completions = generate_batch(
-        engine, prompts, kOptions, batch, [&](std::size_t, const Completion&) {
+        engine, prompts, kOptions, [&](std::size_t, const Completion&) {
           ++done;
         });
     ASSERT_EQ(completions.size(), prompts.size());
@@ -157,20 +157,7 @@ TEST(Generate, RefusesWhatCannotRun) {
   EXPECT_THROW(generate(engine, long_prompt, kOptions), Error);
   const std::int32_t prompt[] = {1};
   EXPECT_THROW(generate(engine, prompt, {.max_tokens = 0}), Error);
-  EXPECT_THROW(generate_batch(engine, {{1}}, kOptions, 0), Error);
-}
-
-TEST(Engine, ExtendReturnsTheLastRows) {
-  auto engine = countdown_engine(4);
-  const auto sequence = engine.new_sequence();
-  const std::int32_t tokens[] = {10, 11, 12, 13, 14, 15, 16, 17, 18};
-  const auto logits = engine.extend(*sequence, tokens, 6);
-  ASSERT_EQ(logits.shape(), (mx::Shape{6, 64}));
-  for (int row = 0; row < 6; ++row) {
-    EXPECT_EQ(io::floats(logits)[row * 64 + 12 + row], 1.f);
-  }
-  EXPECT_EQ(sequence->length(), 9);
-  EXPECT_THROW(engine.extend(*sequence, tokens, 10), Error);
+  EXPECT_THROW(countdown_engine(512, 0), Error);
 }
 
 } // namespace

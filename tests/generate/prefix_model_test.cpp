@@ -10,6 +10,7 @@
 
 #include "support/kernel_checks.h"
 #include "support/scratch_folder.h"
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
 #include "optiq/generate/generator.h"
@@ -19,10 +20,13 @@
 namespace optiq::generate {
 namespace {
 
+namespace mx = mlx::core;
+
 using artifacts::Json;
 using kernels::Compute;
 using ModelPtr = std::shared_ptr<const models::Model>;
 using Prompt = std::vector<std::int32_t>;
+using testing::SequenceRunner;
 
 constexpr int kVocab = 97; // of the random model; tiny-qwen3.5 has more
 constexpr int kHidden = 64;
@@ -204,52 +208,54 @@ std::vector<float> floats_of(const mx::array& x) {
 /** Logits of a prompt's last token and of kSteps given ones, on an engine that
  * has seen nothing else. */
 Logits alone(const models::Setup& setup, const Prompt& prompt) {
-  Engine engine(setup, {.prefill_chunk = kChunk});
-  const auto sequence = engine.new_sequence();
-  Logits logits{floats_of(engine.extend(*sequence, prompt, 1))};
+  SequenceRunner runner(setup, {.prefill_chunk = kChunk});
+  const auto sequence = runner.new_sequence();
+  Logits logits{floats_of(runner.extend(*sequence, prompt, 1))};
   for (const std::int32_t token : text(5, kSteps)) {
-    logits.push_back(floats_of(engine.extend(*sequence, {&token, 1}, 1)));
+    logits.push_back(floats_of(runner.extend(*sequence, {&token, 1}, 1)));
   }
   return logits;
 }
 
-/** Prefills what the engine has not kept, and keeps the prompt where it ends a
+/** Prefills what the runner has not kept, and keeps the prompt where it ends a
  * block. Returns the logits of the last token. */
-std::vector<float>
-prefill(Engine& engine, const Prompt& prompt, cache::Sequence& sequence) {
+std::vector<float> prefill(
+    SequenceRunner& runner,
+    const Prompt& prompt,
+    cache::Sequence& sequence) {
   const std::span<const std::int32_t> tokens = prompt;
   const auto from = static_cast<std::size_t>(sequence.length());
   const std::size_t border = (tokens.size() - 1) / 64 * 64;
   if (border > from) {
-    engine.extend(sequence, tokens.subspan(from, border - from), 1);
-    engine.keep_prefix(tokens.first(border), sequence);
+    runner.extend(sequence, tokens.subspan(from, border - from), 1);
+    runner.keep_prefix(tokens.first(border), sequence);
   }
   const auto at = static_cast<std::size_t>(sequence.length());
-  return floats_of(engine.extend(sequence, tokens.subspan(at), 1));
+  return floats_of(runner.extend(sequence, tokens.subspan(at), 1));
 }
 
-/** The eight prompts in one engine that shares, decoding together. Returns how
+/** The eight prompts in one runner that shares, decoding together. Returns how
  * many tokens were resumed. */
 std::size_t expect_batch_equals(
-    Engine& engine,
+    SequenceRunner& runner,
     const std::vector<Prompt>& prompts,
     const std::vector<Logits>& expected) {
   std::vector<std::unique_ptr<cache::Sequence>> sequences;
   std::size_t resumed = 0;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
-    sequences.push_back(engine.resume(prompts[i]));
+    sequences.push_back(runner.resume(prompts[i]));
     resumed += static_cast<std::size_t>(sequences.back()->length());
     EXPECT_TRUE(testing::same_bits(
-        prefill(engine, prompts[i], *sequences.back()), expected[i][0]))
+        prefill(runner, prompts[i], *sequences.back()), expected[i][0]))
         << i;
   }
   const Prompt next = text(5, kSteps);
   for (int step = 0; step < kSteps; ++step) {
-    std::vector<Engine::Work> work;
+    std::vector<SequenceRunner::Work> work;
     for (const auto& sequence : sequences) {
       work.push_back({sequence.get(), {&next[step], 1}});
     }
-    const mx::array logits = engine.step(work);
+    const mx::array logits = runner.step(work);
     const auto vocab = static_cast<std::size_t>(logits.shape(1));
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       EXPECT_TRUE(testing::same_bits(
@@ -262,14 +268,14 @@ std::size_t expect_batch_equals(
 
 /** What eight sequences of these prompts, and a bit, take. */
 std::size_t tight_cap(
-    const Engine& engine,
+    const SequenceRunner& runner,
     const std::vector<Prompt>& prompts) {
   std::size_t bytes = 0;
   for (const Prompt& prompt : prompts) {
-    bytes += cache::sequence_bytes(
-        engine.prefixes().layers(), prompt.size() + kSteps, kChunk);
+    bytes +=
+        cache::sequence_bytes(runner.layout(), prompt.size() + kSteps, kChunk);
   }
-  return bytes + cache::fixed_bytes(engine.prefixes().layers());
+  return bytes + cache::fixed_bytes(runner.layout());
 }
 
 void expect_sharing_changes_no_bit(const ModelPtr& dense) {
@@ -281,20 +287,20 @@ void expect_sharing_changes_no_bit(const ModelPtr& dense) {
     for (const Prompt& prompt : prompts) {
       expected.push_back(alone(setup, prompt));
     }
-    Engine engine(setup, {.prefill_chunk = kChunk});
-    expect_batch_equals(engine, prompts, expected);
+    SequenceRunner runner(setup, {.prefill_chunk = kChunk});
+    expect_batch_equals(runner, prompts, expected);
     // All that was kept at the ends is found again.
     std::size_t ends = 0;
     for (const Prompt& prompt : prompts) {
       ends += (prompt.size() - 1) / 64 * 64;
     }
-    EXPECT_EQ(expect_batch_equals(engine, prompts, expected), ends);
+    EXPECT_EQ(expect_batch_equals(runner, prompts, expected), ends);
 
     // Texts that come in between drive out what was kept.
-    Engine tight(
+    SequenceRunner tight(
         setup,
         {.prefill_chunk = kChunk,
-         .max_cache_bytes = tight_cap(engine, prompts)});
+         .max_cache_bytes = tight_cap(runner, prompts)});
     for (const int n_others : {4, 16}) {
       for (int i = 0; i < n_others; ++i) {
         prefill(tight, text(50 + n_others + i, 150), *tight.new_sequence());
@@ -315,14 +321,14 @@ TEST(PrefixSharing, ChangesNoBitWithWindows) {
 }
 
 TEST(PrefixSharing, SeparatesKeys) {
-  Engine engine({windowed_model(), Compute::Fast}, {});
+  SequenceRunner runner({windowed_model(), Compute::Fast}, {});
   const Prompt prompt = text(1, 150);
-  const auto sequence = engine.resume(prompt, "a");
-  engine.extend(*sequence, std::span(prompt).first(128), 1);
-  engine.keep_prefix(std::span(prompt).first(128), *sequence, "a");
-  EXPECT_EQ(engine.resume(prompt, "b")->length(), 0);
-  EXPECT_EQ(engine.resume(prompt)->length(), 0);
-  EXPECT_EQ(engine.resume(prompt, "a")->length(), 128);
+  const auto sequence = runner.resume(prompt, "a");
+  runner.extend(*sequence, std::span(prompt).first(128), 1);
+  runner.keep_prefix(std::span(prompt).first(128), *sequence, "a");
+  EXPECT_EQ(runner.resume(prompt, "b")->length(), 0);
+  EXPECT_EQ(runner.resume(prompt)->length(), 0);
+  EXPECT_EQ(runner.resume(prompt, "a")->length(), 128);
 }
 
 /** Questions behind a common beginning of n tokens. */
@@ -344,13 +350,12 @@ TEST(GenerateBatch, PrefillsACommonBeginningOnce) {
     }
     const auto run = [&](bool share, int batch, std::size_t max_bytes) {
       const auto counting = std::make_shared<CountingModel>(model);
-      Engine engine({counting, Compute::Fast}, {.max_cache_bytes = max_bytes});
+      Engine engine(
+          {counting, Compute::Fast},
+          {.max_cache_bytes = max_bytes, .max_running = batch});
       std::vector<Prompt> answers;
       for (const Completion& completion : generate_batch(
-               engine,
-               prompts,
-               {.max_tokens = 4, .share_prefixes = share},
-               batch)) {
+               engine, prompts, {.max_tokens = 4, .share_prefixes = share})) {
         answers.push_back(completion.tokens);
       }
       // Three steps forward a token; the fourth is not run.

@@ -1,9 +1,9 @@
 #include <gtest/gtest.h>
 
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
 #include "optiq/base/error.h"
-#include "optiq/generate/generator.h"
 #include "optiq/kernels/mlx/mlx_device.h"
 #include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
@@ -65,12 +65,12 @@ constexpr int kTokens = 75; // more than a block of K/V
 /** Logits of all tokens: prefilled in chunks, then token by token. */
 mx::array logits_of(const models::Setup& setup) {
   const auto tokens = arithmetic_tokens(kTokens);
-  generate::Engine engine(setup, {.prefill_chunk = 40});
-  const auto sequence = engine.new_sequence();
+  testing::SequenceRunner runner(setup, {.prefill_chunk = 40});
+  const auto sequence = runner.new_sequence();
   std::vector<float> all;
   const auto extend = [&](std::span<const std::int32_t> part) {
     const kernels::HostRows rows = setup.model->device().to_host(
-        engine.extend(*sequence, part, static_cast<int>(part.size())));
+        runner.extend(*sequence, part, static_cast<int>(part.size())));
     all.insert(all.end(), rows.all().begin(), rows.all().end());
   };
   extend(std::span(tokens).first(70));

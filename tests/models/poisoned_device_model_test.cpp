@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "support/poisoned_device.h"
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
 #include "optiq/eval/kl.h"
@@ -52,7 +53,8 @@ TEST(PoisonedDevice, RefusesAnArrayOfTheHost) {
 TEST(PoisonedDevice, LogitsInChunksAndTokenByToken) {
   const auto tokens = arithmetic_tokens(150);
   const auto logits_of = [&](const ModelPointer& model) {
-    generate::Engine engine({model, Compute::Exact}, {.prefill_chunk = 48});
+    testing::SequenceRunner engine(
+        {model, Compute::Exact}, {.prefill_chunk = 48});
     const auto sequence = engine.new_sequence();
     const auto prompt = std::span(tokens).first(140);
     const kernels::HostRows rows =
@@ -75,13 +77,13 @@ TEST(PoisonedDevice, AnswersOfABatch) {
       {tokens.begin(), tokens.begin() + 70},
       {tokens.begin() + 80, tokens.end()}};
   const auto answers_of = [&](const ModelPointer& model) {
-    generate::Engine engine({model, Compute::Fast}, {.prefill_chunk = 32});
+    generate::Engine engine(
+        {model, Compute::Fast}, {.prefill_chunk = 32, .max_running = 2});
     std::vector<std::vector<std::int32_t>> answers;
     for (const generate::Completion& completion : generate::generate_batch(
              engine,
              prompts,
-             {.max_tokens = 6, .sampler = {.temperature = 0.7f, .seed = 3}},
-             2)) {
+             {.max_tokens = 6, .sampler = {.temperature = 0.7f, .seed = 3}})) {
       answers.push_back(completion.tokens);
     }
     return answers;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "support/expect_error.h"
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
 #include "optiq/base/error.h"
@@ -55,10 +56,10 @@ std::vector<float> logits_in_chunks(
     std::span<const std::int32_t> tokens,
     int chunk,
     Compute compute) {
-  generate::Engine engine({model, compute}, {.prefill_chunk = chunk});
-  const auto sequence = engine.new_sequence();
+  testing::SequenceRunner runner({model, compute}, {.prefill_chunk = chunk});
+  const auto sequence = runner.new_sequence();
   const mx::array logits =
-      engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
+      runner.extend(*sequence, tokens, static_cast<int>(tokens.size()));
   const auto view = io::floats(logits);
   return {view.begin(), view.end()};
 }
@@ -158,22 +159,22 @@ TEST_P(RowIndependence, NeighboursDoNotChangeABit) {
   const std::span<const std::int32_t> all(tokens);
   // Eight prompts of different lengths, then 20 decode steps in one batch.
   constexpr int kPrompts[] = {1, 7, 64, 65, 100, 128, 190, 33};
-  generate::Engine engine({model(), GetParam().compute}, {});
+  testing::SequenceRunner runner({model(), GetParam().compute}, {});
   std::vector<std::unique_ptr<cache::Sequence>> sequences;
   std::vector<std::vector<float>> batched(8);
   const auto step = [&](const auto& tokens_of) {
-    std::vector<generate::Engine::Work> work;
+    std::vector<testing::SequenceRunner::Work> work;
     for (int i = 0; i < 8; ++i) {
       work.push_back({sequences[i].get(), tokens_of(i)});
     }
-    const mx::array logits = engine.step(work);
+    const mx::array logits = runner.step(work);
     for (int i = 0; i < 8; ++i) {
       const auto row = io::floats(logits).subspan(i * 4096, 4096);
       batched[i].insert(batched[i].end(), row.begin(), row.end());
     }
   };
   for (int i = 0; i < 8; ++i) {
-    sequences.push_back(engine.new_sequence());
+    sequences.push_back(runner.new_sequence());
   }
   step([&](int i) { return all.subspan(50 * i, kPrompts[i]); });
   for (int n = 0; n < 20; ++n) {

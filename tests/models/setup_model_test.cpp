@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "support/expect_error.h"
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
 #include "optiq/kernels/device.h"
@@ -116,9 +117,10 @@ TEST(Setup, ChunksDoNotChangeABitOfTheLogits) {
   for (const Compute compute : {Compute::Fast, Compute::Exact}) {
     for (const auto& kv : configs()) {
       const auto logits = [&](int chunk) {
-        generate::Engine engine(tiny(kv, compute), {.prefill_chunk = chunk});
-        const auto sequence = engine.new_sequence();
-        return values_of(engine.extend(*sequence, tokens, 20));
+        testing::SequenceRunner runner(
+            tiny(kv, compute), {.prefill_chunk = chunk});
+        const auto sequence = runner.new_sequence();
+        return values_of(runner.extend(*sequence, tokens, 20));
       };
       const std::vector<float> whole = logits(512);
       EXPECT_TRUE(bit_equal(whole, logits(64)));
@@ -131,22 +133,22 @@ TEST(Setup, ABatchOfEightEqualsEachAlone) {
   const auto tokens = testing::arithmetic_tokens(400);
   const std::vector<std::size_t> lengths{1, 63, 64, 65, 130, 256, 300, 7};
   for (const auto& kv : configs()) {
-    generate::Engine engine(tiny(kv, Compute::Fast), {});
+    testing::SequenceRunner runner(tiny(kv, Compute::Fast), {});
     std::vector<std::unique_ptr<cache::Sequence>> together;
-    std::vector<generate::Engine::Work> work;
+    std::vector<testing::SequenceRunner::Work> work;
     std::vector<float> alone;
     for (const std::size_t n : lengths) {
       const auto prompt = std::span(tokens).first(n);
       const auto next = std::span(tokens).subspan(n, 1);
-      const auto mine = engine.new_sequence();
-      engine.extend(*mine, prompt, 1);
-      const auto y = values_of(engine.extend(*mine, next, 1));
+      const auto mine = runner.new_sequence();
+      runner.extend(*mine, prompt, 1);
+      const auto y = values_of(runner.extend(*mine, next, 1));
       alone.insert(alone.end(), y.begin(), y.end());
-      together.push_back(engine.new_sequence());
-      engine.extend(*together.back(), prompt, 1);
+      together.push_back(runner.new_sequence());
+      runner.extend(*together.back(), prompt, 1);
       work.push_back({together.back().get(), next});
     }
-    EXPECT_TRUE(bit_equal(values_of(engine.step(work)), alone));
+    EXPECT_TRUE(bit_equal(values_of(runner.step(work)), alone));
   }
 }
 
@@ -155,10 +157,10 @@ TEST(Setup, FewerBitsTakeFewerBytesAndMoreError) {
   const int vocab = tiny()->info().vocab_size;
   const auto run = [&](const std::vector<KvLayer>& kv) {
     const auto setup = tiny(kv, Compute::Exact);
-    generate::Engine engine(setup, {});
-    const auto sequence = engine.new_sequence();
+    testing::SequenceRunner runner(setup, {});
+    const auto sequence = runner.new_sequence();
     return std::pair{
-        engine.extend(*sequence, tokens, 256),
+        runner.extend(*sequence, tokens, 256),
         cache::bytes_per_token(setup.layout)};
   };
   const auto [reference, dense_bytes] = run({});

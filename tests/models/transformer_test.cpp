@@ -9,9 +9,9 @@
 
 #include "support/expect_error.h"
 #include "support/scratch_folder.h"
+#include "support/sequence_runner.h"
 #include "support/small_checkpoint.h"
 
-#include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/models/forward.h"
@@ -21,7 +21,6 @@ namespace optiq::models {
 namespace {
 
 using artifacts::Json;
-using generate::Engine;
 using testing::dense;
 using testing::gemma;
 using testing::gemma4;
@@ -119,8 +118,9 @@ TEST(SharedKv, ChunksDoNotChangeABit) {
   const auto tokens = random_tokens(140);
   const auto model = make_model(gemma4());
   const auto run = [&](int chunk) {
-    Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = chunk});
-    return engine.extend(*engine.new_sequence(), tokens, 140);
+    testing::SequenceRunner runner(
+        {model, kernels::Compute::Fast}, {.prefill_chunk = chunk});
+    return runner.extend(*runner.new_sequence(), tokens, 140);
   };
   const mx::array whole = run(140);
   for (const int chunk : {1, 63, 65}) {
@@ -164,11 +164,11 @@ TEST(SlidingWindow, ChunksDoNotChangeABitAndMemoryStaysBounded) {
     const models::Setup setup(
         make_model(gemma(window)), kernels::Compute::Exact);
     const auto run = [&](int chunk) {
-      Engine engine(
+      testing::SequenceRunner runner(
           setup,
           {.prefill_chunk = chunk,
            .max_cache_bytes = cache::sequence_bytes(setup.layout, 140, chunk)});
-      return engine.extend(*engine.new_sequence(), tokens, 140);
+      return runner.extend(*runner.new_sequence(), tokens, 140);
     };
     const mx::array whole = run(140);
     for (const int chunk : {1, 63, 65}) {
@@ -180,26 +180,27 @@ TEST(SlidingWindow, ChunksDoNotChangeABitAndMemoryStaysBounded) {
 TEST(SlidingWindow, BatchesDoNotChangeABit) {
   const auto tokens = random_tokens(320);
   const auto model = make_model(gemma(65));
-  Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = 128});
+  testing::SequenceRunner runner(
+      {model, kernels::Compute::Fast}, {.prefill_chunk = 128});
   const std::vector<int> lengths{10, 64, 65, 130, 300};
   std::vector<std::unique_ptr<cache::Sequence>> batch;
   std::vector<std::unique_ptr<cache::Sequence>> alone;
   for (const int length : lengths) {
     for (auto* sequences : {&batch, &alone}) {
-      sequences->push_back(engine.new_sequence());
-      engine.extend(
+      sequences->push_back(runner.new_sequence());
+      runner.extend(
           *sequences->back(), {tokens.data(), std::size_t(length)}, 1);
     }
   }
   for (int step = 0; step < 8; ++step) {
-    std::vector<Engine::Work> work;
+    std::vector<testing::SequenceRunner::Work> work;
     for (const auto& sequence : batch) {
       work.push_back({sequence.get(), {&tokens[300 + step], 1}});
     }
-    const mx::array together = engine.step(work);
+    const mx::array together = runner.step(work);
     for (std::size_t i = 0; i < alone.size(); ++i) {
       const mx::array one =
-          engine.extend(*alone[i], {&tokens[300 + step], 1}, 1);
+          runner.extend(*alone[i], {&tokens[300 + step], 1}, 1);
       ASSERT_TRUE(bit_equal(io::row_range(together, int(i), 1), one))
           << i << " " << step;
     }
@@ -213,8 +214,8 @@ TEST(SlidingWindow, ForgetsWhatNoLayerSees) {
   const auto model = make_model(config);
   auto tokens = random_tokens(200);
   const auto last = [&] {
-    Engine engine({model, kernels::Compute::Exact}, {});
-    return engine.extend(*engine.new_sequence(), tokens, 1);
+    testing::SequenceRunner runner({model, kernels::Compute::Exact}, {});
+    return runner.extend(*runner.new_sequence(), tokens, 1);
   };
   const mx::array before = last();
   const int reach = 4 * 19;
@@ -249,15 +250,17 @@ TEST(DenseFamilies, ChunksDoNotChangeABit) {
   const std::span<const std::int32_t> all(tokens);
   for (const Json& config : dense_configs()) {
     const auto model = make_model(config);
-    Engine whole({model, kernels::Compute::Fast}, {.prefill_chunk = 100});
+    testing::SequenceRunner whole(
+        {model, kernels::Compute::Fast}, {.prefill_chunk = 100});
     const mx::array expected = whole.extend(*whole.new_sequence(), all, 100);
-    Engine engine({model, kernels::Compute::Fast}, {.prefill_chunk = 63});
-    const auto sequence = engine.new_sequence();
-    const mx::array first = engine.extend(*sequence, all.first(96), 96);
+    testing::SequenceRunner runner(
+        {model, kernels::Compute::Fast}, {.prefill_chunk = 63});
+    const auto sequence = runner.new_sequence();
+    const mx::array first = runner.extend(*sequence, all.first(96), 96);
     EXPECT_TRUE(bit_equal(first, io::row_range(expected, 0, 96)))
         << config["model_type"];
     for (int i = 96; i < 100; ++i) {
-      const mx::array row = engine.extend(*sequence, all.subspan(i, 1), 1);
+      const mx::array row = runner.extend(*sequence, all.subspan(i, 1), 1);
       EXPECT_TRUE(bit_equal(row, io::row_range(expected, i, 1)))
           << config["model_type"] << " " << i;
     }
@@ -272,9 +275,9 @@ TEST(DenseFamilies, ReadRopeByTheKindOfLayer) {
       {"factor", 4.0},
       {"original_max_position_embeddings", 50}};
   const auto logits = [&](const Json& config) {
-    Engine engine(
+    testing::SequenceRunner runner(
         {make_model(config), kernels::Compute::Fast}, {.prefill_chunk = 70});
-    return engine.extend(*engine.new_sequence(), tokens, 70);
+    return runner.extend(*runner.new_sequence(), tokens, 70);
   };
   Json flat = dense("olmo3");
   flat["rope_scaling"] = yarn;

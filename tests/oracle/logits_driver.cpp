@@ -7,8 +7,9 @@
 #include <cstdlib>
 #include <string>
 
+#include "support/sequence_runner.h"
+
 #include "optiq/base/error.h"
-#include "optiq/generate/generator.h"
 #include "optiq/io/array.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/kernels/devices.h"
@@ -22,20 +23,20 @@ namespace mx = mlx::core;
 using Ids = std::vector<std::int32_t>;
 
 std::vector<mx::array> run_batch(
-    generate::Engine& engine,
+    testing::SequenceRunner& runner,
     int vocab_size,
     const std::vector<Ids>& ids) {
   std::vector<std::unique_ptr<cache::Sequence>> sequences;
   std::vector<mx::array> logits;
   std::size_t steps = 0;
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    sequences.push_back(engine.new_sequence());
+    sequences.push_back(runner.new_sequence());
     logits.push_back(io::make_array(
         {static_cast<int>(ids[i].size()), vocab_size}, mx::float32));
     steps = std::max(steps, i + ids[i].size());
   }
   for (std::size_t step = 0; step < steps; ++step) {
-    std::vector<generate::Engine::Work> work;
+    std::vector<testing::SequenceRunner::Work> work;
     std::vector<float*> targets;
     for (std::size_t i = 0; i < ids.size(); ++i) {
       if (step >= i && step - i < ids[i].size()) {
@@ -45,7 +46,7 @@ std::vector<mx::array> run_batch(
       }
     }
     const kernels::HostRows rows =
-        engine.model().device().to_host(engine.step(work));
+        runner.model().device().to_host(runner.step(work));
     for (std::size_t row = 0; row < work.size(); ++row) {
       std::copy_n(
           rows.row(static_cast<int>(row)).data(), vocab_size, targets[row]);
@@ -62,7 +63,7 @@ void write_logits(char** arguments, kernels::Device& device) {
       : kernels::Compute::Fast;
   const std::shared_ptr<const models::Model> model =
       models::load_model(io::ModelDirectory::open(arguments[1]), device);
-  generate::Engine engine(
+  testing::SequenceRunner runner(
       {model, compute}, {.prefill_chunk = std::max(1, chunk)});
   std::vector<Ids> ids;
   for (const auto& tensor : file.tensors()) {
@@ -73,13 +74,13 @@ void write_logits(char** arguments, kernels::Device& device) {
   }
   std::vector<mx::array> logits;
   if (chunk == 0) {
-    logits = run_batch(engine, model->info().vocab_size, ids);
+    logits = run_batch(runner, model->info().vocab_size, ids);
   } else {
     for (const Ids& sequence : ids) {
-      const auto past = engine.new_sequence();
+      const auto past = runner.new_sequence();
       const auto n = static_cast<int>(sequence.size());
       const kernels::HostRows rows =
-          device.to_host(engine.extend(*past, sequence, n));
+          device.to_host(runner.extend(*past, sequence, n));
       logits.emplace_back(
           rows.all().data(), mx::Shape{n, model->info().vocab_size});
     }

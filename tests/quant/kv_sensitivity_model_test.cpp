@@ -4,9 +4,9 @@
 #include <mlx/ops.h>
 
 #include "support/expect_error.h"
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
-#include "optiq/generate/generator.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/quant/kv_plan.h"
 
@@ -45,9 +45,9 @@ Calibration calibration_of(std::initializer_list<std::size_t> lengths) {
 mx::array full_forward(
     const models::Setup& setup,
     const std::vector<std::int32_t>& tokens) {
-  generate::Engine engine(setup, {.prefill_chunk = 48});
-  const auto sequence = engine.new_sequence();
-  return engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
+  testing::SequenceRunner runner(setup, {.prefill_chunk = 48});
+  const auto sequence = runner.new_sequence();
+  return runner.extend(*sequence, tokens, static_cast<int>(tokens.size()));
 }
 
 std::vector<mx::array> full_forwards(

@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
 
+#include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
-#include "optiq/generate/generator.h"
 #include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/quant/sensitivity.h"
@@ -16,10 +16,10 @@ namespace mx = mlx::core;
 mx::array full_forward(
     std::shared_ptr<const models::Model> model,
     const std::vector<std::int32_t>& tokens) {
-  generate::Engine engine(
+  testing::SequenceRunner runner(
       {std::move(model), kernels::Compute::Exact}, {.prefill_chunk = 48});
-  const auto sequence = engine.new_sequence();
-  return engine.extend(*sequence, tokens, static_cast<int>(tokens.size()));
+  const auto sequence = runner.new_sequence();
+  return runner.extend(*sequence, tokens, static_cast<int>(tokens.size()));
 }
 
 // Rows do not depend on their neighbours, so reusing the prefix, batching the

@@ -157,7 +157,7 @@ TEST(Access, NamesTenantsByAHashOfTheirKeys) {
 
 TEST(Access, LeavesThePageAndProbesOpen) {
   const AccessRules rules{.api_keys = {"key"}};
-  for (const char* path : {"/", "/health", "/ready"}) {
+  for (const char* path : {"/", "/page/main.js", "/health", "/ready"}) {
     EXPECT_EQ(status(request_with({}, path), rules), 0) << path;
   }
   for (const char* path :

@@ -21,13 +21,18 @@ class ScriptedModel final : public models::Model {
  public:
   using Script = std::function<std::int32_t(std::int32_t token, int position)>;
 
-  /** `on_forward` is called once in each forward. */
+  /** `on_forward` is called once in each forward, and may throw; `layer` is
+   * what its one layer keeps, and costs. */
   ScriptedModel(
       int vocab_size,
       int max_positions,
       Script script,
-      std::function<void()> on_forward = nullptr)
-      : script_(std::move(script)), on_forward_(std::move(on_forward)) {
+      std::function<void()> on_forward = nullptr,
+      cache::LayerFormat layer =
+          cache::RecurrentFormat{.conv_floats = 1, .state_floats = 1})
+      : script_(std::move(script)),
+        on_forward_(std::move(on_forward)),
+        layer_(std::move(layer)) {
     info_.model_type = "scripted";
     info_.vocab_size = vocab_size;
     info_.hidden_size = 1;
@@ -39,7 +44,7 @@ class ScriptedModel final : public models::Model {
     return info_;
   }
   std::vector<cache::LayerFormat> dense_layout(mx::Dtype) const override {
-    return {cache::RecurrentFormat{.conv_floats = 1, .state_floats = 1}};
+    return {layer_};
   }
   mx::array embed(std::span<const std::int32_t> tokens) const override {
     auto x = io::make_array({static_cast<int>(tokens.size()), 1}, mx::float32);
@@ -84,6 +89,7 @@ class ScriptedModel final : public models::Model {
   models::ModelInfo info_;
   Script script_;
   std::function<void()> on_forward_;
+  cache::LayerFormat layer_;
 };
 
 } // namespace optiq::testing

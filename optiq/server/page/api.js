@@ -18,6 +18,10 @@ export class ServerError extends Error {
   }
 }
 
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
 export function setKey(key) {
   sessionStorage.setItem(KEY, key);
 }

@@ -3,7 +3,7 @@
 
 import { describeModel } from "./api.js";
 import { byId, svg } from "./dom.js";
-import { formatBytes, formatCount, formatRate } from "./format.js";
+import { formatBytes, formatCount, formatRate, formatSeconds } from "./format.js";
 
 const BUSY = 1000; // milliseconds between two questions while somebody is served
 const IDLE = 5000;
@@ -27,6 +27,11 @@ export class LiveStatus {
     if (this.last !== null) {
       this.#schedule(0);
     }
+  }
+
+  /** How long this page waited for an answer's first token. */
+  showFirstToken(seconds) {
+    byId("live-first").textContent = `after ${formatSeconds(seconds)}`;
   }
 
   #schedule(delay) {

@@ -1,6 +1,6 @@
 /** The page: what its parts do to each other. */
 
-import { ServerError, describeModel, setKey, streamChat } from "./api.js";
+import { ServerError, describeModel, hasKey, setKey, streamChat } from "./api.js";
 import { ConversationList } from "./conversation_list.js";
 import { byId, element } from "./dom.js";
 import { LiveStatus } from "./live.js";
@@ -83,7 +83,8 @@ class Page {
    * answers. */
   showTrouble(error) {
     byId("send").disabled = true;
-    byId("trouble").textContent = error.message;
+    const keyTrouble = hasKey() ? "The server does not take this key." : "This server wants an API key.";
+    byId("trouble").textContent = error.needsKey ? keyTrouble : error.message;
     byId("trouble").hidden = false;
     byId("key-form").hidden = !error.needsKey;
     if (error.needsKey) {
@@ -201,7 +202,9 @@ class Page {
         message.content += part.content ?? "";
         message.reasoning += part.reasoning ?? "";
         if (part.content || part.reasoning) {
-          clock.tick();
+          if (clock.tick()) {
+            this.live.showFirstToken(clock.firstAfter());
+          }
           this.transcript.grew();
         }
         clock.usage = part.usage ?? clock.usage;
@@ -243,11 +246,16 @@ class AnswerClock {
     this.finish = null;
   }
 
-  /** A piece of the answer has come. */
+  /** A piece of the answer has come. Whether it is the first. */
   tick() {
     this.last = performance.now();
     this.first ||= this.last;
     this.pieces += 1;
+    return this.pieces === 1;
+  }
+
+  firstAfter() {
+    return this.pieces > 0 ? (this.first - this.started) / 1000 : 0;
   }
 
   stats() {
@@ -256,7 +264,7 @@ class AnswerClock {
     return {
       tokens,
       rate: seconds > 0 && tokens > 1 ? (tokens - 1) / seconds : 0,
-      firstAfter: this.pieces > 0 ? (this.first - this.started) / 1000 : 0,
+      firstAfter: this.firstAfter(),
       promptTokens: this.usage?.prompt_tokens ?? 0,
       cachedTokens: this.usage?.prompt_tokens_details?.cached_tokens ?? 0,
       finish: this.finish,

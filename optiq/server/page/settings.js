@@ -111,8 +111,10 @@ export function chatRequest(model, { system, thinking, cache, ...sampling }, mes
 }
 
 /** What the model is to see: a question without an answer, because it failed or
- * was stopped, goes with it, for roles must take turns. */
+ * was stopped, is left out, for roles must take turns. Reasoning goes back too:
+ * templates know what of it a model may see again. */
 function answered(messages) {
   const isLost = (message, i) => message.content === "" || messages[i + 1]?.content === "";
-  return messages.filter((message, i) => !isLost(message, i)).map(({ role, content }) => ({ role, content }));
+  return messages.filter((message, i) => !isLost(message, i)).map(({ role, content, reasoning }) =>
+    reasoning ? { role, content, reasoning_content: reasoning } : { role, content });
 }

@@ -1,0 +1,150 @@
+"""The page of optiq serve in Chromium, with tiny-qwen3.5 behind it.
+
+serve_page.py --screenshot FILE.png makes the picture of the README instead.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
+from _browser import ask, chromium, is_wider_than_the_window, last_answer, open_page
+from _page_server import MODEL as MOCK
+from _page_server import POLICY
+from _server import serving_model
+from _support import MODEL
+
+ROWS = [json.loads(row) for row in (MODEL / "eval_arithmetic.jsonl").open()]
+KEY = "s3cret"
+FAILED_LOAD = "Failed to load resource"
+
+
+def status_of(server):
+    return server.request("/v1/optiq/model")[2]["status"]
+
+
+def is_what_the_mock_serves(server):
+    """page.py tests the page as it is here, before a server that answers like this one."""
+    _, headers, _ = server.request("/")
+    assert headers["content-security-policy"] == POLICY
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    _, _, described = server.request("/v1/optiq/model")
+    assert set(MOCK) <= set(described), set(MOCK) - set(described)
+    for part in ("status", "defaults"):
+        assert set(MOCK[part]) <= set(described[part]), described[part]
+
+
+def answers_questions(browser, server):
+    with open_page(browser, server.url) as page:
+        page.fill("#setting-temperature", "0")
+        for row in ROWS[:2]:
+            ask(page, row["question"])
+            if row is ROWS[0]:
+                # Greedy, and with the template of one turn: what optiq generate answers.
+                assert last_answer(page).locator(".markdown").inner_text() == row["answer"]
+            stats = last_answer(page).locator(".stats").inner_text()
+            assert "tokens/s" in stats and "first after" in stats, stats
+        assert "from the cache" in stats, stats
+        page.wait_for_function("document.getElementById('live-hits').textContent.includes('prompt tokens')")
+        assert page.inner_text("#live-running") == "0"
+
+
+def takes_the_settings(browser, server):
+    with open_page(browser, server.url, [FAILED_LOAD]) as page:
+        page.fill("#setting-max_tokens", "3")
+        ask(page, ROWS[0]["question"])
+        stats = last_answer(page).locator(".stats").inner_text()
+        assert stats.startswith("3 tokens") and "ended at the most tokens" in stats, stats
+        drawn = []
+        for seed in (1, 2, 1):
+            page.fill("#setting-max_tokens", "24")
+            page.fill("#setting-temperature", "2")
+            page.fill("#setting-top_k", "0")
+            page.fill("#setting-top_p", "1")
+            page.fill("#setting-seed", str(seed))
+            page.click("#new-chat")
+            ask(page, "Tell me something.")
+            drawn.append(last_answer(page).locator(".body").inner_text())
+        assert drawn[0] == drawn[2] != drawn[1], drawn
+        page.select_option("#kv-cache", "affine 8")
+        ask(page, "And with another cache?")
+        assert last_answer(page).get_by_role("alert").count() == 0
+        page.fill("#setting-max_tokens", "100000")
+        ask(page, "Too much?")
+        assert "4096" in last_answer(page).get_by_role("alert").inner_text()
+
+
+def stops_in_the_middle(browser, server):
+    """An answer that does not end by itself, whose sequence is free soon after."""
+    with open_page(browser, server.url) as page:
+        for name, value in {"temperature": 2, "top_k": 0, "top_p": 1, "max_tokens": 3500, "seed": 3}.items():
+            page.fill(f"#setting-{name}", str(value))
+        for question in ("Go on and on.", "And on."):
+            ask(page, question, wait=False)
+            page.wait_for_function(
+                "document.querySelector('article.assistant:last-of-type .markdown')?.innerText.length > 20"
+            )
+            assert status_of(server)["running"] == 1
+            page.keyboard.press("Escape")
+            page.wait_for_selector("#send", state="visible")
+            deadline = time.monotonic() + 10
+            while status_of(server)["running"] and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert status_of(server)["running"] == 0
+            assert "stopped" in last_answer(page).locator(".stats").inner_text()
+
+
+def shows_the_model(browser, server):
+    with open_page(browser, server.url, viewport={"width": 360, "height": 740}, color_scheme="dark") as page:
+        page.click("#show-model")
+        assert page.locator("#model-map tbody tr").count() == 8
+        caches = [cell.inner_text() for cell in page.locator("#model-map tbody .kv").all()]
+        assert [cache.split(",")[0] for cache in caches] == [*["state"] * 3, "affine 8 / 4"] * 2, caches
+        # Three of four layers are delta nets: five projections, no q k v o; three of the MLP in all.
+        assert page.locator("#model-map td.b16").count() == 6 * (5 + 3) + 2 * (4 + 3)
+        assert not is_wider_than_the_window(page)
+        page.keyboard.press("Escape")
+        ask(page, ROWS[0]["question"])
+        assert not is_wider_than_the_window(page)
+
+
+def wants_the_key(browser, server):
+    with open_page(browser, server.url, [FAILED_LOAD]) as page:
+        assert page.is_visible("#key-form")
+        page.fill("#key", KEY)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#send:enabled")
+        page.fill("#setting-temperature", "0")
+        ask(page, ROWS[0]["question"])
+        assert last_answer(page).locator(".markdown").inner_text() == ROWS[0]["answer"]
+
+
+def take_screenshot(file):
+    with serving_model("--temp", "0", "--kv-bits", "8") as server, chromium() as browser:
+        with open_page(browser, server.url, viewport={"width": 1280, "height": 760}) as page:
+            for row in ROWS[:3]:
+                ask(page, row["question"])
+            page.wait_for_timeout(1500)  # for the server's figures
+            page.screenshot(path=file)
+    print(f"{file}: {os.path.getsize(file)} bytes")
+
+
+def main():
+    if len(sys.argv) == 3 and sys.argv[1] == "--screenshot":
+        take_screenshot(sys.argv[2])
+        return
+    with chromium() as browser:
+        with serving_model("--kv-bits", "8,4") as server:
+            is_what_the_mock_serves(server)
+            for check in (answers_questions, takes_the_settings, stops_in_the_middle, shows_the_model):
+                started = time.monotonic()
+                check(browser, server)
+                print(f"{check.__name__}: {time.monotonic() - started:.1f} s", flush=True)
+        with serving_model("--api-key", KEY) as server:
+            wants_the_key(browser, server)
+
+
+main()
