@@ -123,7 +123,7 @@ def wants_the_key(browser, server):
 
 
 def take_screenshot(file):
-    with serving_model("--temp", "0", "--kv-bits", "8") as server, chromium() as browser:
+    with serving_model("--threads", "1", "--temp", "0", "--kv-bits", "8") as server, chromium() as browser:
         with open_page(browser, server.url, viewport={"width": 1280, "height": 760}) as page:
             for row in ROWS[:3]:
                 ask(page, row["question"])
