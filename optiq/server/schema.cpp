@@ -324,7 +324,9 @@ Json object_schema(const Schema& schema) {
     } else {
       of_member = nullable(std::move(of_member));
     }
-    if (!member.description.empty()) {
+    if (member.schema.others_are_unsupported) {
+      of_member["description"] = "Other values are not supported yet.";
+    } else if (!member.description.empty()) {
       of_member["description"] = member.description;
     }
     properties[member.name] = std::move(of_member);

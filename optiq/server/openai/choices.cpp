@@ -1,0 +1,166 @@
+#include "optiq/server/openai/choices.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "optiq/server/request_error.h"
+
+namespace optiq::server::openai {
+namespace {
+
+/** Overrides a value of the model's; whether there was one to do it. */
+template <typename T>
+bool override_with(const std::optional<T>& field, T& value) {
+  value = field.value_or(value);
+  return field.has_value();
+}
+
+std::uint64_t random_seed() {
+  std::random_device device;
+  return std::uint64_t{device()} << 32 | device();
+}
+
+generate::SamplerOptions choose_sampler(
+    const SamplingFields& fields,
+    generate::SamplerOptions sampler) {
+  bool is_chosen = override_with(fields.temperature, sampler.temperature);
+  is_chosen |= override_with(fields.top_p, sampler.top_p);
+  is_chosen |= override_with(fields.top_k, sampler.top_k);
+  is_chosen |= override_with(fields.min_p, sampler.min_p);
+  is_chosen |= override_with(fields.typical_p, sampler.typical_p);
+  if (is_chosen) {
+    // As the flags of `optiq generate`: the values mean what they do in mlx-lm.
+    sampler.order = generate::FilterOrder::MlxLm;
+  }
+  sampler.seed =
+      fields.seed ? static_cast<std::uint64_t>(*fields.seed) : random_seed();
+  generate::validate(sampler);
+  return sampler;
+}
+
+void check_id(std::int32_t id, int vocab_size, const char* param) {
+  if (id >= vocab_size) {
+    refuse_field(
+        param,
+        "invalid_value",
+        fmt::format(
+            "[{}] found the id {}, expected one below {}, the size of the "
+            "vocabulary",
+            param,
+            id,
+            vocab_size));
+  }
+}
+
+generate::LogitsOptions choose_logits(
+    const SamplingFields& fields,
+    generate::LogitsOptions logits,
+    int vocab_size) {
+  override_with(fields.repetition_penalty, logits.repetition_penalty);
+  override_with(fields.presence_penalty, logits.presence_penalty);
+  override_with(fields.frequency_penalty, logits.frequency_penalty);
+  for (const auto& [id, bias] : fields.logit_bias) {
+    check_id(id, vocab_size, "logit_bias");
+  }
+  logits.logit_bias = fields.logit_bias;
+  generate::validate(logits);
+  return logits;
+}
+
+/** The length of an answer that the request leaves open. */
+int default_max_tokens(const ServedModel& model, std::size_t n_prompt) {
+  const bool is_models_choice =
+      model.defaults.max_new_tokens || model.defaults.max_length;
+  return is_models_choice
+      ? std::min(model.max_tokens, model.defaults.default_max_tokens(n_prompt))
+      : model.max_tokens;
+}
+
+std::vector<cache::LayerFormat> choose_layout(
+    KvLayouts& layouts,
+    const artifacts::KvCodec& codec) {
+  try {
+    return layouts.layout(codec);
+  } catch (const Error& error) {
+    refuse_field("kv_cache", "invalid_value", error.what());
+  }
+}
+
+generate::Request make_request(
+    const ServedModel& model,
+    const AnswerFields& fields,
+    const ChoiceOptions& options) {
+  const int vocab_size = model.setup.model->info().vocab_size;
+  const auto max_tokens = fields.max_completion_tokens
+      ? fields.max_completion_tokens
+      : fields.max_tokens;
+  return {
+      .max_tokens = max_tokens.value_or(0),
+      .clamp_max_tokens = !max_tokens,
+      .logits =
+          choose_logits(fields.sampling, model.defaults.logits, vocab_size),
+      .sampler = choose_sampler(fields.sampling, model.defaults.sampler),
+      .stop_ids = model.stop_ids,
+      .top_logprobs = options.top_logprobs,
+      .prefix_key = options.tenant};
+}
+
+generate::AnswerText make_text(
+    const ServedModel& model,
+    const AnswerFields& fields,
+    const ChoiceOptions& options,
+    bool starts_in_reasoning) {
+  generate::AnswerTextOptions text{
+      .stop_strings = model.defaults.stop_strings,
+      .reasoning = options.reasoning,
+      .starts_in_reasoning = starts_in_reasoning};
+  text.stop_strings.insert(
+      text.stop_strings.end(), fields.stop.begin(), fields.stop.end());
+  return {model.tokenizer, std::move(text)};
+}
+
+} // namespace
+
+std::vector<Choice> make_choices(
+    const ServedModel& model,
+    KvLayouts& layouts,
+    const AnswerFields& fields,
+    std::vector<EncodedPrompt> prompts,
+    const ChoiceOptions& options) {
+  generate::Request shared = make_request(model, fields, options);
+  if (fields.kv_cache) {
+    shared.layout = choose_layout(layouts, *fields.kv_cache);
+  }
+  const std::uint64_t seed = shared.sampler.seed;
+  std::vector<Choice> choices;
+  for (EncodedPrompt& prompt : prompts) {
+    if (prompt.ids.empty()) {
+      refuse_field(
+          "prompt",
+          "invalid_value",
+          "[prompt] found a prompt without tokens, expected at least one");
+    }
+    for (const std::int32_t id : prompt.ids) {
+      check_id(id, model.setup.model->info().vocab_size, "prompt");
+    }
+    for (int i = 0; i < fields.n; ++i) {
+      Choice choice{
+          .request = shared,
+          .text = make_text(model, fields, options, prompt.starts_in_reasoning),
+          .counts_prompt = i == 0};
+      choice.request.prompt = prompt.ids;
+      choice.request.sampler.seed = seed + choices.size();
+      if (shared.clamp_max_tokens) {
+        choice.request.max_tokens =
+            default_max_tokens(model, prompt.ids.size());
+      }
+      choices.push_back(std::move(choice));
+    }
+  }
+  return choices;
+}
+
+} // namespace optiq::server::openai

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "support/scripted_model.h"
+#include "text/tokenizer_json_for_tests.h"
+
+#include "optiq/server/service.h"
+
+namespace optiq::testing {
+
+/**
+ * A model to serve without weights. Tokens are bytes, and four special ones.
+ * Which token follows says the last one alone:
+ *
+ *   ':' -> "abc...z\u00e9", then the end    '#' -> "<more>" without end
+ *   '?' -> "<think>AB</think>", then as ':'      '!' -> the forward fails
+ */
+inline constexpr std::int32_t kOpenThink = 256;
+inline constexpr std::int32_t kCloseThink = 257;
+inline constexpr std::int32_t kEnd = 258;
+inline constexpr std::int32_t kForever = 259;
+inline constexpr const char* kScriptedAnswer =
+    "abcdefghijklmnopqrstuvwxyz\u00e9";
+
+inline std::int32_t scripted_next(std::int32_t token, int /*position*/) {
+  if (token >= 'a' && token < 'z') {
+    return token + 1;
+  }
+  switch (token) {
+    case ':':
+    case kCloseThink:
+      return 'a';
+    case 'z':
+      return 0xc3;
+    case 0xc3:
+      return 0xa9;
+    case '?':
+      return kOpenThink;
+    case kOpenThink:
+      return 'A';
+    case 'A':
+      return 'B';
+    case 'B':
+      return kCloseThink;
+    case '#':
+    case kForever:
+      return kForever;
+    case '!':
+      fail(ErrorKind::Internal, "[script] a forward that fails");
+    default:
+      return kEnd;
+  }
+}
+
+inline std::shared_ptr<const text::Tokenizer> scripted_tokenizer() {
+  auto json = text::byte_level_json({});
+  for (const auto& [id, content] :
+       {std::pair{kOpenThink, "<think>"},
+        std::pair{kCloseThink, "</think>"},
+        std::pair{kEnd, "<|end|>"},
+        std::pair{kForever, "<more>"}}) {
+    json["added_tokens"].push_back(text::added_token(
+        id,
+        content,
+        id == kForever ? std::vector<std::string>{}
+                       : std::vector<std::string>{"special"}));
+  }
+  return text::Tokenizer::parse(json.dump(), "scripted");
+}
+
+/** Prompts are the contents of the messages, one after the other. */
+inline constexpr const char* kScriptedTemplate =
+    "{% for m in messages %}{{ m.content }}{% endfor %}{{ suffix }}";
+
+inline server::ServedModel scripted_served(int max_positions = 100'000) {
+  return {
+      .id = "scripted",
+      .setup =
+          {std::make_shared<ScriptedModel>(260, max_positions, scripted_next),
+           kernels::Compute::Fast},
+      .tokenizer = scripted_tokenizer(),
+      .chat_template = text::ChatTemplate::parse(kScriptedTemplate, "scripted"),
+      .stop_ids = {kEnd},
+      .description = artifacts::Json::object()};
+}
+
+} // namespace optiq::testing
