@@ -17,6 +17,7 @@ constexpr const char* kDescription =
 constexpr const char* kFooter = R"(Start here:
   optiq convert MODEL --target-bpw 4.5 --candidate-bits 4,8 -o OUT
   optiq generate OUT -p "What is 7 times 8?"
+  optiq serve OUT
   optiq inspect OUT
 Each command explains itself: optiq COMMAND --help)";
 
@@ -30,6 +31,7 @@ std::unique_ptr<CLI::App> make_app() {
   add_convert_command(*app);
   add_kv_cache_command(*app);
   add_generate_command(*app);
+  add_serve_command(*app);
   add_eval_command(*app);
   add_bench_command(*app);
   add_inspect_command(*app);

@@ -115,6 +115,16 @@ const FlagRule kGenerateRules[] = {
      "it goes through the chat template, which --raw does without"},
 };
 
+const FlagRule kServeRules[] = {
+    {"serve",
+     {"--host", "--port"},
+     Relation::NotWith,
+     "--unix-socket",
+     {},
+     nullptr,
+     "the path is the address"},
+};
+
 const FlagRule kEvalRules[] = {
     {"eval",
      {"--reference"},
@@ -174,7 +184,7 @@ const FlagRule kEvalRules[] = {
      "the other tasks take their texts from --data"},
 };
 
-/** The K/V flags that generate, eval and bench share. */
+/** The K/V flags of all commands that run a model. */
 std::vector<FlagRule> kv_rules(const char* command) {
   return {
       {command,
@@ -220,8 +230,9 @@ std::vector<FlagRule> collect_rules() {
   add(kConvertRules);
   add(kKvCacheRules);
   add(kGenerateRules);
+  add(kServeRules);
   add(kEvalRules);
-  for (const char* command : {"generate", "eval", "bench"}) {
+  for (const char* command : {"generate", "serve", "eval", "bench"}) {
     add(kv_rules(command));
   }
   return rules;

@@ -33,6 +33,10 @@ std::string sample_value(const CLI::Option& flag) {
       {"--compute", "exact"},
       {"--device", "cpu"},
       {"--reference-device", "cpu"},
+      {"--host", "localhost"},
+      {"--port", "0"},
+      {"--log-format", "json"},
+      {"--unix-socket", "flag_rules_test.socket"},
       {"--seq-len", "64"},
       {"--data", kAbsent},
       {"--reference", kAbsent},
@@ -134,6 +138,9 @@ Line line_of(const CLI::App& command, const FlagRule* broken, Given given) {
       given[name] = sample_value(*option);
       satisfy(command, name, broken, given);
     }
+  }
+  if (command.get_name() == "serve" && !given.contains("--unix-socket")) {
+    given.try_emplace("--port", "0"); // its own may be in use
   }
   Line line{command.get_name(), kAbsent};
   for (const auto& [flag, value] : given) {

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "support/scripted_model.h"
@@ -75,11 +77,27 @@ inline std::shared_ptr<const text::Tokenizer> scripted_tokenizer() {
 inline constexpr const char* kScriptedTemplate =
     "{% for m in messages %}{{ m.content }}{% endfor %}{{ suffix }}";
 
-inline server::ServedModel scripted_served(int max_positions = 100'000) {
+struct ScriptedOptions {
+  int max_positions = 100'000;
+  bool fails = true; // at '!', which else ends the answer
+  std::chrono::microseconds step_time{0}; // of one forward, whatever is in it
+};
+
+inline server::ServedModel scripted_served(
+    const ScriptedOptions& options = {}) {
+  const auto next = [fails = options.fails](std::int32_t token, int position) {
+    return token == '!' && !fails ? kEnd : scripted_next(token, position);
+  };
+  const auto take_time = [step_time = options.step_time] {
+    if (step_time.count() > 0) {
+      std::this_thread::sleep_for(step_time);
+    }
+  };
   return {
       .id = "scripted",
       .setup =
-          {std::make_shared<ScriptedModel>(260, max_positions, scripted_next),
+          {std::make_shared<ScriptedModel>(
+               260, options.max_positions, next, take_time),
            kernels::Compute::Fast},
       .tokenizer = scripted_tokenizer(),
       .chat_template = text::ChatTemplate::parse(kScriptedTemplate, "scripted"),
