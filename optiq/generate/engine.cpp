@@ -266,8 +266,12 @@ EngineStatus Engine::status() const {
 std::vector<Engine::Work> Engine::make_work(
     const std::vector<RowShare>& rows) const {
   std::vector<Work> work;
+  auto place = running_.begin(); // both are in order of arrival
   for (const RowShare& share : rows) {
-    Active* const active = find(share.id);
+    while ((*place)->id != share.id) {
+      ++place;
+    }
+    Active* const active = place->get();
     try {
       active->sequence->reserve(active->length() + share.rows);
       work.push_back({.active = active, .rows = share.rows});
