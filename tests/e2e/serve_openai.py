@@ -38,7 +38,8 @@ def parts_of_content_are_one_text(chat):
 
 
 def seeds_repeat_and_choices_differ_by_theirs(chat):
-    draw = {"messages": MESSAGES, "temperature": 1.5, "max_tokens": 12, "extra_body": {"top_k": 0}}
+    hot = {"temperature": 2, "top_p": 1, "extra_body": {"top_k": 0}}
+    draw = {"messages": [{"role": "user", "content": "Say something."}], "max_tokens": 12, **hot}
     three = chat(**draw, n=3, seed=11)
     assert [c.index for c in three.choices] == [0, 1, 2]
     for choice in three.choices:
@@ -50,7 +51,7 @@ def seeds_repeat_and_choices_differ_by_theirs(chat):
         for choice in chunk.choices:
             streamed[choice.index] += choice.delta.content or ""
     assert streamed == [c.message.content for c in three.choices]
-    assert three.usage.prompt_tokens == chat(**GREEDY).usage.prompt_tokens
+    assert three.usage.prompt_tokens == chat(**draw).usage.prompt_tokens
 
 
 def stops_before_a_string_wherever_tokens_cut_it(chat):
@@ -101,10 +102,11 @@ def penalties_biases_and_filters_act(chat, server):
         assert answer.choices[0].message.content == ANSWER, (only_best, answer)
     answer = chat(messages=MESSAGES, temperature=2, top_p=1e-6)
     assert answer.choices[0].message.content == ANSWER
-    forced = {"logit_bias": {str(ids[0]): 8}, "max_tokens": 8}
-    plain = chat(**GREEDY, **forced).choices[0].message.content
+    forced = {"logit_bias": {str(ids[0]): 8}, "max_tokens": 4, "logprobs": True}
+    plain = chat(**GREEDY, **forced).choices[0].logprobs.content
     for penalty in ({"presence_penalty": 2}, {"frequency_penalty": 2}):
-        assert chat(**GREEDY, **forced, **penalty).choices[0].message.content != plain, penalty
+        changed = chat(**GREEDY, **forced, **penalty).choices[0].logprobs.content
+        assert changed[0] == plain[0] and changed[1:] != plain[1:], penalty
     assert chat(**GREEDY, extra_body={"repetition_penalty": 10}).choices[0].message.content != ANSWER
     assert chat(**GREEDY, extra_body={"typical_p": 0.5}).choices[0].message.content == ANSWER
 
@@ -131,7 +133,7 @@ def continues_texts(client):
     assert [c.text for c in several.choices][:2] == [plain.choices[0].text] * 2
     logs = complete(model="default", prompt=QUESTION, temperature=0, max_tokens=6, logprobs=2).choices[0].logprobs
     assert "".join(logs.tokens) == plain.choices[0].text
-    assert [len(t) for t in logs.top_logprobs] == [2] * 6
+    assert [len(t) for t in logs.top_logprobs] == [2] * len(logs.tokens)
     assert all(max(t.values()) == v for t, v in zip(logs.top_logprobs, logs.token_logprobs))
     assert logs.text_offset[:2] == [0, len(logs.tokens[0])]
     pieces = complete(model="default", prompt=QUESTION, temperature=0, max_tokens=6, stream=True)
