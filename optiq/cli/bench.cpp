@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,6 +19,7 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/base/version.h"
 #include "optiq/cli/bench_profile.h"
+#include "optiq/cli/bench_round.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
@@ -154,72 +154,6 @@ double bytes_per_token(const models::Setup& setup, const BenchFlags& flags) {
       static_cast<double>(cache::read_bytes(setup.layout, length));
 }
 
-class TokenCounter final : public generate::RequestListener {
- public:
-  bool on_token(const generate::AnswerToken&) override {
-    ++tokens;
-    return true;
-  }
-  void on_end(const generate::Ending& ending) override {
-    error = ending.error;
-  }
-
-  int tokens = 0;
-  std::exception_ptr error;
-};
-
-/** Requests for a prompt each, all the same, that run together. */
-class Round {
- public:
-  Round(
-      generate::Engine& engine,
-      const Tokens& prompt,
-      int n_requests,
-      int max_tokens)
-      : engine_(engine) {
-    for (int i = 0; i < n_requests; ++i) {
-      counters_.push_back(std::make_shared<TokenCounter>());
-      generate::Request request;
-      request.prompt = prompt;
-      request.max_tokens = max_tokens;
-      request.share_prefixes = false; // a prompt is to cost what it costs
-      request.listener = counters_.back();
-      ids_.push_back(engine_.submit(std::move(request)));
-    }
-  }
-  ~Round() {
-    for (const generate::RequestId id : ids_) {
-      engine_.cancel(id);
-    }
-    engine_.step(); // ends them
-  }
-  Round(const Round&) = delete;
-  Round& operator=(const Round&) = delete;
-
-  void step() {
-    engine_.step();
-    for (const auto& counter : counters_) {
-      if (counter->error != nullptr) {
-        std::rethrow_exception(counter->error);
-      }
-    }
-  }
-  /** Until every prompt has its first token. */
-  void prefill() {
-    while (std::any_of(
-        counters_.begin(), counters_.end(), [](const auto& counter) {
-          return counter->tokens == 0;
-        })) {
-      step();
-    }
-  }
-
- private:
-  generate::Engine& engine_;
-  std::vector<std::shared_ptr<TokenCounter>> counters_;
-  std::vector<generate::RequestId> ids_;
-};
-
 class Bench {
  public:
   Bench(const models::Setup& setup, const BenchFlags& flags)
@@ -266,30 +200,39 @@ class Bench {
   }
 
   Samples measure_prefill() {
-    return measure(
-        1.0 * flags_.prompt * flags_.batch, [&] { return prefill_once(); });
+    return measure(1.0 * flags_.prompt * flags_.batch, [&] {
+      BenchRound round = start_prefill();
+      return prefill(round);
+    });
   }
 
   Samples measure_decode() {
-    return measure(
-        1.0 * flags_.gen * flags_.batch, [&] { return decode_once(); });
+    return measure(1.0 * flags_.gen * flags_.batch, [&] {
+      BenchRound round = start_decode();
+      return decode(round);
+    });
   }
 
+  BenchRound start_prefill() {
+    return BenchRound(engine_, random_tokens(flags_.prompt), flags_.batch, 1);
+  }
   /** Seconds of one prefill of each sequence. */
-  double prefill_once() {
-    Round round(engine_, random_tokens(flags_.prompt), flags_.batch, 1);
+  static double prefill(BenchRound& round) {
     return seconds_of([&] { round.prefill(); });
   }
 
-  /** Seconds of the steps; the context that comes before them is not in. */
-  double decode_once() {
+  /** With all contexts computed. */
+  BenchRound start_decode() {
     const int context = std::max(1, flags_.context);
-    Round round(
+    return BenchRound(
         engine_,
         random_tokens(static_cast<std::size_t>(context)),
         flags_.batch,
-        decode_tokens(flags_) - context);
-    round.prefill();
+        decode_tokens(flags_) - context,
+        true);
+  }
+  /** Seconds of the steps. */
+  double decode(BenchRound& round) const {
     return seconds_of([&] {
       for (int i = 0; i < flags_.gen; ++i) {
         round.step();
@@ -528,8 +471,11 @@ void run_bench(const BenchFlags& flags) {
     result.kl_to_exact = measure_kl_to_exact(*directory, setup, flags.kv);
   }
   if (flags.profile) {
-    result.prefill_profile = profile_work([&] { return bench.prefill_once(); });
-    result.decode_profile = profile_work([&] { return bench.decode_once(); });
+    BenchRound round = bench.start_prefill();
+    result.prefill_profile = profile_work([&] { return bench.prefill(round); });
+    BenchRound decoding = bench.start_decode();
+    result.decode_profile =
+        profile_work([&] { return bench.decode(decoding); });
   }
   print_result(flags, result);
   if (!flags.json.empty()) {

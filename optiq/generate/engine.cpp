@@ -322,7 +322,7 @@ void Engine::advance(
     counts_.prompt_tokens +=
         is_answer ? 0 : static_cast<std::uint64_t>(item.rows);
     const auto n_prompt = static_cast<int>(active.n_prompt);
-    if (active.length() - item.rows < n_prompt) {
+    if (active.n_answer() == 0) {
       active.notify([&](RequestListener& listener) {
         listener.on_prefill(std::min(active.length(), n_prompt), n_prompt);
       });

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import time
 from urllib.parse import urlsplit
 
 from playwright.sync_api import sync_playwright
@@ -60,6 +61,14 @@ def open_page(browser, url, expect_console=(), **options):
 def wait_until_ready(page):
     """Until the page knows what is served, or why it does not."""
     page.wait_for_selector("#send:enabled, #trouble:not([hidden])")
+
+
+def wait_until(condition, seconds=20):
+    """Polls from here: the page's policy forbids what wait_for_function does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true"
+        time.sleep(0.02)
 
 
 def ask(page, question, wait=True):

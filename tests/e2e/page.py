@@ -2,7 +2,7 @@
 
 import time
 
-from _browser import ask, chromium, is_wider_than_the_window, last_answer, open_page, wait_until_ready
+from _browser import ask, chromium, is_wider_than_the_window, last_answer, open_page, wait_until, wait_until_ready
 from _page_server import MockServer
 
 FAILED_LOAD = "Failed to load resource"  # what Chromium logs of a status that is no 200
@@ -47,10 +47,7 @@ def stops(browser, server):
             page.wait_for_selector("#send", state="visible")
             assert "stopped" in last_answer(page).locator(".stats").inner_text()
             assert page.get_attribute("#transcript", "aria-busy") is None
-            deadline = time.monotonic() + 10
-            while server.gone == gone and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert server.gone == gone + 1, "the server still writes"
+            wait_until(lambda: server.gone == gone + 1)
         ask(page, "after")
         roles = [message["role"] for message in server.requests[-1]["messages"]]
         assert roles == ["user", "assistant", "user", "assistant", "user"], roles
@@ -232,7 +229,7 @@ def shows_the_model(browser, server):
 
 def shows_what_the_server_does(browser, server):
     with open_page(browser, server.url) as page:
-        page.wait_for_function("document.getElementById('live-running').textContent === '1'")
+        wait_until(lambda: page.inner_text("#live-running") == "1")
         assert page.inner_text("#live-waiting") == "2"
         assert page.inner_text("#live-kv") == "250.0 MB of 1.0 GB"
         assert page.inner_text("#live-hits") == "25 % of 400 prompt tokens"
@@ -309,7 +306,7 @@ def names_its_controls(browser, server):
         assert page.inner_text("#announce") == "The answer is complete."
         page.locator(".skip").focus()
         page.keyboard.press("Enter")
-        page.wait_for_function("document.activeElement.id === 'prompt' || location.hash === '#prompt'")
+        wait_until(lambda: page.evaluate("document.activeElement.id") == "prompt")
 
 
 def fits_a_phone(browser, server):
