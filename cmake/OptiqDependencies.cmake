@@ -36,6 +36,9 @@ find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(CURL 7.85 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+# Lines of `optiq chat`. macOS has it in the system, without a .pc file.
+find_library(OPTIQ_LIBEDIT edit REQUIRED)
+find_path(OPTIQ_LIBEDIT_INCLUDE histedit.h REQUIRED)
 
 # --- OpenBLAS ------------------------------------------------------------------
 # Nobody calls it by name: loaded before the reference BLAS of the MLX wheel, it

@@ -32,6 +32,7 @@ std::unique_ptr<CLI::App> make_app() {
   add_kv_cache_command(*app);
   add_generate_command(*app);
   add_serve_command(*app);
+  add_chat_command(*app);
   add_eval_command(*app);
   add_bench_command(*app);
   add_inspect_command(*app);

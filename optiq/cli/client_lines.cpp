@@ -38,24 +38,14 @@ std::string curl_line(const ServedAddress& address, const std::string& body) {
 std::string python_line(
     const ServedAddress& address,
     const std::string& model_id) {
-  const bool unix_socket = !address.unix_socket.empty();
-  const std::string imports = fmt::format(
-      "{}{}",
-      address.needs_key ? "import os; " : "",
-      unix_socket ? "import httpx; " : "");
   const std::string program = fmt::format(
-      "{}from openai import OpenAI; client = OpenAI(base_url={}, "
-      "api_key={}{}); print(client.chat.completions.create(model={}, "
+      "{}from openai import OpenAI; client = OpenAI(base_url={}, api_key={}); "
+      "print(client.chat.completions.create(model={}, "
       "messages=[{{\"role\": \"user\", \"content\": \"Hello\"}}])"
       ".choices[0].message.content)",
-      imports,
+      address.needs_key ? "import os; " : "",
       quoted(base_url(address) + "/v1"),
       address.needs_key ? "os.environ[\"OPTIQ_API_KEY\"]" : "\"none\"",
-      unix_socket ? fmt::format(
-                        ", http_client=httpx.Client(transport="
-                        "httpx.HTTPTransport(uds={}))",
-                        quoted(address.unix_socket))
-                  : "",
       quoted(model_id));
   return "python3 -c " + shell_quoted(program);
 }
@@ -84,8 +74,8 @@ std::string client_lines(
   std::string text_of_body = artifacts::dump_json(body, -1);
   text_of_body.pop_back(); // the newline
   std::string lines = curl_line(address, text_of_body) + "\n";
-  lines += python_line(address, model_id) + "\n";
-  if (address.unix_socket.empty()) {
+  if (address.unix_socket.empty()) { // the others take a URL
+    lines += python_line(address, model_id) + "\n";
     lines += fmt::format("optiq chat {}\n", base_url(address));
   }
   return lines;

@@ -17,7 +17,8 @@ struct ServedAddress {
 std::string base_url(const ServedAddress& address);
 
 /** Lines to paste into a shell: one question by curl, by the openai package and
- * by `optiq chat`. A key is taken from OPTIQ_API_KEY, so that none is shown. */
+ * by `optiq chat`; of a unix socket by curl alone. A key is taken from
+ * OPTIQ_API_KEY, so that none is shown. */
 std::string client_lines(
     const ServedAddress& address,
     const std::string& model_id);

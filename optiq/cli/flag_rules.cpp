@@ -232,7 +232,7 @@ std::vector<FlagRule> collect_rules() {
   add(kGenerateRules);
   add(kServeRules);
   add(kEvalRules);
-  for (const char* command : {"generate", "serve", "eval", "bench"}) {
+  for (const char* command : {"generate", "serve", "chat", "eval", "bench"}) {
     add(kv_rules(command));
   }
   return rules;

@@ -193,7 +193,6 @@ void log_access(const server::HttpAccess& access, LogFormat format) {
 
 void run_serve(ServeFlags flags) {
   check_flags(flags);
-  const InterruptGuard interrupt;
   server::Server server(
       flags.http,
       flags.access,
@@ -209,6 +208,8 @@ void run_serve(ServeFlags flags) {
       .unix_socket = flags.http.unix_socket,
       .needs_key = !flags.access.api_keys.empty()};
   const server::ServedModel shown = model;
+  // Until here a signal ends the process; fetching a model has its own guard.
+  const InterruptGuard interrupt;
   server.open(
       std::make_unique<server::Service>(std::move(model), flags.service));
   print_served(flags, shown, address);

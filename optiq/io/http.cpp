@@ -89,7 +89,11 @@ bool is_private_ipv6(const in6_addr& address) {
       IN6_IS_ADDR_LINKLOCAL(&address) || (b[0] & 0xfe) == 0xfc; // fc00::/7
 }
 
+/** Of a unix socket, which has none, "". */
 std::string address_of(const curl_sockaddr& socket) {
+  if (socket.family == AF_UNIX) {
+    return {};
+  }
   std::array<char, INET6_ADDRSTRLEN> text{};
   const void* bytes = socket.family == AF_INET6
       ? static_cast<const void*>(
@@ -179,6 +183,7 @@ struct HttpClient::Transfer {
   std::uint64_t received = 0;
   bool head_seen = false;
   bool is_first_hop = true;
+  bool is_post = false;
   bool* home_is_public = nullptr;
   std::string refused_address;
   HttpHead head;
@@ -243,12 +248,12 @@ struct HttpClient::Transfer {
     if (received > limit) {
       fail(
           ErrorKind::Corrupt,
-          "[HttpClient::get] {}: found a body of more than {} bytes, expected "
+          "[HttpClient::send] {}: found a body of more than {} bytes, expected "
           "at most that",
           head.url,
           limit);
     }
-    if (is_wanted) {
+    if (is_wanted || is_post) {
       (*on_body)(bytes);
     }
   }
@@ -270,7 +275,7 @@ HttpClient::HttpClient(Origin home, std::string token, std::string ca_file)
     fail(
         ErrorKind::Denied,
         "[HttpClient] http://{}: the token would travel in clear text. Use "
-        "https, or unset HF_TOKEN",
+        "https, or go without the token",
         home_.host);
   }
   CURL* handle = curl_easy_init();
@@ -290,6 +295,10 @@ std::vector<std::string> HttpClient::header_lines(
   std::vector<std::string> lines;
   if (!token_.empty() && origin == home_) {
     lines.push_back("Authorization: Bearer " + token_);
+  }
+  if (request.json) {
+    lines.emplace_back("Content-Type: application/json");
+    lines.emplace_back("Expect:"); // no round trip before the body
   }
   if (!request.if_match.empty() && origin == request.if_match_origin) {
     lines.push_back("If-Match: " + request.if_match);
@@ -320,6 +329,17 @@ void HttpClient::set_options(Transfer& transfer, const HttpRequest& request) {
   if (request.first_byte > 0) {
     curl_easy_setopt(
         handle, CURLOPT_RANGE, fmt::format("{}-", request.first_byte).c_str());
+  }
+  if (request.json) {
+    curl_easy_setopt(handle, CURLOPT_POSTFIELDS, request.json->data());
+    curl_easy_setopt(
+        handle,
+        CURLOPT_POSTFIELDSIZE_LARGE,
+        static_cast<curl_off_t>(request.json->size()));
+  }
+  if (!request.unix_socket.empty()) {
+    curl_easy_setopt(
+        handle, CURLOPT_UNIX_SOCKET_PATH, request.unix_socket.c_str());
   }
   using Write = std::size_t (*)(char*, std::size_t, std::size_t, void*);
   const Write on_header = [](char* data, std::size_t, std::size_t n, void* at) {
@@ -362,7 +382,7 @@ std::string HttpClient::redirect_target(const HttpHead& head) const {
       (scheme != "https" && (scheme != "http" || home_.scheme != "http"))) {
     fail(
         ErrorKind::Denied,
-        "[HttpClient::get] {}: redirects to '{}', expected an {} address",
+        "[HttpClient::send] {}: redirects to '{}', expected an {} address",
         head.url,
         location,
         home_.scheme == "http" ? "http or https" : "https");
@@ -422,7 +442,7 @@ std::optional<std::string> HttpClient::perform(
   if (!transfer.refused_address.empty()) {
     fail(
         ErrorKind::Denied,
-        "[HttpClient::get] {}: redirected to {}, an address of a private "
+        "[HttpClient::send] {}: redirected to {}, an address of a private "
         "network, expected a public one",
         url,
         transfer.refused_address);
@@ -434,12 +454,12 @@ std::optional<std::string> HttpClient::perform(
   std::string reason =
       detail[0] != '\0' ? detail.data() : curl_easy_strerror(code);
   if (!is_broken_connection(code)) {
-    fail(ErrorKind::Io, "[HttpClient::get] {}: {}", url, reason);
+    fail(ErrorKind::Io, "[HttpClient::send] {}: {}", url, reason);
   }
   return reason;
 }
 
-HttpResult HttpClient::get(
+HttpResult HttpClient::send(
     const HttpRequest& request,
     std::uint64_t max_bytes,
     const Head& on_head,
@@ -451,6 +471,7 @@ HttpResult HttpClient::get(
   transfer.on_body = &on_body;
   transfer.max_bytes = max_bytes;
   transfer.home_is_public = &home_is_public_;
+  transfer.is_post = request.json.has_value();
   std::string url = request.url;
   for (int hop = 0; hop <= kMaxRedirects; ++hop) {
     transfer.is_first_hop = hop == 0;
@@ -458,14 +479,15 @@ HttpResult HttpClient::get(
     transfer.received = 0;
     transfer.head = {.status = 0, .headers = {}, .url = url};
     transfer.result.broken = perform(transfer, request);
-    if (transfer.result.broken || !is_redirect(transfer.head.status)) {
+    if (transfer.result.broken || transfer.is_post ||
+        !is_redirect(transfer.head.status)) {
       return std::move(transfer.result);
     }
     url = redirect_target(transfer.head);
   }
   fail(
       ErrorKind::Denied,
-      "[HttpClient::get] {}: found more than {} redirects",
+      "[HttpClient::send] {}: found more than {} redirects",
       request.url,
       kMaxRedirects);
 }

@@ -49,8 +49,12 @@ struct HttpRequest {
   Origin if_match_origin;
   long connect_timeout_s = 10;
   /** Fewer than 1 KiB a second for so long is a broken connection. */
-  long stall_timeout_s = 60;
+  long stall_timeout_s = 60; // 0: never
   long total_timeout_s = 0; // of the whole answer; 0: as long as bytes come
+  /** What is posted, in place of a GET. */
+  std::optional<std::string> json;
+  /** The socket through which the URL's host is reached, or "". */
+  std::string unix_socket;
   /** Called several times a second until the answer is there; may throw, which
    * ends the transfer. */
   std::function<void()> on_wait;
@@ -64,13 +68,14 @@ struct HttpResult {
 };
 
 /**
- * GET over https, and over http only where `home` is http itself. The bearer
- * token goes to `home` and nowhere else; each redirect is checked, at most five
- * are followed, and none leads from a public address to a private one.
+ * GET and POST over https, and over http only where `home` is http itself. The
+ * bearer token goes to `home` and nowhere else; each redirect is checked, at
+ * most five are followed, and none leads from a public address to a private
+ * one.
  */
 class HttpClient {
  public:
-  /** May throw; that ends the transfer, and get throws it on. */
+  /** May throw; that ends the transfer, and send throws it on. */
   using Body = std::function<void(std::span<const std::byte>)>;
   using Head = std::function<void(const HttpResult&)>;
 
@@ -81,11 +86,12 @@ class HttpClient {
   HttpClient& operator=(const HttpClient&) = delete;
 
   /**
-   * `on_head` sees the answer before its body, which `on_body` takes in pieces.
-   * A broken connection is a result; a refused redirect or certificate, and a
-   * body beyond `max_bytes`, are Errors.
+   * Asks once. `on_head` sees the answer before its body, which `on_body` takes
+   * in pieces; of an error only where something was posted, and what is posted
+   * is not redirected. A broken connection is a result; a refused redirect or
+   * certificate, and a body beyond `max_bytes`, are Errors.
    */
-  HttpResult get(
+  HttpResult send(
       const HttpRequest& request,
       std::uint64_t max_bytes,
       const Head& on_head,

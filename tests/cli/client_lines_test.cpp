@@ -1,5 +1,7 @@
 #include "optiq/cli/client_lines.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 namespace optiq::cli {
@@ -30,8 +32,7 @@ TEST(ClientLines, AskOverAUnixSocket) {
       lines.find("curl --unix-socket '/tmp/it'\\''s' http://localhost/v1/"),
       std::string::npos)
       << lines;
-  EXPECT_NE(lines.find("uds=\"/tmp/it'\\''s\""), std::string::npos) << lines;
-  EXPECT_EQ(lines.find("optiq chat"), std::string::npos);
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1) << lines;
 }
 
 TEST(ClientLines, QuoteWhatAShellWouldRead) {

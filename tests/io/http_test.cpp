@@ -168,7 +168,7 @@ TEST(Http, ASlowServerIsABrokenConnection) {
   HttpClient client(origin_of(drips.url()), "", "");
   HttpResult result;
   const double seconds = seconds_of([&] {
-    result = client.get(
+    result = client.send(
         {.url = drips.url(),
          .if_match = {},
          .if_match_origin = {},
@@ -187,7 +187,7 @@ TEST(Http, AWholeAnswerHasADeadline) {
   HttpClient client(origin_of(steady.url()), "", "");
   HttpResult result;
   const double seconds = seconds_of([&] {
-    result = client.get(
+    result = client.send(
         {.url = steady.url(),
          .if_match = {},
          .if_match_origin = {},
@@ -208,7 +208,7 @@ TEST(Http, AWaitIsCancelledInLessThanASecond) {
     const auto start = std::chrono::steady_clock::now();
     auto asked = start;
     test::expect_error(ErrorKind::Cancelled, {"enough"}, [&] {
-      client.get(
+      client.send(
           {.url = slow.url(),
            .if_match = {},
            .if_match_origin = {},

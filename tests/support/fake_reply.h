@@ -86,7 +86,7 @@ class FakeReply final : public server::HttpReply {
   template <typename Condition>
   void wait(Condition condition) {
     std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, std::chrono::seconds(30), condition)) {
+    if (!changed_.wait_for(lock, std::chrono::seconds(120), condition)) {
       throw std::runtime_error("no answer: " + events_);
     }
   }

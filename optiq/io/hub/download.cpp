@@ -346,7 +346,7 @@ class BlobTransfer {
       request.if_match = etag_;
       request.if_match_origin = etag_origin_;
     }
-    return client_.get(
+    return client_.send(
         request,
         download_.file.bytes,
         [&](const HttpResult& result) { take_head(result); },
@@ -485,7 +485,7 @@ std::string get_text(
     const std::function<void()>& on_wait) {
   for (int n_failures = 1;; ++n_failures) {
     std::string text;
-    const HttpResult result = client.get(
+    const HttpResult result = client.send(
         {.url = url,
          .if_match = {},
          .if_match_origin = {},

@@ -1,0 +1,159 @@
+#include "optiq/cli/line_reader.h"
+
+#include <cerrno>
+#include <clocale>
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <histedit.h>
+#include <unistd.h>
+
+#include "optiq/base/error.h"
+#include "optiq/cli/output.h"
+
+namespace optiq::cli {
+namespace {
+
+constexpr int kRemembered = 1000;
+
+// Signal handlers reach only static storage.
+volatile std::sig_atomic_t interrupted = 0;
+
+/** While it lives, Ctrl-C interrupts the read that is waiting, and nothing
+ * else. */
+class InterruptibleRead {
+ public:
+  InterruptibleRead() {
+    interrupted = 0;
+    struct sigaction action {};
+    action.sa_handler = [](int) { interrupted = 1; };
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = 0; // no SA_RESTART: read returns
+    sigaction(SIGINT, &action, &before_);
+  }
+  ~InterruptibleRead() {
+    sigaction(SIGINT, &before_, nullptr);
+  }
+  InterruptibleRead(const InterruptibleRead&) = delete;
+  InterruptibleRead& operator=(const InterruptibleRead&) = delete;
+
+ private:
+  struct sigaction before_ {};
+};
+
+/** Whether lines can be edited here. */
+bool has_terminal() {
+  const char* const name = std::getenv("TERM");
+  return name != nullptr && std::string_view(name) != "dumb" && *name != '\0' &&
+      ::isatty(STDIN_FILENO) != 0 && ::isatty(STDOUT_FILENO) != 0;
+}
+
+} // namespace
+
+/** libedit's editor, its history and the prompt it shows. */
+struct LineReader::Editor {
+  explicit Editor(std::filesystem::path file)
+      : history_file(std::move(file)),
+        lines(history_init(), history_end),
+        edit(el_init("optiq", stdin, stdout, stderr), el_end) {
+    if (lines == nullptr || edit == nullptr) {
+      fail(ErrorKind::Exhausted, "[LineReader] the line editor did not start");
+    }
+    HistEvent event;
+    history(lines.get(), &event, H_SETSIZE, kRemembered);
+    history(lines.get(), &event, H_SETUNIQUE, 1);
+    if (!history_file.empty() && std::filesystem::exists(history_file) &&
+        history(lines.get(), &event, H_LOAD, history_file.c_str()) < 0) {
+      print_error("note: {}: no history was read\n", history_file.string());
+    }
+    el_set(edit.get(), EL_CLIENTDATA, this);
+    using Prompt = char* (*)(EditLine*);
+    const Prompt show_prompt = [](EditLine* of) {
+      Editor* self = nullptr;
+      el_get(of, EL_CLIENTDATA, &self);
+      return self->prompt.data();
+    };
+    el_set(edit.get(), EL_PROMPT, show_prompt);
+    el_set(edit.get(), EL_EDITOR, "emacs");
+    el_set(edit.get(), EL_SIGNAL, 1); // the terminal is whole after a signal
+    el_set(edit.get(), EL_HIST, history, lines.get());
+    el_set(edit.get(), EL_BIND, "^R", "em-inc-search-prev", nullptr);
+  }
+
+  InputLine read() {
+    const InterruptibleRead guard;
+    int length = 0;
+    const char* const line = el_gets(edit.get(), &length);
+    if (interrupted != 0) {
+      el_reset(edit.get());
+      return {InputLine::Kind::Interrupted, {}};
+    }
+    if (line == nullptr || length <= 0) {
+      return {InputLine::Kind::End, {}};
+    }
+    std::string text(line, static_cast<std::size_t>(length));
+    text.erase(text.find_last_not_of("\r\n") + 1);
+    return {InputLine::Kind::Text, std::move(text)};
+  }
+
+  void remember(const std::string& text) {
+    HistEvent event;
+    history(lines.get(), &event, H_ENTER, text.c_str());
+    if (history_file.empty()) {
+      return;
+    }
+    std::error_code error;
+    std::filesystem::create_directories(history_file.parent_path(), error);
+    if (history(lines.get(), &event, H_SAVE, history_file.c_str()) < 0) {
+      print_error(
+          "note: {}: the history was not written\n", history_file.string());
+      history_file.clear(); // said once
+    }
+  }
+
+  std::filesystem::path history_file;
+  std::string prompt;
+  std::unique_ptr<History, decltype(&history_end)> lines;
+  std::unique_ptr<EditLine, decltype(&el_end)> edit;
+};
+
+LineReader::LineReader(std::filesystem::path history_file) {
+  if (has_terminal()) {
+    std::setlocale(LC_CTYPE, "");
+    if (MB_CUR_MAX == 1) { // libedit takes characters apart otherwise
+      std::setlocale(LC_CTYPE, "C.UTF-8");
+    }
+    editor_ = std::make_unique<Editor>(std::move(history_file));
+  }
+}
+
+LineReader::~LineReader() = default;
+
+bool LineReader::is_terminal() const {
+  return editor_ != nullptr;
+}
+
+InputLine LineReader::read(const std::string& prompt) {
+  if (editor_ != nullptr) {
+    editor_->prompt = prompt;
+    return editor_->read();
+  }
+  std::string text;
+  if (!std::getline(std::cin, text)) {
+    return {InputLine::Kind::End, {}};
+  }
+  text.erase(text.find_last_not_of('\r') + 1);
+  return {InputLine::Kind::Text, std::move(text)};
+}
+
+void LineReader::remember(const std::string& text) {
+  if (editor_ != nullptr) {
+    editor_->remember(text);
+  }
+}
+
+} // namespace optiq::cli
