@@ -13,7 +13,7 @@ def answers_turn_by_turn(browser, server):
         assert page.title() == "mock-model · OptIQ"
         ask(page, "first")
         assert last_answer(page).locator(".body").inner_text() == "You said: first"
-        assert "3 tokens" in last_answer(page).locator(".stats").inner_text()
+        assert "3 tokens · 1,235 tokens/s" in last_answer(page).locator(".stats").inner_text()
         ask(page, "second\nline")
         assert server.requests[-1] == {
             "model": "mock-model",
