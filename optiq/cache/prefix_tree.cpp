@@ -318,20 +318,32 @@ PrefixTree::Match PrefixTree::find(
   return match;
 }
 
-int PrefixTree::resume(
+std::unique_ptr<Sequence> PrefixTree::resume(
     std::string_view key,
-    Tokens tokens,
-    Sequence& sequence) {
-  const auto& layers = sequence.layers();
-  const Root* const root = find_root(key, layers);
-  if (root == nullptr || tokens.empty()) {
-    return 0;
+    const std::vector<LayerFormat>& layers,
+    Tokens tokens) {
+  if (const Root* const root = find_root(key, layers);
+      root != nullptr && !tokens.empty()) {
+    tokens = tokens.first(tokens.size() - 1);
+    const Path path = path_to_resume(*root, walk(*root, tokens), tokens);
+    if (!path.empty()) {
+      // What it needs itself must not drive out what it begins with.
+      const Pin pin(pinned_, path.back());
+      if (auto sequence = resume_path(layers, path)) {
+        return sequence;
+      }
+    }
   }
-  tokens = tokens.first(tokens.size() - 1);
-  const Path path = path_to_resume(*root, walk(*root, tokens), tokens);
-  if (path.empty()) {
-    return 0;
+  return std::make_unique<Sequence>(pool_, layers);
+}
+
+std::unique_ptr<Sequence> PrefixTree::resume_path(
+    const std::vector<LayerFormat>& layers,
+    const Path& path) {
+  if (!pool_->make_room(fixed_bytes(layers))) {
+    return nullptr;
   }
+  auto sequence = std::make_unique<Sequence>(pool_, layers);
   const auto length = static_cast<int>(path.back()->length);
   std::vector<std::vector<BlockId>> blocks(layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -348,9 +360,9 @@ int PrefixTree::resume(
     node->used = clock_;
   }
   path.back()->snapshot_used = clock_;
-  const Pin pin(pinned_, path.back());
-  return sequence.resume(length, blocks, path.back()->snapshot.get()) ? length
-                                                                      : 0;
+  return sequence->resume(length, blocks, path.back()->snapshot.get())
+      ? std::move(sequence)
+      : nullptr;
 }
 
 void PrefixTree::insert(

@@ -63,12 +63,12 @@ class PrefixTree {
       std::string_view key,
       std::span<const LayerFormat> layers,
       std::span<const std::int32_t> tokens) const;
-  /** Starts an empty sequence of the pool from it; returns its length, 0 when
-   * there is no room to copy a last block. */
-  int resume(
+  /** A sequence of the pool that begins with it; an empty one, too, when there
+   * is no room to copy its states or last block. Throws Exhausted. */
+  std::unique_ptr<Sequence> resume(
       std::string_view key,
-      std::span<const std::int32_t> tokens,
-      Sequence& sequence);
+      const std::vector<LayerFormat>& layers,
+      std::span<const std::int32_t> tokens);
   /** Keeps what a sequence that holds these tokens can share: nothing when
    * states or windows do not stand at a border, or a snapshot finds no room.
    * Throws InvalidInput when there are not `sequence.length()` tokens. */
@@ -104,6 +104,10 @@ class PrefixTree {
       const Root& root,
       Path path,
       std::span<const std::int32_t> tokens) const;
+  /** Null when there is no room. */
+  std::unique_ptr<Sequence> resume_path(
+      const std::vector<LayerFormat>& layers,
+      const Path& path);
   /** Keeps these tokens of a sequence, with a snapshot at their end or none. */
   void add(
       std::string_view key,

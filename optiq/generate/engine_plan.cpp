@@ -110,12 +110,15 @@ void Engine::admit(RequestId id) {
   waiting_.erase(found);
   const Request& request = active.request;
   try {
-    active.sequence = std::make_unique<cache::Sequence>(pool_, *active.layout);
     if (request.share_prefixes) {
       const auto match =
           prefixes_.find(request.prefix_key, *active.layout, active.tokens);
-      prefixes_.resume(request.prefix_key, active.tokens, *active.sequence);
+      active.sequence =
+          prefixes_.resume(request.prefix_key, *active.layout, active.tokens);
       set_borders(active, match.known_length);
+    } else {
+      active.sequence =
+          std::make_unique<cache::Sequence>(pool_, *active.layout);
     }
   } catch (...) {
     active.fail_with(std::current_exception());

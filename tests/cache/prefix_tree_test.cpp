@@ -110,8 +110,7 @@ struct Cache {
   /** A sequence of all tokens, kept at `border`. */
   std::unique_ptr<Sequence>
   prefill(const std::string& key, const Tokens& tokens, int border) {
-    auto sequence = start();
-    tree->resume(key, tokens, *sequence);
+    auto sequence = tree->resume(key, layers, tokens);
     if (border > sequence->length()) {
       extend(*sequence, tokens, border);
     }
@@ -125,8 +124,7 @@ struct Cache {
   void
   expect_resumed(const std::string& key, const Tokens& tokens, int length) {
     EXPECT_EQ(find(key, tokens), length);
-    const auto sequence = start();
-    EXPECT_EQ(tree->resume(key, tokens, *sequence), length);
+    const auto sequence = tree->resume(key, layers, tokens);
     EXPECT_EQ(sequence->length(), length);
     for (std::size_t i = 0; i < layers.size() && length > 0; ++i) {
       const int layer = static_cast<int>(i);
@@ -136,17 +134,22 @@ struct Cache {
       }
       const auto* format = std::get_if<kernels::KvFormat>(&layers[i]);
       const auto blocks = sequence->blocks(layer);
-      ASSERT_EQ(blocks.size(), format == nullptr ? blocks.size() : length / 64);
+      ASSERT_EQ(
+          blocks.size(),
+          format == nullptr ? blocks.size() : blocks_for(length));
       for (std::size_t b = 0; format != nullptr && b < blocks.size(); ++b) {
         // The last token of the block, seen from the first new one.
-        const int distance = length - static_cast<int>(64 * b + 63);
+        const int end = std::min(length, static_cast<int>(64 * (b + 1)));
+        const int distance = length - end + 1;
         const bool visible = format->window == 0 || distance < format->window;
         ASSERT_EQ(blocks[b] != BlockId::None, visible) << i << " " << b;
         if (visible) {
           EXPECT_EQ(
               mark_in(blocks[b]),
-              mark_of(std::span(tokens).subspan(64 * b, 64)));
+              mark_of(std::span(tokens).first(end).subspan(64 * b)));
         }
+        // Whoever resumes it writes into a last block that is not full.
+        EXPECT_EQ(end % 64 == 0 && visible, pool->is_shared(blocks[b]));
       }
     }
   }
@@ -199,8 +202,7 @@ TEST(PrefixTree, AHitCopiesNoBlock) {
   const auto first = cache.prefill("", tokens, 300);
   const std::size_t used = cache.pool->used_bytes();
   EXPECT_EQ(used, 2 * 5 * kBlock);
-  const auto second = cache.start();
-  cache.tree->resume("", tokens, *second);
+  const auto second = cache.tree->resume("", cache.layers, tokens);
   EXPECT_EQ(cache.pool->used_bytes(), used);
   for (const int layer : {0, 1}) {
     for (int b = 0; b < 4; ++b) {
@@ -255,6 +257,102 @@ TEST(PrefixTree, WindowedLayersKeepWhatIsVisibleAtABorder) {
   cache.expect_resumed("", tokens, 448);
 }
 
+TEST(PrefixTree, KeepsTheEndOfASequenceThatIsNoMore) {
+  for (const auto& layers : {kFull, kHybrid, kWindowed}) {
+    Cache cache(layers);
+    const Tokens tokens = text(1, 300);
+    auto sequence = cache.start();
+    cache.extend(*sequence, tokens, 300);
+    const std::size_t held = cache.pool->used_bytes();
+    cache.tree->insert_whole("", tokens, std::move(sequence));
+    // Nothing was copied, and all of it goes when others need it.
+    EXPECT_EQ(cache.pool->used_bytes(), held);
+    EXPECT_EQ(cache.tree->kept_bytes(), held);
+    cache.expect_resumed("", tokens + text(2, 20), 300);
+    // What who resumes it writes is its own.
+    const auto next =
+        cache.tree->resume("", cache.layers, tokens + text(2, 20));
+    cache.extend(*next, tokens + text(2, 20), 320);
+    cache.expect_resumed("", tokens + text(3, 20), 300);
+    EXPECT_EQ(cache.find("", tokens), needs_border(layers) ? 0 : 256);
+  }
+}
+
+TEST(PrefixTree, FindsTheLongestOfSeveralEnds) {
+  Cache cache(kHybrid);
+  const Tokens tokens = text(1, 120);
+  for (const int n : {70, 100, 90}) {
+    auto sequence = cache.start();
+    cache.extend(*sequence, tokens, n);
+    cache.tree->insert_whole(
+        "", std::span(tokens).first(n), std::move(sequence));
+  }
+  EXPECT_EQ(cache.find("", tokens), 100);
+  EXPECT_EQ(cache.find("", text(1, 101)), 100);
+  EXPECT_EQ(cache.find("", text(1, 100)), 90);
+  EXPECT_EQ(cache.find("", text(1, 80) + text(2, 40)), 70);
+  EXPECT_EQ(cache.find("", text(1, 70)), 0);
+}
+
+TEST(PrefixTree, ResumesNothingWhereAnEndCannotBeCopied) {
+  Cache cache(kFull, 4 * kBlock);
+  const Tokens tokens = text(1, 100);
+  auto sequence = cache.start();
+  cache.extend(*sequence, tokens, 100);
+  cache.tree->insert_whole("", tokens, std::move(sequence));
+  const auto next = cache.tree->resume("", cache.layers, tokens + text(2, 9));
+  EXPECT_EQ(next->length(), 0);
+  EXPECT_EQ(next->bytes(), 0u);
+}
+
+TEST(PrefixTree, LayoutsNeverShare) {
+  Cache cache(kFull);
+  const Tokens tokens = text(1, 200);
+  cache.prefill("", tokens, 192);
+  kernels::KvFormat coded = kv();
+  coded.codec = {
+      .method = kernels::KvMethod::Affine, .key_bits = 4, .value_bits = 4};
+  coded.codec.group_size = 32;
+  coded.head_dim = 64;
+  const std::vector<LayerFormat> other{
+      kernels::cpu_device().kv_format(coded), kv()};
+  EXPECT_EQ(cache.tree->find("", other, tokens).length, 0);
+  {
+    Sequence sequence(cache.pool, other);
+    sequence.reserve(192);
+    sequence.commit(192);
+    cache.tree->insert("", std::span(tokens).first(192), sequence);
+  }
+  EXPECT_EQ(cache.tree->find("", other, tokens).length, 192);
+  EXPECT_EQ(cache.tree->n_nodes(), 6u);
+  // One memory for both: the older one goes first.
+  EXPECT_EQ(cache.tree->kept_bytes(), cache.pool->used_bytes());
+  cache.expect_resumed("", tokens, 192);
+}
+
+TEST(PrefixTree, TellsWhatAResumeCosts) {
+  Cache cache(kFull);
+  const Tokens tokens = text(1, 300);
+  auto sequence = cache.prefill("", tokens, 300);
+  // Four whole blocks are held by the sequence, too.
+  EXPECT_EQ(cache.tree->kept_bytes(), 0u);
+  EXPECT_EQ(cache.tree->find("", kFull, tokens).held_bytes, 8 * kBlock);
+  sequence.reset();
+  EXPECT_EQ(cache.tree->kept_bytes(), 8 * kBlock);
+  EXPECT_EQ(cache.tree->find("", kFull, tokens).held_bytes, 0u);
+  const auto next = cache.tree->resume("", cache.layers, text(1, 129));
+  EXPECT_EQ(cache.tree->kept_bytes(), 4 * kBlock);
+  EXPECT_EQ(next->bytes(), 4 * kBlock);
+}
+
+TEST(PrefixTree, KnowsMoreThanItCanResume) {
+  Cache cache(kHybrid);
+  cache.prefill("", text(1, 300), 256);
+  const auto match = cache.tree->find("", kHybrid, text(1, 200) + text(2, 100));
+  EXPECT_EQ(match.length, 0);
+  EXPECT_EQ(match.known_length, 192);
+}
+
 TEST(PrefixTree, RefusesTokensThatAreNotTheSequence) {
   Cache cache(kFull);
   const auto sequence = cache.prefill("", text(1, 100), 100);
@@ -270,8 +368,7 @@ TEST(PrefixTree, EvictsTheLeastRecentlyUsedLeafFirst) {
   const Tokens a = common + text(2, 129);
   const Tokens b = common + text(3, 129);
   for (const Tokens* tokens : {&a, &b}) {
-    const auto sequence = cache.start();
-    cache.tree->resume("", *tokens, *sequence);
+    const auto sequence = cache.tree->resume("", cache.layers, *tokens);
     cache.extend(*sequence, *tokens, 192);
     cache.tree->insert("", std::span(*tokens).first(192), *sequence);
   }
@@ -352,7 +449,12 @@ TEST(PrefixTree, StaysRightUnderATightCap) {
   for (const auto& layers : {kFull, kHybrid, kWindowed}) {
     Cache cache(layers, 40 * kBlock);
     std::mt19937 random(7);
-    std::vector<std::unique_ptr<Sequence>> running;
+    struct Running {
+      std::string key;
+      Tokens tokens;
+      std::unique_ptr<Sequence> sequence;
+    };
+    std::vector<Running> running;
     int hits = 0;
     for (int round = 0; round < 400; ++round) {
       Tokens tokens;
@@ -365,10 +467,18 @@ TEST(PrefixTree, StaysRightUnderATightCap) {
       hits += length > 0 ? 1 : 0;
       cache.expect_resumed(key, tokens, length);
       if (running.size() == 3) {
-        running.erase(running.begin() + random() % 3);
+        const auto ended = running.begin() + random() % 3;
+        if (random() % 2 == 0) {
+          cache.tree->insert_whole(
+              ended->key, ended->tokens, std::move(ended->sequence));
+        }
+        running.erase(ended);
       }
-      running.push_back(cache.prefill(
-          key, tokens, static_cast<int>(tokens.size() / 64 * 64)));
+      running.push_back(
+          {key,
+           tokens,
+           cache.prefill(
+               key, tokens, static_cast<int>(tokens.size() / 64 * 64))});
     }
     EXPECT_GT(hits, 100);
     running.clear();

@@ -97,9 +97,10 @@ def held_bytes(metrics):
 
 def a_storm_of_disconnects_leaves_nothing():
     with fake_server(step_us=1000, max_concurrent=16, max_queue=64) as server:
+        files = server.n_files()
         storm(server.port, 300)  # fills what is kept for the next
         before = settle(server)
-        files, rss = server.n_files(), server.rss()
+        rss = server.rss()
         for _ in range(5):
             storm(server.port, 300)
         after = settle(server)
@@ -109,7 +110,7 @@ def a_storm_of_disconnects_leaves_nothing():
             time.sleep(0.05)  # until those that linger are closed
         print(f"1500 disconnects: files {files} -> {server.n_files()}, "
               f"RSS {rss / MEGABYTE:.1f} -> {server.rss() / MEGABYTE:.1f} MB")
-        assert server.n_files() == files
+        assert server.n_files() <= files
         assert server.rss() - rss < 8 * MEGABYTE
         assert server.end()[0] == 0
 

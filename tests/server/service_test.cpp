@@ -273,7 +273,7 @@ TEST_F(ServiceTest, RefusesWithTheFieldAndLivesOn) {
       {"/v1/chat/completions",
        chat(":", {{"chat_template_kwargs", {{"messages", 1}}}}),
        400,
-       "messages",
+       "chat_template_kwargs.messages",
        "invalid_value"},
       {"/v1/completions",
        {{"prompt", Json::array({260})}},

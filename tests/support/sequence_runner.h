@@ -42,9 +42,7 @@ class SequenceRunner {
   std::unique_ptr<cache::Sequence> resume(
       std::span<const std::int32_t> prompt,
       std::string_view key = {}) {
-    auto sequence = new_sequence();
-    prefixes_.resume(key, prompt, *sequence);
-    return sequence;
+    return prefixes_.resume(key, setup_.layout, prompt);
   }
   void keep_prefix(
       std::span<const std::int32_t> tokens,
