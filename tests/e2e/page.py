@@ -250,7 +250,7 @@ def follows_a_long_answer(browser, server):
         started = time.monotonic()
         ask(page, "long")
         seconds = time.monotonic() - started
-        assert seconds < 15, seconds
+        assert seconds < 60, seconds
         assert last_answer(page).locator("li").count() == 1500
         box = page.locator("#transcript")
         assert box.evaluate("b => b.scrollHeight - b.scrollTop - b.clientHeight") < 60
