@@ -57,6 +57,13 @@ def stops(browser, server):
         page.click("#new-chat")
         page.wait_for_selector("#send", state="visible")
         assert page.locator("article").count() == 0
+        # A conversation that is deleted while its answer comes stays deleted.
+        ask(page, "slow", wait=False)
+        last_answer(page).get_by_text("word2").wait_for()
+        page.get_by_role("button", name="Delete “slow”").first.click()
+        page.wait_for_selector("#send", state="visible")
+        assert page.inner_text("#announce") == "Stopped."
+        assert page.locator("#chat-list li").count() == 1
 
 
 def shows_what_went_wrong(browser, server):

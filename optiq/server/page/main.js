@@ -183,10 +183,12 @@ class Page {
     await this.receive(request, message, answering.signal);
     this.answering = null;
     this.showAnswering(false);
-    this.store.save(conversation);
-    this.list.show(this.conversation.id);
+    if (this.store.find(conversation.id)) { // it may have been deleted meanwhile
+      this.store.save(conversation);
+      this.list.show(this.conversation.id);
+    }
     this.transcript.ended();
-    this.say(message.error ?? "The answer is complete.");
+    this.say(message.error ?? (answering.signal.aborted ? "Stopped." : "The answer is complete."));
   }
 
   showAnswering(answers) {
