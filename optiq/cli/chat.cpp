@@ -34,6 +34,7 @@ constexpr std::string_view kHelp =
     "Ctrl-C stops an answer.\n";
 
 struct ChatFlags {
+  std::string model; // or the URL of a server
   LocalFlags local;
   ServerFlags server;
   AnswerFlags answer;
@@ -162,7 +163,7 @@ class Chat {
     std::string content;
     AnswerEnd end = AnswerEnd::Complete;
     {
-      const InterruptGuard interrupt;
+      const InterruptCatcher interrupt(InterruptCatcher::Waiting::GoOn);
       AnswerPrinter printer;
       end = model_.answer(
           messages_,
@@ -267,15 +268,25 @@ void check_flags(const CLI::App& command, bool is_remote) {
   }
 }
 
-void run_chat(const CLI::App& command, ChatFlags& flags) {
-  const bool is_remote = is_server(flags.local.model);
-  check_flags(command, is_remote);
-  flags.server.url = flags.local.model;
-  if (is_remote && flags.server.api_key.empty()) {
-    flags.server.api_key = variable("OPTIQ_API_KEY");
+std::unique_ptr<ChatModel> open_chat(
+    const CLI::App& command,
+    const ChatFlags& flags) {
+  if (!is_server(flags.model)) {
+    const auto directory = open_model(flags.model);
+    check_flags(command, false);
+    return open_local_chat(directory, flags.local, flags.answer);
   }
-  const auto model = is_remote ? open_server_chat(flags.server, flags.answer)
-                               : open_local_chat(flags.local, flags.answer);
+  check_flags(command, true);
+  ServerFlags server = flags.server;
+  server.url = flags.model;
+  if (server.api_key.empty()) {
+    server.api_key = variable("OPTIQ_API_KEY");
+  }
+  return open_server_chat(server, flags.answer);
+}
+
+void run_chat(const CLI::App& command, const ChatFlags& flags) {
+  const auto model = open_chat(command, flags);
   LineReader lines(history_file(flags.history));
   Chat(*model, lines, flags.system).run();
 }
@@ -286,7 +297,7 @@ void add_chat_command(CLI::App& app) {
   auto* command = app.add_subcommand(
       "chat", "Talk with a model, or with a server, in the terminal");
   auto flags = std::make_shared<ChatFlags>();
-  add_model_option(*command, flags->local.model);
+  add_model_option(*command, flags->model);
   command->add_option("--system", flags->system, "System message");
   command->add_option(
       "--max-tokens",

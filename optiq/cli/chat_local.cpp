@@ -112,9 +112,9 @@ class LocalChat final : public ChatModel {
 } // namespace
 
 std::unique_ptr<ChatModel> open_local_chat(
+    const io::ModelDirectory& directory,
     const LocalFlags& local,
     const AnswerFlags& flags) {
-  const auto directory = open_model(local.model);
   return std::make_unique<LocalChat>(
       directory,
       make_setup(

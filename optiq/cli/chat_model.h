@@ -12,6 +12,7 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/sampling_flags.h"
+#include "optiq/io/model_directory.h"
 #include "optiq/kernels/device.h"
 
 namespace optiq::cli {
@@ -46,7 +47,6 @@ struct AnswerFlags {
 
 /** How a model runs in this process. */
 struct LocalFlags {
-  std::string model;
   kernels::Compute compute = kernels::Compute::Fast;
   std::string device = "auto";
   KvFlags kv;
@@ -54,6 +54,7 @@ struct LocalFlags {
 
 /** Loads a model. Notices go to stderr. */
 std::unique_ptr<ChatModel> open_local_chat(
+    const io::ModelDirectory& directory,
     const LocalFlags& local,
     const AnswerFlags& flags);
 

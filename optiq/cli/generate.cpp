@@ -16,6 +16,7 @@
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
+#include "optiq/cli/sampling_flags.h"
 #include "optiq/generate/defaults.h"
 #include "optiq/generate/engine.h"
 #include "optiq/generate/generation_config.h"
@@ -38,14 +39,7 @@ struct GenerateFlags {
   bool raw = false;
   bool json = false;
   std::optional<int> max_tokens;
-  std::optional<float> temperature;
-  std::optional<float> top_p;
-  std::optional<float> min_p;
-  std::optional<int> top_k;
-  std::optional<float> typical_p;
-  std::optional<float> repetition_penalty;
-  std::optional<float> presence_penalty;
-  std::optional<float> frequency_penalty;
+  SamplingFlags sampling;
   std::optional<std::uint64_t> seed;
   kernels::Compute compute = kernels::Compute::Fast;
   std::string device = "auto";
@@ -64,38 +58,9 @@ std::string read_prompt(const GenerateFlags& flags) {
   return read_standard_input(kMaxPromptBytes);
 }
 
-/** Overrides a value of the model's; whether there was one to do it. */
-template <typename T>
-bool override_with(const std::optional<T>& flag, T& value) {
-  value = flag.value_or(value);
-  return flag.has_value();
-}
-
-generate::SamplerOptions choose_sampler(
-    const GenerateFlags& flags,
-    generate::SamplerOptions sampler) {
-  bool chosen = override_with(flags.temperature, sampler.temperature);
-  chosen |= override_with(flags.top_p, sampler.top_p);
-  chosen |= override_with(flags.min_p, sampler.min_p);
-  chosen |= override_with(flags.top_k, sampler.top_k);
-  chosen |= override_with(flags.typical_p, sampler.typical_p);
-  if (chosen) {
-    sampler.order = generate::FilterOrder::MlxLm; // as mlx-lm's flags mean it
-  }
-  sampler.seed = flags.seed.value_or(static_cast<std::uint64_t>(
+std::uint64_t choose_seed(const GenerateFlags& flags) {
+  return flags.seed.value_or(static_cast<std::uint64_t>(
       std::chrono::system_clock::now().time_since_epoch().count()));
-  generate::validate(sampler);
-  return sampler;
-}
-
-generate::LogitsOptions choose_logits(
-    const GenerateFlags& flags,
-    generate::LogitsOptions logits) {
-  override_with(flags.repetition_penalty, logits.repetition_penalty);
-  override_with(flags.presence_penalty, logits.presence_penalty);
-  override_with(flags.frequency_penalty, logits.frequency_penalty);
-  generate::validate(logits);
-  return logits;
 }
 
 /** The model's own options, with the flags over them. */
@@ -108,12 +73,15 @@ generate::GenerateOptions choose_options(
   for (const std::string& notice : wanted.notices) {
     print_error("note: {}\n", notice);
   }
+  override_sampler(flags.sampling, wanted.sampler);
+  override_logits(flags.sampling, wanted.logits);
+  wanted.sampler.seed = choose_seed(flags);
   return {
       .max_tokens = flags.max_tokens ? *flags.max_tokens
                                      : wanted.default_max_tokens(n_prompt),
       .clamp_max_tokens = !flags.max_tokens,
-      .logits = choose_logits(flags, std::move(wanted.logits)),
-      .sampler = choose_sampler(flags, wanted.sampler),
+      .logits = std::move(wanted.logits),
+      .sampler = wanted.sampler,
       .stop_ids = generate::stop_ids(directory, *tokenizer),
       .stop_strings = std::move(wanted.stop_strings),
       .tokenizer = std::move(tokenizer),
@@ -281,28 +249,7 @@ void add_generate_command(CLI::App& app) {
       "--max-tokens",
       flags->max_tokens,
       "New tokens at most (default: the model's generation_config, else 256)");
-  command->add_option(
-      "--temp",
-      flags->temperature,
-      "Temperature, 0 = greedy (default: the model's generation_config)");
-  command->add_option("--top-p", flags->top_p, "Nucleus sampling, (0, 1]");
-  command->add_option("--top-k", flags->top_k, "Best k tokens, 0 = all");
-  command->add_option(
-      "--min-p", flags->min_p, "Least share of the best token's probability");
-  command->add_option(
-      "--typical-p", flags->typical_p, "Locally typical sampling, (0, 1]");
-  command->add_option(
-      "--repetition-penalty",
-      flags->repetition_penalty,
-      "Divides the logits of tokens of prompt and answer, 1 = off");
-  command->add_option(
-      "--presence-penalty",
-      flags->presence_penalty,
-      "Taken from the logits of tokens of the answer, -2 to 2");
-  command->add_option(
-      "--frequency-penalty",
-      flags->frequency_penalty,
-      "The same, for each time that the answer has the token");
+  add_sampling_options(*command, flags->sampling);
   command->add_option(
       "--seed", flags->seed, "Seed of sampling (default: the time)");
   add_compute_option(*command, flags->compute);

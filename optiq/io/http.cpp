@@ -130,6 +130,25 @@ bool is_redirect(long status) {
       status == 308;
 }
 
+/** What is asked for, and through what. */
+void set_question(CURL* handle, const HttpRequest& request) {
+  if (request.first_byte > 0) {
+    curl_easy_setopt(
+        handle, CURLOPT_RANGE, fmt::format("{}-", request.first_byte).c_str());
+  }
+  if (request.json) {
+    curl_easy_setopt(handle, CURLOPT_POSTFIELDS, request.json->data());
+    curl_easy_setopt(
+        handle,
+        CURLOPT_POSTFIELDSIZE_LARGE,
+        static_cast<curl_off_t>(request.json->size()));
+  }
+  if (!request.unix_socket.empty()) {
+    curl_easy_setopt(
+        handle, CURLOPT_UNIX_SOCKET_PATH, request.unix_socket.c_str());
+  }
+}
+
 } // namespace
 
 Origin origin_of(const std::string& url) {
@@ -326,21 +345,7 @@ void HttpClient::set_options(Transfer& transfer, const HttpRequest& request) {
     curl_easy_setopt(handle, CURLOPT_CAINFO, ca_file_.c_str());
   }
   curl_easy_setopt(handle, CURLOPT_BUFFERSIZE, 512L * 1024);
-  if (request.first_byte > 0) {
-    curl_easy_setopt(
-        handle, CURLOPT_RANGE, fmt::format("{}-", request.first_byte).c_str());
-  }
-  if (request.json) {
-    curl_easy_setopt(handle, CURLOPT_POSTFIELDS, request.json->data());
-    curl_easy_setopt(
-        handle,
-        CURLOPT_POSTFIELDSIZE_LARGE,
-        static_cast<curl_off_t>(request.json->size()));
-  }
-  if (!request.unix_socket.empty()) {
-    curl_easy_setopt(
-        handle, CURLOPT_UNIX_SOCKET_PATH, request.unix_socket.c_str());
-  }
+  set_question(handle, request);
   using Write = std::size_t (*)(char*, std::size_t, std::size_t, void*);
   const Write on_header = [](char* data, std::size_t, std::size_t n, void* at) {
     auto& self = *static_cast<Transfer*>(at);

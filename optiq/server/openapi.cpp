@@ -33,13 +33,24 @@ Json error_schema() {
             {"code", text_or_null}}}}}}}};
 }
 
+/** Of one event of a stream. */
+Json event_schema() {
+  return {
+      {"type", "object"},
+      {"required", Json::array({"data"})},
+      {"properties",
+       {{"data",
+         {{"type", "string"},
+          {"description", "A chunk or an error as JSON; at last [DONE]."}}}}}};
+}
+
 Json responses(const Route& route) {
   const bool is_json =
       std::string_view(route.content_type) == "application/json";
   Json ok = content(
       route.content_type, is_json ? Json{{"type", "object"}} : Json::object());
   if (route.streams) {
-    ok["text/event-stream"] = {{"schema", {{"type", "string"}}}};
+    ok["text/event-stream"] = {{"schema", event_schema()}};
   }
   Json made{{"200", {{"description", "Success"}, {"content", std::move(ok)}}}};
   made["default"] = {

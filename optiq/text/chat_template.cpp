@@ -1,5 +1,7 @@
 #include "optiq/text/chat_template.h"
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "optiq/base/error.h"
@@ -15,6 +17,12 @@ constexpr std::size_t kMaxTemplateBytes = 256u << 10;
 constexpr const char* kTemplateName = "chat_template.jinja";
 constexpr const char* kDefault = "default";
 constexpr const char* kToolUse = "tool_use";
+// Of a conversation, beside the special tokens.
+constexpr std::string_view kVariables[] = {
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt"};
 
 /** A template's text and the file it is from. */
 struct Source {
@@ -205,7 +213,7 @@ std::string ChatTemplate::render_chat(
   variables["documents"] = nullptr;
   variables["add_generation_prompt"] = add_generation_prompt;
   for (const auto& [name, value] : more.items()) {
-    if (variables.contains(name)) {
+    if (is_own_variable(name)) {
       fail(
           ErrorKind::InvalidInput,
           "[ChatTemplate::render_chat] found a variable '{}', which is the "
@@ -218,6 +226,12 @@ std::string ChatTemplate::render_chat(
     return parse(tool_use_->first, tool_use_->second).render(variables);
   }
   return render(variables);
+}
+
+bool ChatTemplate::is_own_variable(const std::string& name) const {
+  return std::find(std::begin(kVariables), std::end(kVariables), name) !=
+      std::end(kVariables) ||
+      special_tokens_.contains(name);
 }
 
 bool ChatTemplate::mentions(std::string_view text) const {

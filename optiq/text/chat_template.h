@@ -56,6 +56,9 @@ class ChatTemplate {
       const artifacts::Json& tools = nullptr,
       const artifacts::Json& more = artifacts::Json::object()) const;
 
+  /** Whether render_chat sets a variable of this name. */
+  bool is_own_variable(const std::string& name) const;
+
   /** Whether the default template has this text anywhere. */
   bool mentions(std::string_view text) const;
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -48,22 +49,27 @@ class Server:
 @contextlib.contextmanager
 def serving(command, pattern):
     """Runs a server until the block ends; `pattern` finds its URL or port in what it prints."""
+    errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would stop the server
     process = subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=errors, text=True,
         env={**os.environ, "OPTIQ_API_KEY": ""})  # fmt: skip
+
+    def said():
+        errors.seek(0)
+        return errors.read()[-2000:]
+
     try:
-        found, printed = None, []
+        found = None
         while not found:
             line = process.stdout.readline()
-            assert line, "".join(printed)
-            printed.append(line)
+            assert line, said()
             found = re.search(pattern, line)
         yield Server(process, f"http://127.0.0.1:{found.group(1)}")
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, said()
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert process.returncode == 0, process.returncode
+    assert process.returncode == 0, (process.returncode, said())
 
 
 def serving_model(*flags, model=MODEL):

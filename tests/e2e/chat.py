@@ -3,6 +3,7 @@
 
 import json
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +20,15 @@ CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 
 def chat(*arguments, folder, **options):
     return Terminal(BIN, "chat", *arguments, "--history", folder / "state" / "history", **options)
+
+
+def leave(terminal):
+    """Presses Ctrl-D, again where the prompt is there and nobody reads yet."""
+    terminal.wait_for("> ")
+    while terminal.is_running():
+        terminal.press(CTRL_D)
+        terminal.read(0.5)
+    assert terminal.end() == 0
 
 
 def answers_piped_questions(folder):
@@ -62,6 +72,21 @@ def reaches_a_unix_socket(folder):
         assert out == "you said hi\n", out
 
 
+def talks_with_our_server(folder):
+    command = [BIN, "serve", MODEL, "--unix-socket", folder / "socket", "--api-key", "k", "--temp",
+               "0"]
+    server = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
+    try:
+        while "Ask it" not in server.stdout.readline():
+            pass
+        out, _ = optiq("chat", f"unix:{folder / 'socket'}", "--api-key", "k", stdin=QUESTION)
+        assert out == ANSWER + "\n", out
+        optiq("chat", f"unix:{folder / 'socket'}", stdin=QUESTION, expect=8)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
 def says_what_is_wrong(folder):
     with ChatServer() as server:
         _, err = optiq("chat", server.url, stdin="refuse", expect=8)
@@ -84,18 +109,17 @@ def talks_on_a_terminal(folder):
     terminal.wait_for("> ")
     terminal.press(QUESTION + "\n")
     terminal.wait_for(ANSWER)
+    terminal.wait_for("> ")
     terminal.press("/help\n")
     terminal.wait_for("Ctrl-C stops an answer.")
-    terminal.press(CTRL_D)
-    assert terminal.end() == 0
+    leave(terminal)
     history = folder / "state" / "history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
     again = chat(MODEL, "--temp", "0", folder=folder)
     again.wait_for("> ")
     again.press(UP + UP + "\n")  # the question of last time
     again.wait_for(ANSWER)
-    again.press(CTRL_D)
-    assert again.end() == 0
+    leave(again)
 
 
 def control_c_stops_the_answer(folder):
@@ -104,7 +128,7 @@ def control_c_stops_the_answer(folder):
         terminal.wait_for("> ")
         terminal.press("endless\n")
         terminal.wait_for("on and on and")
-        terminal.press(CTRL_C)
+        terminal.press(CTRL_C + CTRL_C)  # however often
         terminal.wait_for("(stopped)")
         assert server.gone.wait(10)
         terminal.wait_for("> ")
@@ -112,12 +136,13 @@ def control_c_stops_the_answer(folder):
         terminal.wait_for("> ")
         terminal.press("naïve €\n")
         terminal.wait_for("you said naïve €")
+        terminal.wait_for("> ")
         terminal.press("refuse\n")  # an error ends no chat
         terminal.wait_for("answers 401")
+        terminal.wait_for("> ")
         terminal.press("long\n")
         terminal.wait_for("(cut off")
-        terminal.press(CTRL_D)
-        assert terminal.end() == 0
+        leave(terminal)
         contents = [m["content"] for m in server.requests[-1][0]["messages"]]
         assert contents[0] == "endless" and contents[1].startswith("on and"), contents
         assert contents[2:] == ["naïve €", "you said naïve €", "long"], contents
@@ -126,12 +151,13 @@ def control_c_stops_the_answer(folder):
 def dims_reasoning_and_escapes_controls(folder):
     with ChatServer() as server:
         terminal = chat(server.url, folder=folder)
+        terminal.wait_for("> ")
         terminal.press("think\n")
         terminal.wait_for("\x1b[2mhmm\x1b[22m\n\nyou said think")
+        terminal.wait_for("> ")
         terminal.press("hostile\n")
         terminal.wait_for("\\x1b[2Jowned")
-        terminal.press(CTRL_D)
-        assert terminal.end() == 0
+        leave(terminal)
         assert "\x1b[2J" not in terminal.text
         out, _ = optiq("chat", server.url, stdin="think")
         assert out == "you said think\n", out
@@ -139,8 +165,9 @@ def dims_reasoning_and_escapes_controls(folder):
 
 if __name__ == "__main__":
     for check in (answers_piped_questions, keeps_the_conversation, sends_what_was_asked_for,
-                  reaches_a_unix_socket, says_what_is_wrong, talks_on_a_terminal,
-                  control_c_stops_the_answer, dims_reasoning_and_escapes_controls):
+                  reaches_a_unix_socket, talks_with_our_server, says_what_is_wrong,
+                  talks_on_a_terminal, control_c_stops_the_answer,
+                  dims_reasoning_and_escapes_controls):
         with scratch() as folder:
             check(Path(folder))
         print("ok", check.__name__)

@@ -6,6 +6,7 @@
 
 #include "io/gguf/small_model.h"
 #include "io/safetensors_cases.h"
+#include "server/http_cases.h"
 #include "support/scratch_folder.h"
 #include "support/small_checkpoint.h"
 #include "text/charsmap_for_tests.h"
@@ -343,6 +344,13 @@ void make_sentencepiece(const fs::path& folder) {
       Kind::Bpe, pieces, proto_bytes(2, proto_number(35, 1))));
 }
 
+void make_http_request(const fs::path& folder) {
+  Seeds seeds(folder);
+  for (const server::HttpCase& request : server::http_cases()) {
+    seeds.add("\a" + request.bytes); // in pieces of seven bytes
+  }
+}
+
 } // namespace
 } // namespace optiq::test
 
@@ -362,4 +370,5 @@ int main(int argc, char** argv) {
   make_model_config(folder / "model_config", model);
   make_artifacts(folder / "artifacts");
   make_hub(folder / "hub");
+  make_http_request(folder / "http_request");
 }

@@ -6,7 +6,7 @@ import { byId, svg } from "./dom.js";
 import { formatBytes, formatCount, formatRate, formatSeconds } from "./format.js";
 
 const BUSY = 1000; // milliseconds between two questions while somebody is served
-const IDLE = 5000;
+const IDLE = 10_000;
 const POINTS = 60; // of the curve
 
 export class LiveStatus {
