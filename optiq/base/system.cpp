@@ -226,6 +226,19 @@ void require_ram(std::uint64_t needed, const std::string& what) {
   }
 }
 
+std::uint64_t allow_open_files(std::uint64_t n) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < n) {
+    rlimit raised = limit;
+    raised.rlim_cur = std::min<rlim_t>(n, limit.rlim_max);
+    if (::setrlimit(RLIMIT_NOFILE, &raised) == 0) {
+      limit = raised;
+    }
+  }
+  return limit.rlim_cur;
+}
+
 void share_one_heap() {
 #if defined(__GLIBC__)
   ::mallopt(M_ARENA_MAX, 1);

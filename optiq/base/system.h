@@ -29,6 +29,10 @@ std::uint64_t peak_rss_bytes();
  */
 void require_ram(std::uint64_t needed, const std::string& what);
 
+/** Lets this process have `n` files and sockets open, or as many as the system
+ * permits: shells often start it with 1024. Returns what it may have. */
+std::uint64_t allow_open_files(std::uint64_t n);
+
 /** One heap for all threads of this process from now on: glibc would reserve
  * 64 MB of address space for each thread that allocates, after a limit on it
  * was checked. Nothing to do with another C library. */

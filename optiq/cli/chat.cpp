@@ -163,7 +163,7 @@ class Chat {
     std::string content;
     AnswerEnd end = AnswerEnd::Complete;
     {
-      const InterruptGuard interrupt;
+      const InterruptCatcher interrupt(InterruptCatcher::Waiting::GoOn);
       AnswerPrinter printer;
       end = model_.answer(
           messages_,

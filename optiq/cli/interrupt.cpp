@@ -30,4 +30,26 @@ const std::atomic<bool>& InterruptGuard::flag() const {
   return interrupted;
 }
 
+struct InterruptCatcher::Before {
+  struct sigaction action {};
+};
+
+InterruptCatcher::InterruptCatcher(Waiting waiting)
+    : before_(std::make_unique<Before>()) {
+  interrupted.store(false);
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted.store(true); };
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = waiting == Waiting::GoOn ? SA_RESTART : 0;
+  sigaction(SIGINT, &action, &before_->action);
+}
+
+InterruptCatcher::~InterruptCatcher() {
+  sigaction(SIGINT, &before_->action, nullptr);
+}
+
+const std::atomic<bool>& InterruptCatcher::flag() const {
+  return interrupted;
+}
+
 } // namespace optiq::cli

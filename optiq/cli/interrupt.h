@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 
 namespace optiq::cli {
 
@@ -16,6 +17,26 @@ class InterruptGuard {
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
   const std::atomic<bool>& flag() const;
+};
+
+/**
+ * While it lives, Ctrl-C sets `flag`, however often, and ends nothing; what it
+ * did before comes back. A system call that waits goes on, or with EndCalls
+ * returns (EINTR).
+ */
+class InterruptCatcher {
+ public:
+  enum class Waiting { GoOn, EndCalls };
+  explicit InterruptCatcher(Waiting waiting);
+  ~InterruptCatcher();
+  InterruptCatcher(const InterruptCatcher&) = delete;
+  InterruptCatcher& operator=(const InterruptCatcher&) = delete;
+
+  const std::atomic<bool>& flag() const;
+
+ private:
+  struct Before;
+  std::unique_ptr<Before> before_;
 };
 
 } // namespace optiq::cli

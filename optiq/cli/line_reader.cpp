@@ -1,8 +1,6 @@
 #include "optiq/cli/line_reader.h"
 
-#include <cerrno>
 #include <clocale>
-#include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <string_view>
@@ -13,37 +11,13 @@
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/cli/interrupt.h"
 #include "optiq/cli/output.h"
 
 namespace optiq::cli {
 namespace {
 
 constexpr int kRemembered = 1000;
-
-// Signal handlers reach only static storage.
-volatile std::sig_atomic_t interrupted = 0;
-
-/** While it lives, Ctrl-C interrupts the read that is waiting, and nothing
- * else. */
-class InterruptibleRead {
- public:
-  InterruptibleRead() {
-    interrupted = 0;
-    struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = 1; };
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = 0; // no SA_RESTART: read returns
-    sigaction(SIGINT, &action, &before_);
-  }
-  ~InterruptibleRead() {
-    sigaction(SIGINT, &before_, nullptr);
-  }
-  InterruptibleRead(const InterruptibleRead&) = delete;
-  InterruptibleRead& operator=(const InterruptibleRead&) = delete;
-
- private:
-  struct sigaction before_ {};
-};
 
 /** Whether lines can be edited here. */
 bool has_terminal() {
@@ -85,10 +59,10 @@ struct LineReader::Editor {
   }
 
   InputLine read() {
-    const InterruptibleRead guard;
+    const InterruptCatcher interrupt(InterruptCatcher::Waiting::EndCalls);
     int length = 0;
     const char* const line = el_gets(edit.get(), &length);
-    if (interrupted != 0) {
+    if (interrupt.flag()) {
       el_reset(edit.get());
       return {InputLine::Kind::Interrupted, {}};
     }

@@ -19,6 +19,7 @@
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/kv_options.h"
+#include "optiq/cli/log_writer.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/cli/sampling_flags.h"
@@ -33,6 +34,8 @@ namespace {
 
 /** Of the K/V caches, where the machine has twice as much. */
 constexpr std::uint64_t kDefaultKvBytes = 4'000'000'000;
+/** Files of the process beside its connections. */
+constexpr std::uint64_t kOtherFiles = 256;
 /** How often an idle main thread looks for a signal. */
 constexpr std::chrono::milliseconds kSignalInterval{50};
 
@@ -184,20 +187,19 @@ void print_served(
   flush_stdout();
 }
 
-void log_access(const server::HttpAccess& access, LogFormat format) {
-  print_lines(
-      stderr,
-      access_line(access, format, static_cast<long>(std::time(nullptr))) +
-          "\n");
+void log_line(const std::string& line) {
+  print_lines(stderr, line + "\n");
 }
 
 void run_serve(ServeFlags flags) {
   check_flags(flags);
+  allow_open_files(flags.http.max_connections + kOtherFiles);
+  LogWriter log(log_line);
   server::Server server(
       flags.http,
       flags.access,
-      [format = flags.log_format](const server::HttpAccess& access) {
-        log_access(access, format);
+      [&log, format = flags.log_format](const server::HttpAccess& access) {
+        log.push(access_line(access, format, std::time(nullptr)));
       });
   auto model = load_served_model(flags);
   flags.service.kv_bytes = choose_kv_bytes(flags);
@@ -216,7 +218,8 @@ void run_serve(ServeFlags flags) {
   while (!interrupt.flag()) {
     std::this_thread::sleep_for(kSignalInterval);
   }
-  print_error("stopping: answers have {} s to end\n", flags.drain_seconds);
+  log.push(
+      fmt::format("stopping: answers have {} s to end", flags.drain_seconds));
   server.close(
       std::chrono::milliseconds(static_cast<long>(flags.drain_seconds * 1000)));
 }

@@ -54,6 +54,8 @@ class HttpLoop : public std::enable_shared_from_this<HttpLoop> {
  private:
   using Clock = std::chrono::steady_clock;
 
+  /** Some of which may be closed while one walks over them. */
+  std::vector<std::shared_ptr<Connection>> open_connections() const;
   void wait_for_peers(boost::asio::posix::stream_descriptor& listening);
   void accept_peers(boost::asio::posix::stream_descriptor& listening);
   void add(Accepted accepted);

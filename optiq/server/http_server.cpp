@@ -77,8 +77,7 @@ HttpLoop::~HttpLoop() {
 
 void HttpLoop::close_all() {
   close_listener();
-  const auto open = connections_;
-  for (const auto& [connection, owner] : open) {
+  for (const auto& connection : open_connections()) {
     connection->drop();
   }
 }
@@ -116,8 +115,7 @@ void HttpLoop::stop(milliseconds grace) {
 void HttpLoop::begin_stop(milliseconds grace) {
   stop_at_ = Clock::now() + grace;
   close_listener();
-  const auto open = connections_;
-  for (const auto& [connection, owner] : open) {
+  for (const auto& connection : open_connections()) {
     connection->wind_down();
   }
   if (connections_.empty()) {
@@ -165,6 +163,15 @@ void HttpLoop::remove(Connection& connection) {
   if (is_stopping() && connections_.empty()) {
     ticker_.cancel();
   }
+}
+
+std::vector<std::shared_ptr<Connection>> HttpLoop::open_connections() const {
+  std::vector<std::shared_ptr<Connection>> open;
+  open.reserve(connections_.size());
+  for (const auto& [connection, owner] : connections_) {
+    open.push_back(owner);
+  }
+  return open;
 }
 
 void HttpLoop::wait_for_peers(asio::posix::stream_descriptor& listening) {
@@ -215,8 +222,7 @@ void HttpLoop::schedule_tick() {
 void HttpLoop::tick() {
   const auto now = Clock::now();
   const bool out_of_time = stop_at_ && now >= *stop_at_;
-  const auto open = connections_;
-  for (const auto& [connection, owner] : open) {
+  for (const auto& connection : open_connections()) {
     if (out_of_time) {
       connection->drop();
     } else {

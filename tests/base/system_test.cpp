@@ -150,5 +150,20 @@ TEST(RequireRam, GivesBothNumbersAndThePurpose) {
       });
 }
 
+/** In a child: the limit stays lowered. */
+TEST(OpenFiles, AreAllowedUpToTheHardLimit) {
+  const pid_t child = fork();
+  if (child == 0) {
+    const rlimit limit{.rlim_cur = 64, .rlim_max = 128};
+    setrlimit(RLIMIT_NOFILE, &limit);
+    const bool right = allow_open_files(32) == 64 &&
+        allow_open_files(100) == 100 && allow_open_files(1000) == 128;
+    _exit(right ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 } // namespace
 } // namespace optiq

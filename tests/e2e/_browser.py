@@ -29,7 +29,7 @@ def open_page(browser, url, expect_console=(), **options):
     those that start like `expect_console`, thrown nothing, asked no other
     origin, and broken no rule of its Content-Security-Policy."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     problems = []
     page.on("pageerror", lambda error: problems.append(f"thrown: {error}"))
@@ -63,7 +63,7 @@ def wait_until_ready(page):
     page.wait_for_selector("#send:enabled, #trouble:not([hidden])")
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     """Polls from here: the page's policy forbids what wait_for_function does."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -66,14 +66,21 @@ class Server:
         return self.process.wait(timeout=limit), time.monotonic() - start
 
 
+    def cpu_seconds(self):
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def fake_server(**flags):
+def fake_server(max_files=8192, **flags):
     """fake_server_driver with the flags: step_us=1 is --step-us 1."""
     words = [str(DRIVER)]
     for name, value in flags.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     allow_many_files()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files)))  # fmt: skip
     try:
         port = int(process.stdout.readline().split()[1])
         yield Server(process, port)

@@ -51,7 +51,7 @@ def finish(reason="stop", completion=3, prompt=10, cached=0):
     yield {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
     yield {"choices": [], "usage": {
         "prompt_tokens": prompt, "completion_tokens": completion,
-        "prompt_tokens_details": {"cached_tokens": cached}}}  # fmt: skip
+        "prompt_tokens_details": {"cached_tokens": cached}}, "timings": {"predicted_per_second": 1234.5}}  # fmt: skip
 
 
 class Handler(BaseHTTPRequestHandler):

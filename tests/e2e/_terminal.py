@@ -51,6 +51,9 @@ class Terminal:
         self.text += piece.decode(errors="replace").replace("\r\n", "\n")
         return bool(piece)
 
+    def is_running(self):
+        return self.child.poll() is None
+
     def end(self, seconds=60):
         """Exit status, when the program has ended."""
         end = time.monotonic() + seconds

@@ -23,8 +23,11 @@ def chat(*arguments, folder, **options):
 
 
 def leave(terminal):
+    """Presses Ctrl-D, again where the prompt is there and nobody reads yet."""
     terminal.wait_for("> ")
-    terminal.press(CTRL_D)
+    while terminal.is_running():
+        terminal.press(CTRL_D)
+        terminal.read(0.5)
     assert terminal.end() == 0
 
 
@@ -125,7 +128,7 @@ def control_c_stops_the_answer(folder):
         terminal.wait_for("> ")
         terminal.press("endless\n")
         terminal.wait_for("on and on and")
-        terminal.press(CTRL_C)
+        terminal.press(CTRL_C + CTRL_C)  # however often
         terminal.wait_for("(stopped)")
         assert server.gone.wait(10)
         terminal.wait_for("> ")

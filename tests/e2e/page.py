@@ -13,7 +13,7 @@ def answers_turn_by_turn(browser, server):
         assert page.title() == "mock-model · OptIQ"
         ask(page, "first")
         assert last_answer(page).locator(".body").inner_text() == "You said: first"
-        assert "3 tokens" in last_answer(page).locator(".stats").inner_text()
+        assert "3 tokens · 1,235 tokens/s" in last_answer(page).locator(".stats").inner_text()
         ask(page, "second\nline")
         assert server.requests[-1] == {
             "model": "mock-model",
@@ -57,6 +57,13 @@ def stops(browser, server):
         page.click("#new-chat")
         page.wait_for_selector("#send", state="visible")
         assert page.locator("article").count() == 0
+        # A conversation that is deleted while its answer comes stays deleted.
+        ask(page, "slow", wait=False)
+        last_answer(page).get_by_text("word2").wait_for()
+        page.get_by_role("button", name="Delete “slow”").first.click()
+        page.wait_for_selector("#send", state="visible")
+        assert page.inner_text("#announce") == "Stopped."
+        assert page.locator("#chat-list li").count() == 1
 
 
 def shows_what_went_wrong(browser, server):
@@ -250,7 +257,7 @@ def follows_a_long_answer(browser, server):
         started = time.monotonic()
         ask(page, "long")
         seconds = time.monotonic() - started
-        assert seconds < 15, seconds
+        assert seconds < 60, seconds
         assert last_answer(page).locator("li").count() == 1500
         box = page.locator("#transcript")
         assert box.evaluate("b => b.scrollHeight - b.scrollTop - b.clientHeight") < 60

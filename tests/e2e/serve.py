@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -40,10 +41,11 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(*flags, key=""):
+def serving(*flags, key="", max_files=1024):
     process = subprocess.Popen(
         [BIN, "serve", MODEL, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OPTIQ_API_KEY": key})  # fmt: skip
+        env={**os.environ, "OPTIQ_API_KEY": key},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, 4096)))  # fmt: skip
     try:
         printed = ""
         last = "curl " if "--unix-socket" in flags else "optiq chat "
@@ -134,6 +136,28 @@ def a_unix_socket_serves_and_goes():
         assert log[0]["target"] == "/v1/chat/completions" and log[0]["seconds"] > 0
 
 
+def it_takes_more_connections_than_files_it_started_with():
+    with serving("--port", "0", max_files=64) as server:
+        port = int(server.address.rsplit(":", 1)[1])
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+        for client in clients:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for client in clients:
+            assert b"200 OK" in client.recv(4096)
+            client.close()
+
+
+def a_log_that_nobody_reads_holds_nobody_up():
+    with serving("--port", "0") as server:  # its stderr is a pipe of 64 KiB
+        port = int(server.address.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            for _ in range(2000):
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert b"200 OK" in client.recv(4096)
+        code, _, errors = server.end()
+        assert code == 0 and errors.count('"GET /health" 200') == 2000
+
+
 def a_second_signal_ends_it_at_once():
     with serving("--port", "0", "--drain-seconds", "50") as server:
         port = int(server.address.rsplit(":", 1)[1])
@@ -171,5 +195,7 @@ if __name__ == "__main__":
     other_names_and_origins_are_refused()
     flags_stand_over_the_models_own_options()
     a_unix_socket_serves_and_goes()
+    it_takes_more_connections_than_files_it_started_with()
+    a_log_that_nobody_reads_holds_nobody_up()
     a_second_signal_ends_it_at_once()
     what_cannot_be_served_is_refused_at_start()

@@ -136,6 +136,23 @@ def a_signal_ends_every_stream_well():
             stream.close()
 
 
+def running_out_of_files_is_survived():
+    with fake_server(max_files=40) as server:
+        streams = [Stream(server.port) for _ in range(80)]  # more than it may accept
+        start = server.cpu_seconds()
+        time.sleep(1)
+        assert server.cpu_seconds() - start < 0.5  # it does not spin
+        for stream in streams[:70]:
+            stream.close()
+        assert server.get("/health")[0] == 200
+        for stream in streams[70:]:
+            stream.send(chat_request(":", stream=True))
+        wait_for(streams[70:])
+        assert all(stream.complete for stream in streams[70:])
+        for stream in streams[70:]:
+            stream.close()
+
+
 def what_is_within_the_grace_ends_whole():
     with fake_server(step_us=20000) as server:
         stream = Stream(server.port)
@@ -152,4 +169,5 @@ if __name__ == "__main__":
     slow_clients_are_left_and_others_served()
     a_storm_of_disconnects_leaves_nothing()
     a_signal_ends_every_stream_well()
+    running_out_of_files_is_survived()
     what_is_within_the_grace_ends_whole()

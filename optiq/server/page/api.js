@@ -33,8 +33,8 @@ export async function describeModel() {
 }
 
 /**
- * Streams the answer to a chat: {reasoning}, {content}, {finish}, {usage}, in
- * the order in which they come. Throws ServerError; an AbortError when `signal`
+ * Streams the answer to a chat: {reasoning}, {content}, {finish}, {usage,
+ * timings}, in the order in which they come. Throws ServerError; an AbortError when `signal`
  * stops it.
  */
 export async function* streamChat(request, signal) {
@@ -78,7 +78,7 @@ function* partsOf(event) {
     yield { finish: choice.finish_reason };
   }
   if (event.usage) {
-    yield { usage: event.usage };
+    yield { usage: event.usage, timings: event.timings };
   }
 }
 

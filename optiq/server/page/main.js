@@ -1,6 +1,7 @@
 /** The page: what its parts do to each other. */
 
 import { ServerError, describeModel, hasKey, setKey, streamChat } from "./api.js";
+import { AnswerClock } from "./answer_clock.js";
 import { ConversationList } from "./conversation_list.js";
 import { byId, element } from "./dom.js";
 import { LiveStatus } from "./live.js";
@@ -182,10 +183,12 @@ class Page {
     await this.receive(request, message, answering.signal);
     this.answering = null;
     this.showAnswering(false);
-    this.store.save(conversation);
-    this.list.show(this.conversation.id);
+    if (this.store.find(conversation.id)) { // it may have been deleted meanwhile
+      this.store.save(conversation);
+      this.list.show(this.conversation.id);
+    }
     this.transcript.ended();
-    this.say(message.error ?? "The answer is complete.");
+    this.say(message.error ?? (answering.signal.aborted ? "Stopped." : "The answer is complete."));
   }
 
   showAnswering(answers) {
@@ -208,6 +211,7 @@ class Page {
           this.transcript.grew();
         }
         clock.usage = part.usage ?? clock.usage;
+        clock.timings = part.timings ?? clock.timings;
         clock.finish = part.finish ?? clock.finish;
       }
     } catch (error) {
@@ -232,43 +236,6 @@ class Page {
       this.drawers.open("settings");
     }
     return error.retryAfter ? `${error.message} Try again in ${error.retryAfter} s.` : error.message;
-  }
-}
-
-/** Times one answer. */
-class AnswerClock {
-  constructor() {
-    this.started = performance.now();
-    this.first = 0;
-    this.last = 0;
-    this.pieces = 0;
-    this.usage = null;
-    this.finish = null;
-  }
-
-  /** A piece of the answer has come. Whether it is the first. */
-  tick() {
-    this.last = performance.now();
-    this.first ||= this.last;
-    this.pieces += 1;
-    return this.pieces === 1;
-  }
-
-  firstAfter() {
-    return this.pieces > 0 ? (this.first - this.started) / 1000 : 0;
-  }
-
-  stats() {
-    const tokens = this.usage?.completion_tokens ?? this.pieces;
-    const seconds = (this.last - this.first) / 1000;
-    return {
-      tokens,
-      rate: seconds > 0 && tokens > 1 ? (tokens - 1) / seconds : 0,
-      firstAfter: this.firstAfter(),
-      promptTokens: this.usage?.prompt_tokens ?? 0,
-      cachedTokens: this.usage?.prompt_tokens_details?.cached_tokens ?? 0,
-      finish: this.finish,
-    };
   }
 }
 
