@@ -31,7 +31,8 @@ void require_tokens(Tokens tokens, int vocab_size) {
     if (token < 0 || token >= vocab_size) {
       fail(
           ErrorKind::InvalidInput,
-          "[submit] the prompt has token id {}, expected 0 to {}",
+          "[submit] the prompt has token id {}, expected one of 0 to {}, the "
+          "rows of the embeddings",
           token,
           vocab_size - 1);
     }
