@@ -12,6 +12,7 @@ using kernels::BlockId;
 using Tokens = std::span<const std::int32_t>;
 
 constexpr std::size_t kBlock = kernels::kKvBlockTokens;
+constexpr std::size_t kMostNodes = 1 << 14; // a million tokens
 
 std::vector<std::int32_t> copy_of(Tokens tokens) {
   return {tokens.begin(), tokens.end()};
@@ -38,14 +39,18 @@ struct PrefixTree::Root {
 struct PrefixTree::Node {
   using Children = std::map<std::vector<std::int32_t>, std::unique_ptr<Node>>;
 
-  Node(Root& in, Node* under, std::size_t n_tokens)
+  Node(Root& in, Node* under, const std::vector<std::int32_t>* tokens)
       : root(in),
         parent(under),
-        length(under == nullptr ? 0 : under->length + n_tokens),
-        blocks(in.layers.size()) {}
+        piece(tokens),
+        length(under == nullptr ? 0 : under->length + tokens->size()),
+        blocks(in.layers.size()) {
+    root.tree.n_nodes_ += parent == nullptr ? 0 : 1;
+  }
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
   ~Node() {
+    root.tree.n_nodes_ -= parent == nullptr ? 0 : 1;
     drop_snapshot();
     for (std::size_t i = 0; i < blocks.size(); ++i) {
       if (blocks[i] != BlockId::None) {
@@ -104,6 +109,7 @@ struct PrefixTree::Node {
 
   Root& root;
   Node* parent;
+  const std::vector<std::int32_t>* piece; // its key in the parent
   std::size_t length; // tokens from the first one to its last
   Children children; // of 64 tokens each
   Children ends; // of fewer, leaves
@@ -116,7 +122,7 @@ struct PrefixTree::Node {
 PrefixTree::Root::Root(PrefixTree& in, std::vector<LayerFormat> with_layers)
     : tree(in),
       layers(std::move(with_layers)),
-      top(std::make_unique<Node>(*this, nullptr, 0)) {}
+      top(std::make_unique<Node>(*this, nullptr, nullptr)) {}
 
 namespace {
 
@@ -261,23 +267,17 @@ PrefixTree::Path PrefixTree::walk(const Root& root, Tokens tokens) const {
 PrefixTree::Path
 PrefixTree::path_to_resume(const Root& root, Path path, Tokens tokens) const {
   while (true) {
-    const Node& last = path.empty() ? *root.top : *path.back();
+    Node& last = path.empty() ? *root.top : *path.back();
     const Tokens rest = block_of(tokens, path.size());
-    Path longest;
-    for (const auto& [piece, end] : last.ends) {
-      const bool is_longer =
-          longest.empty() || end->length > longest.back()->length;
-      if (is_longer && piece.size() <= rest.size() &&
-          std::equal(piece.begin(), piece.end(), rest.begin())) {
-        path.push_back(end.get());
+    const std::size_t most = std::min(rest.size(), kBlock - 1);
+    for (std::size_t n = last.ends.empty() ? 0 : most; n > 0; --n) {
+      if (Node* const end = last.child(rest.first(n))) {
+        path.push_back(end);
         if (can_resume(path)) {
-          longest = path;
+          return path;
         }
         path.pop_back();
       }
-    }
-    if (!longest.empty()) {
-      return longest;
     }
     if (path.empty() || can_resume(path)) {
       return path;
@@ -416,11 +416,12 @@ void PrefixTree::add(
   Path path;
   for (std::size_t b = 0; b * kBlock < tokens.size(); ++b) {
     const Tokens piece = block_of(tokens, b);
-    auto& child = node->children_for(piece)[copy_of(piece)];
-    if (child == nullptr) {
-      child = std::make_unique<Node>(root, node, piece.size());
+    const auto [place, is_new] =
+        node->children_for(piece).try_emplace(copy_of(piece));
+    if (is_new) {
+      place->second = std::make_unique<Node>(root, node, &place->first);
     }
-    node = child.get();
+    node = place->second.get();
     node->used = clock_;
     node->keep_blocks(sequence);
     path.push_back(node);
@@ -433,16 +434,9 @@ void PrefixTree::add(
   if (node->is_leaf() && !can_resume(path)) {
     remove(node);
   }
-}
-
-std::size_t PrefixTree::n_nodes() const {
-  std::size_t n = 0;
-  for (const auto& [key, roots] : roots_) {
-    for (const auto& root : roots) {
-      for_each_below(std::as_const(*root->top), [&](const Node&) { ++n; });
-    }
+  if (n_nodes_ > kMostNodes) {
+    trim();
   }
-  return n;
 }
 
 void PrefixTree::remove(Node* leaf) {
@@ -453,13 +447,9 @@ void PrefixTree::remove(Node* leaf) {
   std::reverse(path.begin(), path.end());
   const Root* const root = &leaf->root;
   do {
-    const auto is_last = [&](const auto& child) {
-      return child.second.get() == path.back();
-    };
-    Node* parent = path.back()->parent;
-    if (std::erase_if(parent->children, is_last) == 0) {
-      std::erase_if(parent->ends, is_last);
-    }
+    const Node& last = *path.back();
+    auto& among = last.parent->children_for(*last.piece);
+    among.erase(among.find(*last.piece));
     path.pop_back();
   } while (!path.empty() && path.back()->is_leaf() && !can_resume(path));
   if (root->top->is_leaf()) {
@@ -468,6 +458,32 @@ void PrefixTree::remove(Node* leaf) {
     }
     std::erase_if(
         roots_, [](const auto& of_key) { return of_key.second.empty(); });
+  }
+}
+
+void PrefixTree::trim() {
+  // Some at once, so that not every insertion walks all of them.
+  constexpr std::size_t kWanted = kMostNodes / 8 * 7;
+  while (n_nodes_ > kWanted) {
+    std::vector<Node*> leaves;
+    for (auto& [key, roots] : roots_) {
+      for (auto& root : roots) {
+        for_each_below(*root->top, [&](Node& node) {
+          if (node.is_leaf()) {
+            leaves.push_back(&node);
+          }
+        });
+      }
+    }
+    std::sort(leaves.begin(), leaves.end(), [](const Node* a, const Node* b) {
+      return a->used < b->used;
+    });
+    for (Node* leaf : leaves) {
+      if (n_nodes_ <= kWanted) {
+        break;
+      }
+      remove(leaf);
+    }
   }
 }
 

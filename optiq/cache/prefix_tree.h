@@ -87,7 +87,9 @@ class PrefixTree {
     return pool_->kept_bytes() + snapshot_bytes_;
   }
   /** Pieces of tokens kept, over all keys. */
-  std::size_t n_nodes() const;
+  std::size_t n_nodes() const {
+    return n_nodes_;
+  }
 
  private:
   struct Node;
@@ -117,10 +119,13 @@ class PrefixTree {
   /** Removes a leaf, and what only led to it and cannot be resumed. */
   void remove(Node* leaf);
   bool evict_some();
+  /** Bounds the nodes: what they take themselves, no cap counts. */
+  void trim();
 
   std::shared_ptr<BlockPool> pool_;
   std::map<std::string, std::vector<std::unique_ptr<Root>>, std::less<>> roots_;
   std::size_t snapshot_bytes_ = 0;
+  std::size_t n_nodes_ = 0; // roots aside
   const Node* pinned_ = nullptr; // is not evicted
   std::uint64_t clock_ = 0;
 };

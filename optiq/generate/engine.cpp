@@ -31,7 +31,8 @@ void require_tokens(Tokens tokens, int vocab_size) {
     if (token < 0 || token >= vocab_size) {
       fail(
           ErrorKind::InvalidInput,
-          "[submit] the prompt has token id {}, expected 0 to {}",
+          "[submit] the prompt has token id {}, expected one of 0 to {}, the "
+          "rows of the embeddings",
           token,
           vocab_size - 1);
     }
@@ -266,8 +267,12 @@ EngineStatus Engine::status() const {
 std::vector<Engine::Work> Engine::make_work(
     const std::vector<RowShare>& rows) const {
   std::vector<Work> work;
+  auto place = running_.begin(); // both are in order of arrival
   for (const RowShare& share : rows) {
-    Active* const active = find(share.id);
+    while ((*place)->id != share.id) {
+      ++place;
+    }
+    Active* const active = place->get();
     try {
       active->sequence->reserve(active->length() + share.rows);
       work.push_back({.active = active, .rows = share.rows});

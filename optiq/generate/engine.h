@@ -99,6 +99,8 @@ class Engine {
   // engine_plan.cpp: between two forwards
   std::vector<RowShare> plan_rows();
   RunningView running_view(const Active& active) const;
+  /** Of those who may be admitted now. */
+  std::vector<WaitingView> waiting_views() const;
   WaitingView waiting_view(const Active& active) const;
   bool waits_for_prefix(const Active& active) const;
   void admit(RequestId id);

@@ -10,6 +10,9 @@ namespace {
 
 using Tokens = std::span<const std::int32_t>;
 
+// Of the queue, whose prompts are compared with one that begins.
+constexpr std::size_t kLookAhead = 64;
+
 int common_length(Tokens a, Tokens b) {
   return static_cast<int>(
       std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
@@ -26,21 +29,21 @@ std::vector<RowShare> Engine::plan_rows() {
       .prompt_rows = options_.prefill_chunk,
       .prompt_rows_beside_answers = std::min(
           options_.prefill_chunk, options_.prefill_chunk_beside_answers)};
+  std::vector<RunningView> running;
   while (true) {
-    std::vector<RunningView> running;
-    for (const auto& active : running_) {
-      running.push_back(running_view(*active));
-    }
-    const std::size_t places =
-        static_cast<std::size_t>(options_.max_running) - running_.size();
-    std::vector<WaitingView> waiting;
-    for (const auto& active :
-         std::span(waiting_).first(std::min(places, waiting_.size()))) {
-      waiting.push_back(waiting_view(*active));
+    // Many may be admitted at once: only who has come is looked at anew.
+    if (!running.empty() && running.size() + 1 == running_.size() &&
+        running.back().id < running_.back()->id) {
+      running.push_back(running_view(*running_.back()));
+    } else {
+      running.clear();
+      for (const auto& active : running_) {
+        running.push_back(running_view(*active));
+      }
     }
     StepPlan plan = plan_step(
         running,
-        waiting,
+        waiting_views(),
         pool_->max_bytes() - pool_->used_bytes() + prefixes_.kept_bytes(),
         limits);
     if (plan.preempt) {
@@ -51,6 +54,22 @@ std::vector<RowShare> Engine::plan_rows() {
       return std::move(plan.rows);
     }
   }
+}
+
+std::vector<WaitingView> Engine::waiting_views() const {
+  std::vector<WaitingView> views;
+  const auto places =
+      static_cast<std::size_t>(options_.max_running) - running_.size();
+  for (const auto& active : waiting_) {
+    if (views.size() == places) {
+      break;
+    }
+    views.push_back(waiting_view(*active));
+    if (!views.back().waits_for_prefix) {
+      break; // nobody overtakes it
+    }
+  }
+  return views;
 }
 
 RunningView Engine::running_view(const Active& active) const {
@@ -72,6 +91,9 @@ RunningView Engine::running_view(const Active& active) const {
 }
 
 WaitingView Engine::waiting_view(const Active& active) const {
+  if (waits_for_prefix(active)) {
+    return {.id = active.id, .waits_for_prefix = true};
+  }
   const Layout& layout = *active.layout;
   const std::size_t bytes = cache::sequence_bytes(
       layout,
@@ -86,7 +108,7 @@ WaitingView Engine::waiting_view(const Active& active) const {
       .id = active.id,
       .bytes = bytes - std::min(bytes, held),
       .block_bytes = cache::block_bytes(layout),
-      .waits_for_prefix = waits_for_prefix(active)};
+      .waits_for_prefix = false};
 }
 
 bool Engine::waits_for_prefix(const Active& active) const {
@@ -151,11 +173,10 @@ void Engine::preempt(RequestId id) {
 
 void Engine::set_borders(Active& active, int known_length) const {
   int shared = known_length;
-  for (const auto* among : {&running_, &waiting_}) {
-    for (const auto& other : *among) {
-      if (other.get() != &active && active.shares_with(*other)) {
-        shared = std::max(shared, common_length(active.tokens, other->tokens));
-      }
+  const std::size_t n_ahead = std::min(waiting_.size(), kLookAhead);
+  for (const auto& other : std::span(waiting_).first(n_ahead)) {
+    if (active.shares_with(*other)) {
+      shared = std::max(shared, common_length(active.tokens, other->tokens));
     }
   }
   const int length = active.length();

@@ -54,30 +54,30 @@ std::deque<EngineCommand> EngineThread::take_commands(bool is_working) {
 void EngineThread::run() {
   bool is_working = false;
   while (true) {
-    auto commands = take_commands(is_working);
+    const auto commands = take_commands(is_working);
     {
       const std::lock_guard lock(mutex_);
       if (is_ending_) {
         return;
       }
     }
-    for (const EngineCommand& command : commands) {
-      command(*engine_);
-    }
-    commands.clear(); // what they hold ends before the step
-    is_working = step();
+    is_working = work(commands);
   }
 }
 
-bool EngineThread::step() {
+bool EngineThread::work(const std::deque<EngineCommand>& commands) {
+  const std::uint64_t steps_before = engine_->status().steps;
   bool has_more = false;
   try {
+    for (const EngineCommand& command : commands) {
+      command(*engine_);
+    }
     has_more = engine_->step();
   } catch (...) {
     restart(std::current_exception());
   }
   const auto status = engine_->status();
-  if (hooks_.on_step) {
+  if (hooks_.on_step && status.steps > steps_before) {
     hooks_.on_step(status);
   }
   const std::lock_guard lock(mutex_);

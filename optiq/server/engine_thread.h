@@ -19,13 +19,13 @@ using EngineCommand = std::function<void(generate::Engine& engine)>;
 
 /**
  * An engine on a thread of its own: takes commands, steps while there is work,
- * sleeps while there is none. What a step throws leaves no request of the
- * engine usable: `on_failure` hears of it, then the engine is made anew.
+ * sleeps while there is none. What a command or a step throws leaves no request
+ * of the engine usable: `on_failure` hears of it, then the engine is made anew.
  */
 class EngineThread {
  public:
   struct Hooks {
-    std::function<void(const generate::EngineStatus&)> on_step;
+    std::function<void(const generate::EngineStatus&)> on_step; // of a forward
     std::function<void(std::exception_ptr)> on_failure;
   };
 
@@ -50,8 +50,8 @@ class EngineThread {
   /** Commands that came since, in order; waits for one when the engine has
    * nothing to do. Empty and not `is_working`: the end. */
   std::deque<EngineCommand> take_commands(bool is_working);
-  /** One step. Whether requests are left. */
-  bool step();
+  /** The commands, then one step. Whether requests are left. */
+  bool work(const std::deque<EngineCommand>& commands);
   void restart(std::exception_ptr error);
 
   models::Setup setup_;

@@ -111,6 +111,12 @@ bool is_in_range(double value, const Schema& schema) {
   return is_enough && !is_too_much;
 }
 
+/** As it is read: numbers become floats, and 1e-300 is 0 then. */
+double rounded(const Json& value, Kind kind) {
+  return kind == Kind::Number ? double{value.get<float>()}
+                              : value.get<double>();
+}
+
 /** Whether a number is an integer of 64 bits, however it is written. */
 bool is_integer(const Json& value) {
   if (value.is_number_unsigned()) {
@@ -250,7 +256,8 @@ Found find_problem(
       return std::nullopt;
     case Kind::Integer:
     case Kind::Number:
-      if (!is_in_range(value.get<double>(), schema)) {
+      if (!is_in_range(value.get<double>(), schema) ||
+          !is_in_range(rounded(value, schema.kind), schema)) {
         return problem(artifacts::describe(value), "invalid_value");
       }
       return std::nullopt;

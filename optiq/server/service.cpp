@@ -21,10 +21,8 @@ EngineThread::Hooks engine_hooks(ServiceState& state) {
   return {
       .on_step =
           [&state](const generate::EngineStatus& status) {
-            if (status.last_step_sequences > 0) {
-              state.metrics.step_sequences.observe(status.last_step_sequences);
-              state.metrics.step_rows.observe(status.last_step_rows);
-            }
+            state.metrics.step_sequences.observe(status.last_step_sequences);
+            state.metrics.step_rows.observe(status.last_step_rows);
           },
       .on_failure =
           [&state](const std::exception_ptr& error) {

@@ -487,6 +487,25 @@ TEST(PrefixTree, StaysRightUnderATightCap) {
   }
 }
 
+// States of a few bytes would never reach the pool's cap.
+TEST(PrefixTree, BoundsItsOwnSize) {
+  const std::vector<LayerFormat> layers{
+      RecurrentFormat{.conv_floats = 1, .state_floats = 1}};
+  Cache cache(layers);
+  constexpr int kTexts = 20'000;
+  for (int i = 0; i < kTexts; ++i) {
+    auto sequence = cache.start();
+    const Tokens tokens{i, 1, 2};
+    cache.extend(*sequence, tokens, 3);
+    cache.tree->insert_whole("", tokens, std::move(sequence));
+    ASSERT_LE(cache.tree->n_nodes(), 1u << 14);
+  }
+  EXPECT_GT(cache.tree->n_nodes(), 1u << 13);
+  EXPECT_EQ(cache.tree->kept_bytes(), cache.pool->used_bytes());
+  EXPECT_EQ(cache.find("", {kTexts - 1, 1, 2, 3}), 3);
+  EXPECT_EQ(cache.find("", {0, 1, 2, 3}), 0);
+}
+
 TEST(BorderToKeep, IsTheLastBlockWhereASnapshotPays) {
   // A snapshot is worth the K/V of 2.5 blocks in both layers' bytes.
   const std::vector<LayerFormat> layers{

@@ -29,7 +29,7 @@ class Server:
         request = urllib.request.Request(self.url + path, data, headers or {}, method=method)
         request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 status, headers, text = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             status, headers, text = error.code, error.headers, error.read()

@@ -184,7 +184,7 @@ def asks_for_its_key():
 
 def main():
     with serving_model() as server:
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60)
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=300)
 
         def chat(**fields):
             return client.chat.completions.create(model="tiny-qwen3.5", **fields)

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <future>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -93,7 +96,7 @@ TEST(EngineThread, TellsOfEveryStep) {
   bool is_set = false; // of the thread
   const auto thread =
       make_thread({.on_step = [&](const generate::EngineStatus& status) {
-        if (status.last_step_sequences > 0 && !std::exchange(is_set, true)) {
+        if (!std::exchange(is_set, true)) {
           seen.set_value(status);
         }
       }});
@@ -101,6 +104,29 @@ TEST(EngineThread, TellsOfEveryStep) {
   thread->post(
       [&](generate::Engine& engine) { engine.submit(request(listener)); });
   EXPECT_EQ(seen.get_future().get().last_step_rows, 1);
+}
+
+TEST(EngineThread, MakesTheEngineAnewAfterAFailure) {
+  std::promise<std::string> failure;
+  const auto thread =
+      make_thread({.on_failure = [&](const std::exception_ptr& error) {
+        try {
+          std::rethrow_exception(error);
+        } catch (const std::exception& failed) {
+          failure.set_value(failed.what());
+        }
+      }});
+  const auto lost = std::make_shared<Listener>();
+  thread->post([&](generate::Engine& engine) {
+    engine.submit(request(lost));
+    throw std::runtime_error("a defect");
+  });
+  EXPECT_EQ(failure.get_future().get(), "a defect");
+  const auto next = std::make_shared<Listener>();
+  thread->post([&](generate::Engine& engine) { engine.submit(request(next)); });
+  EXPECT_EQ(next->ended.get_future().get(), generate::FinishReason::Length);
+  EXPECT_EQ(thread->restarts(), 1u);
+  EXPECT_TRUE(lost->tokens.empty());
 }
 
 TEST(EngineThread, EndsWithWorkInIt) {
