@@ -120,7 +120,7 @@ class ServerChat final : public ChatModel {
     request.stall_timeout_s = 0; // a long prompt takes its time
     request.on_wait = check_stop;
     try {
-      send(
+      status = send(
           request,
           [&](const io::HttpResult& result) { status = result.last.status; },
           [&](std::string_view bytes) {
@@ -154,7 +154,8 @@ class ServerChat final : public ChatModel {
     return request;
   }
 
-  void send(
+  /** The status. */
+  long send(
       const io::HttpRequest& request,
       const io::HttpClient::Head& on_head,
       const Body& on_body) {
@@ -172,6 +173,7 @@ class ServerChat final : public ChatModel {
           address_.unix_socket.empty() ? address_.base : address_.unix_socket,
           *result.broken);
     }
+    return result.last.status;
   }
 
   void require_ok(long status, const std::string& error) const {
@@ -186,11 +188,10 @@ class ServerChat final : public ChatModel {
   }
 
   std::string first_model() {
-    long status = 0;
     std::string body;
-    send(
+    const long status = send(
         request_to("/models"),
-        [&](const io::HttpResult& result) { status = result.last.status; },
+        [](const io::HttpResult&) {},
         [&](std::string_view bytes) { body += bytes; });
     require_ok(status, body);
     const Json json = artifacts::parse_json(body, address_.base + "/models");

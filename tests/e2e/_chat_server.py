@@ -43,6 +43,12 @@ class Handler(BaseHTTPRequestHandler):
         if word == "refuse":
             self.send(401, json.dumps({"error": {"message": "no \x1b[2J key"}}).encode())
             return
+        if word == "redirect":
+            self.send_response(307)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")

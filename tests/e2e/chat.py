@@ -92,6 +92,8 @@ def says_what_is_wrong(folder):
         _, err = optiq("chat", server.url, stdin="refuse", expect=8)
         assert "answers 401: no \\x1b[2J key" in err, err
         _, err = optiq("chat", server.url, stdin="break", expect=6)
+        _, err = optiq("chat", server.url, stdin="redirect", expect=2)
+        assert "answers 307" in err and len(server.requests) == 3, err
         url = server.url
         _, err = optiq("chat", url, "--device", "cpu", stdin="x", expect=2)
         assert "--device goes only with" in err, err
