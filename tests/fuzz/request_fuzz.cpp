@@ -22,10 +22,10 @@ struct Served {
 void check_choices(
     Served& served,
     const server::openai::AnswerFields& fields,
-    std::vector<server::openai::EncodedPrompt> prompts) {
+    const std::vector<server::openai::EncodedPrompt>& prompts) {
   const std::size_t n = prompts.size() * static_cast<std::size_t>(fields.n);
   const auto choices = server::openai::make_choices(
-      served.model, served.layouts, fields, std::move(prompts), {});
+      served.model, served.layouts, fields, prompts, {});
   require(choices.size() == n, "n choices of each prompt");
   for (const server::Choice& choice : choices) {
     const generate::Request& request = choice.request;
@@ -57,7 +57,7 @@ void answer_text(Served& served, const Json& body) {
         {.ids = text != nullptr ? served.model.tokenizer->encode(*text, true)
                                 : std::get<std::vector<std::int32_t>>(prompt)});
   }
-  check_choices(served, request.answer, std::move(prompts));
+  check_choices(served, request.answer, prompts);
 }
 
 } // namespace

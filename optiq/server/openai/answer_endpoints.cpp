@@ -153,7 +153,7 @@ void completions(ServiceState& state, Call& call) {
           state.model,
           state.layouts,
           request.answer,
-          std::move(prompts),
+          prompts,
           {.top_logprobs = request.logprobs, .tenant = call.tenant}),
       openai::make_text_form(
           state.model.tokenizer,

@@ -128,7 +128,7 @@ std::vector<Choice> make_choices(
     const ServedModel& model,
     KvLayouts& layouts,
     const AnswerFields& fields,
-    std::vector<EncodedPrompt> prompts,
+    const std::vector<EncodedPrompt>& prompts,
     const ChoiceOptions& options) {
   generate::Request shared = make_request(model, fields, options);
   if (fields.kv_cache) {
@@ -136,7 +136,7 @@ std::vector<Choice> make_choices(
   }
   const std::uint64_t seed = shared.sampler.seed;
   std::vector<Choice> choices;
-  for (EncodedPrompt& prompt : prompts) {
+  for (const EncodedPrompt& prompt : prompts) {
     if (prompt.ids.empty()) {
       refuse_field(
           "prompt",

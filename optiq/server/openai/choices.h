@@ -36,7 +36,7 @@ std::vector<Choice> make_choices(
     const ServedModel& model,
     KvLayouts& layouts,
     const AnswerFields& fields,
-    std::vector<EncodedPrompt> prompts,
+    const std::vector<EncodedPrompt>& prompts,
     const ChoiceOptions& options);
 
 } // namespace optiq::server::openai
