@@ -65,15 +65,20 @@ struct PrefixTree::Node {
   bool is_leaf() const {
     return children.empty() && ends.empty();
   }
-  /** Where a piece of the tokens hangs, or would. */
-  Children& children_for(Tokens piece) {
-    return piece.size() == kBlock ? children : ends;
+  /** Where a piece of these tokens hangs, or would. */
+  Children& children_for(Tokens tokens) {
+    return tokens.size() == kBlock ? children : ends;
   }
-  Node* child(Tokens piece) {
-    Children& among = children_for(piece);
-    const auto found = among.find(copy_of(piece));
+  Node* child(Tokens tokens) {
+    Children& among = children_for(tokens);
+    const auto found = among.find(copy_of(tokens));
     return found == among.end() ? nullptr : found->second.get();
   }
+
+  /** Pieces after this node that begin like `rest`, each with how many of its
+   * tokens are the same, at most 63, the most first: those that have the most
+   * in common with it, and the ends that it begins with. */
+  std::vector<std::pair<Node*, std::size_t>> pieces_like(Tokens rest);
 
   /** Takes the K/V of this piece from a sequence where it is missing. */
   void keep_blocks(const Sequence& sequence) {
@@ -158,12 +163,14 @@ void for_each_below(auto& first, const auto& visit) {
   }
 }
 
-/** Whether a sequence can resume all of a path: states were kept at its end,
- * and the blocks that the next token sees. */
-bool can_resume(const auto& path) {
+/** Whether a sequence can resume the first `length` tokens of a path, which end
+ * in its last piece: the blocks that the next token sees were kept, and states,
+ * which stand at the end of a piece only. */
+bool can_resume(const auto& path, std::size_t length) {
   const auto* end = path.back();
   const auto& layers = end->root.layers;
-  if (fixed_bytes(layers) > 0 && end->snapshot == nullptr) {
+  if (fixed_bytes(layers) > 0 &&
+      (end->snapshot == nullptr || length != end->length)) {
     return false;
   }
   for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -171,7 +178,7 @@ bool can_resume(const auto& path) {
     if (kv == nullptr) {
       continue;
     }
-    for (auto b = first_visible_block(*kv, static_cast<int>(end->length));
+    for (auto b = first_visible_block(*kv, static_cast<int>(length));
          b < path.size();
          ++b) {
       if (path[b]->blocks[i] == BlockId::None) {
@@ -180,6 +187,16 @@ bool can_resume(const auto& path) {
     }
   }
   return true;
+}
+
+bool can_resume(const auto& path) {
+  return can_resume(path, path.back()->length);
+}
+
+std::size_t common_length(Tokens a, Tokens b) {
+  const auto [end, other] =
+      std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+  return static_cast<std::size_t>(end - a.begin());
 }
 
 void require_tokens_of(const Sequence& sequence, Tokens tokens) {
@@ -194,6 +211,38 @@ void require_tokens_of(const Sequence& sequence, Tokens tokens) {
 }
 
 } // namespace
+
+std::vector<std::pair<PrefixTree::Node*, std::size_t>>
+PrefixTree::Node::pieces_like(Tokens rest) {
+  std::vector<std::pair<Node*, std::size_t>> found;
+  const std::size_t most = std::min(rest.size(), kBlock - 1);
+  const auto look_at = [&](const auto& place) {
+    if (const auto n = std::min(common_length(place->first, rest), most)) {
+      found.emplace_back(place->second.get(), n);
+    }
+  };
+  const std::vector<std::int32_t> wanted = copy_of(rest);
+  for (Children* among : {&children, &ends}) {
+    // In their order none has more in common with it than its neighbours.
+    auto after = among->lower_bound(wanted);
+    if (after != among->end()) {
+      look_at(after);
+    }
+    if (after != among->begin()) {
+      look_at(--after);
+    }
+  }
+  for (std::size_t n = ends.empty() ? 0 : most; n > 0; --n) {
+    if (Node* const end = child(rest.first(n))) {
+      found.emplace_back(end, n);
+    }
+  }
+  std::stable_sort(
+      found.begin(), found.end(), [](const auto& a, const auto& b) {
+        return a.second > b.second;
+      });
+  return found;
+}
 
 bool needs_border(std::span<const LayerFormat> layers) {
   return std::any_of(
@@ -264,23 +313,20 @@ PrefixTree::Path PrefixTree::walk(const Root& root, Tokens tokens) const {
   return path;
 }
 
-PrefixTree::Path
-PrefixTree::path_to_resume(const Root& root, Path path, Tokens tokens) const {
+PrefixTree::Beginning
+PrefixTree::beginning_of(const Root& root, Path path, Tokens tokens) const {
   while (true) {
     Node& last = path.empty() ? *root.top : *path.back();
     const Tokens rest = block_of(tokens, path.size());
-    const std::size_t most = std::min(rest.size(), kBlock - 1);
-    for (std::size_t n = last.ends.empty() ? 0 : most; n > 0; --n) {
-      if (Node* const end = last.child(rest.first(n))) {
-        path.push_back(end);
-        if (can_resume(path)) {
-          return path;
-        }
-        path.pop_back();
+    for (const auto& [node, n] : last.pieces_like(rest)) {
+      path.push_back(node);
+      if (can_resume(path, last.length + n)) {
+        return {std::move(path), last.length + n};
       }
+      path.pop_back();
     }
     if (path.empty() || can_resume(path)) {
-      return path;
+      return {std::move(path), last.length};
     }
     path.pop_back();
   }
@@ -298,19 +344,16 @@ PrefixTree::Match PrefixTree::find(
   tokens = tokens.first(tokens.size() - 1);
   Path path = walk(*root, tokens);
   match.known_length = static_cast<int>(path.size() * kBlock);
-  path = path_to_resume(*root, std::move(path), tokens);
-  if (path.empty()) {
-    return match;
-  }
-  match.length = static_cast<int>(path.back()->length);
+  const auto [resumed, length] = beginning_of(*root, std::move(path), tokens);
+  match.length = static_cast<int>(length);
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const auto* kv = std::get_if<kernels::KvFormat>(&layers[i]);
     // Of whole blocks; a last one that is not is copied.
-    const std::size_t end = path.back()->length / kBlock;
+    const std::size_t end = length / kBlock;
     for (auto b = kv == nullptr ? end : first_visible_block(*kv, match.length);
          b < end;
          ++b) {
-      if (pool_->is_shared(path[b]->blocks[i])) {
+      if (pool_->is_shared(resumed[b]->blocks[i])) {
         match.held_bytes += kv->block_bytes();
       }
     }
@@ -325,11 +368,12 @@ std::unique_ptr<Sequence> PrefixTree::resume(
   if (const Root* const root = find_root(key, layers);
       root != nullptr && !tokens.empty()) {
     tokens = tokens.first(tokens.size() - 1);
-    const Path path = path_to_resume(*root, walk(*root, tokens), tokens);
-    if (!path.empty()) {
+    const Beginning beginning =
+        beginning_of(*root, walk(*root, tokens), tokens);
+    if (beginning.length > 0) {
       // What it needs itself must not drive out what it begins with.
-      const Pin pin(pinned_, path.back());
-      if (auto sequence = resume_path(layers, path)) {
+      const Pin pin(pinned_, beginning.path.back());
+      if (auto sequence = resume_at(layers, beginning)) {
         return sequence;
       }
     }
@@ -337,14 +381,15 @@ std::unique_ptr<Sequence> PrefixTree::resume(
   return std::make_unique<Sequence>(pool_, layers);
 }
 
-std::unique_ptr<Sequence> PrefixTree::resume_path(
+std::unique_ptr<Sequence> PrefixTree::resume_at(
     const std::vector<LayerFormat>& layers,
-    const Path& path) {
+    const Beginning& beginning) {
   if (!pool_->make_room(fixed_bytes(layers))) {
     return nullptr;
   }
   auto sequence = std::make_unique<Sequence>(pool_, layers);
-  const auto length = static_cast<int>(path.back()->length);
+  const Path& path = beginning.path;
+  const auto length = static_cast<int>(beginning.length);
   std::vector<std::vector<BlockId>> blocks(layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const auto* kv = std::get_if<kernels::KvFormat>(&layers[i]);

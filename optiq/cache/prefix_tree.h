@@ -29,8 +29,9 @@ int border_to_keep(std::span<const LayerFormat> layers, int from, int n_tokens);
  * Beginnings of sequences, kept for those that begin alike: for every key and
  * layout a tree of blocks of 64 tokens. A node shares its K/V blocks with the
  * sequences, and has a snapshot of the recurrent states where one was taken. A
- * leaf may have fewer tokens, the end of a sequence that is no more: who
- * resumes it copies its blocks. All of it counts against the pool's cap, and
+ * leaf may have fewer tokens, the end of a sequence that is no more. Who
+ * resumes such an end, or K/V without states in the middle of a block, copies
+ * the last block. All of it counts against the pool's cap, and
  * goes least recently used first, leaves before what they hang on and snapshots
  * apart, when the pool has no room for something else. What a sequence still
  * holds costs nothing and stays.
@@ -101,15 +102,22 @@ class PrefixTree {
   Root& root_of(std::string_view key, const std::vector<LayerFormat>& layers);
   /** The nodes of the tokens' whole blocks, as far as there are any. */
   Path walk(const Root& root, std::span<const std::int32_t> tokens) const;
-  /** Of a walk, the most that can be resumed, with an end behind it. */
-  Path path_to_resume(
+  /** What can be resumed: so many tokens of a path, which end in its last
+   * piece. */
+  struct Beginning {
+    Path path;
+    std::size_t length = 0;
+  };
+  /** Of a walk, the most that can be resumed, with a piece behind it or the
+   * beginning of one. */
+  Beginning beginning_of(
       const Root& root,
       Path path,
       std::span<const std::int32_t> tokens) const;
   /** Null when there is no room. */
-  std::unique_ptr<Sequence> resume_path(
+  std::unique_ptr<Sequence> resume_at(
       const std::vector<LayerFormat>& layers,
-      const Path& path);
+      const Beginning& beginning);
   /** Keeps these tokens of a sequence, with a snapshot at their end or none. */
   void add(
       std::string_view key,

@@ -53,12 +53,18 @@ Tokens operator+(Tokens a, const Tokens& b) {
   return a;
 }
 
-/** Where a mark stands in a block. */
-float& mark_in(BlockId block) {
-  return *reinterpret_cast<float*>(kernels::cpu::address_of(block));
+/** What the model of these tests writes: into a block of K/V its tokens, into
+ * states a mark. */
+float* floats_in(BlockId block) {
+  return reinterpret_cast<float*>(kernels::cpu::address_of(block));
 }
 
-/** What stands in a layer's piece after these tokens: a mark of them all. */
+Tokens tokens_in(BlockId block, std::size_t n) {
+  const float* from = floats_in(block);
+  return {from, from + n};
+}
+
+/** What stands in a layer's states after these tokens: a mark of them all. */
 float mark_of(std::span<const std::int32_t> tokens) {
   float mark = 1;
   for (const std::int32_t token : tokens) {
@@ -67,8 +73,7 @@ float mark_of(std::span<const std::int32_t> tokens) {
   return mark;
 }
 
-/** A pool with a tree, and a model that writes the mark of a block's tokens
- * into it and that of all tokens into the states. */
+/** A pool with a tree, and that model. */
 struct Cache {
   explicit Cache(
       const std::vector<LayerFormat>& formats,
@@ -84,15 +89,13 @@ struct Cache {
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const int layer = static_cast<int>(i);
       if (std::holds_alternative<RecurrentFormat>(layers[i])) {
-        mark_in(sequence.blocks(layer).front()) =
+        *floats_in(sequence.blocks(layer).front()) =
             mark_of(std::span(tokens).first(n));
         continue;
       }
       const auto blocks = sequence.blocks(layer);
-      for (std::size_t b = from / 64; b < blocks.size(); ++b) {
-        const auto end = std::min<std::size_t>(n, 64 * (b + 1));
-        mark_in(blocks[b]) =
-            mark_of(std::span(tokens).subspan(64 * b, end - 64 * b));
+      for (int t = from; t < n && !blocks.empty(); ++t) {
+        floats_in(blocks[t / 64])[t % 64] = static_cast<float>(tokens[t]);
       }
     }
     sequence.commit(n - from);
@@ -130,7 +133,7 @@ struct Cache {
       const int layer = static_cast<int>(i);
       if (std::holds_alternative<RecurrentFormat>(layers[i])) {
         const float mark = mark_of(std::span(tokens).first(length));
-        EXPECT_EQ(mark_in(sequence->blocks(layer).front()), mark);
+        EXPECT_EQ(*floats_in(sequence->blocks(layer).front()), mark);
       }
       const auto* format = std::get_if<kernels::KvFormat>(&layers[i]);
       const auto blocks = sequence->blocks(layer);
@@ -144,9 +147,10 @@ struct Cache {
         const bool visible = format->window == 0 || distance < format->window;
         ASSERT_EQ(blocks[b] != BlockId::None, visible) << i << " " << b;
         if (visible) {
+          const auto piece = std::span(tokens).first(end).subspan(64 * b);
           EXPECT_EQ(
-              mark_in(blocks[b]),
-              mark_of(std::span(tokens).first(end).subspan(64 * b)));
+              tokens_in(blocks[b], piece.size()),
+              Tokens(piece.begin(), piece.end()));
         }
         // Whoever resumes it writes into a last block that is not full.
         EXPECT_EQ(end % 64 == 0 && visible, pool->is_shared(blocks[b]));
@@ -185,15 +189,18 @@ TEST(PrefixTree, FindsTheLongestPrefixShorterThanThePrompt) {
   for (const auto& [n, length] : std::map<int, int>{
            {0, 0},
            {1, 0},
-           {64, 0},
+           {2, 1},
+           {64, 63},
            {65, 64},
-           {128, 64},
+           {128, 127},
            {129, 128},
            {257, 256}}) {
     cache.expect_resumed("", text(1, n), length);
   }
-  cache.expect_resumed("", text(1, 100) + text(2, 100), 64);
-  cache.expect_resumed("", text(1, 63) + text(2, 100), 0);
+  // K/V can be cut anywhere.
+  cache.expect_resumed("", text(1, 100) + text(2, 100), 100);
+  cache.expect_resumed("", text(1, 63) + text(2, 100), 63);
+  cache.expect_resumed("", text(2, 100), 0);
 }
 
 TEST(PrefixTree, AHitCopiesNoBlock) {
@@ -241,19 +248,20 @@ TEST(PrefixTree, StatesResumeOnlyAtASnapshot) {
   EXPECT_EQ(cache.pool->used_bytes(), 4 * kBlock + 2 * kStateBytes);
 }
 
-TEST(PrefixTree, WindowedLayersKeepWhatIsVisibleAtABorder) {
+TEST(PrefixTree, WindowedLayersResumeWhereWhatIsVisibleWasKept) {
   Cache cache(kWindowed);
   const Tokens tokens = text(1, 500);
   cache.prefill("", tokens, 448);
   // From 448 on, tokens from 349 on are visible: blocks 5 and 6.
   EXPECT_EQ(cache.pool->used_bytes(), (7 + 2) * kBlock);
   cache.expect_resumed("", tokens, 448);
-  cache.expect_resumed("", text(1, 448), 0);
-  cache.prefill("", text(1, 448), 320); // blocks 3 and 4
-  // At 384, blocks 4 and 5 are visible: the two together have them.
-  cache.expect_resumed("", text(1, 448), 384);
-  cache.expect_resumed("", text(1, 384), 320);
-  cache.expect_resumed("", text(1, 320), 0);
+  cache.expect_resumed("", text(1, 421), 420); // sees 321 and later
+  cache.expect_resumed("", text(1, 400), 0); // would see 300
+  cache.prefill("", text(1, 400), 320); // blocks 3 and 4
+  // Blocks 4 and 5 are visible at 399: the two together have them.
+  cache.expect_resumed("", text(1, 400), 399);
+  cache.expect_resumed("", text(1, 385), 384);
+  cache.expect_resumed("", text(1, 290), 0); // would see 190
   cache.expect_resumed("", tokens, 448);
 }
 
@@ -274,7 +282,8 @@ TEST(PrefixTree, KeepsTheEndOfASequenceThatIsNoMore) {
         cache.tree->resume("", cache.layers, tokens + text(2, 20));
     cache.extend(*next, tokens + text(2, 20), 320);
     cache.expect_resumed("", tokens + text(3, 20), 300);
-    EXPECT_EQ(cache.find("", tokens), needs_border(layers) ? 0 : 256);
+    // States stand at its end only.
+    EXPECT_EQ(cache.find("", tokens), fixed_bytes(layers) > 0 ? 0 : 299);
   }
 }
 

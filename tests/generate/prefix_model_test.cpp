@@ -294,7 +294,12 @@ void expect_sharing_changes_no_bit(const ModelPtr& dense) {
     for (const Prompt& prompt : prompts) {
       ends += (prompt.size() - 1) / 64 * 64;
     }
-    EXPECT_EQ(expect_batch_equals(runner, prompts, expected), ends);
+    const std::size_t found = expect_batch_equals(runner, prompts, expected);
+    if (cache::fixed_bytes(runner.layout()) > 0) {
+      EXPECT_EQ(found, ends);
+    } else {
+      EXPECT_GE(found, ends); // K/V alone can be cut in a block, too
+    }
 
     // Texts that come in between drive out what was kept.
     SequenceRunner tight(
