@@ -1,5 +1,4 @@
 #include <string>
-#include <utility>
 
 #include "optiq/base/error.h"
 #include "optiq/cli/chat_model.h"
@@ -78,11 +77,11 @@ std::string text_field(const Json& object, const char* name) {
 /** A server of OpenAI's protocol. */
 class ServerChat final : public ChatModel {
  public:
-  ServerChat(const ServerFlags& server, AnswerFlags flags)
+  ServerChat(const ServerFlags& server, const AnswerFlags& flags)
       : address_(address_of(server.url)),
         client_(io::origin_of(address_.base), server.api_key, ""),
         model_(server.model_id),
-        flags_(std::move(flags)) {
+        flags_(flags) {
     if (model_.empty()) {
       model_ = first_model();
     }
@@ -196,7 +195,7 @@ class ServerChat final : public ChatModel {
     require_ok(status, body);
     const Json json = artifacts::parse_json(body, address_.base + "/models");
     const Json models = json.is_object() ? json.value("data", Json()) : Json();
-    const std::string id = models.is_array() && !models.empty()
+    std::string id = models.is_array() && !models.empty()
         ? text_field(models.front(), "id")
         : "";
     if (id.empty()) {

@@ -40,7 +40,7 @@ std::optional<ReasoningMarkers> find_reasoning_markers(
     }
     return ReasoningMarkers{found->open, found->close};
   };
-  if (const auto written = markers_where([&](const KnownMarkers& known) {
+  if (auto written = markers_where([&](const KnownMarkers& known) {
         return chat_template.mentions(known.close);
       })) {
     return written;
