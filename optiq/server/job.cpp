@@ -17,10 +17,13 @@ double seconds_between(Clock::time_point from, Clock::time_point to) {
 
 /** Of a request that the engine does not take. Its fields were checked: what is
  * left is the length of prompt and answer. */
-ApiError refusal_of_engine(const std::exception_ptr& error) {
+ApiError refusal_of_engine(
+    const std::exception_ptr& error,
+    const std::string& length_field) {
   ApiError refusal = api_error_of(error);
   if (refusal.status == 400) {
     refusal.code = "context_length_exceeded";
+    refusal.param = length_field;
   }
   return refusal;
 }
@@ -105,7 +108,8 @@ void Job::start(generate::Engine& engine) {
       ++n_running_;
     }
   } catch (...) {
-    fail(refusal_of_engine(std::current_exception()));
+    fail(refusal_of_engine(
+        std::current_exception(), tracks_.front()->choice.length_field));
     return;
   }
   writer_->begin();

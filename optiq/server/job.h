@@ -62,6 +62,8 @@ struct Choice {
   generate::AnswerText text;
   /** The first one of its prompt, which counts the prompt in the usage. */
   bool counts_prompt = true;
+  /** The field of the request to change where it is too long. */
+  std::string length_field;
 };
 
 /**

@@ -99,9 +99,11 @@ def lengths_are_refused_with_both_numbers(server):
     status, _, body = server.request(
         "/v1/chat/completions", {"messages": MESSAGES, "max_tokens": limit + 1})
     assert status == 400 and body["error"]["code"] == "context_length_exceeded", body
+    assert body["error"]["param"] == "max_tokens", body
     assert str(limit) in body["error"]["message"] and str(limit + 1) in body["error"]["message"], body
     status, _, body = server.request("/v1/completions", {"prompt": [5] * (limit + 1)})
     assert status == 400 and str(limit) in body["error"]["message"], body
+    assert body["error"]["param"] == "prompt", body
     assert str(limit + 1) in body["error"]["message"], body
 
 

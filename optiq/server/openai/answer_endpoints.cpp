@@ -105,7 +105,9 @@ void chat_completions(ServiceState& state, Call& call) {
   const std::string text =
       openai::render_conversation(state.model, request.conversation);
   openai::ChoiceOptions options{
-      .reasoning = state.reasoning, .tenant = call.tenant};
+      .reasoning = state.reasoning,
+      .tenant = call.tenant,
+      .prompt_field = "messages"};
   if (request.logprobs) {
     options.top_logprobs = request.top_logprobs.value_or(0);
   }
@@ -154,7 +156,9 @@ void completions(ServiceState& state, Call& call) {
           state.layouts,
           request.answer,
           prompts,
-          {.top_logprobs = request.logprobs, .tenant = call.tenant}),
+          {.top_logprobs = request.logprobs,
+           .tenant = call.tenant,
+           .prompt_field = "prompt"}),
       openai::make_text_form(
           state.model.tokenizer,
           request.logprobs.has_value(),

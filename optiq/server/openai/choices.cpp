@@ -41,7 +41,7 @@ generate::SamplerOptions choose_sampler(
   return sampler;
 }
 
-void check_id(std::int32_t id, int vocab_size, const char* param) {
+void check_id(std::int32_t id, int vocab_size, const std::string& param) {
   if (id >= vocab_size) {
     refuse_field(
         param,
@@ -108,6 +108,16 @@ generate::Request make_request(
       .prefix_key = options.tenant};
 }
 
+/** Which field the client can change where prompt and answer are too long. */
+std::string length_field(
+    const AnswerFields& fields,
+    const ChoiceOptions& options) {
+  if (fields.max_completion_tokens) {
+    return "max_completion_tokens";
+  }
+  return fields.max_tokens ? "max_tokens" : options.prompt_field;
+}
+
 generate::AnswerText make_text(
     const ServedModel& model,
     const AnswerFields& fields,
@@ -139,18 +149,21 @@ std::vector<Choice> make_choices(
   for (const EncodedPrompt& prompt : prompts) {
     if (prompt.ids.empty()) {
       refuse_field(
-          "prompt",
+          options.prompt_field,
           "invalid_value",
-          "[prompt] found a prompt without tokens, expected at least one");
+          fmt::format(
+              "[{}] found a prompt without tokens, expected at least one",
+              options.prompt_field));
     }
     for (const std::int32_t id : prompt.ids) {
-      check_id(id, model.setup.model->info().vocab_size, "prompt");
+      check_id(id, model.setup.model->info().vocab_size, options.prompt_field);
     }
     for (int i = 0; i < fields.n; ++i) {
       Choice choice{
           .request = shared,
           .text = make_text(model, fields, options, prompt.starts_in_reasoning),
-          .counts_prompt = i == 0};
+          .counts_prompt = i == 0,
+          .length_field = length_field(fields, options)};
       choice.request.prompt = prompt.ids;
       choice.request.sampler.seed = seed + choices.size();
       if (shared.clamp_max_tokens) {

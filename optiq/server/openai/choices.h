@@ -25,6 +25,7 @@ struct ChoiceOptions {
   /** Where reasoning is told from the answer. */
   std::optional<text::ReasoningMarkers> reasoning;
   std::string tenant; // who asks
+  std::string prompt_field; // where the prompt is
 };
 
 /**
