@@ -34,8 +34,10 @@ Forward& Forward::add(
   return *this;
 }
 
-Forward& Forward::add_fresh(std::span<const std::int32_t> tokens) {
-  append(nullptr, 0, tokens, nullptr);
+Forward& Forward::add_fresh(
+    std::span<const std::int32_t> tokens,
+    const nn::Adapter* adapter) {
+  append(nullptr, 0, tokens, adapter);
   return *this;
 }
 
@@ -56,9 +58,9 @@ mx::array Forward::run() {
   const int last = model.info().n_layers - 1;
   const mx::array x = run_layers(0, last, model.embed(tokens_));
   const mx::array rows = model.run_last_layer(x, wanted_, context_);
-  mx::array logits = model.logits(rows, nn::context_of_rows(context_, wanted_));
-  finish(logits);
-  return logits;
+  mx::array result = logits(rows, wanted_);
+  finish(result);
+  return result;
 }
 
 mx::array Forward::hidden_states() {
@@ -80,6 +82,11 @@ Forward::run_layers(const Model& part, int first, int end, mx::array x) {
     x = part.run_layer(layer, x, context_);
   }
   return x;
+}
+
+mx::array Forward::logits(const mx::array& x, std::span<const int> wanted)
+    const {
+  return setup_.model->logits(x, nn::context_of_rows(context_, wanted));
 }
 
 void Forward::append(
