@@ -173,7 +173,7 @@ class Tape final : public kernels::Device {
   /** What goes back through one operation, from dL/dy. */
   using Backward = std::function<void(const mx::array& dy)>;
   struct Record {
-    mx::array y; // what came out, of any shape
+    mx::array y; // [...], what came out
     Backward backward;
   };
   /** K and V of a layer as projected, with its rule. */
