@@ -101,7 +101,7 @@ void Forward::append(
        .first_row = static_cast<int>(tokens_.size()),
        .rows = rows,
        .start = start,
-       .adapter = adapter});
+       .adapter = adapter != nullptr ? adapter : setup_.adapter.get()});
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
 }
 
@@ -143,6 +143,8 @@ mx::array logits_of(const Setup& setup, const mx::array& hidden) {
   nn::ForwardContext context;
   context.device = &setup.model->device();
   context.compute = setup.compute;
+  context.segments = {
+      {.rows = hidden.shape(0), .adapter = setup.adapter.get()}};
   return setup.model->logits(hidden, context);
 }
 

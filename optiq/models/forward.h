@@ -33,8 +33,8 @@ class Forward {
   Forward& operator=(const Forward&) = delete;
 
   /** Continues a sequence, which is no other part of this forward and outlives
-   * it, as the adapter does. `wanted`: those of the tokens, ascending, whose
-   * logits run returns. */
+   * it, as the adapter does; without one it has the setup's. `wanted`: those of
+   * the tokens, ascending, whose logits run returns. */
   Forward& add(
       cache::Sequence& sequence,
       std::span<const std::int32_t> tokens,

@@ -14,7 +14,7 @@ namespace optiq::server {
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {
-  std::string method; // GET, POST ...
+  std::string method; // GET, POST ...; GET for HEAD, whose answer has no body
   std::string path; // percent-decoded, without the query
   std::string query; // behind '?', as sent
   Headers headers; // names in lower case

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "optiq/server/http_message.h"
@@ -21,6 +22,8 @@ struct HttpServerOptions {
   std::chrono::milliseconds header_timeout{10'000};
   std::chrono::milliseconds body_timeout{60'000};
   std::chrono::milliseconds idle_timeout{75'000}; // keep-alive
+  std::chrono::milliseconds write_timeout{
+      60'000}; // of a peer that takes nothing
   std::chrono::milliseconds comment_interval{15'000};
 };
 
@@ -33,10 +36,14 @@ struct HttpAccess {
   bool gone = false; // the peer left before the end
 };
 
+class HttpLoop;
+
 /**
  * An HTTP/1.1 server with keep-alive and server-sent events on one thread, that
  * of run (RFC 9112; HTML, "Server-sent events"). Requests that are no HTTP, or
- * too large, it answers itself.
+ * too large, it answers itself. A peer that closes its side has gone, for
+ * nothing tells it from one that closed both: an answer that is not at once
+ * there is dropped.
  */
 class HttpServer {
  public:
@@ -46,7 +53,13 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
+  /** Called on the thread of run. Set before it. */
   void set_access_log(std::function<void(const HttpAccess&)> log);
+  /** Asked on the thread of run about a request whose body has not been read:
+   * what it returns is the answer, and the body stays unread. Set before run.
+   */
+  void set_gate(
+      std::function<std::optional<HttpResponse>(const HttpRequest&)> gate);
   /** The port that it listens on; 0 with a unix socket. */
   int port() const;
   /** Serves until stop has ended everything. */
@@ -58,8 +71,7 @@ class HttpServer {
   void post(std::function<void()> call);
 
  private:
-  struct Impl;
-  std::shared_ptr<Impl> impl_;
+  std::shared_ptr<HttpLoop> loop_; // replies know it weakly
 };
 
 } // namespace optiq::server

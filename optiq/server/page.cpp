@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::string_view kHtml = "text/html; charset=utf-8";
 constexpr std::string_view kScript = "text/javascript; charset=utf-8";
+constexpr std::string_view kImage = "image/svg+xml";
 constexpr std::string_view kStyle = "text/css; charset=utf-8";
 
 constexpr const char* kContentPolicy =
@@ -25,8 +26,22 @@ std::span<const PageFile> page_files() {
   static const std::array files{
       PageFile{"/", kHtml, page::index_html()},
       PageFile{"/page/style.css", kStyle, page::style_css()},
+      PageFile{"/page/icon.svg", kImage, page::icon_svg()},
       PageFile{"/page/main.js", kScript, page::main_js()},
-      PageFile{"/page/icon.svg", "image/svg+xml", page::icon_svg()}};
+      PageFile{"/page/api.js", kScript, page::api_js()},
+      PageFile{
+          "/page/conversation_list.js", kScript, page::conversation_list_js()},
+      PageFile{"/page/dom.js", kScript, page::dom_js()},
+      PageFile{"/page/drawers.js", kScript, page::drawers_js()},
+      PageFile{"/page/events.js", kScript, page::events_js()},
+      PageFile{"/page/format.js", kScript, page::format_js()},
+      PageFile{"/page/inline.js", kScript, page::inline_js()},
+      PageFile{"/page/live.js", kScript, page::live_js()},
+      PageFile{"/page/markdown.js", kScript, page::markdown_js()},
+      PageFile{"/page/model_view.js", kScript, page::model_view_js()},
+      PageFile{"/page/settings.js", kScript, page::settings_js()},
+      PageFile{"/page/store.js", kScript, page::store_js()},
+      PageFile{"/page/transcript.js", kScript, page::transcript_js()}};
   return files;
 }
 

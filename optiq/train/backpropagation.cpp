@@ -58,7 +58,7 @@ bool shares_kv(const models::Setup& setup) {
 /** The first layer of which something is trained; -1 before all of them. */
 int first_trained_layer(const nn::Adapter& adapter, int n_layers) {
   int first = n_layers;
-  for (const auto& [name, change] : adapter) {
+  for (const auto& [name, change] : adapter.updates) {
     const artifacts::ModuleId id = artifacts::module_id(name);
     const bool is_head = id.role == artifacts::ModuleRole::Head;
     first = std::min(first, is_head ? n_layers : id.layer);
@@ -262,7 +262,7 @@ Loss Backpropagation::run(
   check_batch(batch, setup_.model->info().vocab_size);
   tape_.forget();
   tape_.watch_weights(visitor);
-  for (const auto& [name, change] : adapter) {
+  for (const auto& [name, change] : adapter.updates) {
     tape_.watch(change.a);
     tape_.watch(change.b);
   }
@@ -280,7 +280,7 @@ Loss Backpropagation::run(
 
 void Backpropagation::take_gradients(const nn::Adapter& adapter, Loss& loss) {
   std::vector<mx::array> all;
-  for (const auto& [name, change] : adapter) {
+  for (const auto& [name, change] : adapter.updates) {
     const auto a = tape_.take_gradient(change.a);
     const auto b = tape_.take_gradient(change.b);
     if (loss.weight != 0 && (!a || !b)) {

@@ -25,7 +25,7 @@ struct Example {
 /** dL/dA and dL/dB of one module. */
 struct LowRankGradient {
   mx::array a; // [rank, in]
-  mx::array b; // [out, rank]
+  mx::array b; // [rank, out]: of B transposed, as nn::LowRank has it
 };
 
 struct Loss {

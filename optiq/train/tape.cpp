@@ -310,15 +310,17 @@ void Tape::pass_update(
   const mx::array dout = device_.row_range(dy, update.first_row, update.rows);
   const kernels::Matrix a = device_.dense(update.a);
   const kernels::Matrix b = device_.dense(update.b);
-  // y += scale h B^T, h = x A^T
-  const mx::array dh =
-      device_.scale(gradients_.multiply(dout, b), update.scale);
-  pass(update.b, [&] {
+  const auto through = [&](const mx::array& in, const kernels::Matrix& weight) {
     kernels::Product product;
-    product.projections = {{.weight = &a}};
+    product.projections = {{.weight = &weight}};
     product.compute = kernels::Compute::Exact;
-    const mx::array h = device_.multiply(rows, product).front();
-    return device_.scale(gradients_.outer(dout, h), update.scale);
+    return device_.multiply(in, product).front();
+  };
+  // y += scale h B with B as it lies, [rank, out], and h = x A^T
+  const mx::array dh = device_.scale(through(dout, b), update.scale);
+  pass(update.b, [&] {
+    return device_.scale(
+        gradients_.outer(through(rows, a), dout), update.scale);
   });
   pass(update.a, [&] { return gradients_.outer(dh, rows); });
   pass(x, [&] {

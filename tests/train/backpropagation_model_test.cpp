@@ -108,7 +108,9 @@ TEST(Tape, ChangesNoBitOfAForward) {
   Backpropagation backpropagation(setup);
   const std::string name = "language_model.model.layers.3.mlp.down_proj";
   for (const nn::Adapter& adapter :
-       {nn::Adapter{}, nn::Adapter{{name, all.at(name)}}, all}) {
+       {nn::Adapter{},
+        nn::Adapter{.updates = {{name, all.updates.at(name)}}},
+        all}) {
     const double expected = loss_of_forward(setup, batch[0], adapter);
     EXPECT_EQ(backpropagation.run(batch, adapter).sum, expected);
     EXPECT_EQ(backpropagation.evaluate(batch, adapter).sum, expected);

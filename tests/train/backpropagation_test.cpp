@@ -68,7 +68,7 @@ TEST(Backpropagation, AgreesWithAutogradOnEveryFamily) {
     const models::Setup on_mlx = load(config, kernels::mlx_device());
     const models::Setup setup = load(config);
     const nn::Adapter adapter = adapter_of(*setup.model);
-    EXPECT_GE(adapter.size(), 16U);
+    EXPECT_GE(adapter.updates.size(), 16U);
     const auto expected = differentiate_by_mlx(on_mlx, batch, adapter);
     expect_gradients(
         Backpropagation(setup).run(batch, adapter), expected, kBound);
@@ -139,7 +139,7 @@ TEST(Backpropagation, GoesNoLowerThanWhatIsTrained) {
     Backpropagation backpropagation(setup, {.recomputes_layers = recomputes});
     for (const char* part : {"layers.2.mlp.up_proj", "layers.0.mlp.up_proj"}) {
       const std::string name = std::string("model.") + part;
-      const nn::Adapter one{{name, all.at(name)}};
+      const nn::Adapter one{.updates = {{name, all.updates.at(name)}}};
       const Loss found = backpropagation.run(batch, one);
       const auto expected = differentiate_by_mlx(
           load(testing::sizes("llama"), kernels::mlx_device()), batch, one);
@@ -180,12 +180,12 @@ TEST(Backpropagation, ShowsEveryUseOfAMatrix) {
     lookups.clear();
     const Loss loss = Backpropagation(setup, {.recomputes_layers = recomputes})
                           .run(batch, adapter, visit);
-    EXPECT_EQ(weights.size(), adapter.size());
+    EXPECT_EQ(weights.size(), adapter.updates.size());
     EXPECT_EQ(lookups.size(), 2U);
     for (const auto& [name, gradient] : loss.gradients) {
-      const nn::LowRank& change = adapter.at(name);
+      const nn::LowRank& change = adapter.updates.at(name);
       mx::array db = mx::multiply(
-          mx::matmul(weights.at(name), mx::transpose(change.a)),
+          mx::matmul(change.a, mx::transpose(weights.at(name))),
           mx::array(change.scale));
       mx::eval(db);
       EXPECT_LE(relative_distance(gradient.b, db), kBound) << name;
@@ -264,7 +264,8 @@ TEST(Backpropagation, RefusesWhatDoesNotFit) {
   bad.tokens[1] = -1;
   refuse(ErrorKind::InvalidInput, {"token id -1"}, bad);
   nn::Adapter stray = adapter_of(*setup.model);
-  stray.insert({"model.layers.9.mlp.up_proj", stray.begin()->second});
+  stray.updates.insert(
+      {"model.layers.9.mlp.up_proj", stray.updates.begin()->second});
   refuse(ErrorKind::NotFound, {"model.layers.9.mlp.up_proj"}, good, stray);
   std::mt19937 random(1);
   const models::Setup other(

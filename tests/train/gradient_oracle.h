@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -31,10 +32,10 @@ inline nn::Adapter adapter_of(const models::Model& model, unsigned seed = 40) {
     }
     const int in = module.matrix.in_features();
     const int out = module.matrix.out_features();
-    adapter.insert(
+    adapter.updates.insert(
         {module.name,
          {.a = testing::normal_array({kRank, in}, ++seed, 0.1f),
-          .b = testing::normal_array({out, kRank}, ++seed, 0.1f),
+          .b = testing::normal_array({kRank, out}, ++seed, 0.1f),
           .scale = 0.7f}});
   }
   return adapter;
@@ -60,6 +61,11 @@ inline std::vector<Example> examples_of(
   return batch;
 }
 
+/** The updates by name, the order of Loss. */
+inline std::map<std::string, nn::LowRank> in_order(const nn::Adapter& adapter) {
+  return {adapter.updates.begin(), adapter.updates.end()};
+}
+
 /** {loss, dL/dA and dL/dB of every module in order} */
 inline std::vector<mx::array> differentiate_by_mlx(
     const models::Setup& setup,
@@ -67,7 +73,7 @@ inline std::vector<mx::array> differentiate_by_mlx(
     const nn::Adapter& adapter) {
   std::vector<mx::array> parameters;
   std::vector<int> arguments;
-  for (const auto& [name, change] : adapter) {
+  for (const auto& [name, change] : in_order(adapter)) {
     for (const mx::array& array : {change.a, change.b}) {
       arguments.push_back(static_cast<int>(parameters.size()));
       parameters.push_back(array);
@@ -76,8 +82,8 @@ inline std::vector<mx::array> differentiate_by_mlx(
   const auto loss_of = [&](const std::vector<mx::array>& x) {
     nn::Adapter traced;
     int next = 0;
-    for (const auto& [name, change] : adapter) {
-      traced.insert({name, {x[next], x[next + 1], change.scale}});
+    for (const auto& [name, change] : in_order(adapter)) {
+      traced.updates.insert({name, {x[next], x[next + 1], change.scale}});
       next += 2;
     }
     models::Forward forward(setup);

@@ -1,0 +1,3 @@
+// What Asio and Beast have outside of templates, compiled once for the room.
+#include <boost/asio/impl/src.hpp>
+#include <boost/beast/src.hpp>
