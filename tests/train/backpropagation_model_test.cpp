@@ -71,10 +71,11 @@ TEST(Backpropagation, AgreesWithAutogradOnTiny) {
 }
 
 TEST(Backpropagation, AgreesWithAutogradOnQuantizedTiny) {
-  // Two digits leave 5e-5 of a product; 60 of them, each way.
+  // Two digits leave 5e-5 of a product: 60 of them each way, if all their
+  // errors pointed the same way.
   const auto on_cpu = tiny_on(kernels::cpu_device());
   const auto on_mlx = tiny_on(kernels::mlx_device());
-  expect_autograd(quantized(on_cpu), quantized(on_mlx), 1e-3);
+  expect_autograd(quantized(on_cpu), quantized(on_mlx), 6e-3);
 }
 
 double loss_of_forward(

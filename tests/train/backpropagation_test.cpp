@@ -265,7 +265,9 @@ TEST(Backpropagation, RefusesWhatDoesNotFit) {
   refuse(ErrorKind::InvalidInput, {"token id -1"}, bad);
   nn::Adapter stray = adapter_of(*setup.model);
   stray.updates.insert(
-      {"model.layers.9.mlp.up_proj", stray.updates.begin()->second});
+      {"model.layers.9.mlp.up_proj",
+       {.a = testing::normal_array({kRank, testing::kHidden}, 1),
+        .b = testing::normal_array({kRank, testing::kInner}, 2)}});
   refuse(ErrorKind::NotFound, {"model.layers.9.mlp.up_proj"}, good, stray);
   std::mt19937 random(1);
   const models::Setup other(
