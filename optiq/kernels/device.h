@@ -36,8 +36,8 @@ enum class Activation { Silu, GeluTanh }; // gelu by its tanh approximation
 struct LowRankUpdate {
   int first_row = 0;
   int rows = 0;
-  mx::array a; // [rank, in]
-  mx::array b; // [out, rank]
+  mx::array a; // [rank, in], f32, f16 or bf16; summed in f32
+  mx::array b; // [rank, out]: transposed, both are read in long rows
   float scale = 1.f;
 };
 
@@ -45,7 +45,7 @@ struct LowRankUpdate {
 struct Projection {
   const Matrix* weight = nullptr;
   const mx::array* bias = nullptr; // [out] f32, or nothing
-  std::span<const LowRankUpdate> updates; // of disjoint rows
+  std::span<const LowRankUpdate> updates; // added in this order
 };
 
 /** Projections of the same rows x [T, in], with what comes before and after
@@ -125,7 +125,7 @@ class Device {
       const mx::array& biases,
       int bits,
       int group_size) = 0;
-  /** A host array of float32. */
+  /** A host array of float32; of a low-rank update also f16 or bf16. */
   virtual mx::array upload(const mx::array& host) = 0;
   /** x [rows..., width], when it is there. */
   virtual HostRows to_host(const mx::array& x) = 0;

@@ -108,4 +108,22 @@ void check_state_segments(
   }
 }
 
+void check_whole_sequences(
+    const char* function,
+    std::span<const Segment> segments,
+    int rows) {
+  check_rows(function, segments, rows);
+  for (const Segment& segment : segments) {
+    if (segment.start != 0) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[{}] segment at row {}: found position {}, expected 0: gradients "
+          "are those of whole sequences.",
+          function,
+          segment.first_row,
+          segment.start);
+    }
+  }
+}
+
 } // namespace optiq::kernels

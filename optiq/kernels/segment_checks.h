@@ -27,6 +27,12 @@ void check_kv_segments(
     int rows,
     int window);
 
+/** Unless they do, and start at position 0. */
+void check_whole_sequences(
+    const char* function,
+    std::span<const Segment> segments,
+    int rows);
+
 /** Unless they do, and have one block each: the states of a recurrent layer. */
 void check_state_segments(
     const char* function,

@@ -5,6 +5,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/mapping_guard.h"
 #include "optiq/models/decoder_impl.h"
+#include "optiq/models/on_device.h"
 
 namespace optiq::models {
 namespace {
@@ -178,6 +179,12 @@ class Decoder final : public Model {
   std::unique_ptr<Model> with_matrices(
       const MatricesByName& matrices) const override;
 
+  std::unique_ptr<Model> with_device(kernels::Device& device) const {
+    auto other = std::make_unique<Decoder>(*this);
+    other->parts_.device = &device;
+    return other;
+  }
+
  private:
   /** base + scale * out_norm(block(norm(x))). Where the block's result stays
    * as it is, the block adds it to the base. */
@@ -328,6 +335,18 @@ std::unique_ptr<Model> Decoder::with_matrices(
 
 std::unique_ptr<Model> make_decoder(DecoderParts parts) {
   return std::make_unique<Decoder>(std::move(parts));
+}
+
+std::unique_ptr<Model> run_on(const Model& model, kernels::Device& device) {
+  const auto* decoder = dynamic_cast<const Decoder*>(&model);
+  if (decoder == nullptr) {
+    fail(
+        ErrorKind::Unsupported,
+        "[run_on] {}: found a model that is no decoder of the families', "
+        "expected one that load_model made.",
+        model.info().model_type);
+  }
+  return decoder->with_device(device);
 }
 
 } // namespace optiq::models

@@ -34,8 +34,10 @@ Forward& Forward::add(
   return *this;
 }
 
-Forward& Forward::add_fresh(std::span<const std::int32_t> tokens) {
-  append(nullptr, 0, tokens, nullptr);
+Forward& Forward::add_fresh(
+    std::span<const std::int32_t> tokens,
+    const nn::Adapter* adapter) {
+  append(nullptr, 0, tokens, adapter);
   return *this;
 }
 
@@ -56,9 +58,9 @@ mx::array Forward::run() {
   const int last = model.info().n_layers - 1;
   const mx::array x = run_layers(0, last, model.embed(tokens_));
   const mx::array rows = model.run_last_layer(x, wanted_, context_);
-  mx::array logits = model.logits(rows, nn::context_of_rows(context_, wanted_));
-  finish(logits);
-  return logits;
+  mx::array result = logits(rows, wanted_);
+  finish(result);
+  return result;
 }
 
 mx::array Forward::hidden_states() {
@@ -82,6 +84,11 @@ Forward::run_layers(const Model& part, int first, int end, mx::array x) {
   return x;
 }
 
+mx::array Forward::logits(const mx::array& x, std::span<const int> wanted)
+    const {
+  return setup_.model->logits(x, nn::context_of_rows(context_, wanted));
+}
+
 void Forward::append(
     cache::Sequence* sequence,
     int start,
@@ -94,7 +101,7 @@ void Forward::append(
        .first_row = static_cast<int>(tokens_.size()),
        .rows = rows,
        .start = start,
-       .adapter = adapter});
+       .adapter = adapter != nullptr ? adapter : setup_.adapter.get()});
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
 }
 
@@ -136,6 +143,8 @@ mx::array logits_of(const Setup& setup, const mx::array& hidden) {
   nn::ForwardContext context;
   context.device = &setup.model->device();
   context.compute = setup.compute;
+  context.segments = {
+      {.rows = hidden.shape(0), .adapter = setup.adapter.get()}};
   return setup.model->logits(hidden, context);
 }
 

@@ -33,15 +33,17 @@ class Forward {
   Forward& operator=(const Forward&) = delete;
 
   /** Continues a sequence, which is no other part of this forward and outlives
-   * it, as the adapter does. `wanted`: those of the tokens, ascending, whose
-   * logits run returns. */
+   * it, as the adapter does; without one it has the setup's. `wanted`: those of
+   * the tokens, ascending, whose logits run returns. */
   Forward& add(
       cache::Sequence& sequence,
       std::span<const std::int32_t> tokens,
       std::span<const int> wanted = {},
       const nn::Adapter* adapter = nullptr);
   /** Begins a sequence of the forward's own, which goes with it. */
-  Forward& add_fresh(std::span<const std::int32_t> tokens);
+  Forward& add_fresh(
+      std::span<const std::int32_t> tokens,
+      const nn::Adapter* adapter = nullptr);
   /** Bytes of K/V and state that the forward's own sequences take. */
   std::size_t fresh_bytes() const;
 
@@ -59,6 +61,10 @@ class Forward {
   /** The same with the layers of `part`, which is the model with other layers
    * left out. */
   mx::array run_layers(const Model& part, int first, int end, mx::array x);
+
+  /** Logits of rows `wanted` (ascending), x being those of what run_layers gave
+   * for the last layer; nothing is committed. */
+  mx::array logits(const mx::array& x, std::span<const int> wanted) const;
 
  private:
   void append(

@@ -37,6 +37,8 @@ struct Setup {
   std::shared_ptr<const Model> model;
   kernels::Compute compute = kernels::Compute::Fast;
   std::vector<cache::LayerFormat> layout; // by layer
+  /** Of every sequence that has none of its own; or nothing. */
+  std::shared_ptr<const nn::Adapter> adapter;
 
   /** Throws as cache_layout. */
   Setup(

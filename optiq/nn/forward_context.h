@@ -1,9 +1,9 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "optiq/cache/sequence.h"
@@ -18,13 +18,19 @@ struct Linear;
 /** What an adapter adds to a linear: scale (x A^T) B^T (LoRA, arXiv
  * 2106.09685). */
 struct LowRank {
-  mx::array a; // [rank, in] f32, on the model's device
-  mx::array b; // [out, rank]
+  mx::array a; // [rank, in] f32 or bf16, on the model's device
+  mx::array b; // [rank, out]: B transposed
   float scale = 1.f;
 };
 
-/** What an adapter adds to a model, by the paths of its linears. */
-using Adapter = std::map<std::string, LowRank, std::less<>>;
+/** What an adapter adds to a model. Nothing in it changes while a forward runs
+ * with it. */
+struct Adapter {
+  /** Tells it from every other adapter of the model: belongs into the key of
+   * prefixes that are kept. */
+  std::string key;
+  std::unordered_map<std::string, LowRank> updates; // by the linear's path
+};
 
 /** The rows of one sequence in a flat ragged batch. */
 struct Segment {

@@ -12,8 +12,8 @@ std::vector<kernels::LowRankUpdate> updates_of(
     if (segment.adapter == nullptr || segment.rows == 0) {
       continue;
     }
-    const auto found = segment.adapter->find(linear.name);
-    if (found != segment.adapter->end()) {
+    const auto found = segment.adapter->updates.find(linear.name);
+    if (found != segment.adapter->updates.end()) {
       const LowRank& change = found->second;
       updates.push_back(
           {.first_row = segment.first_row,

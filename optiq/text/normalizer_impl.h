@@ -9,7 +9,7 @@
 #include "optiq/text/charsmap_impl.h"
 #include "optiq/text/json_fields_impl.h"
 #include "optiq/text/normalization_form_impl.h"
-#include "optiq/text/pattern_regex_impl.h"
+#include "optiq/text/pattern_regex.h"
 
 namespace optiq::text {
 

@@ -1,8 +1,9 @@
+#include "optiq/text/pattern_regex.h"
+
 #include <algorithm>
 
 #include "optiq/base/error.h"
 #include "optiq/text/pattern_program_impl.h"
-#include "optiq/text/pattern_regex_impl.h"
 #include "optiq/text/unicode_impl.h"
 
 namespace optiq::text {

@@ -7,7 +7,7 @@
 
 #include "optiq/text/chain_limits_impl.h"
 #include "optiq/text/json_fields_impl.h"
-#include "optiq/text/pattern_regex_impl.h"
+#include "optiq/text/pattern_regex.h"
 #include "optiq/text/split_rule_impl.h"
 
 namespace optiq::text {

@@ -10,7 +10,7 @@
 #include "optiq/text/byte_level_impl.h"
 #include "optiq/text/chain_limits_impl.h"
 #include "optiq/text/json_fields_impl.h"
-#include "optiq/text/pattern_regex_impl.h"
+#include "optiq/text/pattern_regex.h"
 
 namespace optiq::text {
 

@@ -131,12 +131,12 @@ TEST(Device, ProductsWithWhatComesBeforeAndAfter) {
           {.first_row = 0,
            .rows = 2,
            .a = device.upload(normal_array({4, kIn}, 40)),
-           .b = device.upload(normal_array({kOut, 4}, 41)),
+           .b = device.upload(normal_array({4, kOut}, 41)),
            .scale = 0.5f},
           {.first_row = 3,
            .rows = 1,
            .a = device.upload(normal_array({2, kIn}, 42)),
-           .b = device.upload(normal_array({kOut, 2}, 43)),
+           .b = device.upload(normal_array({2, kOut}, 43)),
            .scale = 2.f}};
       const mx::array residual = device.upload(rows(50, kOut));
       const Norm norm{

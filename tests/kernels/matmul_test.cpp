@@ -177,7 +177,7 @@ TEST(Multiply, BiasesComeBehindTheResidual) {
 std::vector<double> update_of(const float* x, const LowRankUpdate& update) {
   const int rank = update.a.shape(0);
   const int in = update.a.shape(1);
-  const int out = update.b.shape(0);
+  const int out = update.b.shape(1);
   const float* a = update.a.data<float>();
   const float* b = update.b.data<float>();
   std::vector<double> y(out);
@@ -187,7 +187,7 @@ std::vector<double> update_of(const float* x, const LowRankUpdate& update) {
       inner += double{x[k]} * a[r * in + k];
     }
     for (int n = 0; n < out; ++n) {
-      y[n] += update.scale * inner * b[n * rank + r];
+      y[n] += update.scale * inner * b[r * out + n];
     }
   }
   return y;
@@ -202,7 +202,7 @@ make_update(int first_row, int rows, int rank, int in, int out, unsigned seed) {
           normal_values(static_cast<std::size_t>(rank) * in, seed), {rank, in}),
       .b = array_of(
           normal_values(static_cast<std::size_t>(out) * rank, seed + 1),
-          {out, rank}),
+          {rank, out}),
       .scale = 0.5f};
 }
 
@@ -274,8 +274,8 @@ TEST(Multiply, RefusesUpdatesThatDoNotFit) {
     });
   };
   refused(make_update(1, 2, 4, 128, 48, 1), "rows 1 + 2");
-  refused(make_update(0, 2, 4, 128, 40, 1), "B [40, 4]");
-  refused(make_update(0, 2, 4, 64, 48, 1), "for a weight [4, 64]");
+  refused(make_update(0, 2, 4, 128, 40, 1), "B [4, 40]");
+  refused(make_update(0, 2, 4, 64, 48, 1), "A [4, 64]");
 }
 
 } // namespace

@@ -39,16 +39,16 @@ class Adapters : public ::testing::Test {
         if (module.name == name) {
           const int in = module.matrix.in_features();
           const int out = module.matrix.out_features();
-          adapter.insert_or_assign(
+          adapter.updates.insert_or_assign(
               name,
               nn::LowRank{
                   .a = testing::normal_array({kRank, in}, ++seed, 0.02f),
-                  .b = testing::normal_array({out, kRank}, ++seed, 0.02f),
+                  .b = testing::normal_array({kRank, out}, ++seed, 0.02f),
                   .scale = kScale});
         }
       }
     }
-    EXPECT_EQ(adapter.size(), 6U);
+    EXPECT_EQ(adapter.updates.size(), 6U);
     return adapter;
   }
 
@@ -111,15 +111,15 @@ TEST_F(Adapters, RideInOneBatchWithoutCrossTalk) {
 // embedded as, too, so that this adapter leaves it alone.
 TEST_F(Adapters, EqualTheirWeightsMerged) {
   nn::Adapter adapter = make_adapter(300);
-  adapter.erase("language_model.model.embed_tokens");
+  adapter.updates.erase("language_model.model.embed_tokens");
   const auto checkpoint =
       open_checkpoint(io::ModelDirectory::open(testing::tiny_model_path()));
   MatricesByName merged;
-  for (const auto& [name, change] : adapter) {
+  for (const auto& [name, change] : adapter.updates) {
     const mx::array weight =
         mx::astype(checkpoint.at(name + ".weight").load(), mx::float32);
-    const mx::array update =
-        mx::multiply(mx::matmul(change.b, change.a), mx::array(change.scale));
+    const mx::array update = mx::multiply(
+        mx::matmul(mx::transpose(change.b), change.a), mx::array(change.scale));
     merged.emplace(
         name, model_->device().dense(io::materialize(mx::add(weight, update))));
   }

@@ -1,6 +1,7 @@
 """Shared by the oracle and e2e scripts: paths, running the tools, KL."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,18 @@ def run(*command, expect=0, stdin=None, env=None):
 
 def optiq(*arguments, **options):
     return run(BIN, *arguments, **options)
+
+
+def float32_copy(folder):
+    """A folder with the test model's weights in float32, for mlx-lm."""
+    import mlx.core as mx  # of no use to scripts without it
+
+    folder.mkdir()
+    for shard in MODEL.glob("model*.safetensors"):
+        tensors = {k: v.astype(mx.float32) for k, v in mx.load(str(shard)).items()}
+        mx.save_safetensors(str(folder / shard.name), tensors)
+    shutil.copy(MODEL / "config.json", folder)
+    return folder
 
 
 def mean_kl(reference, logits):

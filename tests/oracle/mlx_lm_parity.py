@@ -4,7 +4,6 @@ mlx-lm runs a float32 copy of the checkpoint (same weights, nothing rounded
 again); we run the bf16 checkpoint itself, in chunks of many sizes.
 """
 
-import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,21 +11,12 @@ import numpy as np
 from mlx_lm.utils import load_model
 from safetensors.numpy import load_file, save_file
 
-from _support import DRIVERS, MODEL, mean_kl, run, scratch
+from _support import DRIVERS, MODEL, float32_copy, mean_kl, run, scratch
 from tokenizers import Tokenizer
 
 N_TOKENS = 1500
 CHUNKS = [N_TOKENS, 1, 63, 64, 65, 512]
 BOUND = 1e-6
-
-
-def float32_copy(folder):
-    folder.mkdir()
-    for shard in MODEL.glob("model*.safetensors"):
-        tensors = {k: v.astype(mx.float32) for k, v in mx.load(str(shard)).items()}
-        mx.save_safetensors(str(folder / shard.name), tensors)
-    shutil.copy(MODEL / "config.json", folder)
-    return folder
 
 
 def tokens():

@@ -18,7 +18,7 @@
 #include <string_view>
 
 #include "optiq/base/error.h"
-#include "optiq/text/pattern_regex_impl.h"
+#include "optiq/text/pattern_regex.h"
 
 namespace {
 

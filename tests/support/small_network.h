@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include <mlx/ops.h>
+
 #include "optiq/io/array.h"
 #include "optiq/kernels/cpu/block_memory.h"
 #include "optiq/models/model.h"

@@ -1,3 +1,5 @@
+#include "optiq/text/pattern_regex.h"
+
 #include <ctime>
 
 #include <gtest/gtest.h>
@@ -6,7 +8,6 @@
 #include "support/slowdown.h"
 
 #include "optiq/base/error.h"
-#include "optiq/text/pattern_regex_impl.h"
 
 namespace optiq::text {
 namespace {

@@ -2,6 +2,7 @@
 #include "optiq/io/array.h"
 #include "optiq/kernels/checks_impl.h"
 #include "optiq/kernels/cpu/block_memory.h"
+#include "optiq/kernels/cpu/gradients.h"
 #include "optiq/kernels/cpu/kv_format.h"
 #include "optiq/kernels/cpu/matrix.h"
 #include "optiq/kernels/cpu/operations.h"
@@ -10,9 +11,69 @@
 namespace optiq::kernels {
 namespace {
 
-/** Operations run at once: nothing is ever pending. */
-class CpuDevice final : public Device {
+class CpuGradients final : public Gradients {
  public:
+  mx::array multiply(const mx::array& dy, const Matrix& weight) override {
+    return cpu::gradients::multiply(dy, weight);
+  }
+  mx::array outer(const mx::array& dy, const mx::array& x) override {
+    return cpu::gradients::outer(dy, x);
+  }
+  mx::array normalize(const mx::array& dy, const mx::array& x, const Norm& norm)
+      override {
+    return cpu::gradients::normalize(dy, x, norm);
+  }
+  std::pair<mx::array, mx::array> glu(
+      const mx::array& dy,
+      const mx::array& gate,
+      const mx::array& up,
+      Activation activation) override {
+    return cpu::gradients::glu(dy, gate, up, activation);
+  }
+  mx::array softcap(const mx::array& dy, const mx::array& y, float cap)
+      override {
+    return cpu::gradients::softcap(dy, y, cap);
+  }
+  mx::array columns(const mx::array& dy, int begin, int width) override {
+    return cpu::gradients::columns(dy, begin, width);
+  }
+  mx::array take_rows(const mx::array& dy, std::span<const int> rows, int n)
+      override {
+    return cpu::gradients::take_rows(dy, rows, n);
+  }
+  AttentionGradients attend(
+      const mx::array& dy,
+      const mx::array& q,
+      const mx::array& k,
+      const mx::array& v,
+      const AttentionRule& rule,
+      std::span<const Segment> segments,
+      int window) override {
+    return cpu::gradients::attend(dy, q, k, v, rule, segments, window);
+  }
+  DeltaNetInput gated_delta_net(
+      const mx::array& dy,
+      const DeltaNetInput& input,
+      const DeltaNetWeights& weights,
+      const DeltaNetShape& shape,
+      std::span<const Segment> segments) override {
+    return cpu::gradients::gated_delta_net(dy, input, weights, shape, segments);
+  }
+  CrossEntropy cross_entropy(
+      const mx::array& logits,
+      std::span<const std::int32_t> labels,
+      std::span<const float> weights) override {
+    return cpu::gradients::cross_entropy(logits, labels, weights);
+  }
+};
+
+/** Operations run at once: nothing is ever pending. */
+class CpuDevice final : public DifferentiableDevice {
+ public:
+  Gradients& gradients() override {
+    return gradients_;
+  }
+
   const char* name() const override {
     return cpu::kDeviceName;
   }
@@ -126,6 +187,9 @@ class CpuDevice final : public Device {
       const mx::array& logits) override {
     return cpu::kl_divergence(reference, logits);
   }
+
+ private:
+  CpuGradients gradients_;
 };
 
 } // namespace

@@ -3,9 +3,10 @@
 #include <vector>
 
 #include "optiq/base/thread_pool.h"
-#include "optiq/kernels/checks_impl.h"
+#include "optiq/io/array.h"
 #include "optiq/kernels/cpu/block_memory.h"
 #include "optiq/kernels/cpu/delta_net.h"
+#include "optiq/kernels/cpu/delta_net_checks.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/cpu/parallel_by_cost.h"
 #include "optiq/kernels/profile.h"
@@ -18,33 +19,6 @@ namespace {
 // not pay.
 constexpr std::size_t kGrain = 8192;
 constexpr std::size_t kMinCost = 1 << 16;
-
-DeltaNetDims check_shape(const DeltaNetShape& s) {
-  const bool valid = s.n_key_heads > 0 && s.n_value_heads > 0 &&
-      s.n_value_heads % s.n_key_heads == 0 && s.key_dim > 0 &&
-      s.value_dim > 0 && s.conv_kernel >= 2 &&
-      s.conv_kernel <= static_cast<int>(kMaxConvKernel);
-  if (!valid) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[gated_delta_net] shape: found {} key heads of {}, {} value heads of "
-        "{}, conv kernel {}, expected positive sizes, value heads a multiple "
-        "of key heads and a kernel of 2 to {}. Check the model's config.",
-        s.n_key_heads,
-        s.key_dim,
-        s.n_value_heads,
-        s.value_dim,
-        s.conv_kernel,
-        kMaxConvKernel);
-  }
-  const auto size = [](int n) { return static_cast<std::size_t>(n); };
-  return {
-      .key_heads = size(s.n_key_heads),
-      .value_heads = size(s.n_value_heads),
-      .key_dim = size(s.key_dim),
-      .value_dim = size(s.value_dim),
-      .conv_kernel = size(s.conv_kernel)};
-}
 
 /** S^T [Hv][Dk][Dv], so that it starts on a cache line. */
 float* state_of(const Segment& segment) {
@@ -147,39 +121,33 @@ mx::array gated_delta_net(
     std::span<const Segment> segments) {
   const char* name = "gated_delta_net";
   const OpTimer timer(name);
-  const DeltaNetDims dims = check_shape(shape);
-  require_rank(name, "qkv", input.qkv, 2);
-  const int T = input.qkv.shape(0);
+  const DeltaNetArrays arrays = check_delta_net(input, weights, shape);
+  const DeltaNetDims& dims = arrays.dims;
+  const int T = arrays.qkv.shape(0);
   const int Hv = shape.n_value_heads;
   const int width = Hv * shape.value_dim;
-  const mx::array in =
-      require_floats(name, "qkv", input.qkv, {T, shape.qkv_dim()});
-  const mx::array gate = require_floats(name, "z", input.z, {T, width});
-  const mx::array bs = require_floats(name, "b", input.b, {T, Hv});
-  const mx::array as = require_floats(name, "a", input.a, {T, Hv});
-  const mx::array taps = require_floats(
-      name, "conv", weights.conv, {shape.qkv_dim(), shape.conv_kernel});
-  const mx::array a_log = require_floats(name, "a_log", weights.a_log, {Hv});
-  const mx::array dt_bias =
-      require_floats(name, "dt_bias", weights.dt_bias, {Hv});
-  const mx::array norm =
-      require_floats(name, "norm", weights.norm, {shape.value_dim});
   check_state_segments(name, segments, T);
 
-  mx::array conv = io::make_array(in.shape(), mx::float32);
+  mx::array conv = io::make_array(arrays.qkv.shape(), mx::float32);
   float* c = io::mutable_floats(conv).data();
-  run_conv(io::floats(in).data(), io::floats(taps).data(), dims, segments, c);
+  run_conv(
+      io::floats(arrays.qkv).data(),
+      io::floats(arrays.conv).data(),
+      dims,
+      segments,
+      c);
 
   std::vector<float> dots(T * dims.key_heads);
   std::vector<Gate> gates(T * dims.value_heads);
   const GateWeights gate_weights{
-      .a_log = io::floats(a_log).data(), .dt_bias = io::floats(dt_bias).data()};
+      .a_log = io::floats(arrays.a_log).data(),
+      .dt_bias = io::floats(arrays.dt_bias).data()};
   const std::size_t rows_per_grain =
       std::max<std::size_t>(1, kGrain / dims.channels());
   parallel_for(T, rows_per_grain, [&](std::size_t begin, std::size_t end) {
     prepare_rows(
-        io::floats(bs).data() + begin * Hv,
-        io::floats(as).data() + begin * Hv,
+        io::floats(arrays.b).data() + begin * Hv,
+        io::floats(arrays.a).data() + begin * Hv,
         gate_weights,
         dims,
         end - begin,
@@ -193,8 +161,8 @@ mx::array gated_delta_net(
   run_recurrence(c, dots.data(), gates.data(), dims, segments, y);
   parallel_for(T, rows_per_grain, [&](std::size_t begin, std::size_t end) {
     gated_norm(
-        io::floats(gate).data() + begin * width,
-        io::floats(norm).data(),
+        io::floats(arrays.z).data() + begin * width,
+        io::floats(arrays.norm).data(),
         weights.norm_eps,
         dims,
         end - begin,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "optiq/kernels/cpu/elementwise.cpp"
@@ -214,6 +215,9 @@ void Rope(
         shape.scale,
         cosines,
         sines);
+    if (shape.is_inverse) {
+      std::transform(sines, sines + shape.half, sines, std::negate<>());
+    }
     for (std::size_t h = 0; h < shape.n_heads; ++h) {
       if (shape.is_interleaved) {
         RotatePairs(x, cosines, sines, shape.half, out);

@@ -44,6 +44,7 @@ struct RopeShape {
   std::size_t head_dim = 0;
   std::size_t half = 0; // rotary_dim / 2
   bool is_interleaved = false;
+  bool is_inverse = false; // turns the other way
   float scale = 1.f;
 };
 

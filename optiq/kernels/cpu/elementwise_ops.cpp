@@ -76,6 +76,64 @@ mx::array normalize_rows(
   return out;
 }
 
+/** x turned at its positions, or back. */
+mx::array turn(
+    const mx::array& x,
+    std::span<const std::int32_t> positions,
+    const Rope& rule,
+    bool is_inverse) {
+  const OpTimer timer("rope");
+  require_rank("rope", "x", x, 3);
+  const std::size_t rows = x.shape(0);
+  const RopeShape shape{
+      .n_heads = static_cast<std::size_t>(x.shape(1)),
+      .head_dim = static_cast<std::size_t>(x.shape(2)),
+      .half = rule.inverse_frequencies.size(),
+      .is_interleaved = rule.is_interleaved,
+      .is_inverse = is_inverse,
+      .scale = rule.scale};
+  if (positions.size() != rows || 2 * shape.half > shape.head_dim) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[rope] x of shape [{}]: found {} positions and {} frequencies, "
+        "expected one position per row and at most head_dim / 2 frequencies. "
+        "Pass matching spans.",
+        fmt::join(x.shape(), ", "),
+        positions.size(),
+        shape.half);
+  }
+  const mx::array in = io::materialize(x);
+  mx::array out = io::make_array(x.shape(), mx::float32);
+  const std::size_t width = shape.n_heads * shape.head_dim;
+  const float* source = io::floats(in).data();
+  float* target = io::mutable_floats(out).data();
+  if (!uses_table(rule, positions)) {
+    for (std::size_t row = 0; row < rows; ++row) {
+      rope(
+          source + row * width,
+          positions.data() + row,
+          frequencies_at(rule, positions[row]).data(),
+          1,
+          shape,
+          target + row * width);
+    }
+    return out;
+  }
+  parallel_for(
+      rows,
+      std::max<std::size_t>(1, kGrain / std::max<std::size_t>(1, width)),
+      [&](std::size_t begin, std::size_t end) {
+        rope(
+            source + begin * width,
+            positions.data() + begin,
+            rule.inverse_frequencies.data(),
+            end - begin,
+            shape,
+            target + begin * width);
+      });
+  return out;
+}
+
 } // namespace
 
 mx::array normalize(const mx::array& x, const Norm& norm) {
@@ -162,55 +220,14 @@ mx::array rope(
     const mx::array& x,
     std::span<const std::int32_t> positions,
     const Rope& rule) {
-  const OpTimer timer("rope");
-  require_rank("rope", "x", x, 3);
-  const std::size_t rows = x.shape(0);
-  const RopeShape shape{
-      .n_heads = static_cast<std::size_t>(x.shape(1)),
-      .head_dim = static_cast<std::size_t>(x.shape(2)),
-      .half = rule.inverse_frequencies.size(),
-      .is_interleaved = rule.is_interleaved,
-      .scale = rule.scale};
-  if (positions.size() != rows || 2 * shape.half > shape.head_dim) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[rope] x of shape [{}]: found {} positions and {} frequencies, "
-        "expected one position per row and at most head_dim / 2 frequencies. "
-        "Pass matching spans.",
-        fmt::join(x.shape(), ", "),
-        positions.size(),
-        shape.half);
-  }
-  const mx::array in = io::materialize(x);
-  mx::array out = io::make_array(x.shape(), mx::float32);
-  const std::size_t width = shape.n_heads * shape.head_dim;
-  const float* source = io::floats(in).data();
-  float* target = io::mutable_floats(out).data();
-  if (!uses_table(rule, positions)) {
-    for (std::size_t row = 0; row < rows; ++row) {
-      rope(
-          source + row * width,
-          positions.data() + row,
-          frequencies_at(rule, positions[row]).data(),
-          1,
-          shape,
-          target + row * width);
-    }
-    return out;
-  }
-  parallel_for(
-      rows,
-      std::max<std::size_t>(1, kGrain / std::max<std::size_t>(1, width)),
-      [&](std::size_t begin, std::size_t end) {
-        rope(
-            source + begin * width,
-            positions.data() + begin,
-            rule.inverse_frequencies.data(),
-            end - begin,
-            shape,
-            target + begin * width);
-      });
-  return out;
+  return turn(x, positions, rule, false);
+}
+
+mx::array rope_gradient(
+    const mx::array& dy,
+    std::span<const std::int32_t> positions,
+    const Rope& rule) {
+  return turn(dy, positions, rule, true);
 }
 
 mx::array columns(const mx::array& x, int begin, int width) {

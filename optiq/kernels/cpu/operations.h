@@ -37,6 +37,11 @@ mx::array rope(
     const mx::array& x,
     std::span<const std::int32_t> positions,
     const Rope& rope);
+/** dL/dx of rope's dL/dy: turned back, scaled once more. */
+mx::array rope_gradient(
+    const mx::array& dy,
+    std::span<const std::int32_t> positions,
+    const Rope& rope);
 mx::array columns(const mx::array& x, int begin, int width);
 mx::array concatenate(std::span<const mx::array> parts);
 

@@ -28,6 +28,9 @@ OpTimer::Described describe(const Product& product) {
     what.key.in = projection.weight->in_features();
     what.key.out += projection.weight->out_features();
     what.bytes += projection.weight->nbytes();
+    for (const LowRankUpdate& update : projection.updates) {
+      what.bytes += update.a.nbytes() + update.b.nbytes();
+    }
   }
   what.key.bits = product.projections.empty()
       ? 0
@@ -56,15 +59,85 @@ void check_input(const mx::array& x, const Product& product) {
   check_product(kFunction, product);
 }
 
-/** Whether something comes between the product and what follows it. */
-bool has_extras(const Product& product) {
-  for (const Projection& projection : product.projections) {
-    if (projection.bias != nullptr || !projection.updates.empty()) {
-      return true;
+LowRankSide side_of(const char* name, const mx::array& side) {
+  return {
+      .data = side.data<void>(),
+      .type = float_type_of(kFunction, name, side.dtype()),
+      .rank = side.shape(0),
+      .width = side.shape(1)};
+}
+
+void check_update(const LowRankUpdate& update, int rows, const Matrix& weight) {
+  const int first = update.first_row;
+  if (first < 0 || update.rows < 0 || update.rows > rows - first ||
+      update.a.ndim() != 2 || update.b.ndim() != 2 ||
+      update.a.shape(0) != update.b.shape(0) ||
+      update.a.shape(1) != weight.in_features() ||
+      update.b.shape(1) != weight.out_features()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] low-rank update: found rows {} + {}, A {} and B {}, expected "
+        "them within {} rows, A [rank, {}] and B [rank, {}].",
+        kFunction,
+        first,
+        update.rows,
+        shape_text(update.a),
+        shape_text(update.b),
+        rows,
+        weight.in_features(),
+        weight.out_features());
+  }
+}
+
+/** What is added to one projection, and the memory that this takes. */
+class ProjectionAddends {
+ public:
+  ProjectionAddends(const Projection& projection, int rows) {
+    if (projection.bias != nullptr) {
+      bias_ = require_floats(
+          "add_bias",
+          "bias",
+          *projection.bias,
+          {projection.weight->out_features()});
+    }
+    std::size_t inner_floats = 0;
+    for (const LowRankUpdate& update : projection.updates) {
+      check_update(update, rows, *projection.weight);
+      inner_floats += std::size_t{1} * update.rows * update.a.shape(0);
+    }
+    inner_.resize(inner_floats);
+    float* inner = inner_.data();
+    for (const LowRankUpdate& update : projection.updates) {
+      if (update.rows > 0) {
+        add(update, inner);
+        inner += std::size_t{1} * update.rows * update.a.shape(0);
+      }
     }
   }
-  return false;
-}
+
+  Addends addends() const {
+    return {
+        .updates = terms_, .bias = bias_ ? io::floats(*bias_).data() : nullptr};
+  }
+
+ private:
+  void add(const LowRankUpdate& update, float* inner) {
+    sides_.push_back(io::materialize(update.a));
+    terms_.push_back(
+        {.first_row = static_cast<std::size_t>(update.first_row),
+         .rows = update.rows,
+         .a = side_of("A", sides_.back()),
+         .scale = update.scale,
+         .inner = inner});
+    sides_.push_back(io::materialize(update.b));
+    terms_.back().b = side_of("B", sides_.back());
+  }
+
+  std::optional<mx::array> bias_;
+  std::vector<mx::array> sides_; // of the terms
+  std::vector<LowRankTerm> terms_;
+  std::vector<float> inner_;
+};
 
 /** Runs jobs on the rows of x, unless there is nothing to do. */
 void run(
@@ -88,16 +161,20 @@ void run(
   run_matmuls(call);
 }
 
-/** The products with nothing between them and the residual. */
-std::vector<mx::array> run_plain(const mx::array& x, const Product& product) {
+std::vector<mx::array> run_each(
+    const mx::array& x,
+    const Product& product,
+    std::span<const ProjectionAddends> addends) {
   std::vector<mx::array> results;
   std::vector<MatmulJob> jobs;
   std::optional<mx::array> residual;
-  for (const Projection& projection : product.projections) {
-    const mx::Shape shape{x.shape(0), projection.weight->out_features()};
+  for (std::size_t i = 0; i < addends.size(); ++i) {
+    const Matrix& weight = *product.projections[i].weight;
+    const mx::Shape shape{x.shape(0), weight.out_features()};
     results.push_back(io::make_array(shape, mx::float32));
     jobs.push_back(
-        {.weight = projection.weight,
+        {.weight = &weight,
+         .addends = addends[i].addends(),
          .y = io::mutable_floats(results.back()).data()});
     if (product.residual != nullptr) {
       residual =
@@ -110,7 +187,10 @@ std::vector<mx::array> run_plain(const mx::array& x, const Product& product) {
 }
 
 /** activation(gate) * up in the same pass over memory. */
-mx::array run_glu(const mx::array& x, const Product& product) {
+mx::array run_glu(
+    const mx::array& x,
+    const Product& product,
+    std::span<const ProjectionAddends> addends) {
   const Matrix& gate = *product.projections[0].weight;
   mx::array result =
       io::make_array({x.shape(0), gate.out_features()}, mx::float32);
@@ -118,76 +198,11 @@ mx::array run_glu(const mx::array& x, const Product& product) {
       .weight = &gate,
       .up = product.projections[1].weight,
       .glu = *product.activation == Activation::Silu ? swiglu : geglu,
+      .addends = addends[0].addends(),
+      .up_addends = addends[1].addends(),
       .y = io::mutable_floats(result).data()};
   run(x, product, {&job, 1});
   return result;
-}
-
-/** y += scale (x A^T) B^T on the rows of each update; x is normed already. */
-void add_updates(
-    const mx::array& x,
-    std::span<const LowRankUpdate> updates,
-    mx::array& y) {
-  const auto multiply_floats = [](const mx::array& rows, const mx::array& w) {
-    const Matrix matrix = dense_matrix(w);
-    Product product;
-    product.projections = {{.weight = &matrix}};
-    check_input(rows, product);
-    return run_plain(rows, product).front();
-  };
-  const std::size_t width = y.shape(1);
-  for (const LowRankUpdate& update : updates) {
-    if (update.first_row < 0 || update.rows < 0 ||
-        update.rows > x.shape(0) - update.first_row || update.b.ndim() != 2 ||
-        update.b.shape(0) != y.shape(1)) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[{}] low-rank update: found rows {} + {} and B {}, expected them "
-          "within {} rows and B [{}, rank].",
-          kFunction,
-          update.first_row,
-          update.rows,
-          shape_text(update.b),
-          x.shape(0),
-          y.shape(1));
-    }
-    if (update.rows == 0) {
-      continue;
-    }
-    const mx::array change = multiply_floats(
-        multiply_floats(
-            io::row_range(x, update.first_row, update.rows), update.a),
-        update.b);
-    const float* from = io::floats(change).data();
-    float* to = io::mutable_floats(y).data() + update.first_row * width;
-    for (std::size_t i = 0; i < change.size(); ++i) {
-      to[i] += update.scale * from[i];
-    }
-  }
-}
-
-/** Every step by itself: products, updates, biases, activation. */
-std::vector<mx::array> run_with_extras(
-    const mx::array& x,
-    const Product& product) {
-  std::vector<mx::array> results = run_plain(x, product);
-  std::optional<mx::array> normed;
-  for (std::size_t i = 0; i < results.size(); ++i) {
-    const Projection& projection = product.projections[i];
-    if (!projection.updates.empty()) {
-      if (!normed) {
-        normed = product.norm == nullptr ? x : normalize(x, *product.norm);
-      }
-      add_updates(*normed, projection.updates, results[i]);
-    }
-    if (projection.bias != nullptr) {
-      results[i] = add_bias(results[i], *projection.bias);
-    }
-  }
-  if (product.activation) {
-    return {glu(results[0], results[1], *product.activation)};
-  }
-  return results;
 }
 
 } // namespace
@@ -202,13 +217,15 @@ std::vector<mx::array> multiply(const mx::array& x, const Product& product) {
   const OpTimer timer([&] { return describe(product); });
   check_input(x, product);
   const mx::array input = io::materialize(x);
-  if (has_extras(product)) {
-    return run_with_extras(input, product);
+  std::vector<ProjectionAddends> addends;
+  addends.reserve(product.projections.size());
+  for (const Projection& projection : product.projections) {
+    addends.emplace_back(projection, x.shape(0));
   }
   if (product.activation) {
-    return {run_glu(input, product)};
+    return {run_glu(input, product, addends)};
   }
-  return run_plain(input, product);
+  return run_each(input, product, addends);
 }
 
 mx::array

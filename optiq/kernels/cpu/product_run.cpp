@@ -27,6 +27,9 @@ constexpr std::size_t kFewRowsChunk = 64;
 constexpr std::size_t kDenseChunk = 15;
 constexpr std::size_t kManyRowsValues = 65536;
 
+// A row of an update's A costs as much to fetch as to multiply by so many rows.
+constexpr std::uint64_t kRowsOfAFetch = 8;
+
 constexpr std::size_t kLine = 128; // what ranks write lies this far apart
 
 std::size_t round_up(std::size_t n, std::size_t multiple) {
@@ -52,6 +55,30 @@ struct Range {
   std::size_t last;
 };
 
+/** Hands out pieces of several kinds, one kind after another: to each rank
+ * those that begin within its equal share of the cost. */
+class Share {
+ public:
+  Share(std::uint64_t total, int rank, int n_ranks)
+      : low_(total * rank / n_ranks), high_(total * (rank + 1) / n_ranks) {}
+
+  /** Of the next n pieces. */
+  Range next(std::uint64_t n, std::uint64_t cost) {
+    const auto at = [&](std::uint64_t limit) -> std::size_t {
+      const std::uint64_t offset = limit > start_ ? limit - start_ : 0;
+      return std::min(n, (offset + cost - 1) / cost);
+    };
+    const Range range{at(low_), at(high_)};
+    start_ += n * cost;
+    return range;
+  }
+
+ private:
+  std::uint64_t low_;
+  std::uint64_t high_;
+  std::uint64_t start_ = 0;
+};
+
 /** Everything that the ranks share while they run a call. */
 class Run {
  public:
@@ -63,6 +90,9 @@ class Run {
         add_input(*job.up);
       }
     }
+    for_each_update([this](const LowRankTerm& update) {
+      updates_cost_ += inner_cost(update) * update.a.rank;
+    });
     allocate();
   }
 
@@ -95,21 +125,25 @@ class Run {
     }
   }
 
-  /** Part `rank` of the products: an equal share of their cost. */
+  bool has_updates() const {
+    return updates_cost_ > 0;
+  }
+
+  /** Part `rank` of the inner products of low-rank updates. */
+  void multiply_inners(int rank, int n_ranks) const {
+    Share share(updates_cost_, rank, n_ranks);
+    const float* x = normed_ == nullptr ? call_.x : normed_;
+    for_each_update([&](const LowRankTerm& update) {
+      const Range ranks = share.next(update.a.rank, inner_cost(update));
+      multiply_inner(update, x, ranks.first, ranks.last);
+    });
+  }
+
+  /** Part `rank` of the products. */
   void multiply(int rank, int n_ranks) const {
-    const std::uint64_t low = total_ * rank / n_ranks;
-    const std::uint64_t high = total_ * (rank + 1) / n_ranks;
-    std::uint64_t start = 0;
+    Share share(total_, rank, n_ranks);
     for (const MatmulJob& job : call_.jobs) {
-      const std::uint64_t cost = cost_of(job);
-      const std::uint64_t pieces = pieces_of(*job.weight);
-      // The pieces that begin inside [low, high).
-      const auto at = [&](std::uint64_t limit) -> std::size_t {
-        const std::uint64_t offset = limit > start ? limit - start : 0;
-        return std::min(pieces, (offset + cost - 1) / cost);
-      };
-      run_job(job, {at(low), at(high)}, rank);
-      start += pieces * cost;
+      run_job(job, share.next(pieces_of(*job.weight), cost_of(job)), rank);
     }
   }
 
@@ -118,6 +152,21 @@ class Run {
   }
 
  private:
+  static std::uint64_t inner_cost(const LowRankTerm& update) {
+    return static_cast<std::uint64_t>(update.rows) + kRowsOfAFetch;
+  }
+
+  template <typename Visit>
+  void for_each_update(const Visit& visit) const {
+    for (const MatmulJob& job : call_.jobs) {
+      for (const Addends* addends : {&job.addends, &job.up_addends}) {
+        for (const LowRankTerm& update : addends->updates) {
+          visit(update);
+        }
+      }
+    }
+  }
+
   /** Notes in what form a matrix reads the rows. */
   void add_input(const Matrix& weight) {
     if (!weight.is_quantized()) {
@@ -148,9 +197,13 @@ class Run {
         (job.up == nullptr ? 0 : piece_cost(*job.up, call_.rows));
   }
 
+  static bool has_addends(const MatmulJob& job) {
+    return !job.addends.updates.empty() || job.addends.bias != nullptr;
+  }
+
   /** Pieces of a job between two steps of what follows. */
   std::size_t chunk_of(const MatmulJob& job) const {
-    if (job.up == nullptr && job.residual == nullptr) {
+    if (job.up == nullptr && job.residual == nullptr && !has_addends(job)) {
       return pieces_of(*job.weight);
     }
     if (call_.rows <= kDirectRows) {
@@ -181,9 +234,10 @@ class Run {
 
   void allocate() {
     size_scratch();
-    const std::size_t normed = reads_floats_ && call_.norm.weight != nullptr
-        ? call_.rows * cols() * sizeof(float)
-        : 0;
+    const bool reads_normed =
+        (reads_floats_ || has_updates()) && call_.norm.weight != nullptr;
+    const std::size_t normed =
+        reads_normed ? call_.rows * cols() * sizeof(float) : 0;
     const std::size_t scratch =
         rank_floats_ * sizeof(float) * ThreadPool::shared().size();
     std::size_t bytes = round_up(normed, kLine) + scratch;
@@ -232,17 +286,36 @@ class Run {
       const std::size_t columns = std::min(out, part.last * kPiece) - column;
       float* const y = job.y + column;
       run_product(*job.weight, part, {y, out}, scratch + up_floats_);
-      if (job.up != nullptr) {
-        run_product(*job.up, part, {scratch, columns}, scratch + up_floats_);
-        for (int t = 0; t < call_.rows; ++t) {
-          job.glu(y + t * out, scratch + t * columns, columns, y + t * out);
-        }
-      }
       if (job.residual != nullptr) {
         const float* residual = job.residual + column;
         for (int t = 0; t < call_.rows; ++t) {
           add(residual + t * out, y + t * out, columns, y + t * out);
         }
+      }
+      add_to(job.addends, column, columns, {y, out});
+      if (job.up != nullptr) {
+        run_product(*job.up, part, {scratch, columns}, scratch + up_floats_);
+        add_to(job.up_addends, column, columns, {scratch, columns});
+        for (int t = 0; t < call_.rows; ++t) {
+          job.glu(y + t * out, scratch + t * columns, columns, y + t * out);
+        }
+      }
+    }
+  }
+
+  /** Adds columns [column, column + columns) of them. */
+  void add_to(
+      const Addends& addends,
+      std::size_t column,
+      std::size_t columns,
+      const Output& to) const {
+    for (const LowRankTerm& update : addends.updates) {
+      add_low_rank(update, column, column + columns, to);
+    }
+    if (addends.bias != nullptr) {
+      for (int t = 0; t < call_.rows; ++t) {
+        float* y = to.y + t * to.stride;
+        add(y, addends.bias + column, columns, y);
       }
     }
   }
@@ -278,10 +351,11 @@ class Run {
 
   const MatmulCall& call_;
   std::uint64_t total_ = 0; // cost of all jobs
+  std::uint64_t updates_cost_ = 0; // of their inner products
   bool reads_floats_ = false;
   int n_activations_ = 0;
   std::array<Activations, kMostUnits> activations_;
-  float* normed_ = nullptr; // rows for dense products, where there is a norm
+  float* normed_ = nullptr; // rows for what reads floats, where there is a norm
   float* scratch_ = nullptr; // [ranks][rank_floats_]
   std::size_t up_floats_ = 0;
   std::size_t rank_floats_ = 0;
@@ -301,6 +375,10 @@ void run_matmuls(const MatmulCall& call) {
   pool.run([&](int rank, int n_ranks) {
     if (prepare && !alone) {
       run.prepare(rank, n_ranks);
+      pool.barrier();
+    }
+    if (run.has_updates()) {
+      run.multiply_inners(rank, n_ranks);
       pool.barrier();
     }
     run.multiply(rank, n_ranks);

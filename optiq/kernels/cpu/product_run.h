@@ -6,9 +6,16 @@
 #include <vector>
 
 #include "optiq/kernels/cpu/activations.h"
+#include "optiq/kernels/cpu/low_rank.h"
 #include "optiq/kernels/device.h"
 
 namespace optiq::kernels::cpu {
+
+/** What is added to a product, in this order. */
+struct Addends {
+  std::span<const LowRankTerm> updates; // each with scratch of its own
+  const float* bias = nullptr; // [out]
+};
 
 /** One product of a call, and what follows it on the same columns. */
 struct MatmulJob {
@@ -18,6 +25,8 @@ struct MatmulJob {
   void (*glu)(const float* gate, const float* up, std::size_t n, float* out) =
       nullptr;
   const float* residual = nullptr; // [rows, out], added
+  Addends addends; // to that; before the gated unit
+  Addends up_addends; // to the product with `up`
   float* y = nullptr; // [rows, out]
 };
 

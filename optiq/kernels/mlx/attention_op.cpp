@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include <mlx/ops.h>
 
@@ -194,6 +196,49 @@ std::pair<mx::array, std::optional<mx::array>> split_gate(
   return {mx::reshape(parts[0], flat), mx::reshape(parts[1], flat)};
 }
 
+/** What scores are made of. */
+struct Heads {
+  mx::array q; // [T, n_heads, head_dim]
+  mx::array k; // [T, n_kv_heads, head_dim]; T = 0 without K/V of its own
+  mx::array v; // the same, [T, n_kv_heads, head_dim]
+  std::optional<mx::array> gate; // [T, n_heads * head_dim]
+};
+
+Heads make_heads(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const AttentionRule& rule,
+    std::span<const Segment> segments) {
+  const auto [plain, gate] = split_gate(q, rule);
+  const std::vector<std::int32_t> positions = positions_of(segments);
+  const auto place = [&](const mx::array& heads) {
+    return rule.rope && heads.shape(0) > 0 ? rope(heads, positions, *rule.rope)
+                                           : heads;
+  };
+  mx::array queries = place(norm_heads(plain, rule.n_heads, rule, rule.q_norm));
+  if (rule.query_growth && q.shape(0) > 0) {
+    queries = grow(queries, *rule.query_growth, positions);
+  }
+  return {
+      queries,
+      place(norm_heads(k, rule.n_kv_heads, rule, rule.k_norm)),
+      norm_heads(v, rule.n_kv_heads, rule, rule.v_norm),
+      gate};
+}
+
+/** What segments' rows attended to, one after another and gated. */
+mx::array join(
+    std::vector<mx::array> attended,
+    const Heads& heads,
+    const AttentionRule& rule) {
+  const mx::Shape flat{heads.q.shape(0), rule.n_heads * rule.head_dim};
+  const mx::array y = mx::reshape(
+      attended.empty() ? heads.q : mx::concatenate(std::move(attended), 0),
+      flat);
+  return heads.gate ? sigmoid_gate(y, *heads.gate) : y;
+}
+
 } // namespace
 
 mx::array attend(
@@ -206,41 +251,46 @@ mx::array attend(
     PendingBlocks& pending) {
   const KvArrays& layout = layout_of(format);
   check_arguments(q, k, v, rule, format);
-  const int rows = q.shape(0);
-  check_kv_segments(kFunction, segments, rows, format.window);
-  const auto [plain, gate] = split_gate(q, rule);
-  const std::vector<std::int32_t> positions = positions_of(segments);
-  const auto place = [&](const mx::array& heads) {
-    return rule.rope ? rope(heads, positions, *rule.rope) : heads;
-  };
-  mx::array queries = place(norm_heads(plain, rule.n_heads, rule, rule.q_norm));
-  if (rule.query_growth && rows > 0) {
-    queries = grow(queries, *rule.query_growth, positions);
-  }
+  check_kv_segments(kFunction, segments, q.shape(0), format.window);
+  const Heads heads = make_heads(q, k, v, rule, segments);
   if (k.shape(0) > 0) {
-    append(
-        place(norm_heads(k, rule.n_kv_heads, rule, rule.k_norm)),
-        norm_heads(v, rule.n_kv_heads, rule, rule.v_norm),
-        segments,
-        layout,
-        pending);
+    append(heads.k, heads.v, segments, layout, pending);
   }
   std::vector<mx::array> attended;
   for (const Segment& s : segments) {
     if (s.rows > 0) {
       attended.push_back(attend_segment(
-          rows_of(queries, s.first_row, s.first_row + s.rows),
+          rows_of(heads.q, s.first_row, s.first_row + s.rows),
           s,
           rule.scores,
           format.window,
           layout));
     }
   }
-  const mx::Shape flat{rows, rule.n_heads * rule.head_dim};
-  const mx::array y = attended.empty()
-      ? plain
-      : mx::reshape(mx::concatenate(std::move(attended), 0), flat);
-  return gate ? sigmoid_gate(y, *gate) : y;
+  return join(std::move(attended), heads, rule);
+}
+
+mx::array attend_whole(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const AttentionRule& rule,
+    std::span<const Segment> segments,
+    int window) {
+  const Heads heads = make_heads(q, k, v, rule, segments);
+  std::vector<mx::array> attended;
+  for (const Segment& s : segments) {
+    if (s.rows > 0) {
+      const int end = s.first_row + s.rows;
+      attended.push_back(portable::attend(
+          rows_of(heads.q, s.first_row, end),
+          rows_of(heads.k, s.first_row, end),
+          rows_of(heads.v, s.first_row, end),
+          rule.scores,
+          window));
+    }
+  }
+  return join(std::move(attended), heads, rule);
 }
 
 } // namespace optiq::kernels::portable

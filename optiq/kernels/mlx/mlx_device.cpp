@@ -1,8 +1,5 @@
 #include "optiq/kernels/mlx/mlx_device.h"
 
-#include <cstring>
-#include <new>
-#include <stdexcept>
 #include <utility>
 
 #include <mlx/device.h>
@@ -14,6 +11,8 @@
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/mlx/block_arrays.h"
 #include "optiq/kernels/mlx/checks_impl.h"
+#include "optiq/kernels/mlx/gradients.h"
+#include "optiq/kernels/mlx/guarded_impl.h"
 #include "optiq/kernels/mlx/kv_codec.h"
 #include "optiq/kernels/mlx/operations.h"
 #include "optiq/kernels/mlx/portable.h"
@@ -21,30 +20,15 @@
 namespace optiq::kernels {
 namespace {
 
-/** What f returns, MLX's exceptions as ours. */
-template <typename F>
-auto guarded(const char* function, const F& f) {
-  try {
-    return f();
-  } catch (const Error&) {
-    throw;
-  } catch (const std::invalid_argument& error) {
-    fail(ErrorKind::InvalidInput, "[{}] MLX: {}", function, error.what());
-  } catch (const std::exception& error) {
-    // Of what fails while it computes, MLX keeps the text only.
-    const bool is_memory = std::strstr(error.what(), "malloc") != nullptr ||
-        dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
-    fail(
-        is_memory ? ErrorKind::Exhausted : ErrorKind::Internal,
-        "[{}] MLX: {}",
-        function,
-        error.what());
-  }
-}
+using portable::guarded;
 
 /** Operations are nodes of MLX's graph until they are evaluated. */
-class MlxDevice final : public Device {
+class MlxDevice final : public DifferentiableDevice {
  public:
+  Gradients& gradients() override {
+    return portable::gradients();
+  }
+
   const char* name() const override {
     return portable::kDeviceName;
   }

@@ -49,6 +49,14 @@ mx::array attend(
     std::span<const Segment> segments,
     const KvFormat& format,
     PendingBlocks& pending);
+/** The same of whole sequences, without blocks. */
+mx::array attend_whole(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const AttentionRule& rule,
+    std::span<const Segment> segments,
+    int window);
 mx::array gated_delta_net(
     const DeltaNetInput& input,
     const DeltaNetWeights& weights,

@@ -50,12 +50,13 @@ updated(const mx::array& y, const mx::array& x, const LowRankUpdate& update) {
   const auto rows_of = [&](const mx::array& all) {
     return mx::slice(all, {begin, 0}, {end, all.shape(1)});
   };
-  const auto through = [](const mx::array& rows, const mx::array& w) {
-    return mx::matmul(rows, mx::transpose(mx::astype(w, rows.dtype())));
+  const auto in_dtype = [&](const mx::array& w) {
+    return mx::astype(w, x.dtype());
   };
+  const mx::array inner =
+      mx::matmul(rows_of(x), mx::transpose(in_dtype(update.a)));
   const mx::array change = mx::multiply(
-      through(through(rows_of(x), update.a), update.b),
-      scalar_of(y, update.scale));
+      mx::matmul(inner, in_dtype(update.b)), scalar_of(y, update.scale));
   return mx::slice_update(
       y,
       mx::add(rows_of(y), change),

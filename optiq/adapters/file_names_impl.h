@@ -1,0 +1,12 @@
+#pragma once
+
+namespace optiq::adapters {
+
+inline constexpr const char* kConfigFile = "adapter_config.json";
+inline constexpr const char* kPeftFile = "adapter_model.safetensors";
+inline constexpr const char* kMlxFile = "adapters.safetensors";
+inline constexpr const char* kRecordFile = "optiq_lora_config.json";
+/** Member of the record in which we, and not the original, say what we made. */
+inline constexpr const char* kRecordMember = "optiq";
+
+} // namespace optiq::adapters
