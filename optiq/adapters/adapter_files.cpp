@@ -7,13 +7,10 @@
 #include <set>
 #include <utility>
 
-#include <mlx/ops.h>
-
 #include "optiq/adapters/file_names_impl.h"
 #include "optiq/adapters/peft_config_impl.h"
 #include "optiq/adapters/read_tensors_impl.h"
 #include "optiq/base/error.h"
-#include "optiq/io/array.h"
 
 namespace optiq::adapters {
 namespace {
@@ -48,6 +45,26 @@ Json read_object(const fs::path& file) {
 
 bool is_ours(const Json& record) {
   return record.is_object() && record.contains(kRecordMember);
+}
+
+/** PEFT's names leave out what wraps a decoder: the record has the paths of the
+ * model. */
+void take_recorded_paths(AdapterFiles& files) {
+  const Json& ours = files.record.at(kRecordMember);
+  const auto scales = ours.find(kScalesMember);
+  if (scales == ours.end() || !scales->is_object()) {
+    return;
+  }
+  std::map<std::string, std::string> paths;
+  for (const auto& [path, scale] : scales->items()) {
+    paths.emplace(artifacts::short_name(artifacts::module_id(path)), path);
+  }
+  for (StoredUpdate& update : files.updates) {
+    const auto found = paths.find(artifacts::short_name(update.id));
+    if (found != paths.end()) {
+      update.module = found->second;
+    }
+  }
 }
 
 /** The scale of a folder in mlx-lm's format. The original's readers ask its
@@ -104,6 +121,9 @@ void read_peft(
         return RankAndScale{
             settings.rank_of(module), settings.scale_of(module)};
       });
+  if (is_ours(files.record)) {
+    take_recorded_paths(files);
+  }
 }
 
 // What may stand before a module's place in the decoder; a vision or audio
@@ -251,33 +271,6 @@ std::vector<AdapterUpdate> load_updates(const AdapterFiles& files) {
     updates.push_back(stored.load(stored.module));
   }
   return updates;
-}
-
-std::vector<AdapterUpdate> sum_of(const std::vector<WeightedUpdates>& terms) {
-  std::map<std::string, std::vector<AdapterUpdate>> by_module;
-  for (const WeightedUpdates& term : terms) {
-    for (const AdapterUpdate& update : term.updates) {
-      const auto factor = static_cast<float>(term.weight * update.scale);
-      by_module[update.module].push_back(
-          {.module = update.module,
-           .a = update.a,
-           .b = mx::multiply(update.b, mx::array(factor))});
-    }
-  }
-  std::vector<AdapterUpdate> sums;
-  for (const auto& [module, parts] : by_module) {
-    std::vector<mx::array> a;
-    std::vector<mx::array> b;
-    for (const AdapterUpdate& part : parts) {
-      a.push_back(part.a);
-      b.push_back(part.b);
-    }
-    sums.push_back(
-        {.module = module,
-         .a = io::materialize(mx::concatenate(std::move(a), 0)),
-         .b = io::materialize(mx::concatenate(std::move(b), 0))});
-  }
-  return sums;
 }
 
 } // namespace optiq::adapters

@@ -90,7 +90,8 @@ AdapterFiles open_adapter(
 std::vector<AdapterUpdate> load_updates(const AdapterFiles& files);
 
 /** One adapter that adds, for each of several, `weight` times what it adds:
- * ranks one after another, scales in B. */
+ * ranks one after another, scales in B. A module is the same in all by its
+ * place in the decoder. Throws InvalidInput for one whose shapes differ. */
 struct WeightedUpdates {
   std::vector<AdapterUpdate> updates;
   double weight = 1.0;

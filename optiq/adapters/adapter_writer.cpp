@@ -120,7 +120,7 @@ Json make_record(const AdapterToWrite& adapter) {
     scales[update.module] = update.scale;
   }
   Json ours = adapter.record;
-  ours["scales"] = scales;
+  ours[kScalesMember] = scales;
   return {
       {"source_model", adapter.base_model},
       {"rank", rank_of(of_largest_rank(adapter.updates))},

@@ -40,8 +40,9 @@ std::unique_ptr<CLI::App> make_app() {
   add_list_command(*app);
   add_pull_command(*app);
   add_rm_command(*app);
+  add_lora_command(*app);
   add_doctor_command(*app);
-  for (CLI::App* command : app->get_subcommands({})) {
+  for (CLI::App* command : commands_of(*app)) {
     command->parse_complete_callback([command] {
       require_model(*command);
       check_flag_rules(*command);

@@ -18,6 +18,7 @@
 #include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/base/version.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/bench_profile.h"
 #include "optiq/cli/bench_round.h"
 #include "optiq/cli/commands.h"
@@ -58,6 +59,7 @@ struct BenchFlags {
   std::string device = "auto";
   bool profile = false;
   KvFlags kv;
+  std::vector<std::string> adapters;
   std::string json;
 };
 
@@ -137,7 +139,8 @@ std::size_t cache_bytes(const models::Setup& setup, const BenchFlags& flags) {
 }
 
 /** What a decode step reads, per token: every matrix that all tokens share
- * (of an untied embedding only rows), K/V at the mean length, states. */
+ * (of an untied embedding only rows) and what adapters add, K/V at the mean
+ * length, states. */
 double bytes_per_token(const models::Setup& setup, const BenchFlags& flags) {
   const models::Model& model = *setup.model;
   std::uint64_t weights = 0;
@@ -147,6 +150,11 @@ double bytes_per_token(const models::Setup& setup, const BenchFlags& flags) {
         (role == artifacts::ModuleRole::Embedding && !model.info().tied_head);
     if (!only_rows) {
       weights += module.matrix.nbytes();
+    }
+  }
+  if (setup.adapter != nullptr) {
+    for (const auto& [module, update] : setup.adapter->updates) {
+      weights += update.a.nbytes() + update.b.nbytes();
     }
   }
   const int length = flags.context + flags.gen / 2;
@@ -331,6 +339,7 @@ artifacts::Json to_json(const BenchFlags& flags, const Result& result) {
   json["batch"] = flags.batch;
   json["context"] = flags.context;
   json["kv"] = describe_kv(flags.kv);
+  json["adapters"] = flags.adapters;
   json["repeats"] = flags.repeats;
   json["compute"] = name_of(flags.compute);
   json["threads"] = ThreadPool::shared().size();
@@ -419,7 +428,7 @@ void check_lengths(const models::Model& model, const BenchFlags& flags) {
 std::optional<double> measure_kl_to_exact(
     const io::ModelDirectory& directory,
     const models::Setup& setup,
-    const KvFlags& kv) {
+    const BenchFlags& flags) {
   std::optional<quant::CalibrationEncoder> encoder;
   try {
     encoder = quant::make_calibration_encoder(directory);
@@ -433,7 +442,9 @@ std::optional<double> measure_kl_to_exact(
       {.n_chunks = 1,
        .chunk_tokens = std::min(kKlTokens, setup.model->info().max_positions)},
       *encoder);
-  const auto exact = make_setup(setup.model, kernels::Compute::Exact, kv);
+  const auto exact = with_adapters(
+      make_setup(setup.model, kernels::Compute::Exact, flags.kv),
+      flags.adapters);
   return eval::measure_kl(exact, setup, text.chunks, {}).mean_kl;
 }
 
@@ -443,10 +454,12 @@ void run_bench(const BenchFlags& flags) {
   std::optional<io::ModelDirectory> directory;
   result.load_seconds = seconds_of([&] {
     directory = open_model(flags.model);
-    loaded = make_setup(
-        load_checked(*directory, kernels::find_device(flags.device)),
-        flags.compute,
-        flags.kv);
+    loaded = with_adapters(
+        make_setup(
+            load_checked(*directory, kernels::find_device(flags.device)),
+            flags.compute,
+            flags.kv),
+        flags.adapters);
   });
   const models::Setup& setup = *loaded;
   check_lengths(*setup.model, flags);
@@ -468,7 +481,7 @@ void run_bench(const BenchFlags& flags) {
       kernels::measure_read_bandwidth(kBandwidthBytes, kBandwidthRepeats);
   result.bytes_per_token = bytes_per_token(setup, flags);
   if (flags.compute != kernels::Compute::Exact) {
-    result.kl_to_exact = measure_kl_to_exact(*directory, setup, flags.kv);
+    result.kl_to_exact = measure_kl_to_exact(*directory, setup, flags);
   }
   if (flags.profile) {
     BenchRound round = bench.start_prefill();
@@ -514,6 +527,7 @@ void add_bench_command(CLI::App& app) {
   add_compute_option(*command, flags->compute);
   add_device_option(*command, flags->device);
   add_kv_options(*command, flags->kv);
+  add_adapter_option(*command, flags->adapters);
   add_threads_option(*command);
   command->add_flag(
       "--profile",

@@ -22,6 +22,7 @@ void add_report_command(CLI::App& app);
 void add_list_command(CLI::App& app);
 void add_pull_command(CLI::App& app);
 void add_rm_command(CLI::App& app);
+void add_lora_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);
 
 } // namespace optiq::cli

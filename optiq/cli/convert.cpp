@@ -13,6 +13,7 @@
 #include "optiq/artifacts/size.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
@@ -56,6 +57,7 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   }
   options.source =
       find_model(flags.source, parse_progress_mode(flags.progress));
+  refuse_adapter_inside("convert", options.source);
   options.output = flags.output.empty()
       ? "optiq_output/" + name_of_model(options.source)
       : flags.output;

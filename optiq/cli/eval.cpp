@@ -7,6 +7,7 @@
 
 #include "optiq/artifacts/eval_result.h"
 #include "optiq/base/error.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/kv_options.h"
 #include "optiq/cli/model_option.h"
@@ -39,6 +40,7 @@ struct EvalFlags {
   std::optional<std::size_t> seq_len; // of plain text
   eval::NeedleOptions needle;
   KvFlags kv;
+  std::vector<std::string> adapters;
   kernels::Compute compute = kernels::Compute::Exact;
   std::string device = "auto";
   std::string reference_device; // "": that of the model
@@ -93,6 +95,23 @@ std::vector<eval::TokenRow> token_rows(
       dataset, tokenizer, chat, flags.seq_len, flags.limit);
 }
 
+/** How the model that is measured runs. */
+models::Setup subject_setup(
+    const EvalFlags& flags,
+    const std::shared_ptr<const models::Model>& model) {
+  return with_adapters(
+      make_setup(model, flags.compute, flags.kv), flags.adapters);
+}
+
+/** "MODEL + ADAPTER". */
+std::string describe_subject(const EvalFlags& flags) {
+  std::string text = flags.model;
+  for (const std::string& adapter : flags.adapters) {
+    text += " + " + adapter;
+  }
+  return text;
+}
+
 artifacts::KlScores run_kl(
     const EvalFlags& flags,
     const eval::Dataset& dataset,
@@ -111,13 +130,13 @@ artifacts::KlScores run_kl(
   const models::Setup expected(
       load_checked(reference.directory, reference_device_of(flags)),
       kernels::Compute::Exact);
-  // A model that differs from its reference by its cache alone is loaded once.
+  // A model that differs from its reference by cache or adapter alone is loaded
+  // once.
   const bool is_same =
       flags.reference == flags.model && &expected.model->device() == &device;
-  const auto setup = make_setup(
-      is_same ? expected.model : load_checked(subject.directory, device),
-      flags.compute,
-      flags.kv);
+  const auto setup = subject_setup(
+      flags,
+      is_same ? expected.model : load_checked(subject.directory, device));
   return eval::measure_kl(expected, setup, rows, {.on_progress = sink});
 }
 
@@ -129,10 +148,7 @@ artifacts::PerplexityScores run_perplexity(
     const ProgressSink& sink) {
   const auto rows = token_rows(flags, dataset, chat, *subject.tokenizer);
   return eval::measure_perplexity(
-      make_setup(
-          load_checked(subject.directory, device_of(flags)),
-          flags.compute,
-          flags.kv),
+      subject_setup(flags, load_checked(subject.directory, device_of(flags))),
       rows,
       {.on_progress = sink});
 }
@@ -154,10 +170,7 @@ artifacts::ExactMatchScores run_exact_match(
   const auto prompts = eval::encode_chats(
       eval::render_questions(dataset, *chat), *subject.tokenizer);
   return eval::measure_exact_match(
-      make_setup(
-          load_checked(subject.directory, device_of(flags)),
-          flags.compute,
-          flags.kv),
+      subject_setup(flags, load_checked(subject.directory, device_of(flags))),
       *subject.tokenizer,
       prompts,
       wanted,
@@ -172,10 +185,7 @@ artifacts::NeedleScores run_needle(
   const auto prompts =
       eval::make_needle_prompts(*subject.tokenizer, chat, flags.needle);
   return eval::measure_needle(
-      make_setup(
-          load_checked(subject.directory, device_of(flags)),
-          flags.compute,
-          flags.kv),
+      subject_setup(flags, load_checked(subject.directory, device_of(flags))),
       *subject.tokenizer,
       prompts,
       flags.needle,
@@ -260,7 +270,7 @@ void run_eval(const EvalFlags& flags) {
   }
   const text::ChatTemplate* const rendering = chat ? &*chat : nullptr;
   artifacts::EvalResult result{
-      .model = flags.model,
+      .model = describe_subject(flags),
       .reference = flags.reference,
       .data = dataset.name,
       .compute = name_of(flags.compute),
@@ -370,6 +380,7 @@ void add_eval_command(CLI::App& app) {
   add_compute_option(*command, flags->compute);
   add_device_options(*command, *flags);
   add_kv_options(*command, flags->kv);
+  add_adapter_option(*command, flags->adapters);
   add_threads_option(*command);
   add_progress_option(*command, flags->progress);
   add_file_option(

@@ -328,6 +328,25 @@ std::string partners_of(const std::string& command, const CLI::Option& flag) {
 
 } // namespace
 
+std::vector<CLI::App*> commands_of(CLI::App& app) {
+  std::vector<CLI::App*> commands;
+  for (CLI::App* command : app.get_subcommands({})) {
+    const auto own = commands_of(*command);
+    commands.insert(commands.end(), own.begin(), own.end());
+    if (own.empty()) {
+      commands.push_back(command);
+    }
+  }
+  return commands;
+}
+
+std::string full_name(const CLI::App& command) {
+  const CLI::App* parent = command.get_parent();
+  return parent == nullptr || parent->get_parent() == nullptr
+      ? command.get_name()
+      : full_name(*parent) + " " + command.get_name();
+}
+
 std::span<const FlagRule> flag_rules() {
   static const std::vector<FlagRule> kRules = collect_rules();
   return kRules;
@@ -357,16 +376,16 @@ void check_flag_rules(const CLI::App& command) {
   }
 }
 
-std::string describe_flags(const CLI::App& app) {
+std::string describe_flags(CLI::App& app) {
   std::string text =
       "# Flags\n\n"
       "Every flag of every command, and which others it goes with; a command "
       "line that breaks a row is refused\nwith a sentence that names both "
       "flags. Made from the program: `tests/cli/flag_rules_test.cpp` compares.\n";
-  for (const CLI::App* command : app.get_subcommands({})) {
+  for (const CLI::App* command : commands_of(app)) {
     text += fmt::format(
         "\n## optiq {}\n\n| flag | partners |\n|---|---|\n",
-        command->get_name());
+        full_name(*command));
     for (const CLI::Option* option : options_of(*command)) {
       text += fmt::format(
           "| `{}` | {} |\n",

@@ -27,6 +27,13 @@ struct FlagRule {
   const char* reason; // a clause that ends a sentence
 };
 
+/** The commands that do something: of those that have commands of their own,
+ * these. */
+std::vector<CLI::App*> commands_of(CLI::App& app);
+
+/** As the user writes it behind `optiq`: "lora info". */
+std::string full_name(const CLI::App& command);
+
 /** Every rule of every command: the one place that says which flags belong
  * together. docs/flags.md is made from it. */
 std::span<const FlagRule> flag_rules();
@@ -36,6 +43,6 @@ std::span<const FlagRule> flag_rules();
 void check_flag_rules(const CLI::App& command);
 
 /** docs/flags.md: each command's flags, and their partners. */
-std::string describe_flags(const CLI::App& app);
+std::string describe_flags(CLI::App& app);
 
 } // namespace optiq::cli

@@ -11,6 +11,7 @@
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/kv_options.h"
@@ -44,6 +45,7 @@ struct GenerateFlags {
   kernels::Compute compute = kernels::Compute::Fast;
   std::string device = "auto";
   KvFlags kv;
+  std::vector<std::string> adapters;
 };
 
 std::string read_prompt(const GenerateFlags& flags) {
@@ -150,6 +152,7 @@ void print_json(
       {"top_p", sampler.top_p},
       {"min_p", sampler.min_p},
       {"kv", describe_kv(flags.kv)},
+      {"adapters", flags.adapters},
       {"top_k", sampler.top_k},
       {"typical_p", sampler.typical_p},
       {"repetition_penalty", options.logits.repetition_penalty},
@@ -174,6 +177,17 @@ std::size_t require_cache(
   return needed;
 }
 
+models::Setup load_setup(
+    const GenerateFlags& flags,
+    const io::ModelDirectory& directory) {
+  return with_adapters(
+      make_setup(
+          load_checked(directory, kernels::find_device(flags.device)),
+          flags.compute,
+          flags.kv),
+      flags.adapters);
+}
+
 void run_generate(const GenerateFlags& flags) {
   const auto directory = open_model(flags.model);
   const auto tokenizer = generate::load_tokenizer(directory);
@@ -182,10 +196,7 @@ void run_generate(const GenerateFlags& flags) {
       *tokenizer,
       {.text = read_prompt(flags), .system = flags.system, .raw = flags.raw});
   auto options = choose_options(flags, directory, tokenizer, prompt.size());
-  const auto setup = make_setup(
-      load_checked(directory, kernels::find_device(flags.device)),
-      flags.compute,
-      flags.kv);
+  const models::Setup setup = load_setup(flags, directory);
   options.max_tokens = generate::answer_limit(
       *setup.model,
       prompt.size(),
@@ -255,6 +266,7 @@ void add_generate_command(CLI::App& app) {
   add_compute_option(*command, flags->compute);
   add_device_option(*command, flags->device);
   add_kv_options(*command, flags->kv);
+  add_adapter_option(*command, flags->adapters);
   add_threads_option(*command);
   command->add_flag(
       "--json", flags->json, "One JSON object with text, tokens and timings");

@@ -9,6 +9,7 @@
 #include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
@@ -155,8 +156,9 @@ void write_result_json(
 void run_kv_cache(const KvCacheFlags& flags) {
   quant::KvCacheOptions options = to_options(flags);
   const ProgressMode mode = parse_progress_mode(flags.progress);
-  const auto directory =
-      io::ModelDirectory::open(find_model(flags.model, mode));
+  const auto model = find_model(flags.model, mode);
+  refuse_adapter_inside("kv-cache", model);
+  const auto directory = io::ModelDirectory::open(model);
   options.output = flags.output.empty()
       ? "optiq_output/kv_cache/" + name_of_model(directory.path())
       : flags.output;

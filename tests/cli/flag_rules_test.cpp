@@ -213,7 +213,7 @@ TEST(FlagRules, ABrokenRuleNamesBothFlags) {
 TEST(FlagRules, AFlagWithItsPartnersGetsAsFarAsTheModel) {
   const auto app = make_app();
   int walked = 0;
-  for (const CLI::App* command : app->get_subcommands({})) {
+  for (const CLI::App* command : commands_of(*app)) {
     if (command->get_option_no_throw("--model") == nullptr) {
       continue; // doctor, list, pull, rm: nothing of theirs is coupled
     }
