@@ -193,6 +193,9 @@ RequestId Engine::submit(Request request) {
   const int vocab_size = model().info().vocab_size;
   require_tokens(request.prompt, vocab_size);
   require_top_logprobs(request.top_logprobs, vocab_size);
+  if (request.adapter != nullptr) {
+    request.prefix_key += '\0' + request.adapter->key;
+  }
   auto layout = find_layout(request.layout);
   const int limit = limit_answer(request, *layout);
   const auto id = RequestId{last_id_ + 1};

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "optiq/adapters/adapter_set.h"
 #include "optiq/generate/answer_text.h"
 
 namespace optiq::generate {
@@ -102,7 +103,7 @@ Request make_request(
       .prefix_key = {},
       .share_prefixes = options.share_prefixes,
       .layout = {},
-      .adapter = nullptr,
+      .adapter = adapters::active_adapter(),
       .listener = nullptr};
   request.sampler.seed += index;
   return request;

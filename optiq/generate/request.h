@@ -76,7 +76,7 @@ struct Request {
   bool share_prefixes = true;
   /** What the layers keep of this sequence; empty: as the engine's setup. */
   std::vector<cache::LayerFormat> layout;
-  /** Of this sequence alone, or none; its name belongs into prefix_key. */
+  /** Of this sequence alone, or none. Its key keeps prefixes apart. */
   std::shared_ptr<const nn::Adapter> adapter;
   std::shared_ptr<RequestListener> listener;
 };

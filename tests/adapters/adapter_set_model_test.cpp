@@ -11,6 +11,7 @@
 #include "support/tiny_model.h"
 
 #include "optiq/adapters/adapter_set.h"
+#include "optiq/generate/generator.h"
 #include "optiq/models/forward.h"
 
 namespace optiq::adapters {
@@ -198,6 +199,43 @@ TEST_F(AdapterSetTest, ActivationsBelongToTheirThread) {
     EXPECT_EQ(active_adapter(), set.find("a"));
   }
   EXPECT_EQ(active_adapter(), nullptr);
+}
+
+TEST_F(AdapterSetTest, GenerationRunsWithTheActivationOfItsThread) {
+  AdapterSet set(model_);
+  mount_adapter(set, "a", write("one", 1));
+  mount_adapter(set, "b", write("two", 100));
+  const auto generate = [&](generate::Engine& engine) {
+    return generate::generate(engine, tokens_, {.max_tokens = 12}).tokens;
+  };
+  const auto alone = [&](const std::string& id) {
+    models::Setup setup(model_, Compute::Fast);
+    setup.adapter = set.find(id);
+    generate::Engine engine(setup, {});
+    return generate(engine);
+  };
+  std::vector<std::vector<std::int32_t>> expected;
+  for (const char* id : {"base", "a", "b"}) {
+    expected.push_back(alone(id));
+  }
+  EXPECT_NE(expected[0], expected[1]);
+  EXPECT_NE(expected[1], expected[2]);
+
+  // One engine: what an adapter left in it is nothing to another.
+  std::vector<std::vector<std::int32_t>> found(3);
+  generate::Engine engine({model_, Compute::Fast}, {});
+  {
+    const AdapterActivation activation(set, "a");
+    found[1] = generate(engine);
+    std::thread other([&] {
+      const AdapterActivation own(set, "b");
+      found[2] = generate(engine);
+    });
+    other.join();
+    EXPECT_EQ(generate(engine), expected[1]);
+  }
+  found[0] = generate(engine);
+  EXPECT_EQ(found, expected);
 }
 
 } // namespace
