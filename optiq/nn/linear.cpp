@@ -14,7 +14,6 @@ std::vector<kernels::LowRankUpdate> updates_of(
     }
     const auto found = segment.adapter->updates.find(linear.name);
     if (found != segment.adapter->updates.end()) {
-      updates.reserve(context.segments.size());
       const LowRank& change = found->second;
       updates.push_back(
           {.first_row = segment.first_row,

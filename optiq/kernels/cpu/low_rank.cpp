@@ -10,8 +10,8 @@
 
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
-// inner[t][r] = scale * rms(x[t])^-1 * reduce(acc), acc the sum over vectors of
-//               inputs, in order, of (x[t] * weight) * a[r]
+// inner[t][r] = scale * reduce(acc), acc the sum over vectors of inputs, in
+//               order, of x[t] * a[r]
 // y[t][n]    += sum over r, in order, of inner[t][r] * b[r][n]
 //
 // One chain of sums per element, whatever shares a tile: a row's bits do not
@@ -47,19 +47,18 @@ HWY_INLINE VF32 LoadFloats(F32 d, const Half* p, std::size_t n) {
   return hn::PromoteTo(d, hn::LoadN(hn::Rebind<Half, F32>(), p, n));
 }
 
-/** T rows of x times R rows of A from `rank` on; factor[t] times the sums. */
-template <std::size_t T, std::size_t R, bool kNormed, class Side>
+/** T rows of x times R rows of A. */
+template <std::size_t T, std::size_t R, class Side>
 HWY_INLINE void InnerTile(
     const LowRankTerm& term,
     const float* x,
-    const float* weight,
-    const float* factor,
-    std::size_t rank,
-    float* to) {
+    std::size_t row,
+    std::size_t rank) {
   const F32 d;
   const std::size_t lanes = hn::Lanes(d);
   const auto in = static_cast<std::size_t>(term.a.width);
-  const Side* const a = static_cast<const Side*>(term.a.data) + rank * in;
+  const Side* a = static_cast<const Side*>(term.a.data) + rank * in;
+  x += (term.first_row + row) * in;
   VF32 sum[T][R];
   HWY_UNROLL(4)
   for (std::size_t t = 0; t < T; ++t) {
@@ -68,18 +67,15 @@ HWY_INLINE void InnerTile(
       sum[t][r] = hn::Zero(d);
     }
   }
-  const auto step = [&](std::size_t i, const auto&... rest) HWY_ATTR {
+  const auto step = [&](const auto&... rest) HWY_ATTR {
     VF32 right[R];
     HWY_UNROLL(4)
     for (std::size_t r = 0; r < R; ++r) {
-      right[r] = LoadFloats(d, a + r * in + i, rest...);
+      right[r] = LoadFloats(d, a + r * in, rest...);
     }
     HWY_UNROLL(4)
     for (std::size_t t = 0; t < T; ++t) {
-      VF32 left = LoadFloats(d, x + t * in + i, rest...);
-      if constexpr (kNormed) {
-        left = hn::Mul(left, LoadFloats(d, weight + i, rest...));
-      }
+      const VF32 left = LoadFloats(d, x + t * in, rest...);
       HWY_UNROLL(4)
       for (std::size_t r = 0; r < R; ++r) {
         sum[t][r] = hn::MulAdd(left, right[r], sum[t][r]);
@@ -87,62 +83,31 @@ HWY_INLINE void InnerTile(
     }
   };
   std::size_t i = 0;
-  for (; i + lanes <= in; i += lanes) {
-    step(i);
+  for (; i + lanes <= in; i += lanes, a += lanes, x += lanes) {
+    step();
   }
   if (i < in) {
-    step(i, in - i);
+    step(in - i);
   }
+  float* to = term.inner + row * static_cast<std::size_t>(term.a.rank) + rank;
+  HWY_UNROLL(4)
   for (std::size_t t = 0; t < T; ++t, to += term.a.rank) {
+    HWY_UNROLL(4)
     for (std::size_t r = 0; r < R; ++r) {
-      to[rank + r] = factor[t] * hn::ReduceSum(d, sum[t][r]);
+      to[r] = term.scale * hn::ReduceSum(d, sum[t][r]);
     }
   }
 }
 
-/** T rows of x from the term's row `row` on. */
-template <std::size_t T, bool kNormed, class Side>
-void InnerRows(
-    const LowRankTerm& term,
-    const float* x,
-    const RowNorm& norm,
-    std::size_t row,
-    std::size_t first,
-    std::size_t last) {
-  const auto in = static_cast<std::size_t>(term.a.width);
-  x += (term.first_row + row) * in;
-  float factor[T];
-  for (std::size_t t = 0; t < T; ++t) {
-    factor[t] = term.scale;
-    if constexpr (kNormed) {
-      factor[t] *= InverseRms(F32(), x + t * in, in, norm.eps);
-    }
-  }
-  float* const to = term.inner + row * static_cast<std::size_t>(term.a.rank);
-  std::size_t rank = first;
-  for (; rank + kInnerRanks <= last; rank += kInnerRanks) {
-    InnerTile<T, kInnerRanks, kNormed, Side>(
-        term, x, norm.weight, factor, rank, to);
-  }
-  for (; rank < last; ++rank) {
-    InnerTile<T, 1, kNormed, Side>(term, x, norm.weight, factor, rank, to);
-  }
-}
-
-template <bool kNormed, class Side>
-void InnerOfRows(
-    const LowRankTerm& term,
-    const float* x,
-    const RowNorm& norm,
-    std::size_t first,
-    std::size_t last) {
+template <std::size_t R, class Side>
+void InnerRows(const LowRankTerm& term, const float* x, std::size_t rank) {
   const auto rows = static_cast<std::size_t>(term.rows);
   std::size_t row = 0;
   for (; row + kInnerRows <= rows; row += kInnerRows) {
-    InnerRows<kInnerRows, kNormed, Side>(term, x, norm, row, first, last);
+    InnerTile<kInnerRows, R, Side>(term, x, row, rank);
   }
   for (; row < rows; ++row) {
-    InnerRows<1, kNormed, Side>(term, x, norm, row, first, last);
+    InnerTile<1, R, Side>(term, x, row, rank);
   }
 }
 
@@ -150,29 +115,28 @@ template <class Side>
 void MultiplyInnerOf(
     const LowRankTerm& term,
     const float* x,
-    const RowNorm& norm,
     std::size_t first,
     std::size_t last) {
-  if (norm.weight != nullptr) {
-    InnerOfRows<true, Side>(term, x, norm, first, last);
-  } else {
-    InnerOfRows<false, Side>(term, x, norm, first, last);
+  for (; first + kInnerRanks <= last; first += kInnerRanks) {
+    InnerRows<kInnerRanks, Side>(term, x, first);
+  }
+  for (; first < last; ++first) {
+    InnerRows<1, Side>(term, x, first);
   }
 }
 
 void MultiplyInner(
     const LowRankTerm& term,
     const float* x,
-    const RowNorm& norm,
     std::size_t first,
     std::size_t last) {
   switch (term.a.type) {
     case FloatType::BFloat16:
-      return MultiplyInnerOf<hwy::bfloat16_t>(term, x, norm, first, last);
+      return MultiplyInnerOf<hwy::bfloat16_t>(term, x, first, last);
     case FloatType::Float16:
-      return MultiplyInnerOf<hwy::float16_t>(term, x, norm, first, last);
+      return MultiplyInnerOf<hwy::float16_t>(term, x, first, last);
     case FloatType::Float32:
-      return MultiplyInnerOf<float>(term, x, norm, first, last);
+      return MultiplyInnerOf<float>(term, x, first, last);
   }
 }
 
@@ -296,10 +260,9 @@ HWY_EXPORT(AddLowRank);
 void multiply_inner(
     const LowRankTerm& term,
     const float* x,
-    const RowNorm& norm,
     std::size_t first,
     std::size_t last) {
-  HWY_DYNAMIC_DISPATCH(MultiplyInner)(term, x, norm, first, last);
+  HWY_DYNAMIC_DISPATCH(MultiplyInner)(term, x, first, last);
 }
 
 void add_low_rank(

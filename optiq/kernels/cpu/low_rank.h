@@ -2,7 +2,6 @@
 
 #include <cstddef>
 
-#include "optiq/kernels/cpu/activations.h"
 #include "optiq/kernels/cpu/output.h"
 #include "optiq/kernels/cpu/panels.h"
 
@@ -23,15 +22,13 @@ struct LowRankTerm {
   LowRankSide a; // [rank, in]
   LowRankSide b; // [rank, out]
   float scale = 1.f;
-  float* inner = nullptr; // [rows, rank], scratch: scale norm(x) A^T
+  float* inner = nullptr; // [rows, rank], scratch: scale x A^T
 };
 
-/** Columns [first, last) of term.inner, of x [>= first_row + rows, in], which
- * the norm is applied to first. */
+/** Columns [first, last) of term.inner, of x [>= first_row + rows, in]. */
 void multiply_inner(
     const LowRankTerm& term,
     const float* x,
-    const RowNorm& norm,
     std::size_t first,
     std::size_t last);
 

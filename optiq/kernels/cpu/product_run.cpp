@@ -97,16 +97,10 @@ class Run {
   }
 
   bool needs_preparation() const {
-    return n_activations_ > 0 || normed_ != nullptr || updates_cost_ > 0;
+    return n_activations_ > 0 || normed_ != nullptr;
   }
 
-  /** Whether the caller prepares alone as fast as all ranks with a barrier. */
-  bool is_prepared_by_one() const {
-    return updates_cost_ == 0 && cols() * call_.rows <= kValuesForOneRank;
-  }
-
-  /** Part `rank` of `n_ranks` of what all products read: rows in their forms,
-   * inner products of low-rank updates. */
+  /** Part `rank` of `n_ranks` of what all products read. */
   void prepare(int rank, int n_ranks) const {
     for (int i = 0; i < n_activations_; ++i) {
       const std::size_t tasks = activations_[i].layout.tasks();
@@ -129,10 +123,19 @@ class Run {
           cols(),
           normed_ + first * cols());
     }
+  }
+
+  bool has_updates() const {
+    return updates_cost_ > 0;
+  }
+
+  /** Part `rank` of the inner products of low-rank updates. */
+  void multiply_inners(int rank, int n_ranks) const {
     Share share(updates_cost_, rank, n_ranks);
+    const float* x = normed_ == nullptr ? call_.x : normed_;
     for_each_update([&](const LowRankTerm& update) {
       const Range ranks = share.next(update.a.rank, inner_cost(update));
-      multiply_inner(update, call_.x, call_.norm, ranks.first, ranks.last);
+      multiply_inner(update, x, ranks.first, ranks.last);
     });
   }
 
@@ -231,9 +234,10 @@ class Run {
 
   void allocate() {
     size_scratch();
-    const std::size_t normed = reads_floats_ && call_.norm.weight != nullptr
-        ? call_.rows * cols() * sizeof(float)
-        : 0;
+    const bool reads_normed =
+        (reads_floats_ || has_updates()) && call_.norm.weight != nullptr;
+    const std::size_t normed =
+        reads_normed ? call_.rows * cols() * sizeof(float) : 0;
     const std::size_t scratch =
         rank_floats_ * sizeof(float) * ThreadPool::shared().size();
     std::size_t bytes = round_up(normed, kLine) + scratch;
@@ -351,7 +355,7 @@ class Run {
   bool reads_floats_ = false;
   int n_activations_ = 0;
   std::array<Activations, kMostUnits> activations_;
-  float* normed_ = nullptr; // rows for dense products, where there is a norm
+  float* normed_ = nullptr; // rows for what reads floats, where there is a norm
   float* scratch_ = nullptr; // [ranks][rank_floats_]
   std::size_t up_floats_ = 0;
   std::size_t rank_floats_ = 0;
@@ -363,7 +367,7 @@ class Run {
 void run_matmuls(const MatmulCall& call) {
   const Run run(call);
   const bool prepare = run.needs_preparation();
-  const bool alone = run.is_prepared_by_one();
+  const bool alone = run.cols() * call.rows <= kValuesForOneRank;
   if (prepare && alone) {
     run.prepare(0, 1);
   }
@@ -371,6 +375,10 @@ void run_matmuls(const MatmulCall& call) {
   pool.run([&](int rank, int n_ranks) {
     if (prepare && !alone) {
       run.prepare(rank, n_ranks);
+      pool.barrier();
+    }
+    if (run.has_updates()) {
+      run.multiply_inners(rank, n_ranks);
       pool.barrier();
     }
     run.multiply(rank, n_ranks);
