@@ -206,7 +206,11 @@ TEST_F(AdapterSetTest, GenerationRunsWithTheActivationOfItsThread) {
   mount_adapter(set, "a", write("one", 1));
   mount_adapter(set, "b", write("two", 100));
   const auto generate = [&](generate::Engine& engine) {
-    return generate::generate(engine, tokens_, {.max_tokens = 12}).tokens;
+    return generate::generate(
+               engine,
+               tokens_,
+               {.max_tokens = 60, .sampler = {.temperature = 1.5f}})
+        .tokens;
   };
   const auto alone = [&](const std::string& id) {
     models::Setup setup(model_, Compute::Fast);
