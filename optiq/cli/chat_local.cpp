@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "optiq/base/system.h"
@@ -39,10 +38,9 @@ class LocalChat final : public ChatModel {
         stop_ids_(generate::stop_ids(directory, *tokenizer_)),
         max_tokens_(flags.max_tokens),
         engine_(std::move(setup), engine_options()) {
-    override_sampler(flags.sampling, config_.sampler);
-    override_logits(flags.sampling, config_.logits);
-    config_.sampler.seed = flags.seed.value_or(static_cast<std::uint64_t>(
-        std::chrono::system_clock::now().time_since_epoch().count()));
+    generate::override_sampler(flags.sampling, config_.sampler);
+    generate::override_logits(flags.sampling, config_.logits);
+    config_.sampler.seed = choose_seed(flags.seed);
     for (const std::string& notice : config_.notices) {
       print_error("note: {}\n", notice);
     }

@@ -41,7 +41,7 @@ class ChatModel {
 /** What the user said of the answers. */
 struct AnswerFlags {
   std::optional<int> max_tokens;
-  SamplingFlags sampling;
+  generate::SamplingChoice sampling;
   std::optional<std::uint64_t> seed;
 };
 

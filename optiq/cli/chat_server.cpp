@@ -215,7 +215,7 @@ class ServerChat final : public ChatModel {
         body[name] = *value;
       }
     };
-    const SamplingFlags& sampling = flags_.sampling;
+    const generate::SamplingChoice& sampling = flags_.sampling;
     set("max_tokens", flags_.max_tokens);
     set("seed", flags_.seed);
     set("temperature", sampling.temperature);

@@ -40,7 +40,7 @@ struct GenerateFlags {
   bool raw = false;
   bool json = false;
   std::optional<int> max_tokens;
-  SamplingFlags sampling;
+  generate::SamplingChoice sampling;
   std::optional<std::uint64_t> seed;
   kernels::Compute compute = kernels::Compute::Fast;
   std::string device = "auto";
@@ -60,11 +60,6 @@ std::string read_prompt(const GenerateFlags& flags) {
   return read_standard_input(kMaxPromptBytes);
 }
 
-std::uint64_t choose_seed(const GenerateFlags& flags) {
-  return flags.seed.value_or(static_cast<std::uint64_t>(
-      std::chrono::system_clock::now().time_since_epoch().count()));
-}
-
 /** The model's own options, with the flags over them. */
 generate::GenerateOptions choose_options(
     const GenerateFlags& flags,
@@ -75,9 +70,9 @@ generate::GenerateOptions choose_options(
   for (const std::string& notice : wanted.notices) {
     print_error("note: {}\n", notice);
   }
-  override_sampler(flags.sampling, wanted.sampler);
-  override_logits(flags.sampling, wanted.logits);
-  wanted.sampler.seed = choose_seed(flags);
+  generate::override_sampler(flags.sampling, wanted.sampler);
+  generate::override_logits(flags.sampling, wanted.logits);
+  wanted.sampler.seed = choose_seed(flags.seed);
   return {
       .max_tokens = flags.max_tokens ? *flags.max_tokens
                                      : wanted.default_max_tokens(n_prompt),

@@ -47,7 +47,7 @@ struct ServeFlags {
   server::ServiceOptions service;
   std::string kv_memory;
   int max_tokens = 32768;
-  SamplingFlags sampling;
+  generate::SamplingChoice sampling;
   LogFormat log_format = LogFormat::Text;
   double drain_seconds = 8;
   kernels::Compute compute = kernels::Compute::Fast;
@@ -108,8 +108,8 @@ std::optional<text::ChatTemplate> find_chat_template(
 server::ServedModel load_served_model(const ServeFlags& flags) {
   const auto directory = open_model(flags.model);
   auto defaults = generate::read_generation_config(directory);
-  override_sampler(flags.sampling, defaults.sampler);
-  override_logits(flags.sampling, defaults.logits);
+  generate::override_sampler(flags.sampling, defaults.sampler);
+  generate::override_logits(flags.sampling, defaults.logits);
   for (const std::string& notice : defaults.notices) {
     print_error("note: {}\n", notice);
   }

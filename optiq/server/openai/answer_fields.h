@@ -7,21 +7,14 @@
 #include <vector>
 
 #include "optiq/artifacts/kv_codec.h"
+#include "optiq/generate/sampling_choice.h"
 #include "optiq/server/fields.h"
 
 namespace optiq::server::openai {
 
 /** How the tokens of an answer are chosen; what is absent is as the model's own
  * defaults. */
-struct SamplingFields {
-  std::optional<float> temperature;
-  std::optional<float> top_p;
-  std::optional<int> top_k;
-  std::optional<float> min_p;
-  std::optional<float> typical_p;
-  std::optional<float> repetition_penalty;
-  std::optional<float> presence_penalty;
-  std::optional<float> frequency_penalty;
+struct SamplingFields : generate::SamplingChoice {
   std::map<std::int32_t, float> logit_bias;
   std::optional<std::int64_t> seed;
 };

@@ -11,13 +11,6 @@
 namespace optiq::server::openai {
 namespace {
 
-/** Overrides a value of the model's; whether there was one to do it. */
-template <typename T>
-bool override_with(const std::optional<T>& field, T& value) {
-  value = field.value_or(value);
-  return field.has_value();
-}
-
 std::uint64_t random_seed() {
   std::random_device device;
   return std::uint64_t{device()} << 32 | device();
@@ -26,18 +19,9 @@ std::uint64_t random_seed() {
 generate::SamplerOptions choose_sampler(
     const SamplingFields& fields,
     generate::SamplerOptions sampler) {
-  bool is_chosen = override_with(fields.temperature, sampler.temperature);
-  is_chosen |= override_with(fields.top_p, sampler.top_p);
-  is_chosen |= override_with(fields.top_k, sampler.top_k);
-  is_chosen |= override_with(fields.min_p, sampler.min_p);
-  is_chosen |= override_with(fields.typical_p, sampler.typical_p);
-  if (is_chosen) {
-    // As the flags of `optiq generate`: the values mean what they do in mlx-lm.
-    sampler.order = generate::FilterOrder::MlxLm;
-  }
+  generate::override_sampler(fields, sampler);
   sampler.seed =
       fields.seed ? static_cast<std::uint64_t>(*fields.seed) : random_seed();
-  generate::validate(sampler);
   return sampler;
 }
 
@@ -59,14 +43,11 @@ generate::LogitsOptions choose_logits(
     const SamplingFields& fields,
     generate::LogitsOptions logits,
     int vocab_size) {
-  override_with(fields.repetition_penalty, logits.repetition_penalty);
-  override_with(fields.presence_penalty, logits.presence_penalty);
-  override_with(fields.frequency_penalty, logits.frequency_penalty);
   for (const auto& [id, bias] : fields.logit_bias) {
     check_id(id, vocab_size, "logit_bias");
   }
   logits.logit_bias = fields.logit_bias;
-  generate::validate(logits);
+  generate::override_logits(fields, logits);
   return logits;
 }
 
