@@ -163,7 +163,7 @@ class Chat {
     std::string content;
     AnswerEnd end = AnswerEnd::Complete;
     {
-      const InterruptCatcher interrupt(InterruptCatcher::Waiting::GoOn);
+      const InterruptCatcher interrupt;
       AnswerPrinter printer;
       end = model_.answer(
           messages_,

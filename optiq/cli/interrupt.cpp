@@ -34,13 +34,12 @@ struct InterruptCatcher::Before {
   struct sigaction action {};
 };
 
-InterruptCatcher::InterruptCatcher(Waiting waiting)
-    : before_(std::make_unique<Before>()) {
+InterruptCatcher::InterruptCatcher() : before_(std::make_unique<Before>()) {
   interrupted.store(false);
   struct sigaction action {};
   action.sa_handler = [](int) { interrupted.store(true); };
   sigemptyset(&action.sa_mask);
-  action.sa_flags = waiting == Waiting::GoOn ? SA_RESTART : 0;
+  action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, &before_->action);
 }
 

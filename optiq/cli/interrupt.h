@@ -19,15 +19,11 @@ class InterruptGuard {
   const std::atomic<bool>& flag() const;
 };
 
-/**
- * While it lives, Ctrl-C sets `flag`, however often, and ends nothing; what it
- * did before comes back. A system call that waits goes on, or with EndCalls
- * returns (EINTR).
- */
+/** While it lives, Ctrl-C sets `flag`, however often, and ends nothing, not
+ * even a system call that waits; what it did before comes back. */
 class InterruptCatcher {
  public:
-  enum class Waiting { GoOn, EndCalls };
-  explicit InterruptCatcher(Waiting waiting);
+  InterruptCatcher();
   ~InterruptCatcher();
   InterruptCatcher(const InterruptCatcher&) = delete;
   InterruptCatcher& operator=(const InterruptCatcher&) = delete;

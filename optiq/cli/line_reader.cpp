@@ -1,5 +1,6 @@
 #include "optiq/cli/line_reader.h"
 
+#include <cerrno>
 #include <clocale>
 #include <cstdlib>
 #include <iostream>
@@ -56,13 +57,14 @@ struct LineReader::Editor {
     el_set(edit.get(), EL_SIGNAL, 1); // the terminal is whole after a signal
     el_set(edit.get(), EL_HIST, history, lines.get());
     el_set(edit.get(), EL_BIND, "^R", "em-inc-search-prev", nullptr);
+    // What Linux makes of a Ctrl-D that was pressed while no line was awaited.
+    el_set(edit.get(), EL_BIND, "^@", "em-delete-or-list", nullptr);
   }
 
   InputLine read() {
-    const InterruptCatcher interrupt(InterruptCatcher::Waiting::EndCalls);
     int length = 0;
     const char* const line = el_gets(edit.get(), &length);
-    if (interrupt.flag()) {
+    if (length < 0 && errno == EINTR) {
       el_reset(edit.get());
       return {InputLine::Kind::Interrupted, {}};
     }
@@ -89,6 +91,9 @@ struct LineReader::Editor {
     }
   }
 
+  // Between answers and lines too, where nobody else looks after Ctrl-C. While
+  // a line is awaited libedit does, which sends it on when the call has ended.
+  InterruptCatcher between;
   std::filesystem::path history_file;
   std::string prompt;
   std::unique_ptr<History, decltype(&history_end)> lines;

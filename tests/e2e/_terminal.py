@@ -51,14 +51,13 @@ class Terminal:
         self.text += piece.decode(errors="replace").replace("\r\n", "\n")
         return bool(piece)
 
-    def is_running(self):
-        return self.child.poll() is None
-
     def end(self, seconds=60):
         """Exit status, when the program has ended."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and self.read(1):
-            pass
+        while self.read(1):
+            if time.monotonic() > end:
+                self.child.kill()
+                raise AssertionError(f"still running: {self.text[-2000:]}")
         code = self.child.wait(timeout=seconds)
         os.close(self.master)
         return code

@@ -23,11 +23,8 @@ def chat(*arguments, folder, **options):
 
 
 def leave(terminal):
-    """Presses Ctrl-D, again where the prompt is there and nobody reads yet."""
     terminal.wait_for("> ")
-    while terminal.is_running():
-        terminal.press(CTRL_D)
-        terminal.read(0.5)
+    terminal.press(CTRL_D)
     assert terminal.end() == 0
 
 
@@ -122,6 +119,13 @@ def talks_on_a_terminal(folder):
     again.press(UP + UP + "\n")  # the question of last time
     again.wait_for(ANSWER)
     leave(again)
+    ahead = chat(MODEL, "--temp", "0", folder=folder)
+    ahead.wait_for("> ")
+    ahead.press(QUESTION + "\n")
+    ahead.wait_for("\n")
+    ahead.press(CTRL_D)  # while nobody reads, so that it ends the next line
+    ahead.wait_for(ANSWER)
+    assert ahead.end() == 0
 
 
 def control_c_stops_the_answer(folder):
@@ -130,10 +134,11 @@ def control_c_stops_the_answer(folder):
         terminal.wait_for("> ")
         terminal.press("endless\n")
         terminal.wait_for("on and on and")
-        terminal.press(CTRL_C + CTRL_C)  # however often
+        terminal.press(CTRL_C)
         terminal.wait_for("(stopped)")
         assert server.gone.wait(10)
         terminal.wait_for("> ")
+        terminal.press(CTRL_C)  # however often
         terminal.press("half a message" + CTRL_C)
         terminal.wait_for("> ")
         terminal.press("naïve €\n")
