@@ -193,12 +193,6 @@ bool can_resume(const auto& path) {
   return can_resume(path, path.back()->length);
 }
 
-std::size_t common_length(Tokens a, Tokens b) {
-  const auto [end, other] =
-      std::mismatch(a.begin(), a.end(), b.begin(), b.end());
-  return static_cast<std::size_t>(end - a.begin());
-}
-
 void require_tokens_of(const Sequence& sequence, Tokens tokens) {
   if (tokens.size() != static_cast<std::size_t>(sequence.length())) {
     fail(
@@ -242,6 +236,11 @@ PrefixTree::Node::pieces_like(Tokens rest) {
         return a.second > b.second;
       });
   return found;
+}
+
+std::size_t common_length(Tokens a, Tokens b) {
+  return static_cast<std::size_t>(
+      std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
 }
 
 bool needs_border(std::span<const LayerFormat> layers) {

@@ -13,6 +13,11 @@
 
 namespace optiq::cache {
 
+/** Tokens that two texts have in common at their beginning. */
+std::size_t common_length(
+    std::span<const std::int32_t> a,
+    std::span<const std::int32_t> b);
+
 /** Whether a prefix ends only where a forward ended: layers with states or
  * windows forget how the past was at an earlier length. */
 bool needs_border(std::span<const LayerFormat> layers);

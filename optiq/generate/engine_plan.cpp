@@ -14,8 +14,7 @@ using Tokens = std::span<const std::int32_t>;
 constexpr std::size_t kLookAhead = 64;
 
 int common_length(Tokens a, Tokens b) {
-  return static_cast<int>(
-      std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+  return static_cast<int>(cache::common_length(a, b));
 }
 
 int whole_blocks(int n_tokens) {
