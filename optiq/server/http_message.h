@@ -11,6 +11,9 @@
 /** HTTP as the endpoints see it: no sockets, no library. */
 namespace optiq::server {
 
+/** ASCII letters as small ones: of names that know no case. */
+std::string lower_case(std::string_view text);
+
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {

@@ -16,16 +16,6 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using beast::error_code;
 
-std::string lower_case(beast::string_view text) {
-  std::string lower(text.data(), text.size());
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') {
-      c = static_cast<char>(c - 'A' + 'a');
-    }
-  }
-  return lower;
-}
-
 /** Beast's parser, writing straight into an HttpRequest. Trailers are dropped:
  * nothing that they could say is to be trusted. */
 class Collector final : public http::basic_parser<true> {
@@ -54,7 +44,8 @@ class Collector final : public http::basic_parser<true> {
       error_code& /*ec*/) override {
     if (in_header) {
       request.headers.emplace_back(
-          lower_case(name), std::string(value.data(), value.size()));
+          lower_case({name.data(), name.size()}),
+          std::string(value.data(), value.size()));
     }
   }
   void on_header_impl(error_code& /*ec*/) override {

@@ -76,15 +76,6 @@ Json operation(const Route& route) {
   return made;
 }
 
-/** "GET" -> "get". */
-std::string lower_case(std::string_view method) {
-  std::string lower(method);
-  for (char& c : lower) {
-    c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
-}
-
 } // namespace
 
 Json openapi_document() {
