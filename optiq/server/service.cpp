@@ -149,6 +149,11 @@ void CountedReply::on_gone(std::function<void()> call) {
   reply_->on_gone(std::move(call));
 }
 
+void respond_json(const Call& call, const artifacts::Json& body, int status) {
+  call.reply->respond(
+      {.status = status, .body = artifacts::dump_json(body, -1)});
+}
+
 void start_answer(
     ServiceState& state,
     const Call& call,

@@ -68,6 +68,12 @@ struct Call {
   Clock::time_point received;
 };
 
+/** The whole answer to a call. */
+void respond_json(
+    const Call& call,
+    const artifacts::Json& body,
+    int status = 200);
+
 /** Puts an answer into the engine's queue; the writer has the last word, unless
  * the client goes. Throws RequestErrors. */
 void start_answer(

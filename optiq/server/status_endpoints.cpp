@@ -11,11 +11,6 @@ namespace {
 
 using artifacts::Json;
 
-void respond_json(const Call& call, const Json& body, int status = 200) {
-  call.reply->respond(
-      {.status = status, .body = artifacts::dump_json(body, -1)});
-}
-
 Json defaults_json(const ServedModel& model) {
   const auto& sampler = model.defaults.sampler;
   const auto& logits = model.defaults.logits;

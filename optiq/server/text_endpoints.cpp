@@ -77,6 +77,12 @@ Json piece_json(const text::Tokenizer& tokenizer, std::int32_t id) {
   return {{"id", id}, {"piece", std::move(piece)}};
 }
 
+template <typename Request>
+Request read_request(const Call& call, const Fields<Request>& fields) {
+  const std::string& path = call.request.path;
+  return read_fields(parse_body(call.request.body, path), fields, path);
+}
+
 } // namespace
 
 Schema tokenize_body() {
@@ -84,10 +90,7 @@ Schema tokenize_body() {
 }
 
 void tokenize(ServiceState& state, Call& call) {
-  const auto request = read_fields(
-      parse_body(call.request.body, call.request.path),
-      tokenize_fields(),
-      call.request.path);
+  const auto request = read_request(call, tokenize_fields());
   const text::Tokenizer& tokenizer = *state.model.tokenizer;
   const auto ids = tokenizer.encode(request.content, request.add_special);
   Json tokens = Json::array();
@@ -96,7 +99,7 @@ void tokenize(ServiceState& state, Call& call) {
         request.with_pieces ? piece_json(tokenizer, id) : Json(id));
   }
   const Json result{{"tokens", std::move(tokens)}, {"count", ids.size()}};
-  call.reply->respond({.body = artifacts::dump_json(result, -1)});
+  respond_json(call, result);
 }
 
 Schema detokenize_body() {
@@ -104,13 +107,10 @@ Schema detokenize_body() {
 }
 
 void detokenize(ServiceState& state, Call& call) {
-  const auto request = read_fields(
-      parse_body(call.request.body, call.request.path),
-      detokenize_fields(),
-      call.request.path);
+  const auto request = read_request(call, detokenize_fields());
   const Json result{
       {"content", state.model.tokenizer->decode(request.tokens, false)}};
-  call.reply->respond({.body = artifacts::dump_json(result, -1)});
+  respond_json(call, result);
 }
 
 Schema apply_template_body() {
@@ -118,13 +118,10 @@ Schema apply_template_body() {
 }
 
 void apply_template(ServiceState& state, Call& call) {
-  const auto request = read_fields(
-      parse_body(call.request.body, call.request.path),
-      openai::conversation_fields(),
-      call.request.path);
+  const auto request = read_request(call, openai::conversation_fields());
   const Json result{
       {"prompt", openai::render_conversation(state.model, request)}};
-  call.reply->respond({.body = artifacts::dump_json(result, -1)});
+  respond_json(call, result);
 }
 
 } // namespace optiq::server

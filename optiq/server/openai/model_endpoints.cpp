@@ -52,14 +52,14 @@ void check_model_name(
 void list_models(ServiceState& state, Call& call) {
   const Json models{
       {"object", "list"}, {"data", Json::array({model_json(state)})}};
-  call.reply->respond({.body = artifacts::dump_json(models, -1)});
+  respond_json(call, models);
 }
 
 void show_model(ServiceState& state, Call& call) {
   if (call.rest_of_path != state.model.id) {
     refuse_model(state, call.rest_of_path);
   }
-  call.reply->respond({.body = artifacts::dump_json(model_json(state), -1)});
+  respond_json(call, model_json(state));
 }
 
 } // namespace optiq::server
