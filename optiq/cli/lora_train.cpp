@@ -334,7 +334,7 @@ void add_rank_options(CLI::App& command, TrainFlags& flags) {
           ranks.target_modules,
           "Names or parts of linears (default: all of the layers)")
       ->delimiter(',')
-      ->option_text("q_proj,mlp.up_proj,...");
+      ->option_text("NAME,NAME,...");
   command
       .add_option(
           "--num-layers", ranks.n_layers, "The last N layers only; 0 = all")

@@ -226,12 +226,13 @@ class Run {
       }
       fail(
           ErrorKind::Cancelled,
-          "{}. Step {} of {} is kept in {}; the same command with --resume goes "
-          "on from there",
-          error.what(),
+          "[{}] {}: step {} of {} is kept there, and the same command with "
+          "--resume goes on from it ({})",
+          kFunction,
+          options_.output.string(),
           step(),
           total_steps(),
-          options_.output.string());
+          error.what());
     }
   }
 

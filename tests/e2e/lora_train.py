@@ -74,7 +74,7 @@ def check_going_on(folder, data, whole):
     assert status == -signal.SIGKILL
     interrupted = folder / "interrupted"
     status, err = end_after_checkpoint(signal.SIGINT, MODEL, data, interrupted, *flags())
-    assert status == 130 and "--resume goes on from there" in err, (status, err)
+    assert status == 130 and "--resume goes on from it" in err, (status, err)
     check_full_disk(interrupted, data)
     for output in (killed, interrupted):
         train(MODEL, data, output, *flags(), "--resume")

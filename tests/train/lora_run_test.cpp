@@ -133,7 +133,7 @@ TEST(LoraRun, InterruptedAnywhereItGoesOnToTheSameBytes) {
     LoraRunOptions options = options_at(output);
     test::expect_error(
         ErrorKind::Cancelled,
-        {"stopped", "Step " + std::to_string(step) + " of 12", "--resume"},
+        {"stopped", "step " + std::to_string(step) + " of 12", "--resume"},
         [&] { run(options, cancel_at(step)); });
     EXPECT_TRUE(fs::exists(output / adapters::kTrainingStateFile));
     options.resume = true;
