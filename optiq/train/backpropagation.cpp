@@ -1,7 +1,9 @@
 #include "optiq/train/backpropagation.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -44,6 +46,22 @@ void check_batch(std::span<const Example> batch, int vocab_size) {
       }
     }
   }
+}
+
+/** Modules are numbered by name: the order of an adapter's is anybody's. */
+Dropout make_dropout(
+    const nn::Adapter& adapter,
+    const DropoutOptions& options) {
+  Dropout dropout(options);
+  std::map<std::string_view, const mx::array*> by_name;
+  for (const auto& [name, change] : adapter.updates) {
+    by_name.emplace(name, &change.a);
+  }
+  std::uint64_t number = 0;
+  for (const auto& [name, a] : by_name) {
+    dropout.add_module(*a, number++);
+  }
+  return dropout;
 }
 
 bool shares_kv(const models::Setup& setup) {
@@ -251,17 +269,20 @@ Loss Backpropagation::evaluate(
     const nn::Adapter& adapter) {
   check_batch(batch, setup_.model->info().vocab_size);
   tape_.forget();
+  tape_.drop_out({});
   return Step(*this, batch, adapter).run_forward(false, false);
 }
 
 Loss Backpropagation::run(
     std::span<const Example> batch,
     const nn::Adapter& adapter,
-    const WeightVisitor& visitor) {
+    const WeightVisitor& visitor,
+    const DropoutOptions& dropout) {
   const int n_layers = setup_.model->info().n_layers;
   check_batch(batch, setup_.model->info().vocab_size);
   tape_.forget();
   tape_.watch_weights(visitor);
+  tape_.drop_out(make_dropout(adapter, dropout));
   for (const auto& [name, change] : adapter.updates) {
     tape_.watch(change.a);
     tape_.watch(change.b);

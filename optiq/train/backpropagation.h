@@ -63,11 +63,13 @@ class Backpropagation {
   /** Loss only. */
   Loss evaluate(std::span<const Example> batch, const nn::Adapter& adapter);
   /** The same with a visitor of every use of a matrix, from the last layer to
-   * the first. */
+   * the first, or none; with dropout in the adapter, whose masks do depend on
+   * the neighbours of a sequence. */
   Loss run(
       std::span<const Example> batch,
       const nn::Adapter& adapter,
-      const WeightVisitor& visitor);
+      const WeightVisitor& visitor,
+      const DropoutOptions& dropout = {});
 
  private:
   class Step;
