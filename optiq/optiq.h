@@ -23,8 +23,7 @@
  * which take the parts of a LoadedModel: many prompts at a time, tokens as they
  * come and kept prefixes in generate/generator.h, LoRA adapters in
  * adapters/adapter_set.h (examples/mounted_adapters.cpp), more tasks in eval/,
- * convert in quant/convert.h. All throw optiq::Error, and all may run in several
- * threads at once.
+ * convert in quant/convert.h. All throw optiq::Error.
  */
 namespace optiq {
 
