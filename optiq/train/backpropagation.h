@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -34,6 +35,11 @@ struct Loss {
   std::map<std::string, LowRankGradient, std::less<>> gradients; // by module
 };
 
+/** Draws a label for each of some rows of logits [T, vocab_size], the first of
+ * which is row `first_row` of the batch's rows that cost something. */
+using LabelSampler = std::function<
+    std::vector<std::int32_t>(const mx::array& logits, int first_row)>;
+
 struct BackpropagationOptions {
   /** Gradient checkpointing (arXiv 1604.06174): of every layer only its input
    * is kept, and the layer runs again on the way back. */
@@ -63,11 +69,12 @@ class Backpropagation {
   /** Loss only. */
   Loss evaluate(std::span<const Example> batch, const nn::Adapter& adapter);
   /** The same with a visitor of every use of a matrix, from the last layer to
-   * the first. */
+   * the first; with a sampler its labels stand for the examples'. */
   Loss run(
       std::span<const Example> batch,
       const nn::Adapter& adapter,
-      const WeightVisitor& visitor);
+      const WeightVisitor& visitor,
+      const LabelSampler& sampler = {});
 
  private:
   class Step;
