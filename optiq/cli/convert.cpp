@@ -30,6 +30,7 @@ struct ConvertFlags {
   std::string output;
   std::string target_size;
   std::string method;
+  std::string sensitivity;
   std::string progress = "auto";
   std::string json;
   std::string save_plan;
@@ -44,6 +45,9 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   options.plan.protect = flags.protect;
   if (!flags.method.empty()) {
     options.plan.method = artifacts::plan_method_of(flags.method);
+  }
+  if (!flags.sensitivity.empty()) {
+    options.sensitivity = artifacts::sensitivity_form_of(flags.sensitivity);
   }
   options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
   if (!flags.target_size.empty()) {
@@ -250,6 +254,13 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
       .add_option(
           "--seed", calibration.seed, "Which chunks (self: which samples)")
       ->capture_default_str();
+  command
+      .add_option(
+          "--sensitivity",
+          flags.sensitivity,
+          "exact: every matrix and width measured; fast: estimated from "
+          "gradients")
+      ->option_text("fast|exact");
 }
 
 void add_output_options(CLI::App& command, ConvertFlags& flags) {

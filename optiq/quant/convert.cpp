@@ -17,12 +17,12 @@
 #include "optiq/io/model_files.h"
 #include "optiq/quant/convert_cost.h"
 #include "optiq/quant/inventory.h"
+#include "optiq/quant/measurement.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/rounder.h"
-#include "optiq/quant/sensitivity.h"
 #include "optiq/quant/trial_run.h"
 
 namespace optiq::quant {
@@ -232,11 +232,13 @@ class Conversion {
         load_setup(), make_matrix, *calibration_, std::move(plans), progress_);
   }
 
-  SensitivityOptions sensitivity_options() const {
-    SensitivityOptions options;
+  MeasurementOptions measurement_options() const {
+    MeasurementOptions options;
     options.modules = free_modules(inventory_, options_.plan);
     options.candidate_bits = options_.plan.candidate_bits;
     options.group_size = options_.plan.group_size;
+    options.form = options_.sensitivity;
+    options.seed = options_.calibration.seed;
     keep_logits_in_ram(options);
     return options;
   }
@@ -274,61 +276,39 @@ class Conversion {
         wanted, make_calibration_encoder(source_), engine, progress_);
   }
 
-  // Whatever is not in the journal is measured. Always true.
+  // Whatever is not in the cache is measured. Always true.
   bool measure() {
     const Calibration& calibration = calibrate();
-    const SensitivityOptions options = sensitivity_options();
     const models::Setup& setup = load_setup();
-    note_measuring_bytes(setup, calibration, options);
+    Measurement measurement(setup, calibration, measurement_options());
+    note_measuring_bytes(measurement);
     require_ram(
         measuring_bytes_ + rounded_bytes_,
         "the weights and measuring with them");
-    const std::string key = key_of(setup, calibration, options);
-    const auto journal = open_sensitivity_journal(key, result_.notices);
-    set_sensitivity(
-        calibration,
-        key,
-        measure_sensitivity(
-            setup, make_matrices(), calibration, options, *journal, progress_));
+    measurement.open(model_digest(source_), result_.notices);
+    set_sensitivity(calibration, measurement.run(make_matrices(), progress_));
     return true;
   }
 
   // False when something still has to be measured; says what that would take.
   bool measure_from_cache() {
     const Calibration& calibration = calibrate();
-    const SensitivityOptions options = sensitivity_options();
     const models::Setup& setup = load_setup();
-    note_measuring_bytes(setup, calibration, options);
-    const std::string key = key_of(setup, calibration, options);
-    const fs::path path = sensitivity_journal_path(key);
-    if (fs::exists(path)) {
-      SensitivityJournal journal(path, key);
-      if (is_complete(journal, calibration, options)) {
-        set_sensitivity(
-            calibration,
-            key,
-            measure_sensitivity(
-                setup,
-                make_matrices(),
-                calibration,
-                options,
-                journal,
-                progress_));
-        return true;
-      }
+    Measurement measurement(setup, calibration, measurement_options());
+    note_measuring_bytes(measurement);
+    if (measurement.open_complete(model_digest(source_))) {
+      set_sensitivity(calibration, measurement.run(make_matrices(), progress_));
+      return true;
     }
     measuring_seconds_ = measuring_seconds(
-        setup, calibration, options, std::size(kPriorWeights));
+        setup, calibration, measurement.work(), std::size(kPriorWeights));
     return false;
   }
 
-  void note_measuring_bytes(
-      const models::Setup& setup,
-      const Calibration& calibration,
-      const SensitivityOptions& options) {
-    measuring_bytes_ =
-        source_.loaded_bytes() + sensitivity_bytes(setup, calibration, options);
-    rounded_bytes_ = std::min(kMaxRoundedBytes, all_rounded_bytes(options));
+  void note_measuring_bytes(const Measurement& measurement) {
+    measuring_bytes_ = source_.loaded_bytes() + measurement.bytes();
+    rounded_bytes_ =
+        std::min(kMaxRoundedBytes, all_rounded_bytes(measurement_options()));
   }
 
   // As convert writes them, on the model's device.
@@ -353,36 +333,9 @@ class Conversion {
     return bytes;
   }
 
-  static bool is_complete(
-      const SensitivityJournal& journal,
-      const Calibration& calibration,
-      const SensitivityOptions& options) {
-    const auto n = static_cast<int>(calibration.chunks.size());
-    return std::all_of(
-        options.modules.begin(), options.modules.end(), [&](const auto& name) {
-          return std::all_of(
-              options.candidate_bits.begin(),
-              options.candidate_bits.end(),
-              [&](int bits) { return journal.has(name, bits, 0, n); });
-        });
-  }
-
-  std::string key_of(
-      const models::Setup& setup,
-      const Calibration& calibration,
-      const SensitivityOptions& options) const {
-    return sensitivity_key(
-        source_,
-        calibration.hash,
-        options.group_size,
-        setup.compute,
-        setup.model->device());
-  }
-
   void set_sensitivity(
       const Calibration& calibration,
-      const std::string& key,
-      std::vector<artifacts::LayerSensitivity> layers) {
+      artifacts::Sensitivity sensitivity) {
     result_.notices.insert(
         result_.notices.end(),
         calibration.notices.begin(),
@@ -391,12 +344,8 @@ class Conversion {
     result_.metadata.calibration_hash = calibration.hash;
     result_.metadata.calibration_tokens = calibration.n_tokens();
     result_.metadata.compute = "exact";
-    result_.sensitivity = artifacts::Sensitivity{
-        .base_model = result_.metadata.base_model,
-        .candidate_bits = options_.plan.candidate_bits,
-        .group_size = options_.plan.group_size,
-        .key = key,
-        .layers = std::move(layers)};
+    sensitivity.base_model = result_.metadata.base_model;
+    result_.sensitivity = std::move(sensitivity);
   }
 
   void estimate_time() {

@@ -18,6 +18,7 @@ struct ConvertOptions {
   std::filesystem::path output; // the model directory itself
   PlanOptions plan;
   CalibrationOptions calibration;
+  artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Exact;
   bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan
   std::optional<std::filesystem::path> save_plan;

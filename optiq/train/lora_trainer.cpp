@@ -253,9 +253,9 @@ void LoraTrainer::add_batch(
   const Loss loss = backpropagation_.run(
       batch,
       adapter_,
-      {},
-      {.rate = options_.dropout,
-       .seed = random_bits(options_.seed, kDropout, number)});
+      {.dropout = {
+           .rate = options_.dropout,
+           .seed = random_bits(options_.seed, kDropout, number)}});
   sum.loss.sum += loss.sum;
   sum.loss.weight += loss.weight;
   for (const Example& example : batch) {

@@ -179,7 +179,7 @@ TEST(Backpropagation, ShowsEveryUseOfAMatrix) {
     weights.clear();
     lookups.clear();
     const Loss loss = Backpropagation(setup, {.recomputes_layers = recomputes})
-                          .run(batch, adapter, visit);
+                          .run(batch, adapter, {.visitor = visit});
     EXPECT_EQ(weights.size(), adapter.updates.size());
     EXPECT_EQ(lookups.size(), 2U);
     for (const auto& [name, gradient] : loss.gradients) {
@@ -199,7 +199,7 @@ TEST(Backpropagation, LookupsChangeTheLossAsShown) {
   const models::Setup setup = load(testing::sizes("llama")); // a tied head
   const models::Module embeddings = setup.model->modules().front();
   mx::array dw = mx::zeros({kVocab, testing::kHidden}, mx::float32);
-  Backpropagation(setup).run(batch, {}, [&](const WeightUse& use) {
+  const auto visit = [&](const WeightUse& use) {
     if (&use.weight.storage() != &embeddings.matrix.storage()) {
       return;
     }
@@ -214,7 +214,8 @@ TEST(Backpropagation, LookupsChangeTheLossAsShown) {
             mx::expand_dims(mx::arange(kVocab), 1), mx::expand_dims(ids, 0)),
         mx::float32);
     dw = mx::add(dw, mx::matmul(one_hot, use.dy));
-  });
+  };
+  Backpropagation(setup).run(batch, {}, {.visitor = visit});
   std::vector<std::int32_t> all(kVocab);
   std::iota(all.begin(), all.end(), 0);
   const mx::array w = kernels::cpu_device().embed(all, embeddings.matrix, 1.f);
@@ -240,11 +241,11 @@ TEST(Backpropagation, DropoutHasItsDerivative) {
   const nn::Adapter direction = adapter_of(*setup.model, 900);
   const DropoutOptions dropout{.rate = 0.4f, .seed = 5};
   Backpropagation kept(setup);
-  const Loss loss = kept.run(batch, adapter, {}, dropout);
+  const Loss loss = kept.run(batch, adapter, {.dropout = dropout});
   EXPECT_TRUE(same_bits(
       loss,
       Backpropagation(setup, {.recomputes_layers = true})
-          .run(batch, adapter, {}, dropout)));
+          .run(batch, adapter, {.dropout = dropout})));
   EXPECT_GT(std::abs(loss.sum - kept.evaluate(batch, adapter).sum), 1e-3);
   const auto loss_at = [&](float step) {
     nn::Adapter moved = adapter;
@@ -254,7 +255,7 @@ TEST(Backpropagation, DropoutHasItsDerivative) {
       change.b = mx::add(change.b, mx::multiply(by.b, mx::array(step)));
       mx::eval(change.a, change.b);
     }
-    return kept.run(batch, moved, {}, dropout).sum;
+    return kept.run(batch, moved, {.dropout = dropout}).sum;
   };
   double slope = 0;
   for (const auto& [name, gradient] : loss.gradients) {
