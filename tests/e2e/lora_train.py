@@ -49,6 +49,9 @@ def check_output(folder, data):
     prompt = ("generate", MODEL, "-p", "What is 30 zorp 3?", "--temp", "0", "--max-tokens", "8")
     optiq(*prompt, "--adapter", whole)
     assert hashes(MODEL) == before
+    optiq("report", MODEL, "--adapter", whole, "-o", folder / "page.html")
+    page = (folder / "page.html").read_text()
+    assert "Loss by step" in page and ": scale 2" in page, page[-2000:]
     return whole
 
 
