@@ -27,9 +27,12 @@ void check_entries(
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end;
        at.increment(error)) {
-    std::error_code broken;
-    if (at->is_symlink(broken) &&
-        !lies_in(fs::weakly_canonical(at->path(), broken), root)) {
+    std::error_code unknown;
+    if (!at->is_symlink(unknown)) {
+      continue;
+    }
+    const fs::path real = fs::canonical(at->path(), unknown);
+    if (unknown || !lies_in(real, root)) {
       deny(path, "the file of a link, " + at->path().filename().string() + ",");
     }
   }
