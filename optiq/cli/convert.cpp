@@ -297,6 +297,10 @@ void add_convert_command(CLI::App& app) {
   add_plan_options(*command, *flags);
   add_calibration_options(*command, *flags);
   add_threads_option(*command);
+  refuse_adapter_option(
+      *command,
+      "an adapter stays beside the converted model, which runs with it; one "
+      "model of both is made by optiq lora fuse MODEL DIR -o OUT");
   command->footer(
       "Examples:\n"
       "  optiq convert DIR --target-bpw 4.5 --candidate-bits 4,8 -o OUT\n"

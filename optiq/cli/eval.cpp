@@ -380,7 +380,7 @@ void add_eval_command(CLI::App& app) {
   add_compute_option(*command, flags->compute);
   add_device_options(*command, *flags);
   add_kv_options(*command, flags->kv);
-  add_adapter_option(*command, flags->adapters);
+  add_adapter_option(*command, flags->adapters, kAdaptersToRunWith);
   add_threads_option(*command);
   add_progress_option(*command, flags->progress);
   add_file_option(

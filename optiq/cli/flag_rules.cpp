@@ -123,6 +123,13 @@ const FlagRule kServeRules[] = {
      {},
      nullptr,
      "the path is the address"},
+    {"serve",
+     {"--adapter", "--adapters-root"},
+     Relation::Needs,
+     "--adapter-memory",
+     {},
+     nullptr,
+     "it is the memory of what they mount"},
 };
 
 const FlagRule kLoraRules[] = {
@@ -347,7 +354,7 @@ refuse(const CLI::App& command, const FlagRule& rule, const char* flag) {
 std::vector<const CLI::Option*> options_of(const CLI::App& command) {
   std::vector<const CLI::Option*> options;
   for (const CLI::Option* option : command.get_options()) {
-    if (option->get_name() != "--help") {
+    if (option->get_name() != "--help" && !option->get_group().empty()) {
       options.push_back(option);
     }
   }

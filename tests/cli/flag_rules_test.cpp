@@ -121,9 +121,10 @@ void satisfy(
   for (const FlagRule& rule : flag_rules()) {
     const bool asks = &rule != broken && rule.command == full_name(command) &&
         rule.relation == Relation::Needs && given.contains(rule.partner) &&
-        std::find(
-            rule.values.begin(), rule.values.end(), given.at(rule.partner)) !=
-            rule.values.end();
+        (rule.values.empty() ||
+         std::find(
+             rule.values.begin(), rule.values.end(), given.at(rule.partner)) !=
+             rule.values.end());
     if (asks && !given.contains(rule.flags.front())) {
       given[rule.flags.front()] =
           sample_value(*command.get_option(rule.flags.front()));
@@ -239,6 +240,13 @@ TEST(FlagRules, AFlagWithItsPartnersGetsAsFarAsTheModel) {
       continue; // doctor, list, pull, rm: nothing of theirs is coupled
     }
     for (const CLI::Option* option : command->get_options()) {
+      if (option->get_group().empty()) { // there to be refused by name
+        const std::string name = "--" + option->get_lnames().front();
+        const auto message =
+            message_of({command->get_name(), kAbsent, name, "x"});
+        EXPECT_TRUE(contains(message, name + ": found one")) << message;
+        continue;
+      }
       const std::string name = option->get_name();
       const bool itself =
           name == "--help" || name == "--model" || name == "MODEL";
