@@ -34,7 +34,7 @@ def run(*command):
 def measure(args, folder, task, scaling, seed):
     data = folder / f"{task}-{seed}"
     if not data.exists():
-        run(sys.executable, MAKE_TASK, task, data, "--seed", seed, "--test", args.test)
+        run(sys.executable, MAKE_TASK, task, data, "--seed", seed, "--valid", 30, "--test", args.test)
     out = folder / f"{task}-{seed}-{scaling}"
     matched = [] if scaling == "constant" else ["--budget-match"]
     run(args.optiq, "lora", "train", args.model, "--data", data, "-o", out, "--rank-scaling", scaling, *matched,

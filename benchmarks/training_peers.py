@@ -52,18 +52,23 @@ def ours(args, folder):
     return [step["tokens"] / step["seconds"] for step in steps], peak
 
 
-# mlx-lm's own command, which tells its speed to a callback.
+# mlx-lm's own command, from where it has its arguments: it tells its speed to a
+# callback.
 MLX_LM = """
 import json, sys
 from types import SimpleNamespace
-from mlx_lm import lora
+from mlx_lm import load, lora
 from mlx_lm.tuner.callbacks import TrainingCallback
+from mlx_lm.tuner.datasets import load_dataset
 
 class Rates(TrainingCallback):
     def on_train_loss_report(self, info):
         print("rate", info["tokens_per_second"], flush=True)
 
-lora.run(SimpleNamespace(**{**lora.CONFIG_DEFAULTS, **json.loads(sys.argv[1])}), Rates())
+args = SimpleNamespace(**{**lora.CONFIG_DEFAULTS, **json.loads(sys.argv[1])})
+model, tokenizer = load(args.model)
+train, valid, _ = load_dataset(args, tokenizer)
+lora.train_model(args, model, train, valid, Rates())
 """
 
 

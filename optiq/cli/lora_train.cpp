@@ -92,6 +92,7 @@ train::TrainingEncoder load_encoder(const io::ModelDirectory& directory) {
       .tokenizer = generate::load_tokenizer(directory),
       .chat = {},
       .end_of_text = {}};
+  encoder.end_of_text = generate::end_of_text(directory, *encoder.tokenizer);
   try {
     encoder.chat = generate::load_chat_template(directory);
   } catch (const Error& error) {
@@ -99,10 +100,6 @@ train::TrainingEncoder load_encoder(const io::ModelDirectory& directory) {
       throw;
     }
     print_error("note: {}; only lines with 'text' can be read\n", error.what());
-  }
-  const auto stops = generate::stop_ids(directory, *encoder.tokenizer);
-  if (!stops.empty()) {
-    encoder.end_of_text = stops.front();
   }
   return encoder;
 }
@@ -137,6 +134,11 @@ TrainingSets load_sets(
   return sets;
 }
 
+/** 0.1f as the user wrote it: 0.1. */
+double decimal(float value) {
+  return std::stod(fmt::format("{}", value));
+}
+
 /** What decides the result, as the record says it. */
 artifacts::Json settings_of(
     const TrainFlags& flags,
@@ -150,18 +152,19 @@ artifacts::Json settings_of(
       {"rank", ranks.rank},
       {"rank_scaling", flags.rank_scaling},
       {"budget_match", ranks.matches_budget},
-      {ranks.scale ? "scale" : "alpha", ranks.scale.value_or(ranks.alpha)},
+      {ranks.scale ? "scale" : "alpha",
+       decimal(ranks.scale.value_or(ranks.alpha))},
       {"rslora", ranks.is_rank_stabilized},
       {"target_modules",
        fmt::format("{}", fmt::join(ranks.target_modules, ","))},
       {"num_layers", ranks.n_layers},
-      {"dropout", trainer.dropout},
+      {"dropout", decimal(trainer.dropout)},
       {"batch_size", trainer.batch_size},
       {"grad_accumulation", trainer.accumulation},
-      {"lr", trainer.learning_rate.peak},
+      {"lr", decimal(trainer.learning_rate.peak)},
       {"lr_schedule", flags.schedule},
       {"warmup", trainer.learning_rate.warmup_steps},
-      {"clip", trainer.clip},
+      {"clip", decimal(trainer.clip)},
       {"seed", trainer.seed},
       {"max_seq_length", flags.data_options.max_tokens},
       {"learned", name_of(flags.data_options.learned)}};

@@ -172,24 +172,27 @@ class Run {
           options_.output.string());
     }
     const auto files = adapters::open_adapter(options_.output, *setup_.model);
-    const Json found = adapters::record_of(files);
+    Json found = adapters::record_of(files);
+    found = found.is_object() ? found : Json::object();
     require_same_settings(found);
     log_ = artifacts::read_training_log(
         options_.output / adapters::kTrainingLogFile);
-    if (found.contains(kEnd) && !found[kEnd].is_null()) {
-      result_.was_finished = true;
-      return;
+    result_.was_finished = !found.at(kEnd).is_null();
+    if (!result_.was_finished) {
+      trainer_.resume(options_.output / adapters::kTrainingStateFile);
     }
-    trainer_.resume(options_.output / adapters::kTrainingStateFile);
-    if (std::cmp_not_equal(log_.size(), step())) {
+    const int steps_done = result_.was_finished
+        ? artifacts::required<int>(found, kStepsDone, options_.output.string())
+        : step();
+    if (log_.empty() || std::cmp_not_equal(log_.size(), steps_done)) {
       fail(
           ErrorKind::Corrupt,
-          "[{}] {}: found a log of {} steps beside a state after step {}. "
-          "Train it again",
+          "[{}] {}: found a log of {} steps beside what {} steps trained. "
+          "Train it again (--overwrite)",
           kFunction,
           options_.output.string(),
           log_.size(),
-          step());
+          steps_done);
     }
     if (artifacts::best_step(log_) != nullptr) {
       best_ = read_updates(files, trainer_.modules());
@@ -198,8 +201,10 @@ class Run {
   }
 
   void require_same_settings(const Json& found) const {
-    for (const auto& [key, value] : record_.items()) {
-      const auto at = found.is_object() ? found.find(key) : found.end();
+    Json expected = record_;
+    expected[kEnd] = found.value(kEnd, Json()); // has to be there, as anything
+    for (const auto& [key, value] : expected.items()) {
+      const auto at = found.find(key);
       if (at == found.end() || *at != value) {
         fail(
             ErrorKind::InvalidInput,

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from _small_model import write_small_model
 from _training import ADAPTER, LOG, STATE, Training, expect_same, leftovers, log_of, make_task, train
 
 from _support import MODEL, optiq, scratch
@@ -52,6 +53,9 @@ def check_output(folder, data):
     optiq("report", MODEL, "--adapter", whole, "-o", folder / "page.html")
     page = (folder / "page.html").read_text()
     assert "Loss by step" in page and ": scale 2" in page, page[-2000:]
+    write_small_model(folder / "small")
+    _, err = optiq("report", folder / "small", "--adapter", whole, "-o", folder / "none.html", expect=2)
+    assert "Was it trained on another model?" in err, err
     return whole
 
 
