@@ -21,7 +21,7 @@ void refuse_adapter_option(CLI::App& command, const char* reason) {
           "--adapter",
           [name = command.get_name(), reason](const auto& /*adapters*/) {
             fail(
-                ErrorKind::Unsupported,
+                ErrorKind::InvalidInput,
                 "[{}] --adapter: found one, expected a model alone: {}",
                 name,
                 reason);

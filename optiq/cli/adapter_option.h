@@ -22,7 +22,7 @@ inline constexpr const char* kAdaptersToRunWith =
     "LoRA adapter to run with; of several, what all of them add";
 
 /** An --adapter that a command does not take, for this reason: it throws
- * Unsupported. No part of --help. */
+ * InvalidInput. No part of --help. */
 void refuse_adapter_option(CLI::App& command, const char* reason);
 
 struct NamedFolder {

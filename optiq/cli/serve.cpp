@@ -178,6 +178,21 @@ std::string describe_room(const ServeFlags& flags, const models::Setup& setup) {
       (pool - std::min(fixed, pool)) / per_token);
 }
 
+void print_adapters(
+    const server::AdapterOptions& adapters,
+    const std::string& model_id) {
+  if (!adapters.mounted.empty()) {
+    print(
+        "  adapters   {} mounted, as in the model's name {}:{}\n",
+        adapters.mounted.size(),
+        model_id,
+        adapters.mounted.front().id);
+  }
+  if (!adapters.root.empty()) {
+    print("  adapters   clients mount those in {}\n", adapters.root.string());
+  }
+}
+
 void print_served(
     const ServeFlags& flags,
     const server::ServedModel& model,
@@ -210,14 +225,7 @@ void print_served(
       "  answers    {} at a time, {} more wait\n",
       flags.service.max_concurrent,
       flags.service.max_waiting);
-  if (const auto& adapters = flags.service.adapters.mounted;
-      !adapters.empty()) {
-    print(
-        "  adapters   {} mounted, as in the model's name {}:{}\n",
-        adapters.size(),
-        model.id,
-        adapters.front().id);
-  }
+  print_adapters(flags.service.adapters, model.id);
   print("\nAsk it:\n");
   print_lines(stdout, client_lines(address, model.id));
   flush_stdout();

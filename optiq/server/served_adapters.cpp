@@ -37,11 +37,14 @@ AdapterOptions with_real_root(AdapterOptions options) {
 } // namespace
 
 const ServedAdapter* AdapterList::find(const std::string& id) const {
-  const auto found = std::find_if(
-      adapters.begin(), adapters.end(), [&](const ServedAdapter& adapter) {
-        return adapter.facts.id == id;
+  const auto found = std::lower_bound(
+      adapters.begin(),
+      adapters.end(),
+      id,
+      [](const ServedAdapter& adapter, const std::string& wanted) {
+        return adapter.facts.id < wanted;
       });
-  return found == adapters.end() ? nullptr : &*found;
+  return found == adapters.end() || found->facts.id != id ? nullptr : &*found;
 }
 
 std::string AdapterList::names() const {
@@ -70,7 +73,9 @@ ServedAdapters::ServedAdapters(
 std::shared_ptr<const nn::Adapter> ServedAdapters::find(
     const std::string& selection) {
   auto adapter = set_.find(selection);
-  renew_list(); // it may have come, and others gone for it
+  if (adapter != nullptr) {
+    renew_list(); // it may have come, and others gone for it
+  }
   return adapter;
 }
 

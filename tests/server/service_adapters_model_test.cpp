@@ -386,6 +386,30 @@ TEST_F(ServiceAdaptersTest, ThoseThatNobodyUsesMakeRoomAndComeAgain) {
   EXPECT_EQ(page["optiq_adapter_requests_total{adapter=\"b\"}"], 1);
 }
 
+/** The I/O thread calls: it neither reads files nor waits for who does. */
+TEST_F(ServiceAdaptersTest, WhatIsShownWaitsForNothing) {
+  const auto service = serve({"a"});
+  std::string text;
+  while (text.size() < 400'000) {
+    text += long_text();
+  }
+  const auto reading = send(*service, "POST", "/tokenize", {{"content", text}});
+  const auto mounting = send(*service, "POST", "/v1/adapters", {{"path", "b"}});
+  const auto deleting = send(*service, "DELETE", "/v1/adapters/a");
+  for (const char* path :
+       {"/v1/adapters",
+        "/v1/adapters/a",
+        "/v1/models",
+        "/v1/optiq/model",
+        "/metrics"}) {
+    EXPECT_TRUE(send(*service, "GET", path)->has_response()) << path;
+  }
+  EXPECT_EQ(reading->wait_for_response().status, 200);
+  EXPECT_EQ(mounting->wait_for_response().status, 200);
+  EXPECT_EQ(deleting->wait_for_response().status, 200);
+  EXPECT_EQ(ids(*service, "/v1/adapters"), std::vector<std::string>{"b"});
+}
+
 TEST_F(ServiceAdaptersTest, StartsWithWhatCanBeMounted) {
   test::expect_error(ErrorKind::NotFound, {"adapter_config.json"}, [&] {
     serve({"missing"});
