@@ -201,8 +201,12 @@ std::string sensitivity_key(
     const std::string& calibration_hash,
     int group_size,
     kernels::Compute compute,
-    const kernels::Device& device) {
+    const kernels::Device& device,
+    const std::string& rounding) {
   Sha256 hash;
+  if (rounding != "nearest") { // which goes without saying in older keys
+    hash.update(fmt::format("rounding {} ", rounding));
+  }
   hash.update(fmt::format(
       "schema {} calibration {} group {} compute {} simd {}\n{}\n",
       kSchema,

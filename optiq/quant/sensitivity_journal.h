@@ -55,14 +55,16 @@ class SensitivityJournal {
 /**
  * SHA-256 over everything that a measured number depends on: the tensors'
  * names, shapes and bytes, config.json, the calibration's hash, group size,
- * compute mode and the device's arithmetic. Reads the whole model once.
+ * compute mode, the device's arithmetic and the rounding. Reads the whole model
+ * once.
  */
 std::string sensitivity_key(
     const io::ModelDirectory& directory,
     const std::string& calibration_hash,
     int group_size,
     kernels::Compute compute,
-    const kernels::Device& device);
+    const kernels::Device& device,
+    const std::string& rounding = "nearest");
 
 /** <cache>/sensitivity/<key>.jsonl, where <cache> is $OPTIQ_CACHE_DIR,
  * $XDG_CACHE_HOME/optiq or $HOME/.cache/optiq; empty when none is set. */
