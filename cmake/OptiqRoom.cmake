@@ -1,5 +1,5 @@
 # The one order of rooms: a room depends on rooms to its left only.
-set(OPTIQ_ROOM_ORDER base artifacts io text kernels cache nn models adapters generate eval quant train server report cli)
+set(OPTIQ_ROOM_ORDER base artifacts io text kernels cache nn models adapters generate eval train quant server report cli)
 set(OPTIQ_WARNINGS -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
 
 # Fails when room <name> may not depend on <dep>: `report` sees artifacts and base, every other room its left.

@@ -21,7 +21,8 @@ set(OPTIQ_TEST_ENVIRONMENT
   "OPTIQ_GGUF_DIR=${OPTIQ_CACHE_DIR}/models"
   "OPTIQ_DRIVER_DIR=${PROJECT_BINARY_DIR}/tests"
   "OPTIQ_SCRATCH_DIR=${PROJECT_BINARY_DIR}/scratch"
-  "PYTHONDONTWRITEBYTECODE=1")
+  "PYTHONDONTWRITEBYTECODE=1"
+  "PYTHONUNBUFFERED=1")
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/scratch)
 
 # What a test may use beside the library: third-party headers that only the
@@ -35,7 +36,7 @@ if(TARGET optiq_kernels)
 endif()
 
 # Only a program's own word makes it skipped: what it prints does not.
-set(OPTIQ_TEST_PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 1800)
+set(OPTIQ_TEST_PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900)
 
 # GoogleTest's main, which returns 77 when something was skipped and nothing failed.
 add_library(optiq_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/support/test_main.cpp)
@@ -44,6 +45,9 @@ target_link_libraries(optiq_test_main PUBLIC GTest::gtest)
 function(optiq_finish_test name label)
   set_tests_properties(${name} PROPERTIES LABELS "${label}" ENVIRONMENT "${OPTIQ_TEST_ENVIRONMENT}"
     ${OPTIQ_TEST_PROPERTIES})
+  if(label MATCHES "^(slow|peer)$")
+    set_tests_properties(${name} PROPERTIES TIMEOUT 5400)
+  endif()
 endfunction()
 
 # Test room/[folder/]<name>_test is the file of that name, its target the same with '_' for '/'.

@@ -25,7 +25,7 @@
 //
 //   { "schema_version": 1, "base_model": string, "candidate_bits": [int, ...],
 //     "group_size": int, "metric": "kl_divergence_vs_reference",
-//     "key": string?,
+//     "key": string?, "form": "exact" | "fast" | "auto"?,
 //     "layers": [ { "layer_name": string, "sensitivities": {bits: number, ...},
 //                   "stderr": {bits: number, ...}?,
 //                   "relative": {bits: number, ...}?, "param_count": int,
@@ -60,6 +60,17 @@ constexpr MethodRow kMethods[] = {
     {PlanMethod::Optiq, "optiq", "optiq_mixed_precision"},
     {PlanMethod::Static, "static", "static_mixed_precision"},
     {PlanMethod::Uniform, "uniform", "uniform"},
+};
+
+struct FormRow {
+  SensitivityForm form;
+  const char* name;
+};
+
+constexpr FormRow kForms[] = {
+    {SensitivityForm::Exact, "exact"},
+    {SensitivityForm::Fast, "fast"},
+    {SensitivityForm::Auto, "auto"},
 };
 
 // Files of the original have it beside the affine format's: as the width of
@@ -129,6 +140,22 @@ PlanMethod method_in_file(const std::string& text, const std::string& where) {
       ErrorKind::Corrupt,
       "[metadata] {}: 'method' is '{}', expected optiq_mixed_precision, "
       "static_mixed_precision or uniform",
+      where,
+      text);
+}
+
+SensitivityForm form_in_file(
+    const std::string& text,
+    const std::string& where) {
+  for (const FormRow& row : kForms) {
+    if (text == row.name) {
+      return row.form;
+    }
+  }
+  fail(
+      ErrorKind::Corrupt,
+      "[sensitivity_from_json] {}: 'form' is '{}', expected exact, fast or "
+      "auto",
       where,
       text);
 }
@@ -335,6 +362,26 @@ PlanMethod plan_method_of(const std::string& name) {
       name);
 }
 
+const char* name_of(SensitivityForm form) {
+  return std::find_if(
+             std::begin(kForms),
+             std::end(kForms),
+             [&](const FormRow& row) { return row.form == form; })
+      ->name;
+}
+
+SensitivityForm sensitivity_form_of(const std::string& name) {
+  for (const FormRow& row : kForms) {
+    if (name == row.name) {
+      return row.form;
+    }
+  }
+  fail(
+      ErrorKind::InvalidInput,
+      "[convert] --sensitivity {}: expected auto, fast or exact.",
+      name);
+}
+
 int count_high_bits(const Plan& plan) {
   return plan.candidate_bits.empty()
       ? 0
@@ -418,6 +465,7 @@ Json to_json(const Sensitivity& sensitivity) {
       {"group_size", sensitivity.group_size},
       {"metric", kMetric},
       {"key", sensitivity.key},
+      {"form", name_of(sensitivity.form)},
       {"layers", std::move(layers)}};
 }
 
@@ -483,6 +531,8 @@ Sensitivity sensitivity_from_json(const Json& json, const std::string& where) {
       "group_size",
       where);
   sensitivity.key = optional_or<std::string>(json, "key", where, "");
+  sensitivity.form = form_in_file(
+      optional_or<std::string>(json, "form", where, "exact"), where);
   const auto layers = json.find("layers");
   if (layers == json.end() || !layers->is_array()) {
     fail(

@@ -26,6 +26,17 @@ const char* name_of(PlanMethod method); // "optiq", "static", "uniform"
 /** Throws InvalidInput for another name. */
 PlanMethod plan_method_of(const std::string& name);
 
+/** How the numbers of a sensitivity came about. */
+enum class SensitivityForm {
+  Exact, // every matrix and width measured
+  Fast, // estimated from gradients
+  Auto, // estimated, and measured where it decides
+};
+
+const char* name_of(SensitivityForm form); // "exact", "fast", "auto"
+/** Throws InvalidInput for another name. */
+SensitivityForm sensitivity_form_of(const std::string& name);
+
 /** Width of one quantized module, named by its MLX module path. */
 struct LayerBits {
   bool operator==(const LayerBits&) const = default;
@@ -101,6 +112,7 @@ struct Sensitivity {
   std::vector<int> candidate_bits;
   int group_size = kDefaultGroupSize;
   std::string key; // SHA-256 over model, calibration and settings
+  SensitivityForm form = SensitivityForm::Exact;
   std::vector<LayerSensitivity> layers;
 };
 

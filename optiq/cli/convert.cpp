@@ -31,6 +31,7 @@ struct ConvertFlags {
   std::string target_size;
   std::string method;
   std::string rounding;
+  std::string sensitivity;
   std::string progress = "auto";
   std::string json;
   std::string save_plan;
@@ -48,6 +49,9 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   }
   if (!flags.rounding.empty()) {
     options.rounding = quant::rounding_of(flags.rounding);
+  }
+  if (!flags.sensitivity.empty()) {
+    options.sensitivity = artifacts::sensitivity_form_of(flags.sensitivity);
   }
   options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
   if (!flags.target_size.empty()) {
@@ -265,6 +269,13 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
       .add_option(
           "--seed", calibration.seed, "Which chunks (self: which samples)")
       ->capture_default_str();
+  command
+      .add_option(
+          "--sensitivity",
+          flags.sensitivity,
+          "exact: every matrix and width measured; fast: estimated from "
+          "gradients")
+      ->option_text("fast|exact");
 }
 
 void add_output_options(CLI::App& command, ConvertFlags& flags) {

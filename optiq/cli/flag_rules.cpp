@@ -135,6 +135,51 @@ const FlagRule kServeRules[] = {
      "the path is the address"},
 };
 
+const FlagRule kLoraRules[] = {
+    {"lora train",
+     {"--overwrite"},
+     Relation::NotWith,
+     "--resume",
+     {},
+     nullptr,
+     "one goes on from what the other replaces"},
+    {"lora train",
+     {"--epochs"},
+     Relation::NotWith,
+     "--iters",
+     {},
+     nullptr,
+     "both say when to stop"},
+    {"lora train",
+     {"--alpha", "--rslora"},
+     Relation::NotWith,
+     "--scale",
+     {},
+     nullptr,
+     "it is the factor of every module"},
+    {"lora train",
+     {"--budget-match"},
+     Relation::NotWith,
+     "--rank-scaling",
+     {"constant"},
+     "by_bits",
+     "constant ranks are the budget"},
+    {"lora train",
+     {"--all-turns", "--no-mask-prompt"},
+     Relation::NotWith,
+     "--mask-prompt",
+     {},
+     nullptr,
+     "each says which tokens are learned"},
+    {"lora train",
+     {"--all-turns"},
+     Relation::NotWith,
+     "--no-mask-prompt",
+     {},
+     nullptr,
+     "each says which tokens are learned"},
+};
+
 const FlagRule kEvalRules[] = {
     {"eval",
      {"--reference"},
@@ -241,6 +286,7 @@ std::vector<FlagRule> collect_rules() {
   add(kKvCacheRules);
   add(kGenerateRules);
   add(kServeRules);
+  add(kLoraRules);
   add(kEvalRules);
   for (const char* command : {"generate", "serve", "chat", "eval", "bench"}) {
     add(kv_rules(command));
@@ -389,7 +435,7 @@ std::span<const FlagRule> flag_rules() {
 
 void check_flag_rules(const CLI::App& command) {
   for (const FlagRule& rule : flag_rules()) {
-    if (command.get_name() != rule.command) {
+    if (full_name(command) != rule.command) {
       continue;
     }
     if (rule.relation == Relation::Needs) {
@@ -426,7 +472,7 @@ std::string describe_flags(CLI::App& app) {
       text += fmt::format(
           "| `{}` | {} |\n",
           option->get_name(false, true),
-          partners_of(command->get_name(), *option));
+          partners_of(full_name(*command), *option));
     }
   }
   return text;

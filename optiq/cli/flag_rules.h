@@ -15,7 +15,7 @@ struct FlagRule {
     NotWith, // such a partner leaves a flag nothing to say
     Needs, // such a partner asks for a flag; one of `flags` is enough
   };
-  const char* command;
+  const char* command; // its full name
   std::vector<const char*> flags;
   Relation relation;
   const char* partner;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/cpu/float_matmul.h"
@@ -185,8 +184,6 @@ factored_metric(std::vector<float> moments, std::size_t n, double damping) {
   if (!(sum > 0)) {
     return plain_metric(n);
   }
-  if (getenv("HDAMP")) damping = atof(getenv("HDAMP"));
-  if (getenv("HSHRINK")) { float k = 1 - atof(getenv("HSHRINK")); for (size_t i=0;i<n;i++) for (size_t j=i+1;j<n;j++) moments[i*n+j]*=k; }
   const double added = damping * sum / static_cast<double>(n);
   for (std::size_t i = 0; i < n; ++i) {
     moments[i * n + i] += static_cast<float>(added);

@@ -17,12 +17,12 @@
 #include "optiq/io/model_files.h"
 #include "optiq/quant/convert_cost.h"
 #include "optiq/quant/inventory.h"
+#include "optiq/quant/measurement.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/rounder.h"
-#include "optiq/quant/sensitivity.h"
 #include "optiq/quant/trial_run.h"
 
 namespace optiq::quant {
@@ -149,8 +149,12 @@ class Conversion {
               .place_in_source = {}});
     }
     make_plan_and_metadata();
-    if (is_calibrated(options_) && !calibration_) {
-      note_calibration(calibrate());
+    if (is_calibrated(options_)) {
+      if (!calibration_) {
+        note_calibration(calibrate());
+      }
+      metric_bytes_ = source_.loaded_bytes() +
+          input_metrics_bytes(*load_setup().model, *calibration_);
     }
     const artifacts::Plan& plan = result_.metadata.plan;
     const ModelToWrite model{
@@ -158,7 +162,10 @@ class Conversion {
     result_.mtp_bytes = mtp_bytes(checkpoint_, plan);
     result_.cost.disk_bytes = written_bytes(model);
     result_.cost.ram_bytes = process_bytes_ + rounded_bytes_ +
-        std::max(measuring_bytes_, writing_bytes(source_, checkpoint_, plan));
+        std::max(
+                                 {measuring_bytes_,
+                                  metric_bytes_,
+                                  writing_bytes(source_, checkpoint_, plan)});
     if (options_.save_plan) {
       io::require_apart_from_model(*options_.save_plan, options_.source);
       write_named_file(
@@ -243,11 +250,14 @@ class Conversion {
         load_setup(), make_matrix, *calibration_, std::move(plans), progress_);
   }
 
-  SensitivityOptions sensitivity_options() const {
-    SensitivityOptions options;
+  MeasurementOptions measurement_options() const {
+    MeasurementOptions options;
     options.modules = free_modules(inventory_, options_.plan);
     options.candidate_bits = options_.plan.candidate_bits;
     options.group_size = options_.plan.group_size;
+    options.form = options_.sensitivity;
+    options.seed = options_.calibration.seed;
+    options.rounding = options_.rounding;
     keep_logits_in_ram(options);
     return options;
   }
@@ -302,61 +312,39 @@ class Conversion {
         wanted, make_calibration_encoder(source_), engine, progress_);
   }
 
-  // Whatever is not in the journal is measured. Always true.
+  // Whatever is not in the cache is measured. Always true.
   bool measure() {
     const Calibration& calibration = calibrate();
-    const SensitivityOptions options = sensitivity_options();
     const models::Setup& setup = load_setup();
-    note_measuring_bytes(setup, calibration, options);
+    Measurement measurement(setup, calibration, measurement_options());
+    note_measuring_bytes(measurement);
     require_ram(
         measuring_bytes_ + rounded_bytes_,
         "the weights and measuring with them");
-    const std::string key = key_of(setup, calibration, options);
-    const auto journal = open_sensitivity_journal(key, result_.notices);
-    set_sensitivity(
-        calibration,
-        key,
-        measure_sensitivity(
-            setup, make_matrices(), calibration, options, *journal, progress_));
+    measurement.open(model_digest(source_), result_.notices);
+    set_sensitivity(calibration, measurement.run(make_matrices(), progress_));
     return true;
   }
 
   // False when something still has to be measured; says what that would take.
   bool measure_from_cache() {
     const Calibration& calibration = calibrate();
-    const SensitivityOptions options = sensitivity_options();
     const models::Setup& setup = load_setup();
-    note_measuring_bytes(setup, calibration, options);
-    const std::string key = key_of(setup, calibration, options);
-    const fs::path path = sensitivity_journal_path(key);
-    if (fs::exists(path)) {
-      SensitivityJournal journal(path, key);
-      if (is_complete(journal, calibration, options)) {
-        set_sensitivity(
-            calibration,
-            key,
-            measure_sensitivity(
-                setup,
-                make_matrices(),
-                calibration,
-                options,
-                journal,
-                progress_));
-        return true;
-      }
+    Measurement measurement(setup, calibration, measurement_options());
+    note_measuring_bytes(measurement);
+    if (measurement.open_complete(model_digest(source_))) {
+      set_sensitivity(calibration, measurement.run(make_matrices(), progress_));
+      return true;
     }
     measuring_seconds_ = measuring_seconds(
-        setup, calibration, options, std::size(kPriorWeights));
+        setup, calibration, measurement.work(), std::size(kPriorWeights));
     return false;
   }
 
-  void note_measuring_bytes(
-      const models::Setup& setup,
-      const Calibration& calibration,
-      const SensitivityOptions& options) {
-    measuring_bytes_ =
-        source_.loaded_bytes() + sensitivity_bytes(setup, calibration, options);
-    rounded_bytes_ = std::min(kMaxRoundedBytes, all_rounded_bytes(options));
+  void note_measuring_bytes(const Measurement& measurement) {
+    measuring_bytes_ = source_.loaded_bytes() + measurement.bytes();
+    rounded_bytes_ =
+        std::min(kMaxRoundedBytes, all_rounded_bytes(measurement_options()));
   }
 
   // As convert writes them, on the model's device.
@@ -381,33 +369,6 @@ class Conversion {
     return bytes;
   }
 
-  static bool is_complete(
-      const SensitivityJournal& journal,
-      const Calibration& calibration,
-      const SensitivityOptions& options) {
-    const auto n = static_cast<int>(calibration.chunks.size());
-    return std::all_of(
-        options.modules.begin(), options.modules.end(), [&](const auto& name) {
-          return std::all_of(
-              options.candidate_bits.begin(),
-              options.candidate_bits.end(),
-              [&](int bits) { return journal.has(name, bits, 0, n); });
-        });
-  }
-
-  std::string key_of(
-      const models::Setup& setup,
-      const Calibration& calibration,
-      const SensitivityOptions& options) const {
-    return sensitivity_key(
-        source_,
-        calibration.hash,
-        options.group_size,
-        setup.compute,
-        setup.model->device(),
-        name_of(options_.rounding));
-  }
-
   void note_calibration(const Calibration& calibration) {
     result_.notices.insert(
         result_.notices.end(),
@@ -421,15 +382,10 @@ class Conversion {
 
   void set_sensitivity(
       const Calibration& calibration,
-      const std::string& key,
-      std::vector<artifacts::LayerSensitivity> layers) {
+      artifacts::Sensitivity sensitivity) {
     note_calibration(calibration);
-    result_.sensitivity = artifacts::Sensitivity{
-        .base_model = result_.metadata.base_model,
-        .candidate_bits = options_.plan.candidate_bits,
-        .group_size = options_.plan.group_size,
-        .key = key,
-        .layers = std::move(layers)};
+    sensitivity.base_model = result_.metadata.base_model;
+    result_.sensitivity = std::move(sensitivity);
   }
 
   void estimate_time() {
@@ -469,6 +425,7 @@ class Conversion {
   std::optional<double> measuring_seconds_;
   std::uint64_t process_bytes_ = 0; // once the source is open
   std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
+  std::uint64_t metric_bytes_ = 0; // of the weights and what matrices read
   std::uint64_t rounded_bytes_ = 0; // of what the rounder keeps
   ConvertResult result_;
 };

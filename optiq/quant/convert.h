@@ -20,6 +20,7 @@ struct ConvertOptions {
   PlanOptions plan;
   CalibrationOptions calibration;
   Rounding rounding = Rounding::Nearest; // others run the calibration text
+  artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Exact;
   bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan
   std::optional<std::filesystem::path> save_plan;

@@ -156,7 +156,7 @@ double quantizing_seconds(
 double measuring_seconds(
     const models::Setup& setup,
     const Calibration& calibration,
-    const SensitivityOptions& options,
+    std::uint64_t work,
     std::size_t n_plans) {
   const auto forward = [&](std::span<const std::int32_t> tokens) {
     models::Forward one(setup);
@@ -173,9 +173,7 @@ double measuring_seconds(
   // Every plan's model on the whole text, and the reference.
   const std::uint64_t choosing =
       (n_plans + 1) * layers * calibration.n_tokens();
-  return unit *
-      static_cast<double>(
-             sensitivity_work(setup, calibration, options) + choosing);
+  return unit * static_cast<double>(work + choosing);
 }
 
 } // namespace optiq::quant

@@ -26,12 +26,13 @@ double quantizing_seconds(
     const models::Checkpoint& checkpoint,
     const artifacts::Plan& plan);
 
-/** Seconds of measuring the sensitivity and of choosing among `n_plans` whole
+/** Seconds of measuring the sensitivity, which takes `work` layer evaluations
+ * (probe_work), and of choosing among `n_plans` whole
  * models, from one chunk through the network; quantizing apart. */
 double measuring_seconds(
     const models::Setup& setup,
     const Calibration& calibration,
-    const SensitivityOptions& options,
+    std::uint64_t work,
     std::size_t n_plans);
 
 } // namespace optiq::quant

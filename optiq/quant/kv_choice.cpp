@@ -117,11 +117,11 @@ KvCacheResult choose_kv_cache(
       "measuring the K/V cache");
   const auto journal = open_sensitivity_journal(
       sensitivity_key(
-          directory,
-          calibration.hash,
-          search.codec.group_size,
-          setup.compute,
-          setup.model->device()),
+          model_digest(directory),
+          {.calibration_hash = calibration.hash,
+           .group_size = search.codec.group_size,
+           .compute = setup.compute,
+           .arithmetic = setup.model->device().arithmetic()}),
       result.notices);
   const std::vector<KvMeasured> measured = measure_kv_sensitivity(
       setup, layers, calibration, search, probing, *journal, progress);

@@ -65,13 +65,13 @@ std::vector<Probe> make_probes(
 std::vector<double> chunk_scales(
     const Calibration& calibration,
     const SensitivityJournal& journal,
-    std::span<const Probe> probes,
+    std::span<const std::string> modules,
     int bits) {
   std::vector<double> scales(calibration.chunks.size(), 0.0);
-  for (const Probe& probe : probes) {
+  for (const std::string& module : modules) {
     for (std::size_t c = 0; c < scales.size(); ++c) {
-      scales[c] += journal.at(probe.name, bits, static_cast<int>(c)) /
-          static_cast<double>(probes.size());
+      scales[c] += journal.at(module, bits, static_cast<int>(c)) /
+          static_cast<double>(modules.size());
     }
   }
   return scales;
@@ -88,30 +88,37 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     const ProgressSink& progress) {
   const std::vector<Probe> probes = make_probes(setup, make_matrix, options);
   measure_probes(setup, probes, calibration, options, journal, progress);
+  return summarize_sensitivity(*setup.model, calibration, options, journal);
+}
+
+std::vector<artifacts::LayerSensitivity> summarize_sensitivity(
+    const models::Model& model,
+    const Calibration& calibration,
+    const SensitivityOptions& options,
+    const SensitivityJournal& journal) {
   const std::vector<double> scales = chunk_scales(
       calibration,
       journal,
-      probes,
+      options.modules,
       *std::min_element(
           options.candidate_bits.begin(), options.candidate_bits.end()));
   std::map<std::string, std::uint64_t> parameters;
-  for (const models::Module& module : setup.model->modules()) {
+  for (const models::Module& module : model.modules()) {
     parameters[module.name] = parameters_of(module);
   }
   std::vector<artifacts::LayerSensitivity> result;
-  for (const Probe& probe : probes) {
+  for (const std::string& module : options.modules) {
     artifacts::LayerSensitivity layer;
-    layer.name = probe.name;
-    layer.parameters = parameters.at(probe.name);
+    layer.name = module;
+    layer.parameters = parameters.at(module);
     for (const int bits : options.candidate_bits) {
       const ChunkMean mean =
-          mean_over_chunks(calibration, journal, probe.name, bits);
+          mean_over_chunks(calibration, journal, module, bits);
       layer.kl[bits] = mean.kl;
       if (calibration.chunks.size() > 1) {
         layer.kl_stderr[bits] = mean.standard_error;
       }
-      layer.relative_kl[bits] =
-          mean_relative_kl(journal, probe.name, bits, scales);
+      layer.relative_kl[bits] = mean_relative_kl(journal, module, bits, scales);
     }
     result.push_back(std::move(layer));
   }

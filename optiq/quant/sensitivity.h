@@ -32,6 +32,14 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     SensitivityJournal& journal,
     const ProgressSink& progress);
 
+/** What a complete journal, measured or estimated, says of the modules of
+ * options.modules, in that order. */
+std::vector<artifacts::LayerSensitivity> summarize_sensitivity(
+    const models::Model& model,
+    const Calibration& calibration,
+    const SensitivityOptions& options,
+    const SensitivityJournal& journal);
+
 /** As probe_work and probe_bytes of that measurement. */
 std::uint64_t sensitivity_work(
     const models::Setup& setup,

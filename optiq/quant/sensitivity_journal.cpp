@@ -38,14 +38,9 @@ constexpr std::size_t kMaxJournalBytes = std::size_t{1} << 30;
       std::strerror(code));
 }
 
-// A journal line as parsed, or nothing when it is not a whole record.
-struct Record {
-  std::string module;
-  int bits = 0;
-  int chunk = 0;
-  std::vector<double> kl;
-};
+using Record = SensitivityJournal::Record;
 
+// A journal line as parsed, or nothing when it is not a whole record.
 std::optional<Record> parse_record(std::string_view line) {
   try {
     const Json json = artifacts::parse_json(line, "journal");
@@ -126,12 +121,7 @@ void SensitivityJournal::read(const std::string& key) {
       if (!record) {
         break;
       }
-      for (std::size_t i = 0; i < record->kl.size(); ++i) {
-        entries_[{
-            record->module,
-            record->bits,
-            record->chunk + static_cast<int>(i)}] = record->kl[i];
-      }
+      keep(*record);
     }
     good = end + 1;
   }
@@ -139,15 +129,14 @@ void SensitivityJournal::read(const std::string& key) {
     fail_errno(path_, "be cut");
   }
   if (good == 0) {
-    append(first);
+    append(first + "\n");
   }
 }
 
-void SensitivityJournal::append(const std::string& line) {
-  const std::string text = line + "\n";
+void SensitivityJournal::append(const std::string& lines) {
   std::size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t n = ::write(fd_, text.data() + done, text.size() - done);
+  while (done < lines.size()) {
+    const ssize_t n = ::write(fd_, lines.data() + done, lines.size() - done);
     if (n < 0 && errno != EINTR) {
       fail_errno(path_, "be written");
     }
@@ -181,42 +170,42 @@ void SensitivityJournal::record(
     int bits,
     int first,
     std::span<const double> kl) {
+  const Record record{module, bits, first, {kl.begin(), kl.end()}};
+  this->record({&record, 1});
+}
+
+void SensitivityJournal::record(std::span<const Record> records) {
   if (fd_ >= 0) {
     // The library prints the shortest text that reads back as the same
     // double, so a resumed measurement equals an uninterrupted one.
-    const Json line = {
-        {"module", module},
-        {"bits", bits},
-        {"chunk", first},
-        {"kl", std::vector<double>(kl.begin(), kl.end())}};
-    append(line.dump());
+    std::string lines;
+    for (const Record& record : records) {
+      const Json line = {
+          {"module", record.module},
+          {"bits", record.bits},
+          {"chunk", record.chunk},
+          {"kl", record.kl}};
+      lines += line.dump() + "\n";
+    }
+    append(lines);
   }
-  for (std::size_t i = 0; i < kl.size(); ++i) {
-    entries_[{module, bits, first + static_cast<int>(i)}] = kl[i];
+  for (const Record& record : records) {
+    keep(record);
   }
 }
 
-std::string sensitivity_key(
-    const io::ModelDirectory& directory,
-    const std::string& calibration_hash,
-    int group_size,
-    kernels::Compute compute,
-    const kernels::Device& device,
-    const std::string& rounding) {
-  Sha256 hash;
-  if (rounding != "nearest") { // which goes without saying in older keys
-    hash.update(fmt::format("rounding {} ", rounding));
+void SensitivityJournal::keep(const Record& record) {
+  for (std::size_t i = 0; i < record.kl.size(); ++i) {
+    const int chunk = record.chunk + static_cast<int>(i);
+    entries_[{record.module, record.bits, chunk}] = record.kl[i];
   }
-  hash.update(fmt::format(
-      "schema {} calibration {} group {} compute {} simd {}\n{}\n",
-      kSchema,
-      calibration_hash,
-      group_size,
-      name_of(compute),
-      device.arithmetic(),
-      directory.config().dump()));
+}
+
+std::string model_digest(const io::ModelDirectory& directory) {
+  Sha256 hash;
+  hash.update(directory.config().dump());
   for (const io::TensorInfo& tensor : directory.tensors()) {
-    hash.update(fmt::format("{} {}", tensor.name, mx::size_of(tensor.dtype)));
+    hash.update(fmt::format("\n{} {}", tensor.name, mx::size_of(tensor.dtype)));
     for (const auto dim : tensor.shape) {
       hash.update(fmt::format(" {}", dim));
     }
@@ -224,6 +213,22 @@ std::string sensitivity_key(
     hash.update(std::span(values.data<std::byte>(), values.nbytes()));
     directory.drop(tensor.name);
   }
+  return hash.hex_digest();
+}
+
+std::string sensitivity_key(
+    const std::string& model_digest,
+    const MeasurementSettings& settings) {
+  Sha256 hash;
+  hash.update(fmt::format(
+      "schema {} model {} calibration {} group {} compute {} simd {} form {}\n",
+      kSchema,
+      model_digest,
+      settings.calibration_hash,
+      settings.group_size,
+      name_of(settings.compute),
+      settings.arithmetic,
+      settings.form));
   return hash.hex_digest();
 }
 

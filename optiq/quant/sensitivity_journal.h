@@ -23,6 +23,14 @@ namespace optiq::quant {
 
 class SensitivityJournal {
  public:
+  /** A line: kl[i] is of chunk + i. */
+  struct Record {
+    std::string module;
+    int bits = 0;
+    int chunk = 0;
+    std::vector<double> kl;
+  };
+
   /** Keeps everything in memory only. */
   SensitivityJournal() = default;
   /** Opens or makes the file and locks it. Throws Corrupt when it holds another
@@ -42,29 +50,35 @@ class SensitivityJournal {
       int bits,
       int first,
       std::span<const double> kl);
+  void record(std::span<const Record> records);
 
  private:
   void read(const std::string& key);
-  void append(const std::string& line);
+  void keep(const Record& record);
+  void append(const std::string& lines);
 
   std::filesystem::path path_;
   int fd_ = -1;
   std::map<std::tuple<std::string, int, int>, double> entries_;
 };
 
-/**
- * SHA-256 over everything that a measured number depends on: the tensors'
- * names, shapes and bytes, config.json, the calibration's hash, group size,
- * compute mode, the device's arithmetic and the rounding. Reads the whole model
- * once.
- */
+/** SHA-256 over the tensors' names, shapes and bytes and config.json. Reads the
+ * whole model once. */
+std::string model_digest(const io::ModelDirectory& directory);
+
+/** What a number depends on beside the model. */
+struct MeasurementSettings {
+  std::string calibration_hash;
+  int group_size = 0;
+  kernels::Compute compute = kernels::Compute::Exact;
+  std::string arithmetic; // the device's
+  std::string form = "exact"; // how it came about
+};
+
+/** SHA-256 over everything that a measured number depends on. */
 std::string sensitivity_key(
-    const io::ModelDirectory& directory,
-    const std::string& calibration_hash,
-    int group_size,
-    kernels::Compute compute,
-    const kernels::Device& device,
-    const std::string& rounding = "nearest");
+    const std::string& model_digest,
+    const MeasurementSettings& settings);
 
 /** <cache>/sensitivity/<key>.jsonl, where <cache> is $OPTIQ_CACHE_DIR,
  * $XDG_CACHE_HOME/optiq or $HOME/.cache/optiq; empty when none is set. */

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -34,6 +35,21 @@ struct Loss {
   std::map<std::string, LowRankGradient, std::less<>> gradients; // by module
 };
 
+/** Draws a label for each of some rows of logits [T, vocab_size], the first of
+ * which is row `first_row` of the batch's rows that cost something. */
+using LabelSampler = std::function<
+    std::vector<std::int32_t>(const mx::array& logits, int first_row)>;
+
+/** What else a forward and its way back do. */
+struct PassOptions {
+  /** Sees every use of a matrix, from the last layer to the first. */
+  WeightVisitor visitor = {};
+  /** Its labels stand for the examples'. */
+  LabelSampler sampler = {};
+  /** In the adapter; its masks do depend on the neighbours of a sequence. */
+  DropoutOptions dropout = {};
+};
+
 struct BackpropagationOptions {
   /** Gradient checkpointing (arXiv 1604.06174): of every layer only its input
    * is kept, and the layer runs again on the way back. */
@@ -59,15 +75,12 @@ class Backpropagation {
   /** Throws InvalidInput for an example of other lengths, without tokens, or a
    * token outside the vocabulary; NotFound for a module that the model lacks.
    */
-  Loss run(std::span<const Example> batch, const nn::Adapter& adapter);
-  /** Loss only. */
-  Loss evaluate(std::span<const Example> batch, const nn::Adapter& adapter);
-  /** The same with a visitor of every use of a matrix, from the last layer to
-   * the first. */
   Loss run(
       std::span<const Example> batch,
       const nn::Adapter& adapter,
-      const WeightVisitor& visitor);
+      const PassOptions& options = {});
+  /** Loss only. */
+  Loss evaluate(std::span<const Example> batch, const nn::Adapter& adapter);
 
  private:
   class Step;

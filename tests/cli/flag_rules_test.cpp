@@ -6,6 +6,7 @@
 #include <iterator>
 #include <map>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ std::string sample_value(const CLI::Option& flag) {
       {"--kv-group-size", "64"},
       {"--target-size", "1MB"},
       {"--progress", "none"},
+      {"--lr-schedule", "linear"},
+      {"--dropout", "0.5"},
+      {"--max-seq-length", "64"},
       {"--compute", "exact"},
       {"--device", "cpu"},
       {"--reference-device", "cpu"},
@@ -104,7 +108,7 @@ void satisfy(
     const FlagRule* broken,
     Given& given) {
   for (const FlagRule& rule : flag_rules()) {
-    if (&rule == broken || rule.command != command.get_name() ||
+    if (&rule == broken || rule.command != full_name(command) ||
         rule.relation != Relation::OnlyWith || !names_flag(rule, flag) ||
         given.contains(rule.partner)) {
       continue;
@@ -116,7 +120,7 @@ void satisfy(
     satisfy(command, rule.partner, broken, given);
   }
   for (const FlagRule& rule : flag_rules()) {
-    const bool asks = &rule != broken && rule.command == command.get_name() &&
+    const bool asks = &rule != broken && rule.command == full_name(command) &&
         rule.relation == Relation::Needs && given.contains(rule.partner) &&
         std::find(
             rule.values.begin(), rule.values.end(), given.at(rule.partner)) !=
@@ -126,6 +130,14 @@ void satisfy(
           sample_value(*command.get_option(rule.flags.front()));
     }
   }
+}
+
+/** {"lora", "train"} of "lora train". */
+Line words_of(const std::string& name) {
+  std::istringstream stream(name);
+  return {
+      std::istream_iterator<std::string>(stream),
+      std::istream_iterator<std::string>()};
 }
 
 /** Completes the flags by those that the command always needs. */
@@ -143,7 +155,8 @@ Line line_of(const CLI::App& command, const FlagRule* broken, Given given) {
   if (command.get_name() == "serve" && !given.contains("--unix-socket")) {
     given.try_emplace("--port", "0"); // its own may be in use
   }
-  Line line{command.get_name(), kAbsent};
+  Line line = words_of(full_name(command));
+  line.push_back(kAbsent);
   for (const auto& [flag, value] : given) {
     line.push_back(flag);
     if (command.get_option(flag)->get_items_expected_max() > 0) {
@@ -191,10 +204,18 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
+const CLI::App& command_named(CLI::App& app, const std::string& name) {
+  const auto commands = commands_of(app);
+  return **std::find_if(
+      commands.begin(), commands.end(), [&](const CLI::App* command) {
+        return full_name(*command) == name;
+      });
+}
+
 TEST(FlagRules, ABrokenRuleNamesBothFlags) {
   const auto app = make_app();
   for (const FlagRule& rule : flag_rules()) {
-    const CLI::App& command = *app->get_subcommand(rule.command);
+    const CLI::App& command = command_named(*app, rule.command);
     for (const std::string flag : rule.flags) {
       const Line line = breaking_line(command, rule, flag);
       const std::string message = message_of(line);
@@ -226,7 +247,7 @@ TEST(FlagRules, AFlagWithItsPartnersGetsAsFarAsTheModel) {
         continue;
       }
       const std::string message = message_of(lawful_line(*command, name));
-      SCOPED_TRACE(command->get_name() + " " + name);
+      SCOPED_TRACE(full_name(*command) + " " + name);
       EXPECT_TRUE(contains(message, kAbsent)) << message;
       ++walked;
     }

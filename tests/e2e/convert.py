@@ -136,6 +136,7 @@ def refuses_bad_input(tmp, env):
     refused(MODEL, "-o", out, "--candidate-bits", "4,9", says=["9"])
     refused(MODEL, "-o", out, "--group-size", "48", says=["48"])
     refused(MODEL, "-o", out, "--bits", "4", says=["--bits"])
+    refused(MODEL, "-o", out, "--sensitivity", "guess", says=["guess", "fast"])
     refused(tmp / "absent", "-o", out, code=3, says=["absent"])
     refused(tmp / "u4", "-o", out, code=4, says=["quantized already"])
     (tmp / "empty.txt").write_text("")
@@ -176,29 +177,50 @@ def prints_progress(tmp, env):
     assert "\r" not in error and "write: " in error
 
 
-def two_runs_are_equal_also_after_kills(tmp):
+def two_runs_are_equal_also_after_kills(tmp, expected, *flags):
     """Five converts killed at random moments and rerun, each with a new cache."""
+    tmp = tmp / f"kills-of-{expected.name}"
+    tmp.mkdir()
     fresh = {"OPTIQ_CACHE_DIR": str(tmp / "cache0")}
+    command = ["convert", MODEL, *MEASURE, *flags, "-o"]
     start = time.monotonic()
-    optiq("convert", MODEL, "-o", tmp / "again", *MEASURE, env=fresh)
+    optiq(*command, tmp / "again", env=fresh)
     seconds = time.monotonic() - start
-    assert_same_bytes(tmp / "mixed", tmp / "again")
+    assert_same_bytes(expected, tmp / "again")
     moments = random.Random(5)
     for i in range(5):
         folder = tmp / f"killed{i}"
         folder.mkdir()
         out = folder / "out"
         env = {**os.environ, "OPTIQ_CACHE_DIR": str(tmp / f"cache{i + 1}")}
-        process = subprocess.Popen([BIN, "convert", MODEL, "-o", out, *MEASURE], env=env,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([BIN, *command, out], env=env, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
         time.sleep(moments.uniform(0.05, 0.95) * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
         if not out.exists():
-            optiq("convert", MODEL, "-o", out, *MEASURE,
-                  env={"OPTIQ_CACHE_DIR": str(tmp / f"cache{i + 1}")})
-        assert_same_bytes(tmp / "mixed", out)
+            optiq(*command, out, env={"OPTIQ_CACHE_DIR": str(tmp / f"cache{i + 1}")})
+        assert_same_bytes(expected, out)
         only(folder, "out")
+
+
+def ranks(values):
+    return np.argsort(np.argsort(values))
+
+
+def an_estimate_ranks_like_the_measurement(tmp, env):
+    """Matrices of one kind of text and size; those of 1024 weights are noise to both."""
+    out = tmp / "estimated"
+    optiq("convert", MODEL, "-o", out, *MEASURE, "--sensitivity", "fast", env=env)
+    found, truth = (json.loads((tmp / name / "optiq" / "sensitivity.json").read_text())
+                    for name in ("estimated", "mixed"))
+    assert found["form"] == "fast" and found["key"] != truth["key"]
+    truth = {layer["layer_name"]: layer["sensitivities"] for layer in truth["layers"]}
+    for bits in ("4", "8"):
+        pairs = np.array([(layer["sensitivities"][bits], truth[layer["layer_name"]][bits])
+                          for layer in found["layers"] if layer["param_count"] > 1024])
+        assert np.corrcoef(ranks(pairs[:, 0]), ranks(pairs[:, 1]))[0, 1] > 0.9, bits
+        assert 0.8 < np.exp(np.log(pairs[:, 0] / pairs[:, 1]).mean()) < 1.25, bits
 
 
 def an_interrupt_ends_with_130(tmp):
@@ -228,7 +250,9 @@ def main():
         refuses_bad_input(tmp, env)
         overwrite_replaces_after_success(tmp, env)
         prints_progress(tmp, env)
-        two_runs_are_equal_also_after_kills(tmp)
+        two_runs_are_equal_also_after_kills(tmp, tmp / "mixed")
+        an_estimate_ranks_like_the_measurement(tmp, env)
+        two_runs_are_equal_also_after_kills(tmp, tmp / "estimated", "--sensitivity", "fast")
         an_interrupt_ends_with_130(tmp)
     print("ok")
 

@@ -17,7 +17,7 @@ from _support import BIN, MODEL, optiq, scratch
 
 UNIFORM = ["--method", "uniform", "--bits", "3"]
 MEASURED = ["--target-file-bpw", "4.5", "--candidate-bits", "3,8", "--protect", "off"]
-CALIBRATED = ["--n-calibration", "2"]
+CALIBRATED = ["--n-calibration", "6"]
 
 
 def files(folder):
@@ -42,7 +42,7 @@ def kl(model, tmp):
 
 
 def each_rounding_buys_something(tmp, env):
-    """On questions, from a calibration on prose, code and chats: .055, .029, .023."""
+    """On questions, from a calibration on prose, code and chats."""
     found = []
     for rounding in ("nearest", "search", "gptq"):
         flags = [] if rounding == "nearest" else CALIBRATED
@@ -78,11 +78,12 @@ def a_plan_takes_any_rounding(tmp, env):
 
 def measuring_asks_the_same_rounder(tmp):
     """A measurement's key holds the rounding; killed and resumed, the bytes are the same."""
-    flags = [*MEASURED, *CALIBRATED, "--rounding", "gptq"]
+    calibrated = ["--n-calibration", "1"]
+    flags = [*MEASURED, *calibrated, "--rounding", "gptq"]
     start = time.monotonic()
     convert(tmp / "measured", *flags, env={"OPTIQ_CACHE_DIR": str(tmp / "c0")})
     seconds = time.monotonic() - start
-    convert(tmp / "other", *MEASURED, *CALIBRATED, env={"OPTIQ_CACHE_DIR": str(tmp / "c0")})
+    convert(tmp / "other", *MEASURED, *calibrated, env={"OPTIQ_CACHE_DIR": str(tmp / "c0")})
     assert len(list((tmp / "c0" / "sensitivity").glob("*.jsonl"))) == 2
     moments = random.Random(3)
     for i in range(2):
