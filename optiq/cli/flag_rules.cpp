@@ -21,6 +21,8 @@ constexpr const char* kLabels[] = {"only with", "not with", "needed with"};
 
 const std::vector<const char*> kAnswering{"exact-match", "needle"};
 const std::vector<const char*> kReadingText{"kl", "ppl", "exact-match"};
+// The roundings that look at what matrices read.
+const std::vector<const char*> kCalibrated{"search", "gptq"};
 
 const FlagRule kConvertRules[] = {
     {"convert",
@@ -47,7 +49,18 @@ const FlagRule kConvertRules[] = {
      "--method",
      {"optiq"},
      "optiq",
-     "the other methods measure nothing"},
+     "the other methods measure nothing",
+     "--rounding",
+     kCalibrated},
+    {"convert",
+     {"--calibration", "--n-calibration", "--seed"},
+     Relation::NotWith,
+     "--plan",
+     {},
+     nullptr,
+     "the plan decides it, and nothing is measured",
+     "--rounding",
+     kCalibrated},
     {"convert",
      {"--method",
       "--bits",
@@ -56,10 +69,7 @@ const FlagRule kConvertRules[] = {
       "--protect",
       "--target-bpw",
       "--target-file-bpw",
-      "--target-size",
-      "--calibration",
-      "--n-calibration",
-      "--seed"},
+      "--target-size"},
      Relation::NotWith,
      "--plan",
      {},
@@ -315,6 +325,31 @@ std::string describe_partner(const FlagRule& rule) {
       : fmt::format("{} {}", rule.partner, fmt::join(rule.values, " or "));
 }
 
+/** The same, and where the rule does not hold: "--method optiq or --rounding
+ * gptq", "--plan without --rounding gptq". */
+std::string describe_partners(const FlagRule& rule) {
+  return rule.exception == nullptr
+      ? describe_partner(rule)
+      : fmt::format(
+            "{} {} {} {}",
+            describe_partner(rule),
+            rule.relation == Relation::OnlyWith ? "or" : "without",
+            rule.exception,
+            fmt::join(rule.exception_values, " or "));
+}
+
+bool is_excepted(const CLI::App& command, const FlagRule& rule) {
+  if (rule.exception == nullptr || !is_given(command, rule.exception)) {
+    return false;
+  }
+  const std::string found =
+      command.get_option(rule.exception)->results().front();
+  return std::any_of(
+      rule.exception_values.begin(),
+      rule.exception_values.end(),
+      [&](const char* value) { return found == value; });
+}
+
 bool holds(const CLI::App& command, const FlagRule& rule) {
   const std::vector<std::string> found = values_of(command, rule);
   return rule.values.empty()
@@ -345,7 +380,7 @@ refuse(const CLI::App& command, const FlagRule& rule, const char* flag) {
       rule.command,
       flag,
       kVerbs[static_cast<int>(rule.relation)],
-      describe_partner(rule),
+      describe_partners(rule),
       describe_found(command, rule),
       rule.reason);
 }
@@ -373,7 +408,7 @@ std::string partners_of(const std::string& command, const CLI::Option& flag) {
       parts.push_back(fmt::format(
           "{} `{}`",
           kLabels[static_cast<int>(rule.relation)],
-          describe_partner(rule)));
+          describe_partners(rule)));
     }
   }
   return fmt::format("{}", fmt::join(parts, "; "));
@@ -422,7 +457,8 @@ void check_flag_rules(const CLI::App& command) {
     }
     const bool wanted = rule.relation == Relation::OnlyWith;
     for (const char* flag : rule.flags) {
-      if (is_given(command, flag) && holds(command, rule) != wanted) {
+      if (is_given(command, flag) && holds(command, rule) != wanted &&
+          !is_excepted(command, rule)) {
         refuse(command, rule, flag);
       }
     }

@@ -10,6 +10,7 @@
 #include "optiq/base/progress.h"
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/plan_options.h"
+#include "optiq/quant/rounder.h"
 
 namespace optiq::quant {
 
@@ -18,6 +19,7 @@ struct ConvertOptions {
   std::filesystem::path output; // the model directory itself
   PlanOptions plan;
   CalibrationOptions calibration;
+  Rounding rounding = Rounding::Nearest; // others run the calibration text
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Exact;
   bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan

@@ -88,15 +88,19 @@ artifacts::Sensitivity Measurement::run(
 }
 
 std::string Measurement::key_of(const std::string& model_digest) const {
+  std::string form = options_.form == SensitivityForm::Exact
+      ? "exact"
+      : "fast, labels " + std::to_string(options_.seed);
+  if (options_.rounding != Rounding::Nearest) { // which goes without saying
+    form += std::string(", rounding ") + name_of(options_.rounding);
+  }
   return sensitivity_key(
       model_digest,
       {.calibration_hash = calibration_.hash,
        .group_size = options_.group_size,
        .compute = setup_.compute,
        .arithmetic = setup_.model->device().arithmetic(),
-       .form = options_.form == SensitivityForm::Exact
-           ? "exact"
-           : "fast, labels " + std::to_string(options_.seed)});
+       .form = std::move(form)});
 }
 
 bool Measurement::is_complete() const {

@@ -17,6 +17,7 @@ namespace optiq::quant {
 struct MeasurementOptions : SensitivityOptions {
   artifacts::SensitivityForm form = artifacts::SensitivityForm::Exact;
   std::uint64_t seed = 0; // of the labels that an estimate draws
+  Rounding rounding = Rounding::Nearest; // that the matrices are made with
 };
 
 /** How sensitivity comes about, in one of its forms: what is in the cache of

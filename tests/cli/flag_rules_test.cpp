@@ -27,6 +27,7 @@ constexpr const char* kAbsent = "no-such-model"; // of models and other files
 std::string sample_value(const CLI::Option& flag) {
   static const std::map<std::string, const char*> kValues{
       {"--protect", "on"},
+      {"--rounding", "nearest"},
       {"--kv-rotation", "hadamard"},
       {"--kv-group-size", "64"},
       {"--target-size", "1MB"},
