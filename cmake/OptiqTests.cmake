@@ -3,6 +3,7 @@
 #   <name>_model_test.cpp   model   runs models/tiny-qwen3.5
 #   <name>_shared_test.cpp  shared  needs ../shared (skipped, saying so, without)
 #   <name>_slow_test.cpp    slow
+#   <name>_gpu_test.cpp     gpu     needs an NVIDIA card (skipped, saying so, without)
 #   oracle/<name>_driver.cpp        a program that an oracle script talks to
 #   oracle/<name>.py        oracle  a PyPI package judges; <name>_slow.py: slow
 #   e2e/<name>.py           e2e     the executable as a user runs it
@@ -57,7 +58,7 @@ function(optiq_add_room_tests room)
   foreach(source IN LISTS sources)
     string(REGEX REPLACE "\\.cpp$" "" name ${source})
     set(label unit)
-    if(name MATCHES "_(model|shared|slow)_test$")
+    if(name MATCHES "_(model|shared|slow|gpu)_test$")
       set(label ${CMAKE_MATCH_1})
     endif()
     string(REPLACE "/" "_" target ${name})
@@ -69,6 +70,16 @@ function(optiq_add_room_tests room)
     endif()
     add_test(NAME ${name} COMMAND ${target})
     optiq_finish_test(${name} ${label})
+  endforeach()
+endfunction()
+
+# Tests of the MLX device that an NVIDIA card passes too: gpu/<room>/<name>.
+function(optiq_add_card_tests)
+  foreach(name IN LISTS ARGN)
+    string(REPLACE "/" "_" target ${name})
+    add_test(NAME gpu/${name} COMMAND ${target})
+    optiq_finish_test(gpu/${name} gpu)
+    set_property(TEST gpu/${name} APPEND PROPERTY ENVIRONMENT OPTIQ_TEST_DEVICE=cuda)
   endforeach()
 endfunction()
 

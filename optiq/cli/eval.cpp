@@ -339,8 +339,8 @@ void add_device_options(CLI::App& command, EvalFlags& flags) {
           "--reference-device",
           flags.reference_device,
           "Where the reference runs (kl; default: as the model)")
-      ->check(CLI::IsMember({"auto", "cpu", "mlx"}))
-      ->option_text("auto|cpu|mlx");
+      ->check(check_device_name)
+      ->option_text(kDeviceNames);
 }
 
 } // namespace
