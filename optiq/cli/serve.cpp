@@ -339,7 +339,7 @@ void add_serve_adapter_options(CLI::App& command, ServeFlags& flags) {
   add_adapter_option(
       command,
       flags.adapters,
-      "LoRA adapter that requests may name: by its folder's name, or this one");
+      "LoRA adapter that requests may name: NAME, or what its folder is called");
   command
       .add_option(
           "--adapters-root",

@@ -7,4 +7,4 @@ from _support import scratch
 
 if __name__ == "__main__":
     with scratch() as folder:
-        check_isolation(Path(folder), 80, questions=1)
+        check_isolation(Path(folder), 60, questions=1)

@@ -113,6 +113,9 @@ TEST(Access, AnswersPreflightsOfListedOriginsWithoutAKey) {
   EXPECT_EQ(
       field(access.refusal->headers, "access-control-allow-headers"),
       "authorization, content-type");
+  EXPECT_EQ(
+      field(access.refusal->headers, "access-control-allow-methods"),
+      "GET, HEAD, POST, DELETE, OPTIONS");
 }
 
 TEST(Access, AsksForOneOfTheKeys) {
