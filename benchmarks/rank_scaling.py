@@ -1,16 +1,18 @@
 """What ranks that follow the sensitivity are worth: by_bits, by_kl and constant
 at a matched number of parameters, on two tasks, over seeds.
 
-    rank_scaling.py OPTIQ MODEL [--seeds 3] [--rank 4] [--iters 60] [--json FILE]
+    rank_scaling.py OPTIQ MODEL [--seeds 1 2 3] [--rank 2] [--iters 30] [--json FILE]
 
 MODEL is one that `optiq convert` measured (by_kl reads its sensitivity). A seed
 makes the task, the order of examples and the begin of the adapter; all three
 scalings get the same ones, so their differences are paired. Prints each run as
 it ends, then a table: mean and standard deviation over seeds, and the mean of
-the paired difference to constant with its standard error.
+the paired difference to constant with its standard error. FILE gets a line a
+run; what it has of the same settings is not run again.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -31,23 +33,28 @@ def run(*command):
     return done.stdout
 
 
+def key_of(args, task, scaling, seed):
+    """What a run follows from."""
+    settings = {name: getattr(args, name) for name in ("rank", "iters", "batch_size", "lr", "test")}
+    return {"task": task, "scaling": scaling, "seed": seed, **settings}
+
+
 def measure(args, folder, task, scaling, seed):
     data = folder / f"{task}-{seed}"
     if not data.exists():
         run(sys.executable, MAKE_TASK, task, data, "--seed", seed, "--valid", 30, "--test", args.test)
     out = folder / f"{task}-{seed}-{scaling}"
     matched = [] if scaling == "constant" else ["--budget-match"]
-    run(args.optiq, "lora", "train", args.model, "--data", data, "-o", out, "--rank-scaling", scaling, *matched,
+    threads = ["--threads", args.threads]
+    run(args.optiq, "lora", "train", args.model, *threads, "--data", data, "-o", out, "--rank-scaling", scaling, *matched,
         "--rank", args.rank, "--iters", args.iters, "--batch-size", args.batch_size, "--lr", args.lr, "--seed", seed,
         "--warmup", args.iters // 10, "--save-every", args.iters, "--progress", "none")  # fmt: skip
     info = json.loads(run(args.optiq, "lora", "info", out, "--json"))
     result = out.with_suffix(".json")
-    run(args.optiq, "eval", args.model, "--task", "exact-match", "--data", data / "test.jsonl", "--adapter", out,
+    run(args.optiq, "eval", args.model, *threads, "--task", "exact-match", "--data", data / "test.jsonl", "--adapter", out,
         "--max-tokens", 48, "--progress", "none", "--json", result)  # fmt: skip
     return {
-        "task": task,
-        "scaling": scaling,
-        "seed": seed,
+        **key_of(args, task, scaling, seed),
         "parameters": info["parameters"],
         "accuracy": json.loads(result.read_text())["accuracy"],
         "valid_loss": info["training"]["valid_loss"],
@@ -82,23 +89,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("optiq", type=Path)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rank", type=int, default=4)
-    parser.add_argument("--iters", type=int, default=60)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rank", type=int, default=2)
+    parser.add_argument("--iters", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--lr", default="2e-3")
-    parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--test", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, help="each run, one object a line")
     args = parser.parse_args()
+    known = []
+    if args.json and args.json.exists():
+        known = [json.loads(line) for line in args.json.open()]
     runs = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(1, args.seeds + 1):
-            for task in TASKS:
-                for scaling in SCALINGS:
-                    runs.append(measure(args, Path(folder), task, scaling, seed))
-                    print(json.dumps(runs[-1]), flush=True)
-    if args.json:
-        args.json.write_text("".join(json.dumps(run) + "\n" for run in runs))
+        for seed, task, scaling in itertools.product(args.seeds, TASKS, SCALINGS):
+            key = key_of(args, task, scaling, seed)
+            done = [run for run in known if run.items() >= key.items()]
+            runs.append(done[0] if done else measure(args, Path(folder), task, scaling, seed))
+            if not done:
+                print(json.dumps(runs[-1]), flush=True)
+            if args.json and not done:
+                with args.json.open("a") as file:
+                    file.write(json.dumps(runs[-1]) + "\n")
     print_table(runs)
 
 
