@@ -1,13 +1,13 @@
 // Times decode steps of 8 sequences with and without adapters, and what it
 // takes to switch between resident ones:
 //
-//   bench_adapters MODEL [STEPS]
+//   bench_adapters MODEL [--steps N] [--resident N] [--profile]
 //
 // Each of the 8 rows has an adapter of its own, rank 16, at random values.
 // Base and adapted steps take turns, so that other work on the machine meets
 // both; medians are compared, and the fastest steps, which nothing disturbed.
-// Checked first: a row's logits in the batch
-// are those of its sequence alone, bit for bit, and not the base's.
+// Checked first: a row's logits in the batch are those of its sequence alone,
+// bit for bit, and not the base's.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +26,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/kernels/machine.h"
+#include "optiq/kernels/profile.h"
 #include "optiq/models/forward.h"
 
 namespace {
@@ -37,8 +38,14 @@ using namespace optiq;
 constexpr int kRows = 8;
 constexpr int kRank = 16;
 constexpr int kPrompt = 32; // tokens of each sequence before the steps
-constexpr int kResident = 100;
 constexpr std::size_t kBandwidthBytes = std::size_t{256} << 20;
+
+struct Options {
+  std::string model;
+  int steps = 200;
+  int resident = 100; // adapters to switch between; 0: none
+  bool profiles = false; // where the time of steps goes
+};
 
 using Adapters = std::vector<std::shared_ptr<const nn::Adapter>>;
 using Parts = std::vector<std::string>;
@@ -72,24 +79,32 @@ random_updates(const models::Model& model, const Parts& parts, unsigned seed) {
   return updates;
 }
 
-/** Writes adapters into folders and mounts them: "0", "1", ... */
-void mount_random(
-    adapters::AdapterSet& set,
-    const models::Model& model,
-    const Parts& parts,
-    int n) {
-  const fs::path folder = fs::temp_directory_path() /
-      ("bench_adapters." + std::to_string(::getpid()));
-  for (int i = 0; i < n; ++i) {
-    fs::create_directories(folder);
+/** A folder with an adapter, which goes with it. */
+class Folder {
+ public:
+  Folder(const models::Model& model, const Parts& parts, unsigned seed)
+      : path_(
+            fs::temp_directory_path() /
+            ("bench_adapters." + std::to_string(::getpid()))) {
+    fs::create_directories(path_);
     adapters::write_adapter(
-        {.updates = random_updates(model, parts, 1000u * (i + 1)),
+        {.updates = random_updates(model, parts, seed),
          .record = artifacts::Json::object()},
-        folder);
-    adapters::mount_adapter(set, std::to_string(i), folder);
-    fs::remove_all(folder);
+        path_);
   }
-}
+  ~Folder() {
+    fs::remove_all(path_);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+
+  const fs::path& path() const {
+    return path_;
+  }
+
+ private:
+  fs::path path_;
+};
 
 /** Sequences of equal length that decode together. */
 class Batch {
@@ -199,14 +214,38 @@ std::size_t bytes_of(const Adapters& adapters) {
   return bytes;
 }
 
-void time_parts(const models::Setup& setup, const Parts& parts, int steps) {
+void print_profile(const models::Setup& setup, const Adapters& adapters) {
+  Batch batch(setup);
+  batch.run(adapters, kPrompt);
+  kernels::OpProfile profile;
+  constexpr int kSteps = 20;
+  for (int i = 0; i < kSteps; ++i) {
+    batch.run(adapters, 1);
+  }
+  for (const kernels::OpTotal& total : profile.totals()) {
+    std::printf(
+        "    %-18s %6d x %5d %8.1f us a step\n",
+        std::string(total.key.name).c_str(),
+        total.key.out,
+        total.key.in,
+        1e6 * total.seconds / kSteps);
+  }
+}
+
+void time_parts(
+    const models::Setup& setup,
+    const Parts& parts,
+    const Options& options) {
   adapters::AdapterSet set(setup.model);
-  mount_random(set, *setup.model, parts, kRows);
   Adapters adapters;
   for (int i = 0; i < kRows; ++i) {
-    adapters.push_back(set.find(std::to_string(i)));
+    const std::string id = std::to_string(i);
+    const Folder folder(*setup.model, parts, 1000u * (i + 1));
+    adapters::mount_adapter(set, id, folder.path());
+    adapters.push_back(set.find(id));
   }
   verify(setup, adapters);
+  const int steps = options.steps;
   const Steps found = time_steps(setup, adapters, steps);
   const double bandwidth = kernels::measure_read_bandwidth(kBandwidthBytes, 5);
   const auto bytes = static_cast<double>(bytes_of(adapters));
@@ -218,6 +257,12 @@ void time_parts(const models::Setup& setup, const Parts& parts, int steps) {
   const double read = bytes / bandwidth;
   print_steps("median ", found.base[steps / 2], found.adapted[steps / 2], read);
   print_steps("fastest", found.base.front(), found.adapted.front(), read);
+  if (options.profiles) {
+    std::printf("  base\n");
+    print_profile(setup, {});
+    std::printf("  adapted\n");
+    print_profile(setup, adapters);
+  }
 }
 
 /** Resident bytes of this process. */
@@ -233,13 +278,19 @@ std::size_t resident_bytes() {
   return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
 }
 
-void time_switching(const models::Setup& setup) {
+void time_switching(const models::Setup& setup, int n) {
   adapters::AdapterSet set(
       setup.model, {.max_resident_bytes = std::size_t{4} << 30});
-  mount_random(set, *setup.model, kSeven, 1); // what the first one makes ready
+  const Folder folder(*setup.model, kSeven, 1);
+  const auto mount = [&](int i) {
+    adapters::mount_adapter(set, std::to_string(i), folder.path());
+  };
+  mount(0); // what the first one makes ready
   adapters::unmount_adapter(set, "0");
   const std::size_t before = resident_bytes();
-  mount_random(set, *setup.model, kSeven, kResident);
+  for (int i = 0; i < n; ++i) {
+    mount(i);
+  }
   const auto taken = static_cast<double>(resident_bytes() - before);
   const auto list = adapters::list_adapters(set);
   double in_bf16 = 0;
@@ -249,41 +300,51 @@ void time_switching(const models::Setup& setup) {
   int next = 0;
   const bench::Timing timing = bench::time_runs(2000, [&] {
     const adapters::AdapterActivation active(
-        set, std::to_string(next++ * 37 % kResident));
+        set, std::to_string(next++ * 37 % n));
   });
   std::printf(
       "%d resident adapters: switching %.1f us (at most %.1f us), each %.2f MB, "
       "%.2f x its parameters in bf16\n",
-      kResident,
+      n,
       1e6 * timing.median,
       1e6 * timing.slowest,
-      1e-6 * taken / kResident,
+      1e-6 * taken / n,
       taken / in_bf16);
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 3) {
-    std::fprintf(stderr, "usage: bench_adapters MODEL [STEPS]\n");
-    return 2;
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    if (flag == "--profile") {
+      options.profiles = true;
+    } else if (i + 1 < argc && flag == "--steps") {
+      options.steps = std::atoi(argv[++i]);
+    } else if (i + 1 < argc && flag == "--resident") {
+      options.resident = std::atoi(argv[++i]);
+    } else {
+      options.model = flag;
+    }
   }
   try {
-    const int steps = argc == 3 ? std::atoi(argv[2]) : 200;
     const std::shared_ptr<const models::Model> model =
-        models::load_model(io::ModelDirectory::open(argv[1]));
+        models::load_model(io::ModelDirectory::open(options.model));
     const models::Setup setup(model, kernels::Compute::Fast);
     std::printf(
         "%s, %d cores, %s: %d rows, rank %d, %d steps\n",
         kernels::simd_target().c_str(),
         usable_cores(),
-        argv[1],
+        options.model.c_str(),
         kRows,
         kRank,
-        steps);
-    time_parts(setup, kTwo, steps);
-    time_parts(setup, kSeven, steps);
-    time_switching(setup);
+        options.steps);
+    time_parts(setup, kTwo, options);
+    time_parts(setup, kSeven, options);
+    if (options.resident > 0) {
+      time_switching(setup, options.resident);
+    }
   } catch (const Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return exit_code(error.kind());

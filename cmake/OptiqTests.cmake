@@ -3,6 +3,7 @@
 #   <name>_model_test.cpp   model   runs models/tiny-qwen3.5
 #   <name>_shared_test.cpp  shared  needs ../shared (skipped, saying so, without)
 #   <name>_slow_test.cpp    slow
+#   <name>_gpu_test.cpp     gpu     needs an NVIDIA card (skipped, saying so, without)
 #   oracle/<name>_driver.cpp        a program that an oracle script talks to
 #   oracle/<name>.py        oracle  a PyPI package judges; <name>_slow.py: slow
 #   e2e/<name>.py           e2e     the executable as a user runs it
@@ -21,7 +22,8 @@ set(OPTIQ_TEST_ENVIRONMENT
   "OPTIQ_GGUF_DIR=${OPTIQ_CACHE_DIR}/models"
   "OPTIQ_DRIVER_DIR=${PROJECT_BINARY_DIR}/tests"
   "OPTIQ_SCRATCH_DIR=${PROJECT_BINARY_DIR}/scratch"
-  "PYTHONDONTWRITEBYTECODE=1")
+  "PYTHONDONTWRITEBYTECODE=1"
+  "PYTHONUNBUFFERED=1")
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/scratch)
 
 # What a test may use beside the library: third-party headers that only the
@@ -35,7 +37,7 @@ if(TARGET optiq_kernels)
 endif()
 
 # Only a program's own word makes it skipped: what it prints does not.
-set(OPTIQ_TEST_PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 1800)
+set(OPTIQ_TEST_PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900)
 
 # GoogleTest's main, which returns 77 when something was skipped and nothing failed.
 add_library(optiq_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/support/test_main.cpp)
@@ -44,6 +46,9 @@ target_link_libraries(optiq_test_main PUBLIC GTest::gtest)
 function(optiq_finish_test name label)
   set_tests_properties(${name} PROPERTIES LABELS "${label}" ENVIRONMENT "${OPTIQ_TEST_ENVIRONMENT}"
     ${OPTIQ_TEST_PROPERTIES})
+  if(label MATCHES "^(slow|peer)$")
+    set_tests_properties(${name} PROPERTIES TIMEOUT 5400)
+  endif()
 endfunction()
 
 # Test room/[folder/]<name>_test is the file of that name, its target the same with '_' for '/'.
@@ -53,7 +58,7 @@ function(optiq_add_room_tests room)
   foreach(source IN LISTS sources)
     string(REGEX REPLACE "\\.cpp$" "" name ${source})
     set(label unit)
-    if(name MATCHES "_(model|shared|slow)_test$")
+    if(name MATCHES "_(model|shared|slow|gpu)_test$")
       set(label ${CMAKE_MATCH_1})
     endif()
     string(REPLACE "/" "_" target ${name})
@@ -65,6 +70,16 @@ function(optiq_add_room_tests room)
     endif()
     add_test(NAME ${name} COMMAND ${target})
     optiq_finish_test(${name} ${label})
+  endforeach()
+endfunction()
+
+# Tests of the MLX device that an NVIDIA card passes too: gpu/<room>/<name>.
+function(optiq_add_card_tests)
+  foreach(name IN LISTS ARGN)
+    string(REPLACE "/" "_" target ${name})
+    add_test(NAME gpu/${name} COMMAND ${target})
+    optiq_finish_test(gpu/${name} gpu)
+    set_property(TEST gpu/${name} APPEND PROPERTY ENVIRONMENT OPTIQ_TEST_DEVICE=cuda)
   endforeach()
 endfunction()
 

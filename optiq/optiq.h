@@ -21,8 +21,9 @@
  * The front door of the library: load a model, generate text, measure
  * (examples/quick_start.cpp). What it leaves out is in the rooms behind it,
  * which take the parts of a LoadedModel: many prompts at a time, tokens as they
- * come and kept prefixes in generate/generator.h, more tasks in eval/, convert
- * in quant/convert.h. All throw optiq::Error.
+ * come and kept prefixes in generate/generator.h, LoRA adapters in
+ * adapters/adapter_set.h (examples/mounted_adapters.cpp), more tasks in eval/,
+ * convert in quant/convert.h. All throw optiq::Error.
  */
 namespace optiq {
 

@@ -265,6 +265,17 @@ AdapterFiles open_adapter(
   return files;
 }
 
+Json record_of(const AdapterFiles& files) {
+  if (!is_ours(files.record)) {
+    return {};
+  }
+  Json record = files.record.at(kRecordMember);
+  if (record.is_object()) {
+    record.erase(kScalesMember);
+  }
+  return record;
+}
+
 std::vector<AdapterUpdate> load_updates(const AdapterFiles& files) {
   std::vector<AdapterUpdate> updates;
   for (const StoredUpdate& stored : files.updates) {

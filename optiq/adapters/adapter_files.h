@@ -24,14 +24,19 @@
  *   adapters.safetensors      mlx-lm: <module>.lora_a [in, rank], .lora_b
  *                             [rank, out]
  *   optiq_lora_config.json    how it was made
+ *   train_log.jsonl           its training, step by step
+ *   training_state.safetensors  what an unfinished training goes on from
  *
- * We write all four; PEFT's folders have the first two, mlx-lm's the first and
- * the third, those of the Python original all but the second. docs/formats.md
- * says what the settings mean.
+ * We write the first four, `optiq lora train` all; PEFT's folders have the
+ * first two, mlx-lm's the first and the third, those of the Python original all
+ * but the second. docs/formats.md says what the settings mean.
  */
 namespace optiq::adapters {
 
 namespace mx = mlx::core;
+
+inline constexpr const char* kTrainingLogFile = "train_log.jsonl";
+inline constexpr const char* kTrainingStateFile = "training_state.safetensors";
 
 /** What an adapter adds to one linear: scale (x A^T) B^T. */
 struct AdapterUpdate {
@@ -85,6 +90,9 @@ AdapterFiles open_adapter(const std::filesystem::path& directory);
 AdapterFiles open_adapter(
     const std::filesystem::path& directory,
     const models::Model& model);
+
+/** What write_adapter was given as the record; null for other makers'. */
+artifacts::Json record_of(const AdapterFiles& files);
 
 /** Everything of it in memory. */
 std::vector<AdapterUpdate> load_updates(const AdapterFiles& files);

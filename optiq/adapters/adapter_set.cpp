@@ -28,15 +28,6 @@ struct Term {
   double weight = 1.0;
 };
 
-bool is_id(std::string_view id) {
-  const auto is_of_id = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-        (c >= '0' && c <= '9') ||
-        std::string_view("._-/").find(c) != std::string_view::npos;
-  };
-  return !id.empty() && std::all_of(id.begin(), id.end(), is_of_id);
-}
-
 [[noreturn]] void fail_selection(const std::string& selection) {
   fail(
       ErrorKind::InvalidInput,
@@ -56,7 +47,7 @@ Term parse_term(std::string_view text, const std::string& selection) {
       fail_selection(selection);
     }
   }
-  if (!is_id(term.id)) {
+  if (!is_adapter_id(term.id)) {
     fail_selection(selection);
   }
   return term;
@@ -297,12 +288,22 @@ std::shared_ptr<const nn::Adapter> AdapterSet::find(
   return found->second.adapter;
 }
 
+bool is_adapter_id(std::string_view name) {
+  const auto is_of_id = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+        (c >= '0' && c <= '9') ||
+        std::string_view("._-/").find(c) != std::string_view::npos;
+  };
+  return !name.empty() && name != kBase &&
+      std::all_of(name.begin(), name.end(), is_of_id);
+}
+
 void mount_adapter(
     AdapterSet& set,
     const std::string& id,
     const fs::path& directory) {
   AdapterSet::State& state = *set.state_;
-  if (!is_id(id) || id == kBase) {
+  if (!is_adapter_id(id)) {
     fail(
         ErrorKind::InvalidInput,
         "[mount_adapter] found the name '{}', expected letters, digits and "
@@ -355,6 +356,12 @@ std::vector<MountedAdapter> list_adapters(const AdapterSet& set) {
     }
   }
   return list;
+}
+
+ResidentAdapters resident_adapters(const AdapterSet& set) {
+  const AdapterSet::State& state = *set.state_;
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  return {state.residents.size(), state.resident_bytes};
 }
 
 AdapterActivation::AdapterActivation(

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "optiq/kernels/matrix.h"
@@ -32,6 +33,12 @@ struct MountedAdapter {
   int largest_rank = 0;
   std::uint64_t parameters = 0;
   std::size_t resident_bytes = 0; // 0: on the disk only
+};
+
+/** What lies on the device, stacks included. */
+struct ResidentAdapters {
+  std::size_t adapters = 0;
+  std::size_t bytes = 0;
 };
 
 /**
@@ -62,14 +69,19 @@ class AdapterSet {
       const std::filesystem::path& directory);
   friend void unmount_adapter(AdapterSet& set, const std::string& id);
   friend std::vector<MountedAdapter> list_adapters(const AdapterSet& set);
+  friend ResidentAdapters resident_adapters(const AdapterSet& set);
 
   struct State;
   std::unique_ptr<State> state_;
 };
 
-/** Reads and checks an adapter, and gives it a name: letters, digits and
- * "._-/". Throws InvalidInput for another name, one that is taken, or a folder
- * that does not fit the model; what open_adapter throws. */
+/** Whether an adapter may have this name: letters, digits and "._-/", and not
+ * "base", which is the model alone. */
+bool is_adapter_id(std::string_view name);
+
+/** Reads and checks an adapter, and gives it a name. Throws InvalidInput for a
+ * name that it may not have, one that is taken, or a folder that does not fit
+ * the model; what open_adapter throws. */
 void mount_adapter(
     AdapterSet& set,
     const std::string& id,
@@ -80,6 +92,8 @@ void unmount_adapter(AdapterSet& set, const std::string& id);
 
 /** By id. */
 std::vector<MountedAdapter> list_adapters(const AdapterSet& set);
+
+ResidentAdapters resident_adapters(const AdapterSet& set);
 
 /** While it lives, generation that this thread starts runs with the selection;
  * that of other threads, and what has started, does not notice. They nest. */

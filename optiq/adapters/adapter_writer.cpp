@@ -200,7 +200,13 @@ void write_json(const fs::path& file, const Json& json) {
 FolderKind adapter_folder() {
   return {
       .name = "an adapter",
-      .files = {kConfigFile, kPeftFile, kMlxFile, kRecordFile},
+      .files =
+          {kConfigFile,
+           kPeftFile,
+           kMlxFile,
+           kRecordFile,
+           kTrainingLogFile,
+           kTrainingStateFile},
       .required = {kConfigFile}};
 }
 

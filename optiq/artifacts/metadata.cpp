@@ -9,7 +9,7 @@
 //     "n_high_bits": int, "n_low_bits": int, "threshold": 0.0,
 //     "candidate_bits": [int, ...], "group_size": int,
 //     "calibration": string, "calibration_hash": string,
-//     "calibration_tokens": int?, "compute": string,
+//     "calibration_tokens": int?, "compute": string, "rounding": string?,
 //     "per_layer": { module: { "bits": int, "group_size": int, "kl": number?,
 //                              "parameters": int, "protected": bool }, ... } }
 //
@@ -484,6 +484,7 @@ Json to_json(const Metadata& metadata) {
       {"calibration_hash", metadata.calibration_hash},
       {"calibration_tokens", metadata.calibration_tokens},
       {"compute", metadata.compute},
+      {"rounding", metadata.rounding},
       {"per_layer", layers_to_json(plan.layers)}};
 }
 
@@ -544,6 +545,7 @@ Metadata metadata_from_json(const Json& json, const std::string& where) {
   metadata.calibration_tokens =
       optional_or<std::uint64_t>(root, "calibration_tokens", where, 0);
   metadata.compute = text("compute");
+  metadata.rounding = text("rounding");
   metadata.plan = read_plan_members(root, where);
   return metadata;
 }

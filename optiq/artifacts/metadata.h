@@ -82,6 +82,7 @@ struct Metadata {
   std::string calibration_hash; // SHA-256 of the calibration token ids
   std::uint64_t calibration_tokens = 0;
   std::string compute; // "exact", "fast" or "int8", of the measurement
+  std::string rounding; // "nearest", "search" or "gptq"; "" = not said
   Plan plan;
 };
 

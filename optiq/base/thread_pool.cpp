@@ -168,6 +168,31 @@ struct ThreadPool::State {
     }
   }
 
+  /** False: the calling thread has the turn already. */
+  bool take_turn() {
+    const std::thread::id self = std::this_thread::get_id();
+    if (owner.load(std::memory_order_relaxed) == self) {
+      return false;
+    }
+    const std::uint32_t ticket =
+        next_ticket.fetch_add(1, std::memory_order_relaxed);
+    while (true) {
+      const std::uint32_t now = serving.load(std::memory_order_acquire);
+      if (now == ticket) {
+        break;
+      }
+      // No spinning: turns are long, and the cores are their owner's.
+      serving.wait(now, std::memory_order_acquire);
+    }
+    owner.store(self, std::memory_order_relaxed);
+    return true;
+  }
+
+  void pass_turn() {
+    owner.store({}, std::memory_order_relaxed);
+    advance(serving, serving.load(std::memory_order_relaxed) + 1);
+  }
+
   /** All that a worker reads to begin, on one line. */
   struct alignas(kLine) Command {
     Counter number{0}; // of the region
@@ -183,6 +208,12 @@ struct ThreadPool::State {
   std::vector<LoneCounter> passed; // per rank, its own: barriers
   std::vector<LoneCounter> signals; // [rank][round]: barriers
   std::vector<std::thread> workers;
+
+  // Turns: who calls `run` draws a ticket and waits until it is served.
+  alignas(kLine) Counter next_ticket{0};
+  Counter serving{0};
+  std::atomic<std::thread::id>
+      owner{}; // of the turn; only it writes its own id
 };
 
 ThreadPool& ThreadPool::shared() {
@@ -209,8 +240,21 @@ void ThreadPool::resize(int n_threads) {
   }
 }
 
+ThreadPool::Turn::Turn(ThreadPool& pool)
+    : pool_(
+          place.n_ranks == 0 && pool.size() > 1 && pool.state_->take_turn()
+              ? &pool
+              : nullptr) {}
+
+ThreadPool::Turn::~Turn() {
+  if (pool_ != nullptr) {
+    pool_->state_->pass_turn();
+  }
+}
+
 void ThreadPool::run_region(Call call, const void* object) {
   if (place.n_ranks == 0 && state_->n_ranks > 1) {
+    const Turn turn(*this);
     state_->run(call, object);
     return;
   }

@@ -10,8 +10,8 @@ namespace optiq {
 /**
  * The process's compute threads. The caller of `run` takes part as rank 0.
  * Workers spin for a short while after a region ends, then sleep on a futex.
- * Only one thread may be inside `run` at a time (the engine thread); nested
- * calls run inline on the caller with one rank.
+ * Any thread may call `run`: callers take turns, first come, first served.
+ * Nested calls run inline on the caller with one rank.
  */
 class ThreadPool {
  public:
@@ -28,12 +28,29 @@ class ThreadPool {
 
   /** Number of ranks of a region, the caller included; at least 1. */
   int size() const;
-  /** Changes the number of ranks; not while a region runs. Throws Exhausted
-   * when the system refuses a thread, and leaves one rank. */
+  /** Changes the number of ranks; not while other threads use the pool. Throws
+   * Exhausted when the system refuses a thread, and leaves one rank. */
   void resize(int n_threads);
 
-  /** Calls body(rank, n_ranks) on every rank and returns when all are done. The
-   * body must not throw. */
+  /**
+   * While it lives, the regions of its thread follow one another, and those of
+   * other threads wait: whoever has hundreds of short ones would else wait to
+   * be woken for each. Within a turn or a region of its thread it does nothing.
+   * Whoever has it must not wait for another thread that may need one.
+   */
+  class Turn {
+   public:
+    explicit Turn(ThreadPool& pool);
+    ~Turn();
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    ThreadPool* pool_; // null: it is part of another turn
+  };
+
+  /** Calls body(rank, n_ranks) on every rank and returns when all are done, in
+   * a turn of its own where the thread has none. The body must not throw. */
   template <std::invocable<int, int> Body>
   void run(const Body& body) {
     run_region(

@@ -6,31 +6,35 @@
 #include "optiq/base/system.h"
 
 namespace optiq::cli {
-namespace {
 
-struct NamedFolder {
-  std::string name;
-  std::string directory;
-};
-
-/** "NAME=DIR", or "DIR", whose name is its place among the flags. */
-NamedFolder parse(const std::string& text, std::size_t place) {
-  const std::size_t equals = text.find('=');
-  if (equals == std::string::npos || adapters::is_adapter(text)) {
-    return {std::to_string(place), text};
-  }
-  return {text.substr(0, equals), text.substr(equals + 1)};
+void add_adapter_option(
+    CLI::App& command,
+    std::vector<std::string>& adapters,
+    const std::string& description) {
+  command.add_option("--adapter", adapters, description)
+      ->option_text("DIR|NAME=DIR ...");
 }
 
-} // namespace
-
-void add_adapter_option(CLI::App& command, std::vector<std::string>& adapters) {
+void refuse_adapter_option(CLI::App& command, const char* reason) {
   command
-      .add_option(
+      .add_option_function<std::vector<std::string>>(
           "--adapter",
-          adapters,
-          "LoRA adapter to run with; of several, what all of them add")
-      ->option_text("DIR|NAME=DIR ...");
+          [name = command.get_name(), reason](const auto& /*adapters*/) {
+            fail(
+                ErrorKind::InvalidInput,
+                "[{}] --adapter: found one, expected a model alone: {}",
+                name,
+                reason);
+          })
+      ->group("");
+}
+
+NamedFolder named_folder(const std::string& flag) {
+  const std::size_t equals = flag.find('=');
+  if (equals == std::string::npos || adapters::is_adapter(flag)) {
+    return {"", flag};
+  }
+  return {flag.substr(0, equals), flag.substr(equals + 1)};
 }
 
 void refuse_adapter_inside(
@@ -59,9 +63,11 @@ models::Setup with_adapters(
        .compute = setup.compute});
   std::string all;
   for (std::size_t i = 0; i < adapters.size(); ++i) {
-    const NamedFolder folder = parse(adapters[i], i + 1);
-    adapters::mount_adapter(set, folder.name, folder.directory);
-    all += (all.empty() ? "" : "+") + folder.name;
+    const NamedFolder folder = named_folder(adapters[i]);
+    const std::string name =
+        folder.name.empty() ? std::to_string(i + 1) : folder.name;
+    adapters::mount_adapter(set, name, folder.directory);
+    all += (all.empty() ? "" : "+") + name;
   }
   setup.adapter = set.find(all);
   return setup;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/chat_input.h"
 #include "optiq/cli/chat_model.h"
 #include "optiq/cli/commands.h"
@@ -35,6 +36,7 @@ constexpr std::string_view kHelp =
 
 struct ChatFlags {
   std::string model; // or the URL of a server
+  std::vector<std::string> adapters; // folders, or names of the server
   LocalFlags local;
   ServerFlags server;
   AnswerFlags answer;
@@ -274,11 +276,14 @@ std::unique_ptr<ChatModel> open_chat(
   if (!is_server(flags.model)) {
     const auto directory = open_model(flags.model);
     check_flags(command, false);
-    return open_local_chat(directory, flags.local, flags.answer);
+    LocalFlags local = flags.local;
+    local.adapters = flags.adapters;
+    return open_local_chat(directory, local, flags.answer);
   }
   check_flags(command, true);
   ServerFlags server = flags.server;
   server.url = flags.model;
+  server.adapters = flags.adapters;
   if (server.api_key.empty()) {
     server.api_key = variable("OPTIQ_API_KEY");
   }
@@ -319,6 +324,10 @@ void add_chat_command(CLI::App& app) {
       "--model-id",
       flags->server.model_id,
       "Which of the server's models (default: its first)");
+  add_adapter_option(
+      *command,
+      flags->adapters,
+      std::string(kAdaptersToRunWith) + "; of a server, by its name there");
   add_compute_option(*command, flags->local.compute);
   add_device_option(*command, flags->local.device);
   add_kv_options(*command, flags->local.kv);
@@ -329,6 +338,7 @@ void add_chat_command(CLI::App& app) {
       "Examples:\n"
       "  optiq chat DIR\n"
       "  optiq chat http://127.0.0.1:8080\n"
+      "  optiq chat http://127.0.0.1:8080 --adapter math\n"
       "  echo \"What is 7 times 8?\" | optiq chat DIR");
   command->callback([flags, command] { run_chat(*command, *flags); });
 }

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "optiq/base/system.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/chat_model.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
@@ -115,10 +116,12 @@ std::unique_ptr<ChatModel> open_local_chat(
     const AnswerFlags& flags) {
   return std::make_unique<LocalChat>(
       directory,
-      make_setup(
-          load_checked(directory, kernels::find_device(local.device)),
-          local.compute,
-          local.kv),
+      with_adapters(
+          make_setup(
+              load_checked(directory, kernels::find_device(local.device)),
+              local.compute,
+              local.kv),
+          local.adapters),
       flags);
 }
 

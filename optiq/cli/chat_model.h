@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "optiq/artifacts/json.h"
 #include "optiq/cli/kv_options.h"
@@ -50,6 +51,7 @@ struct LocalFlags {
   kernels::Compute compute = kernels::Compute::Fast;
   std::string device = "auto";
   KvFlags kv;
+  std::vector<std::string> adapters; // for with_adapters
 };
 
 /** Loads a model. Notices go to stderr. */
@@ -63,6 +65,8 @@ struct ServerFlags {
   std::string url;
   std::string api_key;
   std::string model_id; // empty: the first that the server names
+  /** Names that the server knows; what all of them add. */
+  std::vector<std::string> adapters;
 };
 
 /** Whether MODEL is a server. */

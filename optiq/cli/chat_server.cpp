@@ -85,6 +85,10 @@ class ServerChat final : public ChatModel {
     if (model_.empty()) {
       model_ = first_model();
     }
+    // In the name, which a server that knows no adapters refuses.
+    for (std::size_t i = 0; i < server.adapters.size(); ++i) {
+      model_ += (i == 0 ? ":" : "+") + server.adapters[i];
+    }
   }
 
   std::string name() const override {

@@ -30,6 +30,7 @@ struct ConvertFlags {
   std::string output;
   std::string target_size;
   std::string method;
+  std::string rounding;
   std::string sensitivity;
   std::vector<int> group_sizes;
   std::string progress = "auto";
@@ -46,6 +47,9 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   options.plan.protect = flags.protect;
   if (!flags.method.empty()) {
     options.plan.method = artifacts::plan_method_of(flags.method);
+  }
+  if (!flags.rounding.empty()) {
+    options.rounding = quant::rounding_of(flags.rounding);
   }
   if (!flags.sensitivity.empty()) {
     options.sensitivity = artifacts::sensitivity_form_of(flags.sensitivity);
@@ -259,6 +263,17 @@ void add_plan_options(CLI::App& command, ConvertFlags& flags) {
       ->option_text("on|off");
 }
 
+void add_rounding_options(CLI::App& command, ConvertFlags& flags) {
+  command
+      .add_option(
+          "--rounding",
+          flags.rounding,
+          "nearest: each weight to its nearest code; search: scales and biases "
+          "of least error; gptq: error feedback by what the matrix reads on the "
+          "calibration text")
+      ->option_text("nearest|search|gptq");
+}
+
 void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
   quant::CalibrationOptions& calibration = flags.options.calibration;
   command
@@ -321,8 +336,13 @@ void add_convert_command(CLI::App& app) {
   add_model_option(*command, flags->source);
   add_output_options(*command, *flags);
   add_plan_options(*command, *flags);
+  add_rounding_options(*command, *flags);
   add_calibration_options(*command, *flags);
   add_threads_option(*command);
+  refuse_adapter_option(
+      *command,
+      "an adapter stays beside the converted model, which runs with it; one "
+      "model of both is made by optiq lora fuse MODEL DIR -o OUT");
   command->footer(
       "Examples:\n"
       "  optiq convert DIR --target-bpw 4.5 --candidate-bits 4,8 -o OUT\n"

@@ -8,10 +8,12 @@
 
 #include "optiq/artifacts/json.h"
 #include "optiq/artifacts/size.h"
+#include "optiq/base/error.h"
 #include "optiq/base/system.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/output.h"
 #include "optiq/io/mlx_version.h"
+#include "optiq/kernels/cuda/cuda_device.h"
 #include "optiq/kernels/devices.h"
 #include "optiq/kernels/machine.h"
 
@@ -24,6 +26,9 @@ struct Diagnosis {
   std::string blas; // path of the library that answers MLX's cblas_sgemm
   std::string mlx_device; // where it runs
   std::string auto_device; // what --device auto takes
+  std::vector<kernels::cuda::CardInfo> cards;
+  std::string why_no_cuda; // empty where the first card runs models
+  double card_bandwidth = 0; // bytes read per second by the first card
   std::string simd_target;
   std::vector<std::string> simd_targets;
   SystemInfo system;
@@ -38,16 +43,44 @@ std::string path_of_blas() {
   return info.dli_fname;
 }
 
+/** Cards that the driver knows; none without a driver. */
+std::vector<kernels::cuda::CardInfo> known_cards() {
+  try {
+    return kernels::cuda_cards();
+  } catch (const Error&) {
+    return {}; // why_no_cuda says it
+  }
+}
+
 Diagnosis diagnose() {
+  const std::string why_no_cuda = kernels::why_no_cuda();
   return {
       .mlx_built = io::built_mlx_version(),
       .mlx_loaded = io::loaded_mlx_version(),
       .blas = path_of_blas(),
       .mlx_device = kernels::find_device("mlx").arithmetic(),
       .auto_device = kernels::find_device("auto").name(),
+      .cards = known_cards(),
+      .why_no_cuda = why_no_cuda,
+      .card_bandwidth =
+          why_no_cuda.empty() ? kernels::measure_cuda_read_bandwidth(0) : 0.0,
       .simd_target = kernels::simd_target(),
       .simd_targets = kernels::simd_targets(),
       .system = system_info()};
+}
+
+artifacts::Json json_of_cards(const Diagnosis& d) {
+  artifacts::Json cards = artifacts::Json::array();
+  for (const kernels::cuda::CardInfo& card : d.cards) {
+    cards.push_back(
+        {{"name", card.name},
+         {"compute_capability", fmt::format("{}.{}", card.major, card.minor)},
+         {"total_bytes", card.total_bytes}});
+  }
+  return {
+      {"cards", cards},
+      {"why_not", d.why_no_cuda},
+      {"read_bytes_per_second", d.card_bandwidth}};
 }
 
 void print_json(const Diagnosis& d) {
@@ -59,6 +92,7 @@ void print_json(const Diagnosis& d) {
        {{"cpu", d.simd_target},
         {"mlx", d.mlx_device},
         {"auto", d.auto_device}}},
+      {"cuda", json_of_cards(d)},
       {"simd_target", d.simd_target},
       {"simd_targets", d.simd_targets},
       {"cpu", d.system.cpu},
@@ -66,6 +100,24 @@ void print_json(const Diagnosis& d) {
       {"total_ram_bytes", d.system.total_ram_bytes},
       {"available_ram_bytes", d.system.available_ram_bytes}};
   print_json_document(json);
+}
+
+void print_cards(const Diagnosis& d) {
+  for (const kernels::cuda::CardInfo& card : d.cards) {
+    print(
+        "card     cuda:{}: {}, sm_{}{}, {} multiprocessors, {}\n",
+        card.index,
+        card.name,
+        card.major,
+        card.minor,
+        card.multiprocessors,
+        artifacts::format_size(card.total_bytes));
+  }
+  if (d.why_no_cuda.empty()) {
+    print("card     cuda:0 reads {:.0f} GB/s\n", d.card_bandwidth / 1e9);
+  } else {
+    print("card     not used: {}\n", d.why_no_cuda);
+  }
 }
 
 void print_lines(const Diagnosis& d) {
@@ -81,6 +133,7 @@ void print_lines(const Diagnosis& d) {
       d.auto_device,
       d.simd_target,
       d.mlx_device);
+  print_cards(d);
   print("CPU      {}, {} cores\n", d.system.cpu, d.system.cores);
   print(
       "RAM      {}, {} available\n",

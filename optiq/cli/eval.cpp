@@ -339,8 +339,8 @@ void add_device_options(CLI::App& command, EvalFlags& flags) {
           "--reference-device",
           flags.reference_device,
           "Where the reference runs (kl; default: as the model)")
-      ->check(CLI::IsMember({"auto", "cpu", "mlx"}))
-      ->option_text("auto|cpu|mlx");
+      ->check(check_device_name)
+      ->option_text(kDeviceNames);
 }
 
 } // namespace
@@ -380,7 +380,7 @@ void add_eval_command(CLI::App& app) {
   add_compute_option(*command, flags->compute);
   add_device_options(*command, *flags);
   add_kv_options(*command, flags->kv);
-  add_adapter_option(*command, flags->adapters);
+  add_adapter_option(*command, flags->adapters, kAdaptersToRunWith);
   add_threads_option(*command);
   add_progress_option(*command, flags->progress);
   add_file_option(

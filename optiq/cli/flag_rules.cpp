@@ -21,6 +21,8 @@ constexpr const char* kLabels[] = {"only with", "not with", "needed with"};
 
 const std::vector<const char*> kAnswering{"exact-match", "needle"};
 const std::vector<const char*> kReadingText{"kl", "ppl", "exact-match"};
+// The roundings that look at what matrices read.
+const std::vector<const char*> kCalibrated{"search", "gptq"};
 
 const FlagRule kConvertRules[] = {
     {"convert",
@@ -42,11 +44,25 @@ const FlagRule kConvertRules[] = {
      "optiq",
      "its one width is --bits"},
     {"convert",
-     {"--calibration",
-      "--n-calibration",
-      "--seed",
-      "--sensitivity",
-      "--time-budget"},
+     {"--calibration", "--n-calibration", "--seed"},
+     Relation::OnlyWith,
+     "--method",
+     {"optiq"},
+     "optiq",
+     "the other methods measure nothing",
+     "--rounding",
+     kCalibrated},
+    {"convert",
+     {"--calibration", "--n-calibration", "--seed"},
+     Relation::NotWith,
+     "--plan",
+     {},
+     nullptr,
+     "the plan decides it, and nothing is measured",
+     "--rounding",
+     kCalibrated},
+    {"convert",
+     {"--sensitivity", "--time-budget"},
      Relation::OnlyWith,
      "--method",
      {"optiq"},
@@ -68,9 +84,6 @@ const FlagRule kConvertRules[] = {
       "--target-bpw",
       "--target-file-bpw",
       "--target-size",
-      "--calibration",
-      "--n-calibration",
-      "--seed",
       "--sensitivity",
       "--time-budget"},
      Relation::NotWith,
@@ -136,6 +149,58 @@ const FlagRule kServeRules[] = {
      {},
      nullptr,
      "the path is the address"},
+    {"serve",
+     {"--adapter", "--adapters-root"},
+     Relation::Needs,
+     "--adapter-memory",
+     {},
+     nullptr,
+     "it is the memory of what they mount"},
+};
+
+const FlagRule kLoraRules[] = {
+    {"lora train",
+     {"--overwrite"},
+     Relation::NotWith,
+     "--resume",
+     {},
+     nullptr,
+     "one goes on from what the other replaces"},
+    {"lora train",
+     {"--epochs"},
+     Relation::NotWith,
+     "--iters",
+     {},
+     nullptr,
+     "both say when to stop"},
+    {"lora train",
+     {"--alpha", "--rslora"},
+     Relation::NotWith,
+     "--scale",
+     {},
+     nullptr,
+     "it is the factor of every module"},
+    {"lora train",
+     {"--budget-match"},
+     Relation::NotWith,
+     "--rank-scaling",
+     {"constant"},
+     "by_bits",
+     "constant ranks are the budget"},
+    {"lora train",
+     {"--all-turns", "--no-mask-prompt"},
+     Relation::NotWith,
+     "--mask-prompt",
+     {},
+     nullptr,
+     "each says which tokens are learned"},
+    {"lora train",
+     {"--all-turns"},
+     Relation::NotWith,
+     "--no-mask-prompt",
+     {},
+     nullptr,
+     "each says which tokens are learned"},
 };
 
 const FlagRule kEvalRules[] = {
@@ -244,6 +309,7 @@ std::vector<FlagRule> collect_rules() {
   add(kKvCacheRules);
   add(kGenerateRules);
   add(kServeRules);
+  add(kLoraRules);
   add(kEvalRules);
   for (const char* command : {"generate", "serve", "chat", "eval", "bench"}) {
     add(kv_rules(command));
@@ -273,6 +339,31 @@ std::string describe_partner(const FlagRule& rule) {
   return rule.values.empty()
       ? rule.partner
       : fmt::format("{} {}", rule.partner, fmt::join(rule.values, " or "));
+}
+
+/** The same, and where the rule does not hold: "--method optiq or --rounding
+ * gptq", "--plan without --rounding gptq". */
+std::string describe_partners(const FlagRule& rule) {
+  return rule.exception == nullptr
+      ? describe_partner(rule)
+      : fmt::format(
+            "{} {} {} {}",
+            describe_partner(rule),
+            rule.relation == Relation::OnlyWith ? "or" : "without",
+            rule.exception,
+            fmt::join(rule.exception_values, " or "));
+}
+
+bool is_excepted(const CLI::App& command, const FlagRule& rule) {
+  if (rule.exception == nullptr || !is_given(command, rule.exception)) {
+    return false;
+  }
+  const std::string found =
+      command.get_option(rule.exception)->results().front();
+  return std::any_of(
+      rule.exception_values.begin(),
+      rule.exception_values.end(),
+      [&](const char* value) { return found == value; });
 }
 
 bool holds(const CLI::App& command, const FlagRule& rule) {
@@ -305,7 +396,7 @@ refuse(const CLI::App& command, const FlagRule& rule, const char* flag) {
       rule.command,
       flag,
       kVerbs[static_cast<int>(rule.relation)],
-      describe_partner(rule),
+      describe_partners(rule),
       describe_found(command, rule),
       rule.reason);
 }
@@ -314,7 +405,7 @@ refuse(const CLI::App& command, const FlagRule& rule, const char* flag) {
 std::vector<const CLI::Option*> options_of(const CLI::App& command) {
   std::vector<const CLI::Option*> options;
   for (const CLI::Option* option : command.get_options()) {
-    if (option->get_name() != "--help") {
+    if (option->get_name() != "--help" && !option->get_group().empty()) {
       options.push_back(option);
     }
   }
@@ -333,7 +424,7 @@ std::string partners_of(const std::string& command, const CLI::Option& flag) {
       parts.push_back(fmt::format(
           "{} `{}`",
           kLabels[static_cast<int>(rule.relation)],
-          describe_partner(rule)));
+          describe_partners(rule)));
     }
   }
   return fmt::format("{}", fmt::join(parts, "; "));
@@ -367,7 +458,7 @@ std::span<const FlagRule> flag_rules() {
 
 void check_flag_rules(const CLI::App& command) {
   for (const FlagRule& rule : flag_rules()) {
-    if (command.get_name() != rule.command) {
+    if (full_name(command) != rule.command) {
       continue;
     }
     if (rule.relation == Relation::Needs) {
@@ -382,7 +473,8 @@ void check_flag_rules(const CLI::App& command) {
     }
     const bool wanted = rule.relation == Relation::OnlyWith;
     for (const char* flag : rule.flags) {
-      if (is_given(command, flag) && holds(command, rule) != wanted) {
+      if (is_given(command, flag) && holds(command, rule) != wanted &&
+          !is_excepted(command, rule)) {
         refuse(command, rule, flag);
       }
     }
@@ -403,7 +495,7 @@ std::string describe_flags(CLI::App& app) {
       text += fmt::format(
           "| `{}` | {} |\n",
           option->get_name(false, true),
-          partners_of(command->get_name(), *option));
+          partners_of(full_name(*command), *option));
     }
   }
   return text;

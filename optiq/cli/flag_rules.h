@@ -15,7 +15,7 @@ struct FlagRule {
     NotWith, // such a partner leaves a flag nothing to say
     Needs, // such a partner asks for a flag; one of `flags` is enough
   };
-  const char* command;
+  const char* command; // its full name
   std::vector<const char*> flags;
   Relation relation;
   const char* partner;
@@ -25,6 +25,9 @@ struct FlagRule {
   /** What the partner is when it is not given; null: nothing. */
   const char* partner_default;
   const char* reason; // a clause that ends a sentence
+  /** Beside this flag with one of these values the rule does not hold. */
+  const char* exception = nullptr;
+  std::vector<const char*> exception_values = {};
 };
 
 /** The commands that do something: of those that have commands of their own,

@@ -261,7 +261,7 @@ void add_generate_command(CLI::App& app) {
   add_compute_option(*command, flags->compute);
   add_device_option(*command, flags->device);
   add_kv_options(*command, flags->kv);
-  add_adapter_option(*command, flags->adapters);
+  add_adapter_option(*command, flags->adapters, kAdaptersToRunWith);
   add_threads_option(*command);
   command->add_flag(
       "--json", flags->json, "One JSON object with text, tokens and timings");

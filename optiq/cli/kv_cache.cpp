@@ -287,6 +287,11 @@ void add_kv_cache_command(CLI::App& app) {
   add_calibration_options(*command, *flags);
   add_device_option(*command, flags->device);
   add_threads_option(*command);
+  refuse_adapter_option(
+      *command,
+      "the formats are measured on the model, and serve it with every adapter; "
+      "those of one adapter are measured on the model that optiq lora fuse "
+      "MODEL DIR -o OUT makes");
   command->footer(
       "Examples:\n"
       "  optiq kv-cache DIR --target-bits 4.5 --candidate-bits 4,8 -o KV\n"

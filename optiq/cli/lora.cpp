@@ -14,6 +14,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/staged_directory.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/lora_train.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
@@ -87,7 +88,10 @@ std::string range_text(const std::set<T>& values) {
 
 /** What we, or the original, said of the training; null when nobody did. */
 artifacts::Json training_of(const AdapterFiles& files) {
-  return files.record.is_object() ? files.record : artifacts::Json();
+  const artifacts::Json ours = adapters::record_of(files);
+  return ours.is_object()        ? ours
+      : files.record.is_object() ? files.record
+                                 : artifacts::Json();
 }
 
 void print_info(const AdapterFiles& files) {
@@ -116,7 +120,7 @@ void print_info(const AdapterFiles& files) {
     print("\nTraining\n");
     for (const auto& [key, value] : training.items()) {
       if (!value.is_structured()) {
-        print("{:<13} {}\n", key, value.dump());
+        print("{:<17} {}\n", key, value.dump());
       }
     }
   }
@@ -292,13 +296,15 @@ void add_fuse_command(CLI::App& lora) {
 
 void add_lora_command(CLI::App& app) {
   auto* command = app.add_subcommand(
-      "lora", "LoRA adapters: look at them, merge them, fuse them");
+      "lora", "LoRA adapters: train them, look at them, merge them, fuse them");
   command->require_subcommand(1);
+  add_lora_train_command(*command);
   add_info_command(*command);
   add_merge_command(*command);
   add_fuse_command(*command);
   command->footer(
       "Examples:\n"
+      "  optiq lora train MODEL --data DIR -o ADAPTER\n"
       "  optiq lora info ADAPTER\n"
       "  optiq lora merge A B --weights 1,0.5 -o BOTH\n"
       "  optiq lora fuse MODEL ADAPTER -o FUSED");

@@ -8,6 +8,7 @@
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/output.h"
 #include "optiq/io/hub/cache.h"
+#include "optiq/kernels/devices.h"
 
 namespace optiq::cli {
 namespace {
@@ -79,15 +80,23 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute) {
       ->option_text("int8|fast|exact");
 }
 
+std::string check_device_name(const std::string& name) {
+  return kernels::is_device_name(name)
+      ? ""
+      : fmt::format(
+            "found '{}', expected auto, cpu, mlx, cuda or cuda:N", name);
+}
+
 void add_device_option(CLI::App& command, std::string& device) {
   command
       .add_option(
           "--device",
           device,
-          "Where the model runs: cpu, mlx, or auto, which is mlx where it has "
-          "Metal")
-      ->check(CLI::IsMember({"auto", "cpu", "mlx"}))
-      ->option_text("auto|cpu|mlx");
+          "Where the model runs: cpu, mlx, cuda (the first NVIDIA card) or "
+          "cuda:N; auto is mlx where it has Metal, else a card where there is "
+          "one, else cpu (optiq doctor says which, and why)")
+      ->check(check_device_name)
+      ->option_text(kDeviceNames);
 }
 
 CLI::Option* add_file_option(

@@ -24,7 +24,11 @@ void require_model(const CLI::App& command);
 /** --compute int8|fast|exact. */
 void add_compute_option(CLI::App& command, kernels::Compute& compute);
 
-/** --device auto|cpu|mlx, a name for kernels::find_device. */
+/** The names of devices, as help shows them. */
+inline constexpr const char* kDeviceNames = "auto|cpu|mlx|cuda[:N]";
+/** For CLI::Option::check: what is wrong with the name of a device, or "". */
+std::string check_device_name(const std::string& name);
+/** --device, a name for kernels::find_device. */
 void add_device_option(CLI::App& command, std::string& device);
 
 /** --threads N, 0 = all cores; takes effect at once. */

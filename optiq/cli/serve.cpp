@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "optiq/base/thread_pool.h"
 #include "optiq/cache/layout.h"
 #include "optiq/cli/access_log.h"
+#include "optiq/cli/adapter_option.h"
 #include "optiq/cli/client_lines.h"
 #include "optiq/cli/commands.h"
 #include "optiq/cli/interrupt.h"
@@ -46,6 +48,8 @@ struct ServeFlags {
   server::AccessRules access;
   server::ServiceOptions service;
   std::string kv_memory;
+  std::vector<std::string> adapters; // DIR or NAME=DIR
+  std::string adapter_memory;
   int max_tokens = 32768;
   generate::SamplingChoice sampling;
   LogFormat log_format = LogFormat::Text;
@@ -90,6 +94,30 @@ std::uint64_t choose_kv_bytes(const ServeFlags& flags) {
   const std::uint64_t bytes = artifacts::parse_size(flags.kv_memory);
   require_ram(bytes, "--kv-memory");
   return bytes;
+}
+
+/** Adapters by their folders' names where no other is given. */
+std::vector<server::AdapterOptions::Folder> named_adapters(
+    const std::vector<std::string>& flags) {
+  std::vector<server::AdapterOptions::Folder> folders;
+  for (const std::string& flag : flags) {
+    const NamedFolder folder = named_folder(flag);
+    const auto real = std::filesystem::weakly_canonical(folder.directory);
+    folders.push_back(
+        {folder.name.empty() ? real.filename().string() : folder.name,
+         folder.directory});
+  }
+  return folders;
+}
+
+server::AdapterOptions choose_adapters(const ServeFlags& flags) {
+  server::AdapterOptions options = flags.service.adapters;
+  options.mounted = named_adapters(flags.adapters);
+  if (!flags.adapter_memory.empty()) {
+    options.max_resident_bytes = artifacts::parse_size(flags.adapter_memory);
+    require_ram(options.max_resident_bytes, "--adapter-memory");
+  }
+  return options;
 }
 
 std::optional<text::ChatTemplate> find_chat_template(
@@ -150,6 +178,21 @@ std::string describe_room(const ServeFlags& flags, const models::Setup& setup) {
       (pool - std::min(fixed, pool)) / per_token);
 }
 
+void print_adapters(
+    const server::AdapterOptions& adapters,
+    const std::string& model_id) {
+  if (!adapters.mounted.empty()) {
+    print(
+        "  adapters   {} mounted, as in the model's name {}:{}\n",
+        adapters.mounted.size(),
+        model_id,
+        adapters.mounted.front().id);
+  }
+  if (!adapters.root.empty()) {
+    print("  adapters   clients mount those in {}\n", adapters.root.string());
+  }
+}
+
 void print_served(
     const ServeFlags& flags,
     const server::ServedModel& model,
@@ -182,6 +225,7 @@ void print_served(
       "  answers    {} at a time, {} more wait\n",
       flags.service.max_concurrent,
       flags.service.max_waiting);
+  print_adapters(flags.service.adapters, model.id);
   print("\nAsk it:\n");
   print_lines(stdout, client_lines(address, model.id));
   flush_stdout();
@@ -204,6 +248,7 @@ void run_serve(ServeFlags flags) {
   auto model = load_served_model(flags);
   flags.service.kv_bytes = choose_kv_bytes(flags);
   flags.service.access = flags.access;
+  flags.service.adapters = choose_adapters(flags);
   const ServedAddress address{
       .host = flags.http.host,
       .port = server.port(),
@@ -290,6 +335,26 @@ void add_limit_options(CLI::App& command, ServeFlags& flags) {
       ->check(CLI::PositiveNumber);
 }
 
+void add_serve_adapter_options(CLI::App& command, ServeFlags& flags) {
+  add_adapter_option(
+      command,
+      flags.adapters,
+      "LoRA adapter that requests may name: by its folder's name, or this one");
+  command
+      .add_option(
+          "--adapters-root",
+          flags.service.adapters.root,
+          "Let clients mount adapters that lie in this folder")
+      ->option_text("DIR");
+  command
+      .add_option(
+          "--adapter-memory",
+          flags.adapter_memory,
+          "Bytes of the adapters in memory; others are read when they are asked "
+          "for [1GiB]")
+      ->option_text("SIZE");
+}
+
 void add_other_options(CLI::App& command, ServeFlags& flags) {
   command
       .add_option(
@@ -321,6 +386,7 @@ void add_serve_command(CLI::App& app) {
   add_address_options(*command, *flags);
   add_limit_options(*command, *flags);
   add_sampling_options(*command, flags->sampling);
+  add_serve_adapter_options(*command, *flags);
   add_other_options(*command, *flags);
   add_compute_option(*command, flags->compute);
   add_device_option(*command, flags->device);
@@ -330,6 +396,7 @@ void add_serve_command(CLI::App& app) {
       "Examples:\n"
       "  optiq serve DIR\n"
       "  optiq serve DIR --kv-bits 8 --max-concurrent 16 --kv-memory 2GB\n"
+      "  optiq serve DIR --adapter math=ADAPTER --adapters-root ADAPTERS\n"
       "  OPTIQ_API_KEY=secret optiq serve DIR --host 0.0.0.0");
   command->callback([flags] { run_serve(*flags); });
 }

@@ -114,6 +114,13 @@ std::vector<std::int32_t> encode_prompt(
       load_chat_template(directory).render_chat(messages, true), false);
 }
 
+std::optional<std::int32_t> end_of_text(
+    const io::ModelDirectory& directory,
+    const text::Tokenizer& tokenizer) {
+  const auto eos = eos_token(directory);
+  return eos ? tokenizer.token_to_id(*eos) : std::nullopt;
+}
+
 std::vector<std::int32_t> stop_ids(
     const io::ModelDirectory& directory,
     const text::Tokenizer& tokenizer) {
@@ -128,10 +135,8 @@ std::vector<std::int32_t> stop_ids(
       ids.push_back(id);
     }
   }
-  if (const auto eos = eos_token(directory)) {
-    if (const auto id = tokenizer.token_to_id(*eos)) {
-      ids.push_back(*id);
-    }
+  if (const auto eos = end_of_text(directory, tokenizer)) {
+    ids.push_back(*eos);
   }
   const auto rows = artifacts::optional_or<std::int32_t>(
       text_config(config),

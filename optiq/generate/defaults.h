@@ -36,6 +36,12 @@ std::vector<std::int32_t> encode_prompt(
     const text::Tokenizer& tokenizer,
     const Prompt& prompt);
 
+/** The tokenizer's own eos token, with which texts end; nothing where
+ * tokenizer_config.json names none. */
+std::optional<std::int32_t> end_of_text(
+    const io::ModelDirectory& directory,
+    const text::Tokenizer& tokenizer);
+
 /**
  * Ids that end a completion, ascending: eos_token_id of generation_config.json,
  * that of config.json, and the tokenizer's own eos token. Where the first names

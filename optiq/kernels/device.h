@@ -98,7 +98,7 @@ class HostRows {
  *
  * T = rows of the flat batch; activations are float32 [T, ...] on the CPU.
  * Operations throw InvalidInput for arrays that do not fit, Exhausted where
- * memory ends. One thread at a time.
+ * memory ends. One thread at a time, but any of them on the CPU.
  */
 class Device {
  public:

@@ -1,14 +1,45 @@
 #include "optiq/kernels/devices.h"
 
+#include <charconv>
 #include <memory>
+#include <optional>
 
 #include <mlx/backend/metal/metal.h>
 
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
+#include "optiq/kernels/cuda/cuda_device.h"
 #include "optiq/kernels/mlx/mlx_device.h"
 
 namespace optiq::kernels {
+namespace {
+
+/** N of "cuda:N", 0 of "cuda". */
+std::optional<int> cuda_index(std::string_view name) {
+  constexpr std::string_view kPrefix = "cuda:";
+  if (name == "cuda") {
+    return 0;
+  }
+  if (!name.starts_with(kPrefix)) {
+    return std::nullopt;
+  }
+  const std::string_view digits = name.substr(kPrefix.size());
+  int index = 0;
+  const auto [end, error] =
+      std::from_chars(digits.begin(), digits.end(), index);
+  if (digits.empty() || error != std::errc{} || end != digits.end() ||
+      digits.front() == '-') {
+    return std::nullopt;
+  }
+  return index;
+}
+
+} // namespace
+
+bool is_device_name(std::string_view name) {
+  return name == "auto" || name == "cpu" || name == "mlx" ||
+      cuda_index(name).has_value();
+}
 
 Device& find_device(std::string_view name) {
   if (name == "cpu") {
@@ -17,14 +48,20 @@ Device& find_device(std::string_view name) {
   if (name == "mlx") {
     return mlx_device();
   }
+  if (const std::optional<int> index = cuda_index(name)) {
+    return cuda_device(*index);
+  }
   if (name != "auto") {
     fail(
         ErrorKind::InvalidInput,
-        "[find_device] found '{}', expected auto, cpu or mlx. Choose one of "
-        "these.",
+        "[find_device] found '{}', expected auto, cpu, mlx, cuda or cuda:N. "
+        "Choose one of these.",
         name);
   }
-  return mx::metal::is_available() ? mlx_device() : cpu_device();
+  if (mx::metal::is_available()) {
+    return mlx_device();
+  }
+  return why_no_cuda().empty() ? cuda_device(0) : cpu_device();
 }
 
 mx::array transfer(Device& from, const mx::array& x, Device& to) {

@@ -6,8 +6,13 @@
 
 namespace optiq::kernels {
 
-/** "cpu", "mlx", or "auto": MLX where it has Metal, else the CPU. Throws
- * InvalidInput for another name. */
+/** Whether find_device knows the name. */
+bool is_device_name(std::string_view name);
+
+/** "cpu", "mlx", "cuda" (the first card), "cuda:N", or "auto": MLX where it has
+ * Metal, else the first NVIDIA card that this build runs on, else the CPU.
+ * Throws InvalidInput for another name, and what the device throws where it is
+ * not there. */
 Device& find_device(std::string_view name);
 
 /** x of one device on another; x itself where they are the same. */

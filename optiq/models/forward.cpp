@@ -4,6 +4,8 @@
 #include <cassert>
 #include <utility>
 
+#include "optiq/base/thread_pool.h"
+
 namespace optiq::models {
 namespace {
 
@@ -53,13 +55,16 @@ std::size_t Forward::fresh_bytes() const {
 }
 
 mx::array Forward::run() {
-  prepare();
   const Model& model = *setup_.model;
-  const int last = model.info().n_layers - 1;
-  const mx::array x = run_layers(0, last, model.embed(tokens_));
-  const mx::array rows = model.run_last_layer(x, wanted_, context_);
-  mx::array result = logits(rows, wanted_);
-  finish(result);
+  const auto run_all = [&] {
+    const ThreadPool::Turn turn(ThreadPool::shared());
+    prepare();
+    const int last = model.info().n_layers - 1;
+    const mx::array x = run_layers(0, last, model.embed(tokens_));
+    return logits(model.run_last_layer(x, wanted_, context_), wanted_);
+  };
+  mx::array result = run_all();
+  finish(result); // may wait for the device: whose turn it is does not matter
   return result;
 }
 
@@ -77,6 +82,7 @@ mx::array Forward::run_layers(int first, int end, mx::array x) {
 
 mx::array
 Forward::run_layers(const Model& part, int first, int end, mx::array x) {
+  const ThreadPool::Turn turn(ThreadPool::shared());
   prepare();
   for (int layer = first; layer < end; ++layer) {
     x = part.run_layer(layer, x, context_);

@@ -8,6 +8,7 @@ std::vector<kernels::LowRankUpdate> updates_of(
     const Linear& linear,
     const ForwardContext& context) {
   std::vector<kernels::LowRankUpdate> updates;
+  updates.reserve(context.segments.size());
   for (const Segment& segment : context.segments) {
     if (segment.adapter == nullptr || segment.rows == 0) {
       continue;

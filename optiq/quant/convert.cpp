@@ -97,6 +97,10 @@ void add_source_notices(
   }
 }
 
+bool is_calibrated(const ConvertOptions& options) {
+  return options.rounding != Rounding::Nearest;
+}
+
 bool is_measured(const ConvertOptions& options) {
   return options.plan.method == PlanMethod::Optiq && !options.load_plan;
 }
@@ -122,14 +126,18 @@ class Conversion {
             io::QuantizedForm::Values)),
         checkpoint_(models::open_checkpoint(source_)),
         inventory_(take_inventory(checkpoint_, options.plan.group_size)),
-        // Without measuring each matrix is rounded once.
         rounder_(
-            is_measured(options) ? memoized(round_to_nearest, kMaxRoundedBytes)
-                                 : round_to_nearest) {
+            is_calibrated(options)
+                ? fitting_rounder([this]() -> auto& { return metrics(); })
+                : round_to_nearest) {
+    if (is_measured(options)) { // else each matrix is rounded once
+      rounder_ = memoized(std::move(rounder_), kMaxRoundedBytes);
+    }
     process_bytes_ = peak_rss_bytes();
     result_.source_bytes = source_.file_bytes();
     result_.metadata.tool_version = kVersion;
     result_.metadata.base_model = base_name(options.source);
+    result_.metadata.rounding = name_of(options.rounding);
     add_source_notices(checkpoint_, inventory_, result_.notices);
   }
 
@@ -152,13 +160,23 @@ class Conversion {
               .place_in_source = {}});
     }
     make_plan_and_metadata();
+    if (is_calibrated(options_)) {
+      if (!calibration_) {
+        note_calibration(calibrate());
+      }
+      metric_bytes_ = source_.loaded_bytes() +
+          input_metrics_bytes(*load_setup().model, *calibration_);
+    }
     const artifacts::Plan& plan = result_.metadata.plan;
     const ModelToWrite model{
         source_, checkpoint_, result_.metadata, result_.sensitivity, rounder_};
     result_.mtp_bytes = mtp_bytes(checkpoint_, plan);
     result_.cost.disk_bytes = written_bytes(model);
     result_.cost.ram_bytes = process_bytes_ + rounded_bytes_ +
-        std::max(measuring_bytes_, writing_bytes(source_, checkpoint_, plan));
+        std::max(
+                                 {measuring_bytes_,
+                                  metric_bytes_,
+                                  writing_bytes(source_, checkpoint_, plan)});
     if (options_.save_plan) {
       io::require_apart_from_model(*options_.save_plan, options_.source);
       write_named_file(
@@ -263,6 +281,7 @@ class Conversion {
     options.budget_seconds = options_.time_budget;
     options.form = options_.sensitivity;
     options.seed = options_.calibration.seed;
+    options.rounding = options_.rounding;
     keep_logits_in_ram(options);
     return options;
   }
@@ -279,6 +298,23 @@ class Conversion {
   const Calibration& calibrate() {
     calibration_ = make_calibration();
     return *calibration_;
+  }
+
+  // What a rounder goes by that looks at what matrices read.
+  const InputMetrics& metrics() {
+    if (!metrics_) {
+      const models::Setup& setup = load_setup();
+      require_ram(
+          input_metrics_bytes(*setup.model, *calibration_),
+          "what the matrices read on the calibration text");
+      metrics_.emplace(
+          setup,
+          *calibration_,
+          InputMetricOptions{
+              .has_factors = options_.rounding == Rounding::Gptq},
+          progress_);
+    }
+    return *metrics_;
   }
 
   // Token ids to measure on; `self` of a dry run gets ids that only count.
@@ -371,8 +407,7 @@ class Conversion {
     return bytes;
   }
 
-  void set_sensitivity(artifacts::Sensitivity sensitivity) {
-    const Calibration& calibration = *calibration_;
+  void note_calibration(const Calibration& calibration) {
     result_.notices.insert(
         result_.notices.end(),
         calibration.notices.begin(),
@@ -381,6 +416,10 @@ class Conversion {
     result_.metadata.calibration_hash = calibration.hash;
     result_.metadata.calibration_tokens = calibration.n_tokens();
     result_.metadata.compute = "exact";
+  }
+
+  void set_sensitivity(artifacts::Sensitivity sensitivity) {
+    note_calibration(*calibration_);
     sensitivity.base_model = result_.metadata.base_model;
     result_.sensitivity = std::move(sensitivity);
   }
@@ -418,9 +457,11 @@ class Conversion {
   Rounder rounder_;
   std::optional<models::Setup> setup_; // once it is needed
   std::optional<Calibration> calibration_; // once it is needed
+  std::optional<InputMetrics> metrics_; // once a matrix is rounded by them
   std::optional<double> measuring_seconds_;
   std::uint64_t process_bytes_ = 0; // once the source is open
   std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
+  std::uint64_t metric_bytes_ = 0; // of the weights and what matrices read
   std::uint64_t rounded_bytes_ = 0; // of what the rounder keeps
   ConvertResult result_;
 };

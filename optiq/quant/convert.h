@@ -11,6 +11,7 @@
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/plan_options.h"
 #include "optiq/quant/rank_agreement.h"
+#include "optiq/quant/rounder.h"
 
 namespace optiq::quant {
 
@@ -19,6 +20,7 @@ struct ConvertOptions {
   std::filesystem::path output; // the model directory itself
   PlanOptions plan;
   CalibrationOptions calibration;
+  Rounding rounding = Rounding::Nearest; // others run the calibration text
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
   std::optional<double> time_budget; // MeasurementOptions::budget_seconds
   bool overwrite = false; // an existing model directory (StagedDirectory)

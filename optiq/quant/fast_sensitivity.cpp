@@ -336,18 +336,24 @@ class FastPass {
     backpropagation.run(
         {&example, 1},
         {},
-        [&](const train::WeightUse& use) {
-          const auto found = by_storage_.find(&use.weight.storage());
-          if (found != by_storage_.end()) {
-            Target& target = targets_[found->second];
-            report(target.name);
-            estimator_.see(use, target);
-          }
-        },
-        [&](const mx::array& logits, int first_row) {
-          return sample_labels(
-              setup_.model->device(), logits, options_.seed, chunk, first_row);
-        });
+        {.visitor =
+             [&](const train::WeightUse& use) {
+               const auto found = by_storage_.find(&use.weight.storage());
+               if (found != by_storage_.end()) {
+                 Target& target = targets_[found->second];
+                 report(target.name);
+                 estimator_.see(use, target);
+               }
+             },
+         .sampler =
+             [&](const mx::array& logits, int first_row) {
+               return sample_labels(
+                   setup_.model->device(),
+                   logits,
+                   options_.seed,
+                   chunk,
+                   first_row);
+             }});
     record(chunk, static_cast<double>(tokens.size()));
   }
 

@@ -169,14 +169,18 @@ std::string Measurement::key_of(
     const std::string& model_digest,
     int group_size,
     bool is_estimated) const {
+  std::string form =
+      is_estimated ? "fast, labels " + std::to_string(options_.seed) : "exact";
+  if (options_.rounding != Rounding::Nearest) { // which goes without saying
+    form += std::string(", rounding ") + name_of(options_.rounding);
+  }
   return sensitivity_key(
       model_digest,
       {.calibration_hash = calibration_.hash,
        .group_size = group_size,
        .compute = setup_.compute,
        .arithmetic = setup_.model->device().arithmetic(),
-       .form = is_estimated ? "fast, labels " + std::to_string(options_.seed)
-                            : "exact"});
+       .form = std::move(form)});
 }
 
 bool Measurement::make_all(const Maker* maker) {

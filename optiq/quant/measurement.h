@@ -29,6 +29,7 @@ struct MeasurementOptions : SensitivityOptions {
    * measuring may take, of this machine. Nothing: as many layer evaluations as
    * the estimate takes, on any machine. */
   std::optional<double> budget_seconds;
+  Rounding rounding = Rounding::Nearest; // that the matrices are made with
 };
 
 /** The plans that sensitivities lead to, the one that trusts them most first;

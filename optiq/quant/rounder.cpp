@@ -5,6 +5,8 @@
 #include <tuple>
 #include <utility>
 
+#include "optiq/artifacts/module_id.h"
+#include "optiq/base/error.h"
 #include "optiq/quant/inventory.h"
 
 namespace optiq::quant {
@@ -28,6 +30,43 @@ kernels::AffineWeights round_to_nearest(
     int bits,
     int group_size) {
   return kernels::quantize_affine(weight.load(), bits, group_size);
+}
+
+const char* name_of(Rounding rounding) {
+  switch (rounding) {
+    case Rounding::Nearest:
+      return "nearest";
+    case Rounding::Search:
+      return "search";
+    case Rounding::Gptq:
+      return "gptq";
+  }
+  return "";
+}
+
+Rounding rounding_of(const std::string& name) {
+  for (const Rounding rounding :
+       {Rounding::Nearest, Rounding::Search, Rounding::Gptq}) {
+    if (name == name_of(rounding)) {
+      return rounding;
+    }
+  }
+  fail(
+      ErrorKind::InvalidInput,
+      "[convert] --rounding {}: expected nearest, search or gptq.",
+      name);
+}
+
+Rounder fitting_rounder(std::function<const InputMetrics&()> metrics) {
+  return [metrics = std::move(metrics)](
+             const models::CheckpointTensor& weight, int bits, int group_size) {
+    const std::string module = artifacts::split_tensor_name(weight.name).module;
+    return kernels::fit_affine(
+        weight.load(),
+        bits,
+        group_size,
+        metrics().of(module, static_cast<std::size_t>(weight.shape[1])));
+  };
 }
 
 Rounder memoized(Rounder rounder, std::size_t max_bytes) {

@@ -7,6 +7,7 @@
 #include "optiq/kernels/device.h"
 #include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
+#include "optiq/quant/input_metrics.h"
 
 /** How full-precision weights become codes. */
 namespace optiq::quant {
@@ -24,6 +25,21 @@ kernels::AffineWeights round_to_nearest(
     const models::CheckpointTensor& weight,
     int bits,
     int group_size);
+
+/** How codes, scales and biases are chosen. */
+enum class Rounding {
+  Nearest, // round_to_nearest
+  Search, // scales and biases of least error, inputs weighted by their squares
+  Gptq, // that, and every column makes up for what those before it lost
+};
+
+const char* name_of(Rounding rounding); // "nearest", "search", "gptq"
+/** Throws InvalidInput for another name. */
+Rounding rounding_of(const std::string& name);
+
+/** Of least error in each matrix's metric (kernels::fit_affine); the metrics
+ * are asked for with the first matrix. */
+Rounder fitting_rounder(std::function<const InputMetrics&()> metrics);
 
 /** What `rounder` makes, kept by the weight's name, width and group size while
  * it fits in `max_bytes`, so that asking again costs nothing. What is kept

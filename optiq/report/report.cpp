@@ -142,6 +142,7 @@ std::string render_report(const ReportInput& input) {
   write_sensitivity(page, input);
   write_sizes(page, input);
   write_kv_cache(page, input);
+  write_adapter(page, input);
   write_origin(page, input);
   page.close().close().close();
   return std::move(page).finish("<!DOCTYPE html>");

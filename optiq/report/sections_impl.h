@@ -28,6 +28,7 @@ void write_bit_map(Markup& page, const ReportInput& input);
 void write_sensitivity(Markup& page, const ReportInput& input);
 void write_sizes(Markup& page, const ReportInput& input);
 void write_kv_cache(Markup& page, const ReportInput& input);
+void write_adapter(Markup& page, const ReportInput& input);
 void write_evals(Markup& page, const ReportInput& input);
 
 } // namespace optiq::report

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "optiq/artifacts/module_id.h"
+#include "optiq/report/log_axis_impl.h"
 #include "optiq/report/sections_impl.h"
 
 /**
@@ -24,46 +25,17 @@ constexpr double kLeft = 42;
 constexpr double kRight = 240;
 constexpr double kTop = 8;
 constexpr double kBottom = 126;
-// Widths so wide that their KL is rounding noise would squash the rest: what
-// lies this far below the largest value is drawn on the floor.
-constexpr double kDecades = 8;
 constexpr std::size_t kTableRows = 10;
 
-/** The logarithmic axis that all plots share. */
-struct Scale {
-  int low = 0; // powers of ten
-  int high = 1;
-
-  double y(double kl) const {
-    const double power = kl > 0 ? std::log10(kl) : low;
-    const double at = std::clamp<double>(power, low, high);
-    return kBottom - (at - low) / (high - low) * (kBottom - kTop);
-  }
-  bool on_floor(double kl) const {
-    return kl <= std::pow(10.0, low);
-  }
-};
-
-Scale scale_of(const std::vector<LayerSensitivity>& layers) {
-  double least = 0;
-  double most = 0;
+/** The axis that all plots share. */
+LogAxis axis_of(const std::vector<LayerSensitivity>& layers) {
+  std::vector<double> values;
   for (const LayerSensitivity& layer : layers) {
     for (const auto& [bits, kl] : layer.kl) {
-      if (kl > 0 && std::isfinite(kl)) {
-        least = least == 0 ? kl : std::min(least, kl);
-        most = std::max(most, kl);
-      }
+      values.push_back(kl);
     }
   }
-  if (most == 0) {
-    return {};
-  }
-  const double top = std::log10(most);
-  const double bottom = std::max(std::log10(least), top - kDecades);
-  Scale scale{
-      static_cast<int>(std::floor(bottom)), static_cast<int>(std::ceil(top))};
-  scale.high = std::max(scale.high, scale.low + 1);
-  return scale;
+  return log_axis(values, kTop, kBottom);
 }
 
 struct Point {
@@ -132,7 +104,7 @@ class Plots {
   Plots(Markup& page, const ReportInput& input)
       : page_(page),
         layers_(in_map_order(*input.sensitivity, input.map)),
-        scale_(scale_of(layers_)) {
+        axis_(axis_of(layers_)) {
     for (const artifacts::MappedModule& module : input.map.modules) {
       chosen_[module.name] = module.group_size == 0 ? 0 : module.bits;
     }
@@ -258,23 +230,7 @@ class Plots {
   }
 
   void write_axes(const Panel& panel) const {
-    const int step = scale_.high - scale_.low > 5 ? 2 : 1;
-    for (int power = scale_.low; power <= scale_.high; power += step) {
-      const std::string y = px(scale_.y(std::pow(10.0, power)));
-      page_.leaf(
-          "line",
-          {{"x1", px(kLeft)},
-           {"x2", px(kRight)},
-           {"y1", y},
-           {"y2", y},
-           {"class", power == scale_.low ? "axis" : "grid"}});
-      page_.element(
-          "text",
-          {{"x", px(kLeft - 6)},
-           {"y", px(scale_.y(std::pow(10.0, power)) + 4)},
-           {"text-anchor", "end"}},
-          fmt::format("1e{}", power));
-    }
+    write_grid(page_, axis_, kLeft, kRight);
     for (const auto& [x, label] : panel.ticks) {
       page_.element(
           "text",
@@ -292,7 +248,7 @@ class Plots {
             "{}{} {}",
             path.empty() ? "M" : " L",
             px(point.x),
-            px(scale_.y(kl->second)));
+            px(axis_.y(kl->second)));
       }
     }
     if (!path.empty()) {
@@ -316,14 +272,14 @@ class Plots {
             point.layer->name,
             width_label(bits),
             value_of(*point.layer, bits),
-            scale_.on_floor(kl) ? " (below the scale)" : ""));
+            axis_.on_floor(kl) ? " (below the scale)" : ""));
     if (const auto error = stderr_of(*point.layer, bits)) {
       page_.leaf(
           "line",
           {{"x1", px(point.x)},
            {"x2", px(point.x)},
-           {"y1", px(scale_.y(kl - *error))},
-           {"y2", px(scale_.y(kl + *error))},
+           {"y1", px(axis_.y(kl - *error))},
+           {"y2", px(axis_.y(kl + *error))},
            {"class", "error line-" + color}});
     }
     const bool here = point.chosen_bits == bits;
@@ -331,7 +287,7 @@ class Plots {
         .leaf(
             "circle",
             {{"cx", px(point.x)},
-             {"cy", px(scale_.y(kl))},
+             {"cy", px(axis_.y(kl))},
              {"r", "3.4"},
              {"class",
               fmt::format(
@@ -341,7 +297,7 @@ class Plots {
 
   Markup& page_;
   std::vector<LayerSensitivity> layers_;
-  Scale scale_;
+  LogAxis axis_;
   std::map<std::string, int> chosen_;
   std::set<int> widths_;
 };

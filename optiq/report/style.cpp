@@ -96,6 +96,10 @@ tr + tr.group th { padding-top: 16px; }
 .tables + p.note { margin: 12px 0 0; }
 tr:last-child td { border-bottom: 0; }
 td svg { display: inline-block; margin-right: 8px; vertical-align: -1px; }
+.curve { fill: none; stroke-width: 1.6px; stroke-linejoin: round; }
+.curve.faint { stroke-width: 1px; opacity: 0.35; }
+svg.curves { width: 100%; max-width: 720px; height: auto; margin-bottom: 14px; }
+.line-k0 { stroke: var(--k0); } .line-k1 { stroke: var(--k1); }
 .heat { margin-bottom: 14px; }
 .heat td { text-align: center; padding: 6px 12px;
   background: color-mix(in srgb, var(--k0) var(--heat), var(--card)); }

@@ -166,7 +166,7 @@ void allow_origin(const std::string& origin, Headers& headers) {
 
 HttpResponse answer_options(const HttpRequest& request, bool listed_origin) {
   HttpResponse response{.status = 204, .content_type = ""};
-  constexpr const char* kMethods = "GET, HEAD, POST, OPTIONS";
+  constexpr const char* kMethods = "GET, HEAD, POST, DELETE, OPTIONS";
   response.headers.emplace_back("allow", kMethods);
   if (listed_origin) {
     response.headers.emplace_back("access-control-allow-methods", kMethods);

@@ -29,6 +29,7 @@ namespace optiq::server {
  *   {"id", "defaults": {"temperature", "top_p", "top_k", "min_p",
  *     "repetition_penalty", "presence_penalty", "frequency_penalty",
  *     "max_tokens"},
+ *    "adapters": the ids of those that are mounted,
  *    "status": {"running", "waiting", "kv_bytes", "kv_max_bytes",
  *     "prefix_bytes", "prompt_tokens", "cached_tokens", "answer_tokens",
  *     "preemptions"}}

@@ -19,6 +19,13 @@ Schema completions_body();
 void list_models(ServiceState& state, Call& call);
 void show_model(ServiceState& state, Call& call);
 
+// adapter_endpoints.cpp
+void list_adapters(ServiceState& state, Call& call);
+void show_adapter(ServiceState& state, Call& call);
+void mount_adapter(ServiceState& state, Call& call);
+Schema mount_adapter_body();
+void unmount_adapter(ServiceState& state, Call& call);
+
 // text_endpoints.cpp
 void tokenize(ServiceState& state, Call& call);
 Schema tokenize_body();

@@ -77,6 +77,22 @@ Schema schema_of(const Fields<Request>& fields) {
   return object(std::move(members));
 }
 
+/** Reads the members of a checked object over `request`; null is as good as
+ * absent. */
+template <typename Request>
+Request read_members(
+    const artifacts::Json& checked,
+    const Fields<Request>& fields,
+    Request request = {}) {
+  for (const Field<Request>& field : fields) {
+    const auto value = checked.find(field.member.name);
+    if (field.read && value != checked.end() && !value->is_null()) {
+      field.read(*value, request);
+    }
+  }
+  return request;
+}
+
 /** Checks a body and reads it; null is as good as absent. Throws a RequestError
  * that names the field; `where` names what is asked. */
 template <typename Request>
@@ -85,14 +101,7 @@ Request read_fields(
     const Fields<Request>& fields,
     const std::string& where) {
   check(body, schema_of(fields), where);
-  Request request;
-  for (const Field<Request>& field : fields) {
-    const auto value = body.find(field.member.name);
-    if (field.read && value != body.end() && !value->is_null()) {
-      field.read(*value, request);
-    }
-  }
-  return request;
+  return read_members(body, fields);
 }
 
 } // namespace optiq::server

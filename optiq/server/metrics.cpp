@@ -52,6 +52,9 @@ const std::vector<double> kTokens{
     131072};
 const std::vector<double> kRows{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
+constexpr std::size_t kMaxAdapterLabels = 64;
+constexpr const char* kOtherAdapters = "(other)"; // no adapter's id
+
 constexpr const char* kEnds[kAnswerEnds] = {
     "stop",
     "length",
@@ -178,7 +181,46 @@ constexpr EngineRow kEngineRows[] = {
      "gauge",
      "Memory of one more token in the server's K/V format.",
      [](const EngineFacts& f) { return std::uint64_t(f.kv_bytes_per_token); }},
+    {"adapters_mounted",
+     "gauge",
+     "Adapters that requests may name.",
+     [](const EngineFacts& f) { return std::uint64_t(f.adapters_mounted); }},
+    {"adapters_resident",
+     "gauge",
+     "Adapters, and sums of them, in memory.",
+     [](const EngineFacts& f) { return std::uint64_t(f.adapters_resident); }},
+    {"adapter_bytes",
+     "gauge",
+     "Memory of these adapters.",
+     [](const EngineFacts& f) { return std::uint64_t(f.adapter_bytes); }},
+    {"adapter_max_bytes",
+     "gauge",
+     "The most that it may be.",
+     [](const EngineFacts& f) { return std::uint64_t(f.adapter_max_bytes); }},
 };
+
+/** The counters that have labels of what was asked. */
+void add_counts(
+    Page& page,
+    const std::map<std::pair<std::string, int>, std::uint64_t>& responses,
+    const std::map<std::string, std::uint64_t>& adapters) {
+  page.family("http_responses_total", "counter", "Responses begun.");
+  for (const auto& [key, n] : responses) {
+    page.sample(
+        n,
+        fmt::format(
+            "{{endpoint=\"{}\",status=\"{}\"}}",
+            escape_label(key.first),
+            key.second));
+  }
+  page.family(
+      "adapter_requests_total",
+      "counter",
+      "Requests for answers by the adapters that they name.");
+  for (const auto& [id, n] : adapters) {
+    page.sample(n, fmt::format("{{adapter=\"{}\"}}", escape_label(id)));
+  }
+}
 
 } // namespace
 
@@ -218,6 +260,13 @@ void Metrics::count_answer(AnswerEnd end) {
   ++answers_[static_cast<std::size_t>(end)];
 }
 
+void Metrics::count_adapter(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  const bool has_label =
+      adapters_.size() < kMaxAdapterLabels || adapters_.contains(id);
+  ++adapters_[has_label ? id : kOtherAdapters];
+}
+
 std::string Metrics::text(const EngineFacts& facts) const {
   Page page;
   page.family("info", "gauge", "Version and model.");
@@ -234,17 +283,9 @@ std::string Metrics::text(const EngineFacts& facts) const {
   for (std::size_t i = 0; i < kAnswerEnds; ++i) {
     page.sample(answers_[i].load(), fmt::format("{{end=\"{}\"}}", kEnds[i]));
   }
-  page.family("http_responses_total", "counter", "Responses begun.");
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [key, n] : responses_) {
-      page.sample(
-          n,
-          fmt::format(
-              "{{endpoint=\"{}\",status=\"{}\"}}",
-              escape_label(key.first),
-              key.second));
-    }
+    add_counts(page, responses_, adapters_);
   }
   page.histogram(
       "queue_seconds",

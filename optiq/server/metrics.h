@@ -44,6 +44,10 @@ struct EngineFacts {
   std::uint64_t restarts = 0;
   std::size_t open_answers = 0;
   std::size_t kv_bytes_per_token = 0;
+  std::size_t adapters_mounted = 0;
+  std::size_t adapters_resident = 0;
+  std::size_t adapter_bytes = 0; // of those that are resident
+  std::size_t adapter_max_bytes = 0;
   std::string model;
 };
 
@@ -62,13 +66,17 @@ class Metrics {
 
   void count_response(std::string_view endpoint, int status);
   void count_answer(AnswerEnd end);
+  /** Of the first names each is counted for itself, further ones together: a
+   * client that mounts again and again makes no endless page. */
+  void count_adapter(const std::string& id);
 
   /** Everything, in Prometheus' text format 0.0.4. */
   std::string text(const EngineFacts& facts) const;
 
  private:
-  mutable std::mutex mutex_; // guards responses_
+  mutable std::mutex mutex_; // guards the maps
   std::map<std::pair<std::string, int>, std::uint64_t> responses_;
+  std::map<std::string, std::uint64_t> adapters_; // requests by id
   std::array<std::atomic<std::uint64_t>, kAnswerEnds> answers_{};
 };
 

@@ -24,6 +24,7 @@ struct Route {
   Schema (*body)() = nullptr;
   const char* content_type = "application/json";
   bool streams = false; // as server-sent events, if asked to
+  bool is_slow = false; // runs on the worker's thread, without a body too
 };
 
 /** Every endpoint of the service. */

@@ -91,6 +91,7 @@ ServiceState::ServiceState(ServedModel served, ServiceOptions with)
           kernels::simd_target())),
       started(seconds_since_1970()),
       layouts(model.setup),
+      adapters(model.setup, options.adapters),
       engine(model.setup, engine_options(options), engine_hooks(*this)),
       worker(kMaxUnread) {
   if (model.chat_template) {
@@ -100,11 +101,16 @@ ServiceState::ServiceState(ServedModel served, ServiceOptions with)
 }
 
 EngineFacts ServiceState::facts() const {
+  const auto list = adapters.list();
   return {
       .status = engine.status(),
       .restarts = engine.restarts(),
       .open_answers = open.size(),
       .kv_bytes_per_token = cache::bytes_per_token(model.setup.layout),
+      .adapters_mounted = list->adapters.size(),
+      .adapters_resident = list->resident.adapters,
+      .adapter_bytes = list->resident.bytes,
+      .adapter_max_bytes = list->max_resident_bytes,
       .model = model.id};
 }
 
@@ -217,7 +223,7 @@ void Service::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
       .rest_of_path = std::move(match->rest),
       .received = Clock::now()});
   const Route& route = *match->route;
-  if (route.body == nullptr) {
+  if (route.body == nullptr && !route.is_slow) {
     run_endpoint(state, route, *call);
     return;
   }

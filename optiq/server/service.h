@@ -12,6 +12,7 @@
 #include "optiq/models/setup.h"
 #include "optiq/server/access.h"
 #include "optiq/server/http_message.h"
+#include "optiq/server/served_adapters.h"
 #include "optiq/text/chat_template.h"
 #include "optiq/text/tokenizer.h"
 
@@ -36,11 +37,13 @@ struct ServiceOptions {
   int prefill_chunk = 512;
   std::size_t kv_bytes = std::size_t{4} << 30;
   AccessRules access; // of each request
+  AdapterOptions adapters;
 };
 
 /** The endpoints over one engine on a thread of its own. */
 class Service {
  public:
+  /** Throws as the constructors of ServedAdapters and Engine. */
   Service(ServedModel model, ServiceOptions options);
   ~Service();
   Service(const Service&) = delete;

@@ -10,6 +10,7 @@
 #include "optiq/server/kv_layouts.h"
 #include "optiq/server/metrics.h"
 #include "optiq/server/open_answers.h"
+#include "optiq/server/served_adapters.h"
 #include "optiq/server/service.h"
 #include "optiq/server/worker.h"
 #include "optiq/text/reasoning.h"
@@ -27,6 +28,7 @@ struct ServiceState : std::enable_shared_from_this<ServiceState> {
   std::int64_t started = 0; // seconds since 1970
   Metrics metrics;
   KvLayouts layouts;
+  ServedAdapters adapters;
   OpenAnswers open;
   EngineThread engine;
   Worker worker; // last: it uses all else

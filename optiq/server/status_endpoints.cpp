@@ -72,6 +72,11 @@ void describe_served(ServiceState& state, Call& call) {
   Json described = state.model.description;
   described["id"] = state.model.id;
   described["defaults"] = defaults_json(state.model);
+  Json adapters = Json::array();
+  for (const ServedAdapter& adapter : state.adapters.list()->adapters) {
+    adapters.push_back(adapter.facts.id);
+  }
+  described["adapters"] = std::move(adapters);
   described["status"] = status_json(state.engine.status());
   respond_json(call, described);
 }

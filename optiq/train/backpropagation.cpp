@@ -1,7 +1,9 @@
 #include "optiq/train/backpropagation.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -44,6 +46,22 @@ void check_batch(std::span<const Example> batch, int vocab_size) {
       }
     }
   }
+}
+
+/** Modules are numbered by name: the order of an adapter's is anybody's. */
+Dropout make_dropout(
+    const nn::Adapter& adapter,
+    const DropoutOptions& options) {
+  Dropout dropout(options);
+  std::map<std::string_view, const mx::array*> by_name;
+  for (const auto& [name, change] : adapter.updates) {
+    by_name.emplace(name, &change.a);
+  }
+  std::uint64_t number = 0;
+  for (const auto& [name, a] : by_name) {
+    dropout.add_module(*a, number++);
+  }
+  return dropout;
 }
 
 bool shares_kv(const models::Setup& setup) {
@@ -249,8 +267,27 @@ Backpropagation::Backpropagation(
 
 Loss Backpropagation::run(
     std::span<const Example> batch,
-    const nn::Adapter& adapter) {
-  return run(batch, adapter, {});
+    const nn::Adapter& adapter,
+    const PassOptions& options) {
+  const int n_layers = setup_.model->info().n_layers;
+  check_batch(batch, setup_.model->info().vocab_size);
+  tape_.forget();
+  tape_.watch_weights(options.visitor);
+  tape_.drop_out(make_dropout(adapter, options.dropout));
+  for (const auto& [name, change] : adapter.updates) {
+    tape_.watch(change.a);
+    tape_.watch(change.b);
+  }
+  Step step(*this, batch, adapter, options.sampler);
+  Loss loss = step.run_forward(true, !options_.recomputes_layers);
+  if (options_.recomputes_layers) {
+    step.go_back_layer_by_layer(
+        options.visitor ? -1 : first_trained_layer(adapter, n_layers));
+  } else {
+    step.go_back();
+  }
+  take_gradients(adapter, loss);
+  return loss;
 }
 
 Loss Backpropagation::evaluate(
@@ -258,32 +295,8 @@ Loss Backpropagation::evaluate(
     const nn::Adapter& adapter) {
   check_batch(batch, setup_.model->info().vocab_size);
   tape_.forget();
+  tape_.drop_out({});
   return Step(*this, batch, adapter).run_forward(false, false);
-}
-
-Loss Backpropagation::run(
-    std::span<const Example> batch,
-    const nn::Adapter& adapter,
-    const WeightVisitor& visitor,
-    const LabelSampler& sampler) {
-  const int n_layers = setup_.model->info().n_layers;
-  check_batch(batch, setup_.model->info().vocab_size);
-  tape_.forget();
-  tape_.watch_weights(visitor);
-  for (const auto& [name, change] : adapter.updates) {
-    tape_.watch(change.a);
-    tape_.watch(change.b);
-  }
-  Step step(*this, batch, adapter, sampler);
-  Loss loss = step.run_forward(true, !options_.recomputes_layers);
-  if (options_.recomputes_layers) {
-    step.go_back_layer_by_layer(
-        visitor ? -1 : first_trained_layer(adapter, n_layers));
-  } else {
-    step.go_back();
-  }
-  take_gradients(adapter, loss);
-  return loss;
 }
 
 void Backpropagation::take_gradients(const nn::Adapter& adapter, Loss& loss) {

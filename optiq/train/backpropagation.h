@@ -40,6 +40,16 @@ struct Loss {
 using LabelSampler = std::function<
     std::vector<std::int32_t>(const mx::array& logits, int first_row)>;
 
+/** What else a forward and its way back do. */
+struct PassOptions {
+  /** Sees every use of a matrix, from the last layer to the first. */
+  WeightVisitor visitor = {};
+  /** Its labels stand for the examples'. */
+  LabelSampler sampler = {};
+  /** In the adapter; its masks do depend on the neighbours of a sequence. */
+  DropoutOptions dropout = {};
+};
+
 struct BackpropagationOptions {
   /** Gradient checkpointing (arXiv 1604.06174): of every layer only its input
    * is kept, and the layer runs again on the way back. */
@@ -65,16 +75,12 @@ class Backpropagation {
   /** Throws InvalidInput for an example of other lengths, without tokens, or a
    * token outside the vocabulary; NotFound for a module that the model lacks.
    */
-  Loss run(std::span<const Example> batch, const nn::Adapter& adapter);
-  /** Loss only. */
-  Loss evaluate(std::span<const Example> batch, const nn::Adapter& adapter);
-  /** The same with a visitor of every use of a matrix, from the last layer to
-   * the first; with a sampler its labels stand for the examples'. */
   Loss run(
       std::span<const Example> batch,
       const nn::Adapter& adapter,
-      const WeightVisitor& visitor,
-      const LabelSampler& sampler = {});
+      const PassOptions& options = {});
+  /** Loss only. */
+  Loss evaluate(std::span<const Example> batch, const nn::Adapter& adapter);
 
  private:
   class Step;

@@ -9,6 +9,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/hash.h"
 #include "optiq/train/random.h"
+#include "optiq/train/training_data.h"
 #include "optiq/train/training_state_impl.h"
 
 namespace optiq::train {
@@ -18,37 +19,36 @@ constexpr const char* kFunction = "LoraTrainer";
 
 // Streams of random numbers: orders of epochs count from 0, modules from here.
 constexpr std::uint64_t kFirstModule = std::uint64_t{1} << 32;
+constexpr std::uint64_t kDropout = std::uint64_t{1} << 33; // a seed per forward
 
 void check(const TrainerOptions& options, std::span<const Example> examples) {
   if (examples.empty() || options.batch_size < 1 || options.accumulation < 1 ||
-      !(options.learning_rate.peak >= 0.f) || !(options.clip >= 0.f)) {
+      !(options.learning_rate.peak >= 0.f) || !(options.clip >= 0.f) ||
+      !(options.dropout >= 0.f && options.dropout < 1.f)) {
     fail(
         ErrorKind::InvalidInput,
         "[{}] found {} examples, batches of {}, {} of them a step, a learning "
-        "rate of {} and a clip of {}, expected examples, positive sizes and "
-        "numbers of 0 or more.",
+        "rate of {}, a clip of {} and a dropout of {}, expected examples, "
+        "positive sizes, numbers of 0 or more and a dropout below 1.",
         kFunction,
         examples.size(),
         options.batch_size,
         options.accumulation,
         options.learning_rate.peak,
-        options.clip);
+        options.clip,
+        options.dropout);
   }
 }
 
-template <typename T>
-std::span<const std::byte> bytes_of(const std::vector<T>& values) {
-  return std::as_bytes(std::span(values));
-}
-
-std::string hash_of(std::span<const Example> examples) {
+/** Names, ranks and scales. */
+std::string hash_of(const std::vector<TrainedModule>& modules) {
   Sha256 hash;
-  for (const Example& example : examples) {
-    const std::vector<std::uint64_t> size{example.tokens.size()};
-    hash.update(bytes_of(size))
-        .update(bytes_of(example.tokens))
-        .update(bytes_of(example.labels))
-        .update(bytes_of(example.weights));
+  for (const TrainedModule& module : modules) {
+    hash.update(fmt::format(
+        "{} {} {}\n",
+        module.shape.module,
+        module.shape.rank,
+        module.shape.scale));
   }
   return hash.hex_digest();
 }
@@ -91,7 +91,7 @@ LoraTrainer::LoraTrainer(
     : setup_(setup),
       options_(options),
       examples_(examples),
-      examples_hash_(hash_of(examples)),
+      examples_hash_(train::hash_of(examples)),
       backpropagation_(
           setup,
           {.recomputes_layers = options.recomputes_layers}) {
@@ -108,14 +108,12 @@ StepReport LoraTrainer::step() {
     sum.a.emplace_back(module.a.size());
     sum.b.emplace_back(module.b.size());
   }
-  const std::uint64_t examples_a_step =
-      std::uint64_t{1} * options_.batch_size * options_.accumulation;
   for (int part = 0; part < options_.accumulation; ++part) {
+    const std::uint64_t number =
+        std::uint64_t{1} * steps_done_ * options_.accumulation + part;
     add_batch(
-        batch_from(
-            steps_done_ * examples_a_step +
-                std::uint64_t{1} * part * options_.batch_size,
-            options_.batch_size),
+        batch_from(number * options_.batch_size, options_.batch_size),
+        number,
         sum);
   }
   const int step = steps_done_ + 1;
@@ -131,8 +129,8 @@ StepReport LoraTrainer::step() {
     fail(
         ErrorKind::InvalidInput,
         "[{}] step {}: found a loss of {} with a gradient of norm {}, expected "
-        "finite numbers. Continue from the last checkpoint with a lower "
-        "learning rate (now {}) or a smaller clip",
+        "finite numbers. Train again with a lower learning rate (now {}) or a "
+        "smaller clip",
         kFunction,
         step,
         report.loss,
@@ -163,10 +161,15 @@ StepReport LoraTrainer::step() {
   return report;
 }
 
-double LoraTrainer::evaluate(std::span<const Example> examples) {
+double LoraTrainer::evaluate(
+    std::span<const Example> examples,
+    const ProgressSink& sink) {
   double sum = 0;
   double weight = 0;
   for (std::size_t at = 0; at < examples.size(); at += options_.batch_size) {
+    if (sink) {
+      sink({.stage = "validate", .done = at, .total = examples.size()});
+    }
     const std::size_t n =
         std::min<std::size_t>(options_.batch_size, examples.size() - at);
     const Loss loss =
@@ -177,20 +180,20 @@ double LoraTrainer::evaluate(std::span<const Example> examples) {
   return sum / weight;
 }
 
-void LoraTrainer::save(const std::filesystem::path& directory) const {
-  save_training_state({settings(), steps_done_}, modules_, directory);
+void LoraTrainer::save(const std::filesystem::path& file) const {
+  save_training_state({settings(), steps_done_}, modules_, file);
 }
 
-void LoraTrainer::resume(const std::filesystem::path& directory) {
+void LoraTrainer::resume(const std::filesystem::path& file) {
   std::vector<TrainedModule> modules = modules_;
-  const TrainingProgress progress = load_training_state(directory, modules);
+  const TrainingProgress progress = load_training_state(file, modules);
   if (progress.settings != settings()) {
     fail(
         ErrorKind::InvalidInput,
         "[{}] {}: found the state of a training with other settings, ranks or "
         "examples ({}), expected {}. Resume with the same, or begin anew",
         kFunction,
-        directory.string(),
+        file.string(),
         progress.settings,
         settings());
   }
@@ -202,10 +205,6 @@ void LoraTrainer::resume(const std::filesystem::path& directory) {
 std::string LoraTrainer::settings() const {
   const LearningRate& rate = options_.learning_rate;
   const AdamOptions& adam = options_.adam;
-  std::uint64_t parameters = 0;
-  for (const TrainedModule& module : modules_) {
-    parameters += module.shape.parameters();
-  }
   const artifacts::Json json = {
       {"learning_rate", rate.peak},
       {"decay", static_cast<int>(rate.decay)},
@@ -221,7 +220,8 @@ std::string LoraTrainer::settings() const {
       {"seed", options_.seed},
       {"arithmetic", setup_.model->device().arithmetic()},
       {"compute", kernels::name_of(setup_.compute)},
-      {"parameters", parameters},
+      {"dropout", options_.dropout},
+      {"modules", hash_of(modules_)},
       {"examples", examples_hash_}};
   return json.dump();
 }
@@ -246,8 +246,16 @@ std::vector<Example> LoraTrainer::batch_from(std::uint64_t first, int n) {
   return batch;
 }
 
-void LoraTrainer::add_batch(std::span<const Example> batch, Sum& sum) {
-  const Loss loss = backpropagation_.run(batch, adapter_);
+void LoraTrainer::add_batch(
+    std::span<const Example> batch,
+    std::uint64_t number,
+    Sum& sum) {
+  const Loss loss = backpropagation_.run(
+      batch,
+      adapter_,
+      {.dropout = {
+           .rate = options_.dropout,
+           .seed = random_bits(options_.seed, kDropout, number)}});
   sum.loss.sum += loss.sum;
   sum.loss.weight += loss.weight;
   for (const Example& example : batch) {

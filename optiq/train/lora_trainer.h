@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "optiq/base/progress.h"
 #include "optiq/models/setup.h"
 #include "optiq/nn/forward_context.h"
 #include "optiq/train/adamw.h"
@@ -19,6 +20,7 @@ struct TrainerOptions {
   LearningRate learning_rate;
   AdamOptions adam;
   float clip = 1.f; // largest norm of the gradient; 0: any
+  float dropout = 0.f; // rate, of what the updates read
   int batch_size = 4; // examples of one forward
   int accumulation = 1; // forwards of one step
   std::uint64_t seed = 0;
@@ -65,8 +67,11 @@ class LoraTrainer {
   /** Throws InvalidInput when the loss or its gradient is not finite; all is
    * then as before the step. */
   StepReport step();
-  /** Mean loss per learned token, nats. */
-  double evaluate(std::span<const Example> examples);
+  /** Mean loss per learned token, nats, without dropout. The sink hears of
+   * every batch. */
+  double evaluate(
+      std::span<const Example> examples,
+      const ProgressSink& sink = {});
 
   int steps_done() const {
     return steps_done_;
@@ -79,13 +84,11 @@ class LoraTrainer {
     return adapter_;
   }
 
-  /** Writes the state as a folder that is there whole or not at all, in the
-   * place of an earlier one. Throws Exhausted, Denied, Io; then the earlier
-   * one is as it was. */
-  void save(const std::filesystem::path& directory) const;
+  /** Writes the state as a new file. Throws Exhausted, Denied, Io. */
+  void save(const std::filesystem::path& file) const;
   /** Continues from a saved state. Throws InvalidInput for one of other
    * settings, ranks or examples; NotFound, Corrupt. */
-  void resume(const std::filesystem::path& directory);
+  void resume(const std::filesystem::path& file);
 
  private:
   /** Gradients as they are added up, in the order of modules_. */
@@ -99,7 +102,9 @@ class LoraTrainer {
   std::string settings() const;
   /** Examples `first` and following of the endless shuffled series. */
   std::vector<Example> batch_from(std::uint64_t first, int n);
-  void add_batch(std::span<const Example> batch, Sum& sum);
+  /** Forward `number` of the training, and back. */
+  void
+  add_batch(std::span<const Example> batch, std::uint64_t number, Sum& sum);
   void upload();
 
   models::Setup setup_;

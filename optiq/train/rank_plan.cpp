@@ -57,8 +57,9 @@ std::vector<models::Module> chosen_modules(
   return chosen;
 }
 
-/** KL of every module at its own width. */
-std::vector<double> kl_of(
+/** KL of every module at its own width; nothing for quantized ones that were
+ * not measured, since convert protects them. */
+std::vector<std::optional<double>> kl_of(
     const std::vector<models::Module>& modules,
     const std::optional<artifacts::Sensitivity>& sensitivity) {
   if (!sensitivity) {
@@ -73,10 +74,14 @@ std::vector<double> kl_of(
   for (const artifacts::LayerSensitivity& layer : sensitivity->layers) {
     by_name.emplace(layer.name, &layer);
   }
-  std::vector<double> all;
+  std::vector<std::optional<double>> all;
   for (const models::Module& module : modules) {
     const auto found = by_name.find(module.name);
     const int bits = module.matrix.bits();
+    if (found == by_name.end() && module.matrix.is_quantized()) {
+      all.emplace_back();
+      continue;
+    }
     if (found == by_name.end() || !found->second->kl.contains(bits)) {
       fail(
           ErrorKind::InvalidInput,
@@ -86,9 +91,36 @@ std::vector<double> kl_of(
           module.name,
           bits);
     }
-    all.push_back(found->second->kl.at(bits));
+    all.emplace_back(found->second->kl.at(bits));
   }
   return all;
+}
+
+/** KL / the median, within bounds; 1 for what was not measured. */
+std::vector<double> factors_of_kl(
+    const std::vector<std::optional<double>>& kl) {
+  std::vector<double> sorted;
+  for (const std::optional<double>& value : kl) {
+    if (value) {
+      sorted.push_back(*value);
+    }
+  }
+  if (sorted.empty()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] by_kl: found none of the modules in optiq/sensitivity.json, "
+        "expected what convert measured. Choose by_bits or constant.",
+        kFunction);
+  }
+  std::sort(sorted.begin(), sorted.end());
+  const double median = sorted[sorted.size() / 2];
+  std::vector<double> factors(kl.size(), 1.0);
+  for (std::size_t i = 0; i < kl.size(); ++i) {
+    if (kl[i] && median > 0) {
+      factors[i] = std::clamp(*kl[i] / median, kLeastFactor, kMostFactor);
+    }
+  }
+  return factors;
 }
 
 /** By what each module's rank is the base rank's. */
@@ -104,15 +136,7 @@ std::vector<double> factors_of(
       }
     }
   } else if (scaling == RankScaling::ByKl) {
-    const std::vector<double> kl = kl_of(modules, sensitivity);
-    std::vector<double> sorted = kl;
-    std::sort(sorted.begin(), sorted.end());
-    const double median = sorted[sorted.size() / 2];
-    for (std::size_t i = 0; i < kl.size(); ++i) {
-      factors[i] = median > 0
-          ? std::clamp(kl[i] / median, kLeastFactor, kMostFactor)
-          : 1.0;
-    }
+    return factors_of_kl(kl_of(modules, sensitivity));
   }
   return factors;
 }

@@ -16,7 +16,7 @@ enum class RankScaling {
    * has the rank itself. */
   ByBits,
   /** rank * KL at the module's width / the median, within [0.5, 2], rounded up.
-   */
+   * What convert protects is not measured and has the rank itself. */
   ByKl,
   Constant,
 };
@@ -55,8 +55,8 @@ struct ModuleRank {
 
 /**
  * In the model's order of modules. Throws InvalidInput for a rank below 1, a
- * target that no module has, by_kl without sensitivity or for a module that it
- * does not have at its width.
+ * target that no module has, by_kl without sensitivity, for modules that all
+ * lack one, or for one that was measured at other widths.
  */
 std::vector<ModuleRank> plan_ranks(
     const models::Model& model,

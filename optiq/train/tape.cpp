@@ -243,7 +243,8 @@ mx::array Tape::columns(const mx::array& x, int begin, int width) {
 std::vector<mx::array> Tape::multiply(
     const mx::array& x,
     const kernels::Product& product) {
-  if (!is_needed(x, product)) {
+  const bool is_noted = is_needed(x, product);
+  if (!is_noted && !drops_out(product)) {
     return device_.multiply(x, product);
   }
   // Step by step, so that what lies between the steps is there on the way back.
@@ -252,13 +253,74 @@ std::vector<mx::array> Tape::multiply(
   kernels::Product products = product;
   products.norm = nullptr;
   products.activation.reset();
-  const std::vector<mx::array> y = device_.multiply(rows, products);
-  for (std::size_t i = 0; i < y.size(); ++i) {
+  const std::vector<mx::array> y = drops_out(product)
+      ? multiply_dropped(rows, products)
+      : device_.multiply(rows, products);
+  for (std::size_t i = 0; is_noted && i < y.size(); ++i) {
     note_projection(rows, product.projections[i], product.residual, y[i]);
   }
   return product.activation
       ? std::vector<mx::array>{glu(y[0], y[1], *product.activation)}
       : y;
+}
+
+bool Tape::drops_out(const kernels::Product& product) const {
+  return dropout_.is_on() &&
+      std::any_of(
+             product.projections.begin(),
+             product.projections.end(),
+             [](const kernels::Projection& projection) {
+               return !projection.updates.empty();
+             });
+}
+
+std::vector<mx::array> Tape::multiply_dropped(
+    const mx::array& x,
+    const kernels::Product& product) {
+  kernels::Product base = product;
+  for (kernels::Projection& projection : base.projections) {
+    projection.updates = {};
+  }
+  std::vector<mx::array> y = device_.multiply(x, base);
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    for (const auto& update : merged(product.projections[i].updates)) {
+      const mx::array inner =
+          device_.scale(through(input_of(x, update), update.a), update.scale);
+      const mx::array added = gradients_.multiply(
+          inner, device_.dense(update.b)); // B lies [r, out]
+      y[i] = device_.add(y[i], spread(added, update, x.shape(0)));
+    }
+  }
+  return y;
+}
+
+mx::array Tape::input_of(
+    const mx::array& x,
+    const kernels::LowRankUpdate& update) {
+  const mx::array rows = device_.row_range(x, update.first_row, update.rows);
+  return dropout_.is_on()
+      ? dropout_.apply(device_, rows, update.a, update.first_row)
+      : rows;
+}
+
+mx::array Tape::through(const mx::array& x, const mx::array& weight) {
+  const kernels::Matrix matrix = device_.dense(weight);
+  kernels::Product product;
+  product.projections = {{.weight = &matrix}};
+  product.compute = kernels::Compute::Exact;
+  return device_.multiply(x, product).front();
+}
+
+mx::array Tape::spread(
+    const mx::array& rows,
+    const kernels::LowRankUpdate& update,
+    int n) {
+  if (update.rows == n) {
+    return rows;
+  }
+  std::vector<int> at(update.rows);
+  std::iota(at.begin(), at.end(), update.first_row);
+  return gradients_.take_rows(rows, at, n);
 }
 
 bool Tape::is_needed(const mx::array& x, const kernels::Product& product)
@@ -306,29 +368,23 @@ void Tape::pass_update(
     const mx::array& x,
     const kernels::LowRankUpdate& update,
     const mx::array& dy) {
-  const mx::array rows = device_.row_range(x, update.first_row, update.rows);
+  const mx::array rows = input_of(x, update);
   const mx::array dout = device_.row_range(dy, update.first_row, update.rows);
-  const kernels::Matrix a = device_.dense(update.a);
-  const kernels::Matrix b = device_.dense(update.b);
-  const auto through = [&](const mx::array& in, const kernels::Matrix& weight) {
-    kernels::Product product;
-    product.projections = {{.weight = &weight}};
-    product.compute = kernels::Compute::Exact;
-    return device_.multiply(in, product).front();
-  };
   // y += scale h B with B as it lies, [rank, out], and h = x A^T
-  const mx::array dh = device_.scale(through(dout, b), update.scale);
+  const mx::array dh = device_.scale(through(dout, update.b), update.scale);
   pass(update.b, [&] {
     return device_.scale(
-        gradients_.outer(through(rows, a), dout), update.scale);
+        gradients_.outer(through(rows, update.a), dout), update.scale);
   });
   pass(update.a, [&] { return gradients_.outer(dh, rows); });
   pass(x, [&] {
-    const mx::array dx = gradients_.multiply(dh, a);
-    std::vector<int> at(update.rows);
-    std::iota(at.begin(), at.end(), update.first_row);
-    return update.rows == x.shape(0) ? dx
-                                     : gradients_.take_rows(dx, at, x.shape(0));
+    const mx::array dx = gradients_.multiply(dh, device_.dense(update.a));
+    return spread(
+        dropout_.is_on()
+            ? dropout_.apply(device_, dx, update.a, update.first_row)
+            : dx,
+        update,
+        x.shape(0));
   });
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "optiq/kernels/gradients.h"
+#include "optiq/train/dropout.h"
 
 namespace optiq::train {
 
@@ -36,9 +37,10 @@ using WeightVisitor = std::function<void(const WeightUse&)>;
  * by its own forward.
  *
  * Only what depends on a watched array is noted. Operations run as they would
- * without a tape, so results are the same bits; but attention and delta nets
- * are those of whole sequences: every segment starts at position 0, whatever
- * its blocks hold. Arrays are those of the inner device.
+ * without a tape, so results are the same bits, but where dropout is asked for;
+ * and attention and delta nets are those of whole sequences: every segment
+ * starts at position 0, whatever its blocks hold. Arrays are those of the inner
+ * device.
  */
 class Tape final : public kernels::Device {
  public:
@@ -59,6 +61,10 @@ class Tape final : public kernels::Device {
    * wanted, lookups included. */
   void watch_weights(WeightVisitor visitor) {
     visitor_ = std::move(visitor);
+  }
+  /** Of what low-rank updates read, from now on, noted or not. */
+  void drop_out(Dropout dropout) {
+    dropout_ = std::move(dropout);
   }
   /** Keeps K and V of every layer: for models whose layers read those of
    * others. */
@@ -196,6 +202,19 @@ class Tape final : public kernels::Device {
   void pass(const mx::array& x, const std::function<mx::array()>& gradient);
 
   bool is_needed(const mx::array& x, const kernels::Product& product) const;
+  bool drops_out(const kernels::Product& product) const;
+  /** The projections of rows x without norm or activation, whose updates read
+   * what dropout leaves of x. */
+  std::vector<mx::array> multiply_dropped(
+      const mx::array& x,
+      const kernels::Product& product);
+  /** What the update reads of x: its rows, as dropout leaves them. */
+  mx::array input_of(const mx::array& x, const kernels::LowRankUpdate& update);
+  /** y = x W^T for a dense W. */
+  mx::array through(const mx::array& x, const mx::array& weight);
+  /** Rows of an update among all n, zero elsewhere. */
+  mx::array
+  spread(const mx::array& rows, const kernels::LowRankUpdate& update, int n);
   void note_projection(
       const mx::array& x,
       const kernels::Projection& projection,
@@ -210,6 +229,7 @@ class Tape final : public kernels::Device {
   kernels::Gradients& gradients_;
   std::unique_ptr<kernels::BlockStore> states_; // scratch of delta nets
   WeightVisitor visitor_;
+  Dropout dropout_;
   bool is_noting_ = false;
   bool keeps_kv_ = false;
   std::vector<Record> records_;

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
+#include <utility>
 
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
 #include "optiq/base/file.h"
+#include "optiq/base/hash.h"
 
 namespace optiq::train {
 namespace {
@@ -212,6 +214,11 @@ MarkedTokens encode_line(
       artifacts::describe(line));
 }
 
+template <typename T>
+std::span<const std::byte> bytes_of(const std::vector<T>& values) {
+  return std::as_bytes(std::span(values));
+}
+
 /** Row t is to be followed by token t + 1. */
 Example make_example(
     const MarkedTokens& marked,
@@ -242,13 +249,13 @@ Example make_example(
 
 } // namespace
 
-std::vector<Example> load_examples(
+ExampleSet load_examples(
     const std::filesystem::path& path,
     const TrainingEncoder& encoder,
     const TrainingDataOptions& options) {
   const std::string content = read_text_file(path, kMaxBytes);
   std::string_view rest = content;
-  std::vector<Example> examples;
+  ExampleSet set;
   for (std::size_t number = 1; !rest.empty(); ++number) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(line.size() + 1, rest.size()));
@@ -256,23 +263,32 @@ std::vector<Example> load_examples(
       continue;
     }
     const std::string where = fmt::format("{}, line {}", path.string(), number);
-    examples.push_back(make_example(
-        encode_line(
-            artifacts::parse_json(line, where),
-            encoder,
-            options.learned,
-            where),
-        options.max_tokens,
-        where));
+    const MarkedTokens marked = encode_line(
+        artifacts::parse_json(line, where), encoder, options.learned, where);
+    set.examples.push_back(make_example(marked, options.max_tokens, where));
+    set.n_cut +=
+        std::cmp_greater(marked.tokens.size(), options.max_tokens) ? 1 : 0;
   }
-  if (examples.empty()) {
+  if (set.examples.empty()) {
     fail(
         ErrorKind::InvalidInput,
         "[{}] {}: found no lines, expected examples to train on",
         kFunction,
         path.string());
   }
-  return examples;
+  return set;
+}
+
+std::string hash_of(std::span<const Example> examples) {
+  Sha256 hash;
+  for (const Example& example : examples) {
+    const std::vector<std::uint64_t> size{example.tokens.size()};
+    hash.update(bytes_of(size))
+        .update(bytes_of(example.tokens))
+        .update(bytes_of(example.labels))
+        .update(bytes_of(example.weights));
+  }
+  return hash.hex_digest();
 }
 
 } // namespace optiq::train

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,12 @@ struct TrainingDataOptions {
   int max_tokens = 2048; // of an example; what is longer is cut
 };
 
+/** The lines of a file. */
+struct ExampleSet {
+  std::vector<Example> examples;
+  std::size_t n_cut = 0; // of them were longer than max_tokens
+};
+
 /**
  * Every line of a file as an example, each learned token of weight 1: of an
  * answer its tokens up to the last special one (the end of the turn), which is
@@ -52,9 +59,12 @@ struct TrainingDataOptions {
  * rewrites as it grows; InvalidInput for a file without lines; Corrupt for
  * what is no JSON; NotFound, Denied, Io.
  */
-std::vector<Example> load_examples(
+ExampleSet load_examples(
     const std::filesystem::path& path,
     const TrainingEncoder& encoder,
     const TrainingDataOptions& options = {});
+
+/** SHA-256 of tokens, labels and weights, in hexadecimal digits. */
+std::string hash_of(std::span<const Example> examples);
 
 } // namespace optiq::train

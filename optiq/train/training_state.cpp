@@ -4,23 +4,14 @@
 #include <utility>
 
 #include "optiq/base/error.h"
-#include "optiq/base/staged_directory.h"
 #include "optiq/io/safetensors.h"
 #include "optiq/train/training_state_impl.h"
 
 namespace optiq::train {
 namespace {
 
-constexpr const char* kFileName = "state.safetensors";
 constexpr const char* kFormat = "optiq-training-1";
 constexpr const char* kFunction = "load_training_state";
-
-FolderKind state_folder() {
-  return {
-      .name = "a training state",
-      .files = {kFileName},
-      .required = {kFileName}};
-}
 
 /** A tensor of a module, by its name in the file. */
 struct NamedValues {
@@ -73,7 +64,7 @@ TrainingProgress progress_of(
 void save_training_state(
     const TrainingProgress& progress,
     const std::vector<TrainedModule>& modules,
-    const std::filesystem::path& directory) {
+    const std::filesystem::path& path) {
   std::vector<TrainedModule> copies = modules; // values that outlive the write
   std::vector<io::TensorToWrite> tensors;
   for (TrainedModule& module : copies) {
@@ -87,20 +78,17 @@ void save_training_state(
            }});
     }
   }
-  StagedDirectory folder(directory, {.kind = state_folder(), .replace = true});
   io::write_safetensors(
-      folder.path() / kFileName,
+      path,
       tensors,
       {{"format", kFormat},
        {"settings", progress.settings},
        {"step", std::to_string(progress.steps_done)}});
-  folder.publish();
 }
 
 TrainingProgress load_training_state(
-    const std::filesystem::path& directory,
+    const std::filesystem::path& path,
     std::vector<TrainedModule>& modules) {
-  const std::filesystem::path path = directory / kFileName;
   const auto file = io::SafetensorsFile::open(path);
   const TrainingProgress progress = progress_of(file, path.string());
   std::map<std::string, io::TensorInfo> stored;

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -157,6 +159,33 @@ TEST_F(AdapterSetTest, ThoseInUseStayTheOthersGoLeastRecentlyUsedFirst) {
   const auto again = set.find("a");
   EXPECT_EQ(again->key, key);
   EXPECT_TRUE(same_bits(io::floats(before), io::floats(logits(again))));
+}
+
+TEST_F(AdapterSetTest, AHundredLieReadyToBeSwitchedBetween) {
+  constexpr int kAdapters = 100;
+  AdapterSet set(model_);
+  const auto path = write("one", 1, 16);
+  std::vector<const nn::Adapter*> residents;
+  for (int i = 0; i < kAdapters; ++i) {
+    mount_adapter(set, std::to_string(i), path);
+    residents.push_back(set.find(std::to_string(i)).get());
+  }
+  for (const MountedAdapter& entry : list_adapters(set)) {
+    EXPECT_GT(entry.resident_bytes, 0U) << entry.id;
+    // Its parameters in bf16, and 5 % at most.
+    EXPECT_LE(entry.resident_bytes, entry.parameters * 2 * 105 / 100);
+  }
+  using Clock = std::chrono::steady_clock;
+  std::vector<Clock::duration> switches;
+  for (int i = 0; i < 5 * kAdapters; ++i) {
+    const int which = 37 * i % kAdapters;
+    const auto start = Clock::now();
+    const AdapterActivation active(set, std::to_string(which));
+    switches.push_back(Clock::now() - start);
+    ASSERT_EQ(active_adapter().get(), residents[which]); // not read again
+  }
+  std::sort(switches.begin(), switches.end());
+  EXPECT_LT(switches[switches.size() / 2], std::chrono::milliseconds(1));
 }
 
 TEST_F(AdapterSetTest, AnotherFileInItsPlaceIsAnotherAdapter) {

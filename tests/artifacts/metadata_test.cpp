@@ -49,6 +49,7 @@ Metadata example_metadata() {
       .calibration_hash = "00ff",
       .calibration_tokens = 8192,
       .compute = "exact",
+      .rounding = "gptq",
       .plan = example_plan()};
 }
 

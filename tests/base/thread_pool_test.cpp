@@ -92,6 +92,85 @@ TEST(ThreadPool, NestedRegionsRunInline) {
   EXPECT_EQ(count.load(), 11);
 }
 
+/** Calls body(i) on n threads at once. */
+template <class Body>
+void on_threads(int n, const Body& body) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < n; ++i) {
+    threads.emplace_back([&body, i] { body(i); });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+TEST(ThreadPool, CallersTakeTurns) {
+  for (const int ranks : {2, 3}) {
+    ThreadPool pool(ranks);
+    constexpr int kCallers = 4;
+    constexpr int kRegions = 50;
+    std::vector<int> cells(ranks, 0); // of whichever region runs
+    std::atomic<int> wrong{0};
+    on_threads(kCallers, [&](int caller) {
+      for (int i = 0; i < kRegions; ++i) {
+        const int mine = caller * kRegions + i + 1;
+        pool.run([&](int rank, int n_ranks) {
+          cells[rank] = mine;
+          pool.barrier();
+          for (int other = 0; other < n_ranks; ++other) {
+            wrong += cells[other] != mine;
+          }
+          pool.barrier();
+          cells[rank] = 0;
+        });
+      }
+    });
+    EXPECT_EQ(wrong.load(), 0) << ranks << " ranks";
+  }
+}
+
+TEST(ThreadPool, NoCallerStarves) {
+  ThreadPool pool(2);
+  std::atomic<bool> is_done{false};
+  on_threads(2, [&](int caller) {
+    const auto run = [&] { pool.run([](int, int) {}); };
+    if (caller == 0) {
+      while (!is_done) { // as long as the other one needs
+        run();
+      }
+    } else {
+      for (int i = 0; i < 100; ++i) {
+        run();
+      }
+      is_done = true;
+    }
+  });
+}
+
+TEST(ThreadPool, RegionsOfATurnFollowOneAnother) {
+  ThreadPool pool(2);
+  std::vector<int> order; // callers of regions
+  on_threads(3, [&](int caller) {
+    for (int turn = 0; turn < 20; ++turn) {
+      const ThreadPool::Turn outer(pool);
+      for (int i = 0; i < 4; ++i) {
+        const ThreadPool::Turn inner(pool); // part of the outer one
+        pool.run([&](int rank, int) {
+          if (rank == 0) {
+            order.push_back(caller);
+          }
+          const ThreadPool::Turn nested(pool); // on every rank
+          pool.run([&](int, int n_ranks) { EXPECT_EQ(n_ranks, 1); });
+        });
+      }
+    }
+  });
+  ASSERT_EQ(order.size(), 240U);
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    EXPECT_EQ(order[i], order[i / 4 * 4]) << "region " << i;
+  }
+}
+
 TEST(ThreadPool, ResizesBetweenRegions) {
   ThreadPool pool(2);
   for (int threads : {3, 1, 4, 4, 2}) {

@@ -37,6 +37,7 @@ MODEL = {
     "outside": [{"part": f"part_{bits}", "bits": bits, "group_size": 64, "bytes": 5000} for bits in (2, 3, 4, 5, 6, 8, 16)],
     "kv_bytes_per_token": 5760, "sequence_bytes": 66_000,
     "defaults": {"temperature": 0.6000000238418579, "top_p": 0.95, "top_k": 20, "max_tokens": 32768},
+    "adapters": [],
     "status": {"running": 1, "waiting": 2, "kv_bytes": 250_000_000, "kv_max_bytes": 1_000_000_000,
                "prefix_bytes": 3_000_000, "prompt_tokens": 300, "cached_tokens": 100, "answer_tokens": 0,
                "preemptions": 7},
@@ -86,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         name = "index.html" if self.path == "/" else self.path.removeprefix("/page/")
         if self.path == "/v1/optiq/model":
             if not self.is_refused():
-                self.answer_json(200, MODEL)
+                self.answer_json(200, {**MODEL, "adapters": self.server.mock.adapters})
         elif "/" not in name and (PAGE / name).is_file():
             file = PAGE / name
             self.answer(200, TYPES[file.suffix], file.read_bytes(), content_security_policy=POLICY)
@@ -103,6 +104,8 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(429, "Too many wait.", retry_after="7")
         elif question == "refuse":
             self.refuse(400, "top_p must be at most 1.", param="top_p")
+        elif question == "unmounted":
+            self.refuse(404, "found no adapter 'math', expected one of: none is mounted", param="adapter")
         elif question == "no json":
             self.answer(502, "text/html", b"<h1>Bad gateway</h1>")
         else:
@@ -129,6 +132,7 @@ class MockServer:
     def __init__(self, key=None):
         self.key = key
         self.answers = {}
+        self.adapters = []  # ids of those that are mounted
         self.requests = []  # bodies of POST
         self.gone = 0  # clients that left an answer
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -55,7 +55,9 @@ def sends_what_was_asked_for(folder):
         optiq("chat", server.url, stdin="x", env={"OPTIQ_API_KEY": "k1"})
         optiq("chat", server.url + "/v1/", "--api-key", "k2", "--model-id", "m", "--temp", "0.5",
               "--top-k", "3", "--max-tokens", "7", "--seed", "9", stdin="x")
-        (plain, key), (full, other_key) = server.requests
+        optiq("chat", server.url, "--adapter", "math", "--adapter", "b*0.5", stdin="x")
+        (plain, key), (full, other_key), (adapted, _) = server.requests
+        assert adapted == {**plain, "model": "echo:math+b*0.5"}, adapted
         assert plain == {"model": "echo", "stream": True,
                          "messages": [{"role": "user", "content": "x"}]}, plain
         assert (key, other_key) == ("Bearer k1", "Bearer k2")

@@ -169,6 +169,38 @@ def sends_the_settings(browser, server):
         assert set(server.requests[-1]) == {"model", "messages", "stream", "stream_options"}
 
 
+def chooses_an_adapter(browser, server):
+    """On a phone and by keyboard; what is mounted may change meanwhile."""
+    with open_page(browser, server.url, [FAILED_LOAD], viewport={"width": 360, "height": 740}) as page:
+        page.click("#show-settings")
+        assert not page.is_visible("#adapter")  # there is none
+        page.keyboard.press("Escape")
+        server.adapters = ["math", "team/style"]
+        ask(page, "first")  # asks again what the server does
+        assert "adapter" not in server.requests[-1]
+        page.click("#show-settings")
+        page.wait_for_selector("#adapter")
+        assert page.locator("#adapter option").all_inner_texts() == ["none", "math", "team/style"]
+        assert not is_wider_than_the_window(page)
+        page.focus("#adapter")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Escape")
+        ask(page, "second")
+        assert server.requests[-1]["adapter"] == "math" and server.requests[-1]["model"] == "mock-model"
+        assert last_answer(page).locator(".stats").inner_text().startswith("adapter math · ")
+        server.adapters = []
+        ask(page, "unmounted")
+        assert server.requests[-1]["adapter"] == "math"  # what was chosen, until something else is
+        assert "found no adapter 'math'" in last_answer(page).get_by_role("alert").inner_text()
+        assert page.is_visible("#settings")
+        wait_until(lambda: page.locator("#adapter option").all_inner_texts() == ["none", "math"])
+        page.select_option("#adapter", "")
+        page.keyboard.press("Escape")
+        ask(page, "third")
+        assert "adapter" not in server.requests[-1]
+        wait_until(lambda: page.locator("#adapter-field").is_hidden())
+
+
 def keeps_conversations_if_asked(browser, server):
     with open_page(browser, server.url) as page:
         ask(page, "not kept")
@@ -368,8 +400,8 @@ CONTRAST = """
 
 CHECKS = (
     answers_turn_by_turn, stops, shows_what_went_wrong, tells_that_nobody_answers, asks_for_the_key, folds_reasoning,
-    sends_the_settings, keeps_conversations_if_asked, survives_what_others_kept, edits_a_question, shows_the_model,
-    shows_what_the_server_does, follows_a_long_answer, works_by_keyboard, names_its_controls, fits_a_phone,
+    sends_the_settings, chooses_an_adapter, keeps_conversations_if_asked, survives_what_others_kept,
+    edits_a_question, shows_the_model, shows_what_the_server_does, follows_a_long_answer, works_by_keyboard, names_its_controls, fits_a_phone,
     has_contrast_in_light_and_dark,
 )  # fmt: skip
 

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
+from _adapters import write_adapter
 from _browser import ask, chromium, is_wider_than_the_window, last_answer, open_page, wait_until
 from _page_server import MODEL as MOCK
 from _page_server import POLICY
 from _server import serving_model
-from _support import MODEL
+from _support import MODEL, scratch
 
 ROWS = [json.loads(row) for row in (MODEL / "eval_arithmetic.jsonl").open()]
 KEY = "s3cret"
@@ -82,6 +83,34 @@ def takes_the_settings(browser, server):
         assert "4096" in last_answer(page).get_by_role("alert").inner_text()
 
 
+def letters(text):
+    """Without what may be Markdown."""
+    return [c for c in text if c.isalnum()]
+
+
+def runs_with_an_adapter(browser, server):
+    """What the page says is what the API answers with it."""
+    settings = {"temperature": 2, "top_k": 0, "top_p": 1, "seed": 1, "max_tokens": 12}
+    body = {"messages": [{"role": "user", "content": "Tell me something."}], **settings}
+    said = {}
+    for adapter in ("base", "random"):
+        status, _, answer = server.request("/v1/chat/completions", {**body, "adapter": adapter})
+        assert status == 200, answer
+        said[adapter] = answer["choices"][0]["message"]["content"]
+    assert said["base"] != said["random"], said
+    with open_page(browser, server.url) as page:
+        for name, value in settings.items():
+            page.fill(f"#setting-{name}", str(value))
+        for adapter, option in (("random", "random"), ("base", "")):
+            page.select_option("#adapter", option)
+            page.click("#new-chat")
+            ask(page, "Tell me something.")
+            shown = page.evaluate("document.querySelector('article.assistant .markdown').textContent")
+            assert letters(shown) == letters(said[adapter]), (adapter, shown, said)
+            has_name = "adapter random" in last_answer(page).locator(".stats").inner_text()
+            assert has_name == (adapter == "random")
+
+
 def stops_in_the_middle(browser, server):
     """An answer that does not end by itself, whose sequence is free soon after."""
     with open_page(browser, server.url) as page:
@@ -137,9 +166,13 @@ def main():
         take_screenshot(sys.argv[2])
         return
     with chromium() as browser:
-        with serving_model("--threads", "1", "--kv-bits", "8,4") as server:
+        with scratch() as folder, serving_model(
+            "--threads", "1", "--kv-bits", "8,4", "--adapter", f"random={write_adapter(Path(folder) / 'a', 1)}"
+        ) as server:
             is_what_the_mock_serves(server)
-            for check in (answers_questions, takes_the_settings, stops_in_the_middle, shows_the_model):
+            checks = (
+                answers_questions, takes_the_settings, runs_with_an_adapter, stops_in_the_middle, shows_the_model)
+            for check in checks:
                 started = time.monotonic()
                 check(browser, server)
                 print(f"{check.__name__}: {time.monotonic() - started:.1f} s", flush=True)

@@ -43,7 +43,8 @@ FIELDS = {
     "response_format": ([{"type": "text"}], [{"type": "json_object"}, {"type": "x"}, "text"]),
     "modalities": ([["text"]], [["audio"]]),
     "audio": ([], [{"voice": "x", "format": "wav"}]),
-    "adapter": ([], ["x"]),
+    "adapter": (["", "base"], ["x", "a+", "a*x", "+".join("a" * 9), 1, ["a"]]),
+    "adapters": (["", []], ["x", [{"id": "x"}], [{"id": "a+b"}], [{}], [{"id": "x", "weight": 101}], 1]),
     "chat_template_kwargs": ([{}, {"enable_thinking": False}], ["x", [], {"messages": []}]),
     "reasoning_effort": (["none", "low"], ["x", 1]),
     "kv_cache": (

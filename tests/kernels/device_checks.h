@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <string>
@@ -10,11 +11,19 @@
 
 #include "support/kernel_checks.h"
 
-#include "optiq/kernels/device.h"
+#include "optiq/base/error.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/kernels/mlx/mlx_device.h"
 
-/** The MLX device against the CPU's, in float32. */
+/** Two devices against each other, in Compute::Exact: MLX's against the CPU's,
+ * or the one that OPTIQ_TEST_DEVICE names against MLX's, which is float32
+ * throughout. */
 namespace optiq::kernels {
+
+inline Device& compared_device() {
+  const char* name = std::getenv("OPTIQ_TEST_DEVICE");
+  return name == nullptr ? mlx_device() : find_device(name);
+}
 
 using testing::kUnit;
 using testing::normal_array;
@@ -24,6 +33,24 @@ using testing::normal_array;
 inline double chain_error(int n) {
   return 8 * std::sqrt(n) * kUnit;
 }
+
+inline Device& reference_device() {
+  return &compared_device() == &mlx_device() ? cpu_device() : mlx_device();
+}
+
+/** Skips every test where the device to compare is not there. */
+class ComparedDevice : public ::testing::Environment {
+ public:
+  void SetUp() override {
+    try {
+      compared_device();
+    } catch (const Error& error) {
+      GTEST_SKIP() << error.what();
+    }
+  }
+};
+inline ::testing::Environment* const kComparedDevice =
+    ::testing::AddGlobalTestEnvironment(new ComparedDevice);
 
 /** Something to run on both devices, and how far their results may be apart:
  * |a - b| / |b| in the euclidean norm. */
@@ -56,8 +83,8 @@ inline double distance(
 
 inline void expect_same_on_both(const DeviceCase& c) {
   SCOPED_TRACE(c.name);
-  const std::vector<float> expected = c.run(cpu_device());
-  const double found = distance(c.run(mlx_device()), expected);
+  const std::vector<float> expected = c.run(reference_device());
+  const double found = distance(c.run(compared_device()), expected);
   EXPECT_TRUE(found <= c.bound) << found << " against " << c.bound;
 }
 

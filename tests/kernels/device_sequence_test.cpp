@@ -72,6 +72,16 @@ KvFormat dense_format(int head_dim, int window = 0) {
       .compute = Compute::Exact};
 }
 
+/** The rule with its norms on the device. */
+AttentionRule uploaded(Device& device, AttentionRule rule) {
+  for (auto* norm : {&rule.q_norm, &rule.k_norm, &rule.v_norm}) {
+    if (*norm) {
+      *norm = device.upload(**norm);
+    }
+  }
+  return rule;
+}
+
 /** One sequence, its rows in these chunks. Blocks that no later row sees are
  * given back. */
 std::vector<float> attend_in_chunks(
@@ -85,6 +95,7 @@ std::vector<float> attend_in_chunks(
   }
   const Rows rows(tokens, rule.head_dim, rule.has_output_gate);
   const KvFormat format = device.kv_format(wanted);
+  const AttentionRule on_device = uploaded(device, rule);
   Blocks blocks(
       device, static_cast<std::size_t>(tokens) / 64 + 1, format.block_bytes());
   std::vector<float> all;
@@ -102,7 +113,7 @@ std::vector<float> attend_in_chunks(
         device.upload(rows_of(rows.q, at, n)),
         device.upload(rows_of(rows.k, at, n)),
         device.upload(rows_of(rows.v, at, n)),
-        rule,
+        on_device,
         segments,
         format);
     device.finish({&y, 1});

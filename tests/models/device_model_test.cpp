@@ -1,10 +1,10 @@
 #include <gtest/gtest.h>
 
+#include "kernels/device_checks.h"
 #include "support/sequence_runner.h"
 #include "support/tiny_model.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/mlx/mlx_device.h"
 #include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
 #include "optiq/models/setup.h"
@@ -94,8 +94,8 @@ const ModelPointer& on_cpu() {
   return model;
 }
 
-const ModelPointer& on_mlx() {
-  static const ModelPointer model = tiny_on(kernels::mlx_device());
+const ModelPointer& on_other() {
+  static const ModelPointer model = tiny_on(kernels::compared_device());
   return model;
 }
 
@@ -104,21 +104,21 @@ const mx::array& expected_logits() {
   return logits;
 }
 
-TEST(MlxDevice, RunsTinyAsTheCpuDoes) {
-  EXPECT_STREQ(on_mlx()->device().name(), "mlx");
-  const mx::array found = logits_of({on_mlx(), Compute::Exact});
+TEST(DeviceModel, RunsTinyAsTheCpuDoes) {
+  EXPECT_NE(&on_other()->device(), &kernels::cpu_device());
+  const mx::array found = logits_of({on_other(), Compute::Exact});
   EXPECT_LE(mean_kl(expected_logits(), found), kBound);
 }
 
-TEST(MlxDevice, RunsMixedWidths) {
+TEST(DeviceModel, RunsMixedWidths) {
   const mx::array expected =
       logits_of({mixed_widths(on_cpu()), Compute::Exact});
-  const mx::array found = logits_of({mixed_widths(on_mlx()), Compute::Exact});
+  const mx::array found = logits_of({mixed_widths(on_other()), Compute::Exact});
   EXPECT_LE(mean_kl(expected, found), kBound);
   EXPECT_GT(mean_kl(expected_logits(), found), 1e-3);
 }
 
-TEST(MlxDevice, RunsQuantizedCaches) {
+TEST(DeviceModel, RunsQuantizedCaches) {
   for (const auto& [method, keys, values] :
        {std::tuple{KvMethod::Affine, 4.0, 3.0}, {KvMethod::Turbo, 3.5, 2.0}}) {
     const auto run = [&](const ModelPointer& model) {
@@ -127,7 +127,7 @@ TEST(MlxDevice, RunsQuantizedCaches) {
            Compute::Exact,
            quantized_caches(*model, method, keys, values)});
     };
-    const mx::array found = run(on_mlx());
+    const mx::array found = run(on_other());
     EXPECT_LE(mean_kl(run(on_cpu()), found), kBound) << keys;
     EXPECT_GT(mean_kl(expected_logits(), found), 1e-5)
         << keys; // it was quantized
@@ -135,12 +135,12 @@ TEST(MlxDevice, RunsQuantizedCaches) {
 }
 
 // On MLX's CPU device `fast` computes in float32 too, beside K/V in bfloat16.
-TEST(MlxDevice, RunsFastAndRefusesInt8) {
+TEST(DeviceModel, RunsFastAndRefusesInt8) {
   const double kl =
-      mean_kl(expected_logits(), logits_of({on_mlx(), Compute::Fast}));
+      mean_kl(expected_logits(), logits_of({on_other(), Compute::Fast}));
   EXPECT_GT(kl, 0);
   EXPECT_LE(kl, 1e-4);
-  EXPECT_THROW(logits_of({on_mlx(), Compute::Int8}), Error);
+  EXPECT_THROW(logits_of({on_other(), Compute::Int8}), Error);
 }
 
 } // namespace

@@ -1,6 +1,6 @@
 """Adapters through stock mlx-lm, both ways, on tiny-qwen3.5 in float32.
 
-What we write, mlx-lm loads; what mlx-lm's own LoRA layers save, we load: the
+What we write and train, mlx-lm loads; what mlx-lm's own LoRA layers save, we load: the
 logits on the full-precision base are the same.
 """
 
@@ -15,6 +15,7 @@ from mlx_lm.utils import load_model
 from safetensors.numpy import load_file, save_file
 
 from _support import DRIVERS, MODEL, float32_copy, run, scratch
+from _trained_adapter import train_adapter
 from tokenizers import Tokenizer
 
 N_TOKENS = 100
@@ -75,6 +76,12 @@ def main():
         run(DRIVERS / "adapter_driver", "write", MODEL, ours, 1)
         model = load_adapters(load_model(base)[0], str(ours))
         compare("ours in mlx-lm", plain, mlx_logits(model, ids), our_logits(folder, ours, ids))
+
+        trained = train_adapter(folder)
+        ranks = set(json.loads((trained / "adapter_config.json").read_text())["rank_pattern"].values())
+        assert ranks == {2}, ranks  # of 4 bits; 8 bits have 4
+        model = load_adapters(load_model(base)[0], str(trained))
+        compare("trained, in mlx-lm", plain, mlx_logits(model, ids), our_logits(folder, trained, ids))
 
         theirs = folder / "theirs"
         model = load_model(base)[0]

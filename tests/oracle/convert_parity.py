@@ -1,9 +1,9 @@
 """What convert writes means the same to stock mlx-lm and to us.
 
-tiny-qwen3.5 is converted to mixed widths, and to mixed widths in groups of mixed
-sizes; a float32 copy keeps the codes and
-widens scales, biases and norms, so that neither side rounds. Logits and 64
-greedy tokens must agree.
+tiny-qwen3.5 is converted to mixed widths, to mixed widths in groups of mixed
+sizes, and to one width with the codes of error feedback; a float32 copy keeps the
+codes and widens scales, biases and norms, so that neither side rounds. Logits, and
+64 greedy tokens of the first two, must agree.
 """
 
 import json
@@ -96,6 +96,12 @@ def main():
             compare_formats(folder / name, model)
             compare_logits(folder, wide, model, tokenizer)
             compare_tokens(wide, model, tokenizer)
+        fed_back = folder / "fed_back"
+        optiq("convert", MODEL, "-o", fed_back, "--method", "uniform", "--bits", "3",
+              "--rounding", "gptq", "--n-calibration", "2",
+              env={"OPTIQ_CACHE_DIR": str(folder / "cache")})
+        wide = float32_copy(fed_back, folder / "wide_fed_back")
+        compare_logits(folder, wide, *load(str(wide)))
 
 
 main()

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from _support import DRIVERS, MODEL, run, scratch, skip
+from _trained_adapter import train_adapter
 from tokenizers import Tokenizer
 
 N_TOKENS = 64
@@ -54,6 +55,8 @@ def main():
         ours = folder / "ours"
         run(DRIVERS / "adapter_driver", "write", MODEL, ours, 1)
         compare("ours in PEFT", peft_logits(folder, "load", ours, ids), our_logits(folder, ours, ids))
+        trained = train_adapter(folder)
+        compare("trained, in PEFT", peft_logits(folder, "load", trained, ids), our_logits(folder, trained, ids))
         theirs = folder / "theirs"
         logits = peft_logits(folder, "make", theirs, ids)
         compare("PEFT's in ours", logits, our_logits(folder, theirs, ids))

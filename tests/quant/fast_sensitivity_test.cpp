@@ -92,42 +92,42 @@ std::map<std::string, Squares> squared_gradients(
       std::vector<float>(tokens.size(), 1.f)};
   std::map<std::string, Squares> squares;
   train::Backpropagation(*fixture.setup)
-      .run({&example, 1}, {}, [&](const train::WeightUse& use) {
-        for (const models::Module& module : model.modules()) {
-          if (&module.matrix.storage() != &use.weight.storage()) {
-            continue;
-          }
-          const int in = module.matrix.in_features();
-          const int out = module.matrix.out_features();
-          Squares& sum = squares[module.name];
-          sum.resize(std::size_t{1} * in * out);
-          Squares gradient(sum.size());
-          const int rows = use.dy.shape(0);
-          for (int t = 0; t < rows; ++t) {
-            const float* dy = use.dy.data<float>() + t * use.dy.shape(1);
-            if (use.x == nullptr) {
-              for (int i = 0; i < in; ++i) {
-                gradient[use.ids[t] * in + i] += dy[i];
-              }
-              continue;
-            }
-            for (int o = 0; o < out; ++o) {
-              for (int i = 0; i < in; ++i) {
-                const double g =
-                    double{dy[o]} * use.x->data<float>()[t * in + i];
-                if (module.id.layer < 0) {
-                  sum[o * in + i] += g * g;
-                } else {
-                  gradient[o * in + i] += g;
-                }
-              }
-            }
-          }
-          for (std::size_t i = 0; i < sum.size(); ++i) {
-            sum[i] += gradient[i] * gradient[i];
-          }
-        }
-      });
+      .run({&example, 1}, {}, {.visitor = [&](const train::WeightUse& use) {
+             for (const models::Module& module : model.modules()) {
+               if (&module.matrix.storage() != &use.weight.storage()) {
+                 continue;
+               }
+               const int in = module.matrix.in_features();
+               const int out = module.matrix.out_features();
+               Squares& sum = squares[module.name];
+               sum.resize(std::size_t{1} * in * out);
+               Squares gradient(sum.size());
+               const int rows = use.dy.shape(0);
+               for (int t = 0; t < rows; ++t) {
+                 const float* dy = use.dy.data<float>() + t * use.dy.shape(1);
+                 if (use.x == nullptr) {
+                   for (int i = 0; i < in; ++i) {
+                     gradient[use.ids[t] * in + i] += dy[i];
+                   }
+                   continue;
+                 }
+                 for (int o = 0; o < out; ++o) {
+                   for (int i = 0; i < in; ++i) {
+                     const double g =
+                         double{dy[o]} * use.x->data<float>()[t * in + i];
+                     if (module.id.layer < 0) {
+                       sum[o * in + i] += g * g;
+                     } else {
+                       gradient[o * in + i] += g;
+                     }
+                   }
+                 }
+               }
+               for (std::size_t i = 0; i < sum.size(); ++i) {
+                 sum[i] += gradient[i] * gradient[i];
+               }
+             }
+           }});
   return squares;
 }
 

@@ -231,5 +231,48 @@ TEST(Report, TheCacheIsListedByLayerWithItsBytes) {
   EXPECT_TRUE(contains(page, "221 bytes per token, bf16 takes 1024"));
 }
 
+TrainedAdapter small_adapter() {
+  TrainedAdapter adapter{
+      .name = "trained <&",
+      .ranks =
+          {{"model.layers.0.self_attn.q_proj", 8, 2.0, 1024},
+           {"model.layers.1.self_attn.q_proj", 16, 1.0, 2048},
+           {"model.layers.1.mlp.up_proj", 4, 4.0, 512}},
+      .log = {}};
+  for (int step = 1; step <= 100; ++step) {
+    adapter.log.push_back({.step = step, .loss = 2.0 / step});
+  }
+  adapter.log[49].valid_loss = 0.125;
+  adapter.log[99].valid_loss = 0.25;
+  return adapter;
+}
+
+TEST(Report, AnAdapterShowsItsCurvesAndItsRanks) {
+  ReportInput input = small_input();
+  EXPECT_FALSE(contains(render_report(input), "<section id=\"adapter\">"));
+  input.adapter = small_adapter();
+  const std::string page = render_report(input);
+  EXPECT_TRUE(contains(
+      page, "trained &lt;&amp;: 3584 parameters in 3 modules. 100 steps"));
+  EXPECT_TRUE(contains(page, "step 50: 0.125, kept</title>"));
+  EXPECT_TRUE(contains(page, "step 100: 0.25</title>"));
+  EXPECT_EQ(count_of(page, "class=\"curve "), 3u);
+  // A shade follows the rank; a layer without the module has an empty cell.
+  EXPECT_TRUE(contains(page, "--heat: 80%\" title=\"model.layers.1.self_attn"));
+  EXPECT_TRUE(contains(page, ": scale 2\">8</td>"));
+  EXPECT_TRUE(contains(page, "<td style=\"--heat: 0%\"></td>"));
+}
+
+TEST(Report, AnAdapterWithoutALogHasRanksAlone) {
+  ReportInput input = small_input();
+  input.adapter = small_adapter();
+  input.adapter->log.clear();
+  EXPECT_FALSE(contains(render_report(input), "class=\"curve"));
+  input.adapter->log = {{.step = 1, .loss = 0}}; // no decade, no distance
+  const std::string page = render_report(input);
+  EXPECT_TRUE(contains(page, "class=\"curve"));
+  EXPECT_FALSE(contains(page, "nan"));
+}
+
 } // namespace
 } // namespace optiq::report

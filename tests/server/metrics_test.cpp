@@ -49,5 +49,18 @@ TEST(Metrics, WritesWhatPrometheusReads) {
   EXPECT_EQ(page["optiq_time_to_first_token_seconds_count"], 2);
 }
 
+TEST(Metrics, CountsTheFirstAdaptersByNameAndTheOthersTogether) {
+  Metrics metrics;
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 100; ++i) {
+      metrics.count_adapter("a" + std::to_string(i));
+    }
+  }
+  const testing::PrometheusPage page(metrics.text({}));
+  EXPECT_EQ(page["optiq_adapter_requests_total{adapter=\"a0\"}"], 2);
+  EXPECT_EQ(page["optiq_adapter_requests_total{adapter=\"a63\"}"], 2);
+  EXPECT_EQ(page["optiq_adapter_requests_total{adapter=\"(other)\"}"], 72);
+}
+
 } // namespace
 } // namespace optiq::server

@@ -1,5 +1,4 @@
 #include <memory>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,11 +7,9 @@
 
 #include "support/fake_reply.h"
 #include "support/prometheus.h"
-#include "support/tiny_model.h"
+#include "support/served_tiny.h"
 
-#include "optiq/generate/defaults.h"
 #include "optiq/generate/engine.h"
-#include "optiq/server/description.h"
 #include "optiq/server/service.h"
 
 namespace optiq::server {
@@ -20,34 +17,10 @@ namespace {
 
 using artifacts::Json;
 using testing::FakeReply;
+using testing::questions;
+using testing::served_tiny;
 
 constexpr int kTop = 3;
-
-ServedModel served_tiny(const std::vector<artifacts::KvLayer>& kv = {}) {
-  const auto directory = io::ModelDirectory::open(testing::tiny_model_path());
-  const models::Setup setup{
-      testing::load_tiny_model(), kernels::Compute::Fast, kv};
-  const auto tokenizer = generate::load_tokenizer(directory);
-  return {
-      .id = "tiny",
-      .setup = setup,
-      .tokenizer = tokenizer,
-      .chat_template = generate::load_chat_template(directory),
-      .stop_ids = generate::stop_ids(directory, *tokenizer),
-      .defaults = generate::read_generation_config(directory),
-      .description = describe_model(directory, setup)};
-}
-
-std::vector<std::string> questions(std::size_t n) {
-  std::istringstream rows(read_text_file(
-      testing::tiny_model_path() / "eval_arithmetic.jsonl",
-      std::size_t{1} << 20));
-  std::vector<std::string> found;
-  for (std::string row; found.size() < n && std::getline(rows, row);) {
-    found.push_back(Json::parse(row)["question"].get<std::string>());
-  }
-  return found;
-}
 
 /** Formats of K/V: none is that of the server. */
 const std::vector<Json> kFormats{

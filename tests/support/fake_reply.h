@@ -66,6 +66,10 @@ class FakeReply final : public server::HttpReply {
     wait([&] { return response_.has_value(); });
     return *response_;
   }
+  bool has_response() {
+    const std::lock_guard lock(mutex_);
+    return response_.has_value();
+  }
   artifacts::Json wait_for_json() {
     return artifacts::Json::parse(wait_for_response().body);
   }

@@ -15,6 +15,9 @@ int main(int argc, char** argv) {
   if (status != 0) {
     return status;
   }
-  return ::testing::UnitTest::GetInstance()->skipped_test_count() > 0 ? kSkipped
-                                                                      : 0;
+  const ::testing::UnitTest& all = *::testing::UnitTest::GetInstance();
+  // An environment skips all tests at once.
+  const bool skipped =
+      all.skipped_test_count() > 0 || all.ad_hoc_test_result().Skipped();
+  return skipped ? kSkipped : 0;
 }

@@ -179,7 +179,7 @@ TEST(Backpropagation, ShowsEveryUseOfAMatrix) {
     weights.clear();
     lookups.clear();
     const Loss loss = Backpropagation(setup, {.recomputes_layers = recomputes})
-                          .run(batch, adapter, visit);
+                          .run(batch, adapter, {.visitor = visit});
     EXPECT_EQ(weights.size(), adapter.updates.size());
     EXPECT_EQ(lookups.size(), 2U);
     for (const auto& [name, gradient] : loss.gradients) {
@@ -199,7 +199,7 @@ TEST(Backpropagation, LookupsChangeTheLossAsShown) {
   const models::Setup setup = load(testing::sizes("llama")); // a tied head
   const models::Module embeddings = setup.model->modules().front();
   mx::array dw = mx::zeros({kVocab, testing::kHidden}, mx::float32);
-  Backpropagation(setup).run(batch, {}, [&](const WeightUse& use) {
+  const auto visit = [&](const WeightUse& use) {
     if (&use.weight.storage() != &embeddings.matrix.storage()) {
       return;
     }
@@ -214,7 +214,8 @@ TEST(Backpropagation, LookupsChangeTheLossAsShown) {
             mx::expand_dims(mx::arange(kVocab), 1), mx::expand_dims(ids, 0)),
         mx::float32);
     dw = mx::add(dw, mx::matmul(one_hot, use.dy));
-  });
+  };
+  Backpropagation(setup).run(batch, {}, {.visitor = visit});
   std::vector<std::int32_t> all(kVocab);
   std::iota(all.begin(), all.end(), 0);
   const mx::array w = kernels::cpu_device().embed(all, embeddings.matrix, 1.f);
@@ -229,6 +230,44 @@ TEST(Backpropagation, LookupsChangeTheLossAsShown) {
   const double slope = mx::sum(mx::multiply(dw, v)).item<float>();
   EXPECT_NEAR(
       (loss_at(1.f) - loss_at(-1.f)) / 2, slope, 3e-3 * std::abs(slope));
+}
+
+// The loss under one mask along a direction in A and B of every module; central
+// differences in float32 as above.
+TEST(Backpropagation, DropoutHasItsDerivative) {
+  const auto batch = examples_of(random_tokens(90), {40, 9});
+  const models::Setup setup = load(testing::sizes("llama"));
+  const nn::Adapter adapter = adapter_of(*setup.model);
+  const nn::Adapter direction = adapter_of(*setup.model, 900);
+  const DropoutOptions dropout{.rate = 0.4f, .seed = 5};
+  Backpropagation kept(setup);
+  const Loss loss = kept.run(batch, adapter, {.dropout = dropout});
+  EXPECT_TRUE(same_bits(
+      loss,
+      Backpropagation(setup, {.recomputes_layers = true})
+          .run(batch, adapter, {.dropout = dropout})));
+  EXPECT_GT(std::abs(loss.sum - kept.evaluate(batch, adapter).sum), 1e-3);
+  const auto loss_at = [&](float step) {
+    nn::Adapter moved = adapter;
+    for (auto& [name, change] : moved.updates) {
+      const nn::LowRank& by = direction.updates.at(name);
+      change.a = mx::add(change.a, mx::multiply(by.a, mx::array(step)));
+      change.b = mx::add(change.b, mx::multiply(by.b, mx::array(step)));
+      mx::eval(change.a, change.b);
+    }
+    return kept.run(batch, moved, {.dropout = dropout}).sum;
+  };
+  double slope = 0;
+  for (const auto& [name, gradient] : loss.gradients) {
+    const nn::LowRank& by = direction.updates.at(name);
+    slope += mx::sum(mx::multiply(gradient.a, by.a)).item<float>();
+    slope += mx::sum(mx::multiply(gradient.b, by.b)).item<float>();
+  }
+  const float step = 2e-3f;
+  EXPECT_NEAR(
+      (loss_at(step) - loss_at(-step)) / double{2 * step},
+      slope,
+      3e-3 * std::abs(slope));
 }
 
 TEST(Backpropagation, WithoutLabelsThereIsNothingToLearn) {

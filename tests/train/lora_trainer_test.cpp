@@ -113,8 +113,8 @@ TEST(LoraTrainer, TheSameTwiceAndResumed) {
     auto half = make_trainer(setup);
     for (int i = 0; i < 8; ++i) {
       half.step();
-      half.save(state); // in the place of the one before
     }
+    half.save(state);
   }
   for (int i = 0; i < 17; ++i) { // over the end of an epoch
     whole.step();
@@ -132,6 +132,35 @@ TEST(LoraTrainer, TheSameTwiceAndResumed) {
   }
   EXPECT_TRUE(same_state(whole, again));
   EXPECT_TRUE(same_state(whole, resumed));
+}
+
+TEST(LoraTrainer, DropoutIsOfTheStep) {
+  const models::Setup setup = load();
+  const test::ScratchFolder folder;
+  TrainerOptions dropping = options();
+  dropping.dropout = 0.3f;
+  auto plain = make_trainer(setup);
+  auto whole = make_trainer(setup, dropping);
+  dropping.recomputes_layers = true;
+  auto half = make_trainer(setup, dropping);
+  for (int i = 0; i < 2; ++i) {
+    plain.step();
+    whole.step();
+    half.step();
+  }
+  EXPECT_FALSE(same_state(plain, whole));
+  half.save(folder.path() / "state");
+  auto resumed = make_trainer(setup, dropping);
+  resumed.resume(folder.path() / "state");
+  whole.step();
+  resumed.step();
+  EXPECT_TRUE(same_state(whole, resumed));
+  // Measuring drops nothing.
+  EXPECT_EQ(resumed.evaluate(examples()), resumed.evaluate(examples()));
+  dropping.dropout = 1.f;
+  test::expect_error(ErrorKind::InvalidInput, {"a dropout of 1"}, [&] {
+    make_trainer(setup, dropping);
+  });
 }
 
 TEST(LoraTrainer, AccumulatesAsOneBatch) {
@@ -194,6 +223,14 @@ TEST(LoraTrainer, RefusesAnotherStateAndKeepsItsOwn) {
     auto other = make_trainer(setup, changed);
     other.resume(state);
   });
+  test::expect_error(ErrorKind::InvalidInput, {"other settings"}, [&] {
+    LoraTrainer other( // the scale of every update
+        setup,
+        plan_ranks(*setup.model, {}, {.rank = 4, .alpha = 7.f}),
+        examples(),
+        options());
+    other.resume(state);
+  });
   test::expect_error(ErrorKind::InvalidInput, {"found no tensor"}, [&] {
     LoraTrainer other(
         setup,
@@ -215,8 +252,7 @@ TEST(LoraTrainer, RefusesAnotherStateAndKeepsItsOwn) {
     other.resume(folder.path() / "none");
   });
   const auto foreign = folder.path() / "foreign";
-  std::filesystem::create_directory(foreign);
-  io::write_safetensors(foreign / "state.safetensors", {}, {{"step", "3"}});
+  io::write_safetensors(foreign, {}, {{"step", "3"}});
   test::expect_error(ErrorKind::Corrupt, {"optiq-training-1"}, [&] {
     auto other = make_trainer(setup);
     other.resume(foreign);

@@ -128,6 +128,21 @@ TEST(RankPlan, FollowsKlWithinLimits) {
   }
 }
 
+TEST(RankPlan, WhatIsProtectedAndNotMeasuredHasTheRankItself) {
+  auto sensitivity = make_sensitivity();
+  const std::string missing = sensitivity.layers.front().name;
+  sensitivity.layers.erase(sensitivity.layers.begin());
+  const RankOptions options{
+      .rank = 8, .scaling = RankScaling::ByKl, .target_modules = kQuantized};
+  const auto ranks = plan(options, sensitivity);
+  EXPECT_EQ(ranks.at(missing).rank, 8);
+  EXPECT_EQ(ranks.at(sensitivity.layers.back().name).rank, 16);
+  sensitivity.layers.clear();
+  test::expect_error(ErrorKind::InvalidInput, {"by_kl", "found none"}, [&] {
+    plan(options, sensitivity);
+  });
+}
+
 TEST(RankPlan, FillsABudget) {
   for (const int rank : {1, 4, 8, 13}) {
     RankOptions options{.rank = rank, .scaling = RankScaling::Constant};

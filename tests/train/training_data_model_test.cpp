@@ -28,7 +28,8 @@ std::vector<Example> load(
     const TrainingEncoder& encoder = make_encoder()) {
   const test::ScratchFolder folder;
   test::write_file(folder.path() / "train.jsonl", lines);
-  return load_examples(folder.path() / "train.jsonl", encoder, options);
+  return load_examples(folder.path() / "train.jsonl", encoder, options)
+      .examples;
 }
 
 /** The whole text of an example, what is learned in brackets. */

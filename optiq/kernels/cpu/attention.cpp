@@ -203,7 +203,7 @@ FetchRest(const KvSide& now, const KvSide& side, const std::byte* next) {
   }
   const std::size_t from = now.bits == 8 ? 0 : side.codes_bytes();
   for (std::size_t at = from; at < side.bytes(); at += 64) {
-    PrefetchFar(next + at);
+    prefetch_far(next + at);
   }
 }
 

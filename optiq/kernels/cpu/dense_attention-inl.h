@@ -19,6 +19,7 @@
 
 #include "hwy/highway.h"
 
+#include "optiq/kernels/cpu/prefetch.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -85,12 +86,6 @@ HWY_INLINE Cell LoadCell(const Cell* p) {
   return cell;
 }
 
-/** To the second-level cache: what is read next but one. A hint to the first
- * level evicts what is in use (0.55 instead of 0.8 of the bandwidth). */
-HWY_INLINE void PrefetchFar(const void* p) {
-  __builtin_prefetch(p, 0, 2);
-}
-
 /** Left factors of up to kMaxQueries rows, and where their results go. */
 template <class Cell>
 struct Rows {
@@ -140,7 +135,7 @@ HWY_INLINE void MultiplyStrip(
   for (std::size_t i = 0; i < strip.depth; ++i, data += right.stride) {
     if (next != nullptr) {
       for (std::size_t at = 0; at < row_bytes; at += 64) {
-        PrefetchFar(next + i * row_bytes + at);
+        prefetch_far(next + i * row_bytes + at);
       }
     }
     hn::Vec<hn::Rebind<Cell, F32>> b[V];

@@ -8,6 +8,7 @@
 // foreach_target must come first.
 #include "hwy/highway.h"
 
+#include "optiq/kernels/cpu/prefetch.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 // inner[t][r] = scale * reduce(acc), acc the sum over vectors of inputs, in
@@ -16,7 +17,10 @@
 //
 // One chain of sums per element, whatever shares a tile: a row's bits do not
 // depend on the rows beside it. Few rows are bound by the bytes of A and B,
-// which are read once, each in runs of some hundred bytes.
+// which are read once, in runs of some hundred bytes: too short for the
+// processor to see them coming, so each tile fetches the one that has its place
+// in the next term (8 rows of 8 adapters on all linears: 1.23 instead of 1.40
+// times base and adapters).
 
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu {
@@ -47,17 +51,25 @@ HWY_INLINE VF32 LoadFloats(F32 d, const Half* p, std::size_t n) {
   return hn::PromoteTo(d, hn::LoadN(hn::Rebind<Half, F32>(), p, n));
 }
 
-/** T rows of x times R rows of A. */
+/** A tile of the next term, or of the same one where there is none. */
+template <class Side>
+const Side* TileOf(const LowRankSide& side, std::size_t rank) {
+  return static_cast<const Side*>(side.data) +
+      rank * static_cast<std::size_t>(side.width);
+}
+
+/** T rows of x times R rows of A; fetches as many rows from `ahead` on. */
 template <std::size_t T, std::size_t R, class Side>
 HWY_INLINE void InnerTile(
     const LowRankTerm& term,
     const float* x,
     std::size_t row,
-    std::size_t rank) {
+    std::size_t rank,
+    const Side* ahead) {
   const F32 d;
   const std::size_t lanes = hn::Lanes(d);
   const auto in = static_cast<std::size_t>(term.a.width);
-  const Side* a = static_cast<const Side*>(term.a.data) + rank * in;
+  const Side* a = TileOf<Side>(term.a, rank);
   x += (term.first_row + row) * in;
   VF32 sum[T][R];
   HWY_UNROLL(4)
@@ -83,7 +95,9 @@ HWY_INLINE void InnerTile(
     }
   };
   std::size_t i = 0;
-  for (; i + lanes <= in; i += lanes, a += lanes, x += lanes) {
+  for (; i + lanes <= in;
+       i += lanes, a += lanes, x += lanes, ahead += R * lanes) {
+    prefetch_far(ahead, R * lanes * sizeof(Side));
     step();
   }
   if (i < in) {
@@ -100,14 +114,19 @@ HWY_INLINE void InnerTile(
 }
 
 template <std::size_t R, class Side>
-void InnerRows(const LowRankTerm& term, const float* x, std::size_t rank) {
+void InnerRows(
+    const LowRankTerm& term,
+    const float* x,
+    std::size_t rank,
+    const LowRankTerm& next) {
+  const Side* ahead = TileOf<Side>(next.a, rank);
   const auto rows = static_cast<std::size_t>(term.rows);
   std::size_t row = 0;
   for (; row + kInnerRows <= rows; row += kInnerRows) {
-    InnerTile<kInnerRows, R, Side>(term, x, row, rank);
+    InnerTile<kInnerRows, R, Side>(term, x, row, rank, ahead);
   }
   for (; row < rows; ++row) {
-    InnerTile<1, R, Side>(term, x, row, rank);
+    InnerTile<1, R, Side>(term, x, row, rank, ahead);
   }
 }
 
@@ -116,12 +135,13 @@ void MultiplyInnerOf(
     const LowRankTerm& term,
     const float* x,
     std::size_t first,
-    std::size_t last) {
+    std::size_t last,
+    const LowRankTerm& next) {
   for (; first + kInnerRanks <= last; first += kInnerRanks) {
-    InnerRows<kInnerRanks, Side>(term, x, first);
+    InnerRows<kInnerRanks, Side>(term, x, first, next);
   }
   for (; first < last; ++first) {
-    InnerRows<1, Side>(term, x, first);
+    InnerRows<1, Side>(term, x, first, next);
   }
 }
 
@@ -129,24 +149,26 @@ void MultiplyInner(
     const LowRankTerm& term,
     const float* x,
     std::size_t first,
-    std::size_t last) {
+    std::size_t last,
+    const LowRankTerm& next) {
   switch (term.a.type) {
     case FloatType::BFloat16:
-      return MultiplyInnerOf<hwy::bfloat16_t>(term, x, first, last);
+      return MultiplyInnerOf<hwy::bfloat16_t>(term, x, first, last, next);
     case FloatType::Float16:
-      return MultiplyInnerOf<hwy::float16_t>(term, x, first, last);
+      return MultiplyInnerOf<hwy::float16_t>(term, x, first, last, next);
     case FloatType::Float32:
-      return MultiplyInnerOf<float>(term, x, first, last);
+      return MultiplyInnerOf<float>(term, x, first, last, next);
   }
 }
 
-/** T rows and V vectors of y from `y` on; B from `b` on. With `rest` only so
- * many lanes of the one vector. */
+/** T rows and V vectors of y from `y` on; B from `b` on; fetches as much from
+ * `ahead` on. With `rest` only so many lanes of the one vector. */
 template <std::size_t T, std::size_t V, class Side, class... Rest>
 HWY_INLINE void OuterTile(
     const LowRankTerm& term,
     std::size_t row,
     const Side* b,
+    const Side* ahead,
     float* y,
     std::size_t stride,
     Rest... rest) {
@@ -162,7 +184,9 @@ HWY_INLINE void OuterTile(
       sum[t][v] = hn::Zero(d);
     }
   }
-  for (std::size_t r = 0; r < ranks; ++r, b += term.b.width) {
+  for (std::size_t r = 0; r < ranks;
+       ++r, b += term.b.width, ahead += term.b.width) {
+    prefetch_far(ahead, V * lanes * sizeof(Side));
     VF32 left[T];
     HWY_UNROLL(4)
     for (std::size_t t = 0; t < T; ++t) {
@@ -196,18 +220,20 @@ template <std::size_t V, class Side, class... Rest>
 void OuterRows(
     const LowRankTerm& term,
     std::size_t column,
+    const LowRankTerm& next,
     float* y,
     std::size_t stride,
     Rest... rest) {
-  const Side* b = static_cast<const Side*>(term.b.data) + column;
+  const Side* b = TileOf<Side>(term.b, 0) + column;
+  const Side* ahead = TileOf<Side>(next.b, 0) + column;
   const auto rows = static_cast<std::size_t>(term.rows);
   std::size_t row = 0;
   for (; row + kOuterRows <= rows;
        row += kOuterRows, y += kOuterRows * stride) {
-    OuterTile<kOuterRows, V>(term, row, b, y, stride, rest...);
+    OuterTile<kOuterRows, V>(term, row, b, ahead, y, stride, rest...);
   }
   if (row < rows) {
-    OuterTile<1, V>(term, row, b, y, stride, rest...);
+    OuterTile<1, V>(term, row, b, ahead, y, stride, rest...);
   }
 }
 
@@ -216,18 +242,19 @@ void AddLowRankOf(
     const LowRankTerm& term,
     std::size_t first,
     std::size_t last,
-    const Output& to) {
+    const Output& to,
+    const LowRankTerm& next) {
   const std::size_t lanes = hn::Lanes(F32());
   float* const y = to.y + term.first_row * to.stride;
   std::size_t at = first;
   for (; at + kOuterVectors * lanes <= last; at += kOuterVectors * lanes) {
-    OuterRows<kOuterVectors, Side>(term, at, y + (at - first), to.stride);
+    OuterRows<kOuterVectors, Side>(term, at, next, y + (at - first), to.stride);
   }
   for (; at + lanes <= last; at += lanes) {
-    OuterRows<1, Side>(term, at, y + (at - first), to.stride);
+    OuterRows<1, Side>(term, at, next, y + (at - first), to.stride);
   }
   if (at < last) {
-    OuterRows<1, Side>(term, at, y + (at - first), to.stride, last - at);
+    OuterRows<1, Side>(term, at, next, y + (at - first), to.stride, last - at);
   }
 }
 
@@ -235,14 +262,15 @@ void AddLowRank(
     const LowRankTerm& term,
     std::size_t first,
     std::size_t last,
-    const Output& to) {
+    const Output& to,
+    const LowRankTerm& next) {
   switch (term.b.type) {
     case FloatType::BFloat16:
-      return AddLowRankOf<hwy::bfloat16_t>(term, first, last, to);
+      return AddLowRankOf<hwy::bfloat16_t>(term, first, last, to, next);
     case FloatType::Float16:
-      return AddLowRankOf<hwy::float16_t>(term, first, last, to);
+      return AddLowRankOf<hwy::float16_t>(term, first, last, to, next);
     case FloatType::Float32:
-      return AddLowRankOf<float>(term, first, last, to);
+      return AddLowRankOf<float>(term, first, last, to, next);
   }
 }
 
@@ -261,16 +289,28 @@ void multiply_inner(
     const LowRankTerm& term,
     const float* x,
     std::size_t first,
-    std::size_t last) {
-  HWY_DYNAMIC_DISPATCH(MultiplyInner)(term, x, first, last);
+    std::size_t last,
+    const LowRankTerm* next) {
+  HWY_DYNAMIC_DISPATCH(MultiplyInner)
+  (term, x, first, last, next == nullptr ? term : *next);
 }
 
 void add_low_rank(
     const LowRankTerm& term,
     std::size_t first,
     std::size_t last,
-    const Output& to) {
-  HWY_DYNAMIC_DISPATCH(AddLowRank)(term, first, last, to);
+    const Output& to,
+    const LowRankTerm* next) {
+  HWY_DYNAMIC_DISPATCH(AddLowRank)
+  (term, first, last, to, next == nullptr ? term : *next);
+}
+
+void fetch_outer(const LowRankTerm& term, std::size_t first, std::size_t last) {
+  const std::size_t size = size_of(term.b.type);
+  const auto* row = static_cast<const std::byte*>(term.b.data) + first * size;
+  for (int r = 0; r < term.b.rank; ++r, row += term.b.width * size) {
+    prefetch_far(row, (last - first) * size);
+  }
 }
 
 } // namespace optiq::kernels::cpu

@@ -22,6 +22,7 @@
 #include "optiq/kernels/cpu/packed_tiles-inl.h"
 #include "optiq/kernels/cpu/packed_weights-inl.h"
 #include "optiq/kernels/cpu/panel_kernel-inl.h"
+#include "optiq/kernels/cpu/prefetch.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -104,7 +105,7 @@ HWY_INLINE void DotQuads(
     for (std::size_t v = 0; v < P; ++v) {
       const std::size_t byte = at[v] + quad / 2 * kVectorBytes;
       if (tile.next != nullptr) {
-        PrefetchFar(tile.next + byte);
+        prefetch_far(tile.next + byte);
       }
       const auto both = hn::LoadU(d8, tile.data + byte);
       const auto upper =

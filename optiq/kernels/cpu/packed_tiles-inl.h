@@ -20,6 +20,7 @@
 
 #include "optiq/kernels/cpu/attention.h"
 #include "optiq/kernels/cpu/panel_kernel-inl.h"
+#include "optiq/kernels/cpu/prefetch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu::HWY_NAMESPACE {
@@ -83,7 +84,7 @@ HWY_INLINE void UnpackChunk(
     const std::byte* next) {
   if (next != nullptr) {
     for (int i = 0; i < kBits; ++i) {
-      PrefetchFar(next + i * kVectorBytes);
+      prefetch_far(next + i * kVectorBytes);
     }
   }
   for (int part = 0; part < kParts; ++part) {

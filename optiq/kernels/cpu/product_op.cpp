@@ -106,6 +106,8 @@ class ProjectionAddends {
       inner_floats += std::size_t{1} * update.rows * update.a.shape(0);
     }
     inner_.resize(inner_floats);
+    sides_.reserve(2 * projection.updates.size());
+    terms_.reserve(projection.updates.size());
     float* inner = inner_.data();
     for (const LowRankUpdate& update : projection.updates) {
       if (update.rows > 0) {

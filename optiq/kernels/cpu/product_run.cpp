@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
@@ -85,14 +86,16 @@ class Run {
   explicit Run(const MatmulCall& call) : call_(call) {
     for (const MatmulJob& job : call.jobs) {
       add_input(*job.weight);
+      add_updates(job.addends);
+      add_updates(job.up_addends);
       total_ += cost_of(job) * pieces_of(*job.weight);
       if (job.up != nullptr) {
         add_input(*job.up);
       }
     }
-    for_each_update([this](const LowRankTerm& update) {
-      updates_cost_ += inner_cost(update) * update.a.rank;
-    });
+    for (const LowRankTerm* update : updates_) {
+      updates_cost_ += inner_cost(*update) * update->a.rank;
+    }
     allocate();
   }
 
@@ -133,10 +136,16 @@ class Run {
   void multiply_inners(int rank, int n_ranks) const {
     Share share(updates_cost_, rank, n_ranks);
     const float* x = normed_ == nullptr ? call_.x : normed_;
-    for_each_update([&](const LowRankTerm& update) {
+    for (std::size_t i = 0; i < updates_.size(); ++i) {
+      const LowRankTerm& update = *updates_[i];
       const Range ranks = share.next(update.a.rank, inner_cost(update));
-      multiply_inner(update, x, ranks.first, ranks.last);
-    });
+      multiply_inner(
+          update,
+          x,
+          ranks.first,
+          ranks.last,
+          i + 1 < updates_.size() ? updates_[i + 1] : nullptr);
+    }
   }
 
   /** Part `rank` of the products. */
@@ -156,14 +165,9 @@ class Run {
     return static_cast<std::uint64_t>(update.rows) + kRowsOfAFetch;
   }
 
-  template <typename Visit>
-  void for_each_update(const Visit& visit) const {
-    for (const MatmulJob& job : call_.jobs) {
-      for (const Addends* addends : {&job.addends, &job.up_addends}) {
-        for (const LowRankTerm& update : addends->updates) {
-          visit(update);
-        }
-      }
+  void add_updates(const Addends& addends) {
+    for (const LowRankTerm& update : addends.updates) {
+      updates_.push_back(&update);
     }
   }
 
@@ -285,6 +289,7 @@ class Run {
       const std::size_t column = part.first * kPiece;
       const std::size_t columns = std::min(out, part.last * kPiece) - column;
       float* const y = job.y + column;
+      fetch_first(job.addends, column, columns);
       run_product(*job.weight, part, {y, out}, scratch + up_floats_);
       if (job.residual != nullptr) {
         const float* residual = job.residual + column;
@@ -294,6 +299,7 @@ class Run {
       }
       add_to(job.addends, column, columns, {y, out});
       if (job.up != nullptr) {
+        fetch_first(job.up_addends, column, columns);
         run_product(*job.up, part, {scratch, columns}, scratch + up_floats_);
         add_to(job.up_addends, column, columns, {scratch, columns});
         for (int t = 0; t < call_.rows; ++t) {
@@ -303,14 +309,29 @@ class Run {
     }
   }
 
+  /** What the first of the updates reads comes while the base's product
+   * runs; each fetches what the one behind it reads. */
+  static void
+  fetch_first(const Addends& addends, std::size_t column, std::size_t columns) {
+    if (!addends.updates.empty()) {
+      fetch_outer(addends.updates.front(), column, column + columns);
+    }
+  }
+
   /** Adds columns [column, column + columns) of them. */
   void add_to(
       const Addends& addends,
       std::size_t column,
       std::size_t columns,
       const Output& to) const {
-    for (const LowRankTerm& update : addends.updates) {
-      add_low_rank(update, column, column + columns, to);
+    const std::span<const LowRankTerm> updates = addends.updates;
+    for (std::size_t i = 0; i < updates.size(); ++i) {
+      add_low_rank(
+          updates[i],
+          column,
+          column + columns,
+          to,
+          i + 1 < updates.size() ? &updates[i + 1] : nullptr);
     }
     if (addends.bias != nullptr) {
       for (int t = 0; t < call_.rows; ++t) {
@@ -351,6 +372,7 @@ class Run {
 
   const MatmulCall& call_;
   std::uint64_t total_ = 0; // cost of all jobs
+  std::vector<const LowRankTerm*> updates_; // of all jobs
   std::uint64_t updates_cost_ = 0; // of their inner products
   bool reads_floats_ = false;
   int n_activations_ = 0;

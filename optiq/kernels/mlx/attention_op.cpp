@@ -6,11 +6,12 @@
 #include <mlx/ops.h>
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/mlx/checks_impl.h"
+#include "optiq/kernels/layer_checks.h"
 #include "optiq/kernels/mlx/kv_codec.h"
 #include "optiq/kernels/mlx/operations.h"
 #include "optiq/kernels/mlx/portable.h"
 #include "optiq/kernels/segment_checks.h"
+#include "optiq/kernels/shape_checks_impl.h"
 
 namespace optiq::kernels::portable {
 namespace {
@@ -149,39 +150,6 @@ mx::array attend_segment(
   return layout.values.rotate_back(y);
 }
 
-void check_arguments(
-    const mx::array& q,
-    const mx::array& k,
-    const mx::array& v,
-    const AttentionRule& rule,
-    const KvFormat& format) {
-  const bool fits = rule.head_dim == format.head_dim &&
-      rule.n_kv_heads == format.n_kv_heads && rule.n_heads > 0 &&
-      rule.n_heads % format.n_kv_heads == 0 && rule.scores.softcap >= 0.f;
-  if (!fits) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] rule: found {} heads of {} on {} kv heads with a softcap of {}, "
-        "expected a multiple of the format's {} kv heads of {} and a softcap "
-        "of 0 (none) or more. Pass the layer's.",
-        kFunction,
-        rule.n_heads,
-        rule.head_dim,
-        rule.n_kv_heads,
-        rule.scores.softcap,
-        format.n_kv_heads,
-        format.head_dim);
-  }
-  const int rows = q.ndim() == 0 ? 0 : q.shape(0);
-  const int kv_rows = k.size() == 0 && v.size() == 0 ? 0 : rows;
-  const int width = rule.n_heads * rule.head_dim;
-  const int kv_width = rule.n_kv_heads * rule.head_dim;
-  require_shape(
-      kFunction, "q", q, {rows, rule.has_output_gate ? 2 * width : width});
-  require_shape(kFunction, "k", k, {kv_rows, kv_width});
-  require_shape(kFunction, "v", v, {kv_rows, kv_width});
-}
-
 /** q [T, H * D], or with a gate [T, H * 2 * D], as its parts [T, H * D]. */
 std::pair<mx::array, std::optional<mx::array>> split_gate(
     const mx::array& q,
@@ -250,7 +218,7 @@ mx::array attend(
     const KvFormat& format,
     PendingBlocks& pending) {
   const KvArrays& layout = layout_of(format);
-  check_arguments(q, k, v, rule, format);
+  check_attention_shapes(kFunction, q, k, v, rule, format);
   check_kv_segments(kFunction, segments, q.shape(0), format.window);
   const Heads heads = make_heads(q, k, v, rule, segments);
   if (k.shape(0) > 0) {

@@ -7,11 +7,11 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
-#include "optiq/kernels/mlx/checks_impl.h"
 #include "optiq/kernels/mlx/guarded_impl.h"
 #include "optiq/kernels/mlx/operations.h"
 #include "optiq/kernels/mlx/portable.h"
 #include "optiq/kernels/segment_checks.h"
+#include "optiq/kernels/shape_checks_impl.h"
 
 namespace optiq::kernels::portable {
 namespace {

@@ -15,10 +15,6 @@ namespace {
 constexpr int kWordBits = 32;
 constexpr float kMaxNorm = 65504.f; // the largest finite f16
 
-int round_up(int n, int to) {
-  return (n + to - 1) / to * to;
-}
-
 /** Channels [begin, end) of the last axis. */
 mx::array channels(const mx::array& x, int begin, int end) {
   mx::Shape start(x.ndim(), 0);
@@ -37,37 +33,6 @@ mx::array continued(const mx::array& x, int width) {
   }
   const mx::array last = channels(x, n - 1, n);
   return mx::concatenate({x, mx::repeat(last, width - n, -1)}, -1);
-}
-
-std::vector<KvPart> affine_parts(int head_dim, int bits, int group) {
-  const int whole = head_dim / group * group;
-  std::vector<KvPart> parts;
-  if (whole > 0) {
-    parts.push_back({0, whole, whole, bits, group});
-  }
-  if (const int rest = head_dim - whole; rest > 0) {
-    int last = 32; // the smallest of MLX's groups that holds it
-    while (last < rest) {
-      last *= 2;
-    }
-    parts.push_back({whole, rest, last, bits, last});
-  }
-  return parts;
-}
-
-std::vector<KvPart> turbo_parts(int head_dim, double bits) {
-  const auto whole_bits = static_cast<int>(bits);
-  // Half of the channels, in words: never above the nominal width.
-  const int wide =
-      bits == std::floor(bits) ? 0 : head_dim / (2 * kWordBits) * kWordBits;
-  std::vector<KvPart> parts;
-  if (wide > 0) {
-    parts.push_back({0, wide, wide, whole_bits + 1, kWordBits});
-  }
-  const int rest = head_dim - wide;
-  parts.push_back(
-      {wide, rest, round_up(rest, kWordBits), whole_bits, kWordBits});
-  return parts;
 }
 
 mx::array vector_of(std::span<const float> values) {
@@ -168,12 +133,10 @@ KvSide::KvSide(const KvFormat& format, double bits, std::uint64_t seed) {
     return;
   }
   method_ = format.codec.method;
+  parts_ = kv_parts(format, bits);
   if (method_ == KvMethod::Affine) {
-    parts_ = affine_parts(
-        format.head_dim, static_cast<int>(bits), format.codec.group_size);
     return;
   }
-  parts_ = turbo_parts(format.head_dim, bits);
   rotation_ = rotate_vectors(
       mx::contiguous(mx::eye(format.head_dim)), format.codec.rotation, seed);
 }

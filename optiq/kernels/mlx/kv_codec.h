@@ -7,6 +7,7 @@
 #include <mlx/array.h>
 
 #include "optiq/kernels/kv_format.h"
+#include "optiq/kernels/kv_parts.h"
 
 /**
  * K/V of a format as MLX arrays, tokens first: every side is a list of arrays
@@ -17,20 +18,9 @@
  *   turbo   f16 norms [.., 1], then per part u32 words of codes in the order of
  *           MLX's affine words
  *
- * A part is a range of channels of one width: a side of b + 1/2 bits has two,
- * and a side whose head_dim is no multiple of the group has a short last group,
- * continued to a group that MLX has.
+ * A part is a range of channels of one width (kv_parts.h).
  */
 namespace optiq::kernels::portable {
-
-/** Channels of one width. */
-struct KvPart {
-  int begin = 0;
-  int channels = 0;
-  int padded = 0; // with what fills its last group
-  int bits = 0;
-  int group = 0;
-};
 
 /** Keys or values. */
 class KvSide {

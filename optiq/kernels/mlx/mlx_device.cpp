@@ -10,12 +10,12 @@
 #include "optiq/io/array.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/mlx/block_arrays.h"
-#include "optiq/kernels/mlx/checks_impl.h"
 #include "optiq/kernels/mlx/gradients.h"
 #include "optiq/kernels/mlx/guarded_impl.h"
 #include "optiq/kernels/mlx/kv_codec.h"
 #include "optiq/kernels/mlx/operations.h"
 #include "optiq/kernels/mlx/portable.h"
+#include "optiq/kernels/shape_checks_impl.h"
 
 namespace optiq::kernels {
 namespace {
@@ -87,8 +87,7 @@ class MlxDevice final : public DifferentiableDevice {
     return guarded("reshape", [&] { return mx::reshape(x, shape); });
   }
   mx::array row_range(const mx::array& x, int begin, int n) override {
-    portable::check_range(
-        "row_range", "rows", begin, n, x.ndim() == 0 ? 0 : x.shape(0));
+    check_range("row_range", "rows", begin, n, x.ndim() == 0 ? 0 : x.shape(0));
     mx::Shape start(x.ndim(), 0);
     mx::Shape stop = x.shape();
     start[0] = begin;
@@ -98,7 +97,7 @@ class MlxDevice final : public DifferentiableDevice {
   mx::array take_rows(const mx::array& x, std::span<const int> rows) override {
     const int size = x.ndim() == 0 ? 0 : x.shape(0);
     for (const int row : rows) {
-      portable::check_range("take_rows", "row", row, 1, size);
+      check_range("take_rows", "row", row, 1, size);
     }
     const auto n = static_cast<int>(rows.size());
     return guarded("take_rows", [&] {
@@ -109,7 +108,7 @@ class MlxDevice final : public DifferentiableDevice {
     return guarded("columns", [&] {
       const int rows = x.ndim() == 0 ? 0 : x.shape(0);
       const mx::array flat = mx::flatten(x, 1, -1);
-      portable::check_range("columns", "columns", begin, width, flat.shape(1));
+      check_range("columns", "columns", begin, width, flat.shape(1));
       return mx::slice(flat, {0, begin}, {rows, begin + width});
     });
   }
@@ -138,7 +137,7 @@ class MlxDevice final : public DifferentiableDevice {
     return guarded("normalize", [&] { return portable::normalize(x, norm); });
   }
   mx::array add(const mx::array& a, const mx::array& b) override {
-    portable::require_shape("add", "b", b, a.shape());
+    require_shape("add", "b", b, a.shape());
     return guarded("add", [&] {
       // Of two dtypes the later block's: a residual joins what it meets.
       return mx::add(mx::astype(a, b.dtype()), b);
@@ -153,7 +152,7 @@ class MlxDevice final : public DifferentiableDevice {
       const mx::array& gate,
       const mx::array& up,
       Activation activation) override {
-    portable::require_shape("glu", "up", up, gate.shape());
+    require_shape("glu", "up", up, gate.shape());
     return guarded("glu", [&] { return portable::glu(gate, up, activation); });
   }
   mx::array softcap(const mx::array& x, float cap) override {

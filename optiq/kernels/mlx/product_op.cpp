@@ -4,10 +4,10 @@
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/affine_checks.h"
-#include "optiq/kernels/mlx/checks_impl.h"
 #include "optiq/kernels/mlx/operations.h"
 #include "optiq/kernels/mlx/portable.h"
 #include "optiq/kernels/product_checks.h"
+#include "optiq/kernels/shape_checks_impl.h"
 
 namespace optiq::kernels::portable {
 namespace {

@@ -1,4 +1,5 @@
 #include <random>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -9,7 +10,7 @@
 #include "optiq/server/openai/choices.h"
 #include "optiq/server/openai/completion_request.h"
 #include "optiq/server/openai/conversation.h"
-#include "optiq/server/openai/model_name_impl.h"
+#include "optiq/server/openai/model_choice_impl.h"
 #include "optiq/server/request_body.h"
 #include "optiq/server/request_error.h"
 
@@ -23,10 +24,12 @@ std::string random_id() {
   return fmt::format("{:08x}{:08x}{:08x}", device(), device(), device());
 }
 
-openai::AnswerHeader make_header(const ServiceState& state) {
+openai::AnswerHeader make_header(
+    const ServiceState& state,
+    const std::string& model) {
   return {
       .id = random_id(),
-      .model = state.model.id,
+      .model = model,
       .fingerprint = state.fingerprint,
       .created = std::chrono::duration_cast<std::chrono::seconds>(
                      std::chrono::system_clock::now().time_since_epoch())
@@ -57,23 +60,43 @@ void check_count(const ServiceOptions& options, std::size_t n_choices) {
   }
 }
 
-void answer(
+/** One that is named twice is one. */
+void count_adapters(Metrics& metrics, const openai::ModelChoice& model) {
+  const std::set<std::string> ids(
+      model.adapter_ids.begin(), model.adapter_ids.end());
+  for (const std::string& id : ids) {
+    metrics.count_adapter(id);
+  }
+  if (ids.empty()) {
+    metrics.count_adapter("base");
+  }
+}
+
+/** What becomes of a request's fields. */
+struct Answer {
+  openai::ModelChoice model;
+  std::vector<Choice> choices;
+  std::unique_ptr<openai::AnswerForm> form;
+};
+
+void start(
     ServiceState& state,
     const Call& call,
     const openai::AnswerFields& fields,
-    std::vector<Choice> choices,
-    std::unique_ptr<openai::AnswerForm> form) {
-  const std::size_t n = choices.size();
+    Answer answer) {
+  count_adapters(state.metrics, answer.model);
+  const std::size_t n = answer.choices.size();
+  auto header = make_header(state, answer.model.name);
   auto writer = fields.stream
       ? openai::make_stream_writer(
             call.reply,
-            make_header(state),
-            std::move(form),
+            std::move(header),
+            std::move(answer.form),
             n,
             fields.include_usage)
       : openai::make_whole_writer(
-            call.reply, make_header(state), std::move(form), n);
-  start_answer(state, call, std::move(choices), std::move(writer));
+            call.reply, std::move(header), std::move(answer.form), n);
+  start_answer(state, call, std::move(answer.choices), std::move(writer));
 }
 
 /** The prompt as ids, and as text where it is echoed. */
@@ -100,13 +123,14 @@ Schema chat_completions_body() {
 void chat_completions(ServiceState& state, Call& call) {
   const Json body = read_body(call, chat_completions_body());
   const auto request = openai::read_chat_request(body);
-  openai::check_model_name(state, request.answer.model);
+  auto model = openai::choose_model(state, request.answer);
   check_count(state.options, static_cast<std::size_t>(request.answer.n));
   const std::string text =
       openai::render_conversation(state.model, request.conversation);
   openai::ChoiceOptions options{
       .reasoning = state.reasoning,
       .tenant = call.tenant,
+      .adapter = model.adapter,
       .prompt_field = "messages"};
   if (request.logprobs) {
     options.top_logprobs = request.top_logprobs.value_or(0);
@@ -115,17 +139,15 @@ void chat_completions(ServiceState& state, Call& call) {
       .ids = state.model.tokenizer->encode(text, false),
       .starts_in_reasoning =
           state.reasoning && text::opens_reasoning(text, *state.reasoning)};
-  answer(
+  auto choices = openai::make_choices(
+      state.model, state.layouts, request.answer, {std::move(prompt)}, options);
+  start(
       state,
       call,
       request.answer,
-      openai::make_choices(
-          state.model,
-          state.layouts,
-          request.answer,
-          {std::move(prompt)},
-          options),
-      openai::make_chat_form(state.model.tokenizer, request.logprobs));
+      {std::move(model),
+       std::move(choices),
+       openai::make_chat_form(state.model.tokenizer, request.logprobs)});
 }
 
 Schema completions_body() {
@@ -135,7 +157,7 @@ Schema completions_body() {
 void completions(ServiceState& state, Call& call) {
   const Json body = read_body(call, completions_body());
   const auto request = openai::read_completion_request(body);
-  openai::check_model_name(state, request.answer.model);
+  auto model = openai::choose_model(state, request.answer);
   const auto n = static_cast<std::size_t>(request.answer.n);
   check_count(state.options, request.prompts.size() * n);
   std::vector<openai::EncodedPrompt> prompts;
@@ -147,22 +169,25 @@ void completions(ServiceState& state, Call& call) {
       echo.insert(echo.end(), n, read.text);
     }
   }
-  answer(
+  auto choices = openai::make_choices(
+      state.model,
+      state.layouts,
+      request.answer,
+      prompts,
+      {.top_logprobs = request.logprobs,
+       .tenant = call.tenant,
+       .adapter = model.adapter,
+       .prompt_field = "prompt"});
+  start(
       state,
       call,
       request.answer,
-      openai::make_choices(
-          state.model,
-          state.layouts,
-          request.answer,
-          prompts,
-          {.top_logprobs = request.logprobs,
-           .tenant = call.tenant,
-           .prompt_field = "prompt"}),
-      openai::make_text_form(
-          state.model.tokenizer,
-          request.logprobs.has_value(),
-          std::move(echo)));
+      {std::move(model),
+       std::move(choices),
+       openai::make_text_form(
+           state.model.tokenizer,
+           request.logprobs.has_value(),
+           std::move(echo))});
 }
 
 } // namespace optiq::server

@@ -2,11 +2,13 @@
 
 #include <charconv>
 #include <limits>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "optiq/artifacts/affine_format.h"
 #include "optiq/server/request_error.h"
+#include "optiq/server/served_adapters.h"
 
 namespace optiq::server::openai {
 namespace {
@@ -18,6 +20,9 @@ constexpr std::size_t kMaxBiases = 1u << 16;
 constexpr std::size_t kMaxStopBytes = 4096;
 constexpr std::size_t kMaxStops = 16;
 constexpr std::size_t kMaxName = 512; // bytes
+constexpr std::size_t kMaxSelection = 1024; // bytes
+constexpr std::size_t kMaxModelName = kMaxName + kMaxSelection;
+constexpr double kMaxWeight = 100; // of an adapter
 
 /** "50256" -> 50256; names of logit_bias are ids. */
 std::int32_t parse_id(const std::string& text) {
@@ -159,13 +164,10 @@ Fields<artifacts::KvCodec> kv_cache_fields() {
 }
 
 void read_kv_cache(const Json& value, AnswerFields& to) {
-  artifacts::KvCodec codec{.method = artifacts::KvMethod::Affine};
-  for (const auto& field : kv_cache_fields()) {
-    const auto found = value.find(field.member.name);
-    if (found != value.end() && !found->is_null()) {
-      field.read(*found, codec);
-    }
-  }
+  const auto codec = read_members(
+      value,
+      kv_cache_fields(),
+      artifacts::KvCodec{.method = artifacts::KvMethod::Affine});
   const bool is_dense = codec.method == artifacts::KvMethod::Dense;
   if (is_dense != (codec.key_bits == 0 && codec.value_bits == 0)) {
     refuse_field(
@@ -177,6 +179,65 @@ void read_kv_cache(const Json& value, AnswerFields& to) {
                    "values or of both");
   }
   to.kv_cache = codec;
+}
+
+void take_adapter(const char* field, std::string selection, AnswerFields& to) {
+  if (to.adapter) {
+    refuse_field(
+        field,
+        "invalid_value",
+        fmt::format(
+            "[{0}] found both {1} and {0}, expected one of them",
+            field,
+            to.adapter_field));
+  }
+  to.adapter = std::move(selection);
+  to.adapter_field = field;
+}
+
+void read_adapter(const Json& value, AnswerFields& to) {
+  take_adapter("adapter", value.get<std::string>(), to);
+}
+
+/** An item of `adapters`. */
+struct WeightedAdapter {
+  std::string id;
+  double weight = 1;
+};
+
+Fields<WeightedAdapter> weighted_adapter_fields() {
+  using W = WeightedAdapter;
+  return {
+      {{"id", string(1, kMaxAdapterId), "As /v1/adapters names it.", true},
+       into(&W::id)},
+      {{"weight",
+        number(-kMaxWeight, kMaxWeight),
+        "What the adapter adds is multiplied by; 1 by default."},
+       into(&W::weight)}};
+}
+
+void read_adapters(const Json& value, AnswerFields& to) {
+  if (value.is_string()) {
+    take_adapter("adapters", value.get<std::string>(), to);
+    return;
+  }
+  std::string selection;
+  for (const Json& item : value) {
+    const auto adapter = read_members(item, weighted_adapter_fields());
+    if (!adapters::is_adapter_id(adapter.id)) {
+      refuse_field(
+          "adapters",
+          "invalid_value",
+          fmt::format(
+              "[adapters] found the id {}, expected that of an adapter",
+              artifacts::describe(adapter.id)));
+    }
+    selection += (selection.empty() ? "" : "+") + adapter.id;
+    if (adapter.weight != 1) {
+      selection += fmt::format("*{}", adapter.weight);
+    }
+  }
+  take_adapter("adapters", std::move(selection), to);
 }
 
 void read_stop(const Json& value, AnswerFields& to) {
@@ -196,7 +257,10 @@ Fields<AnswerFields> answer_fields() {
   using A = AnswerFields;
   const Schema stop = string(1, kMaxStopBytes);
   Fields<A> fields{
-      {{"model", string(0, kMaxName), "The served model's id, or \"default\"."},
+      {{"model",
+        string(0, kMaxModelName),
+        "The served model's id, or \"default\"; with an adapter behind it, "
+        "\"ID:NAME\"."},
        into(&A::model)},
       {{"stream", boolean(), "Sends the answer as server-sent events."},
        into(&A::stream)},
@@ -225,8 +289,18 @@ Fields<AnswerFields> answer_fields() {
         "How the keys and values of this sequence are kept; without it as the "
         "server was started."},
        read_kv_cache},
-      {{"adapter", unsupported_but({}), ""}, {}},
-      {{"adapters", unsupported_but({}), ""}, {}}};
+      {{"adapter",
+        string(0, kMaxSelection),
+        "The adapter to run with, as /v1/adapters names it; several are added: "
+        "\"a*0.5+b\". \"base\" is the model alone, as without this field. A "
+        "model's name may say it, too: \"ID:a\"."},
+       read_adapter},
+      {{"adapters",
+        either(
+            {string(0, kMaxSelection),
+             list(schema_of(weighted_adapter_fields()), 0, kMaxAdapters)}),
+        "The same, or as a list: [{\"id\": \"a\", \"weight\": 0.5}]."},
+       read_adapters}};
   add_fields(fields, sampling_fields(), &A::sampling);
   return fields;
 }

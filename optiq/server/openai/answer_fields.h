@@ -32,10 +32,15 @@ struct AnswerFields {
   SamplingFields sampling;
   /** None: as the server was started. */
   std::optional<artifacts::KvCodec> kv_cache;
+  /** A selection of adapters, as adapters::AdapterSet::find takes it. */
+  std::optional<std::string> adapter;
+  const char* adapter_field = nullptr; // that it was in
 };
 
 /** The most choices of an answer. */
 inline constexpr int kMaxChoices = 128;
+/** The most adapters that run together in one. */
+inline constexpr std::size_t kMaxAdapters = 8;
 
 Fields<AnswerFields> answer_fields();
 

@@ -86,7 +86,8 @@ generate::Request make_request(
       .sampler = choose_sampler(fields.sampling, model.defaults.sampler),
       .stop_ids = model.stop_ids,
       .top_logprobs = options.top_logprobs,
-      .prefix_key = options.tenant};
+      .prefix_key = options.tenant,
+      .adapter = options.adapter};
 }
 
 /** Which field the client can change where prompt and answer are too long. */

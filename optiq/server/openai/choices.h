@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct ChoiceOptions {
   /** Where reasoning is told from the answer. */
   std::optional<text::ReasoningMarkers> reasoning;
   std::string tenant; // who asks
+  std::shared_ptr<const nn::Adapter> adapter; // to run with, or none
   std::string prompt_field; // where the prompt is
 };
 

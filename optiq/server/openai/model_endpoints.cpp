@@ -1,65 +1,56 @@
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "optiq/server/endpoints_impl.h"
-#include "optiq/server/openai/model_name_impl.h"
-#include "optiq/server/request_error.h"
+#include "optiq/server/openai/model_choice_impl.h"
 
 namespace optiq::server {
 namespace {
 
 using artifacts::Json;
 
-constexpr const char* kDefaultName = "default";
-
-Json model_json(const ServiceState& state) {
-  return {
-      {"id", state.model.id},
+Json model_json(
+    const ServiceState& state,
+    const std::string& name,
+    std::int64_t created) {
+  Json model{
+      {"id", name},
       {"object", "model"},
-      {"created", state.started},
+      {"created", created},
       {"owned_by", "optiq"},
       {"max_model_len", state.model.setup.model->info().max_positions}};
+  if (name != state.model.id) {
+    model["parent"] = state.model.id;
+  }
+  return model;
 }
 
-[[noreturn]] void refuse_model(
-    const ServiceState& state,
-    const std::string& name) {
-  throw RequestError(
-      {.status = 404,
-       .message = fmt::format(
-           "[serve] found the model {}, expected '{}', the one that is served",
-           artifacts::describe(Json(name)),
-           state.model.id),
-       .code = "model_not_found",
-       .param = "model"});
+/** The model, and it with each of its adapters. */
+Json models_json(const ServiceState& state) {
+  Json models = Json::array({model_json(state, state.model.id, state.started)});
+  for (const ServedAdapter& adapter : state.adapters.list()->adapters) {
+    models.push_back(model_json(
+        state,
+        openai::name_with_adapter(state, adapter.facts.id),
+        adapter.created));
+  }
+  return models;
 }
 
 } // namespace
 
-namespace openai {
-
-void check_model_name(
-    const ServiceState& state,
-    const std::optional<std::string>& name) {
-  if (name && *name != state.model.id && *name != kDefaultName) {
-    refuse_model(state, *name);
-  }
-}
-
-} // namespace openai
-
 void list_models(ServiceState& state, Call& call) {
-  const Json models{
-      {"object", "list"}, {"data", Json::array({model_json(state)})}};
+  const Json models{{"object", "list"}, {"data", models_json(state)}};
   respond_json(call, models);
 }
 
 void show_model(ServiceState& state, Call& call) {
-  if (call.rest_of_path != state.model.id) {
-    refuse_model(state, call.rest_of_path);
+  for (const Json& model : models_json(state)) {
+    if (model["id"] == call.rest_of_path) {
+      respond_json(call, model);
+      return;
+    }
   }
-  respond_json(call, model_json(state));
+  openai::refuse_model(state, call.rest_of_path);
 }
 
 } // namespace optiq::server

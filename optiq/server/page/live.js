@@ -10,7 +10,9 @@ const IDLE = 10_000;
 const POINTS = 60; // of the curve
 
 export class LiveStatus {
-  constructor() {
+  /** onModel hears each time what the server says of the model. */
+  constructor(onModel) {
+    this.onModel = onModel;
     this.last = null; // {time, answerTokens}
     this.rates = []; // tokens per second, oldest first
     this.timer = 0;
@@ -44,8 +46,10 @@ export class LiveStatus {
   async #ask() {
     let delay = IDLE;
     try {
-      const { status } = await describeModel();
+      const model = await describeModel();
+      const { status } = model;
       this.#show(status);
+      this.onModel(model);
       delay = status.running + status.waiting > 0 ? BUSY : IDLE;
     } catch (error) {
       byId("live-state").textContent = error.message;

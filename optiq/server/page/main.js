@@ -17,7 +17,7 @@ class Page {
     this.answering = null; // an AbortController while an answer comes
     this.store = new Store(() => this.say("This browser keeps no more: new conversations go with the page."));
     this.conversation = this.store.create();
-    this.live = new LiveStatus();
+    this.live = new LiveStatus((model) => this.settings.showAdapters(model.adapters));
     this.drawers = new Drawers();
     this.settings = new SettingsForm(this.store.settings, (values) => this.store.saveSettings(values));
     this.transcript = new Transcript(byId("transcript"), {
@@ -74,6 +74,7 @@ class Page {
     document.title = `${this.model.id} · OptIQ`;
     showModel(this.model);
     this.settings.showDefaults(this.model.defaults);
+    this.settings.showAdapters(this.model.adapters);
     this.live.start(this.model.status);
     byId("show-model").disabled = false;
     byId("send").disabled = false;
@@ -221,7 +222,7 @@ class Page {
         message.error = this.explain(error);
       }
     }
-    message.stats = clock.stats();
+    message.stats = { ...clock.stats(), adapter: request.adapter };
   }
 
   /** The error in words, and where to do something about it. */

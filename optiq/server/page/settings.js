@@ -22,6 +22,8 @@ export class SettingsForm {
     this.system = byId("system-prompt");
     this.thinking = byId("thinking");
     this.cache = byId("kv-cache");
+    this.adapter = byId("adapter");
+    this.mounted = []; // ids of the server's adapters
     this.inputs = new Map(FIELDS.map((field) => [field.name, this.#addField(field)]));
     this.#fill(settings);
     byId("settings-form").addEventListener("input", () => onChange(this.values()));
@@ -49,9 +51,29 @@ export class SettingsForm {
     this.system.value = settings.system ?? "";
     this.thinking.value = settings.thinking ?? "";
     this.cache.value = settings.cache ?? "";
+    this.#fillAdapters(settings.adapter ?? "");
     for (const [name, input] of this.inputs) {
       input.value = settings[name] ?? "";
     }
+  }
+
+  /** One that was chosen and is not mounted any more stays chosen: whoever asks
+   * hears of it from the server. */
+  #fillAdapters(chosen) {
+    const ids = chosen === "" || this.mounted.includes(chosen) ? this.mounted : [...this.mounted, chosen];
+    const shown = [...this.adapter.options].map((option) => option.value);
+    if (shown.join() !== ["", ...ids].join()) { // else an open list would close
+      this.adapter.replaceChildren(
+        element("option", { value: "" }, "none"), ...ids.map((id) => element("option", { value: id }, id)));
+    }
+    this.adapter.value = chosen;
+    byId("adapter-field").hidden = ids.length === 0;
+  }
+
+  /** What the server has mounted now. */
+  showAdapters(ids) {
+    this.mounted = ids;
+    this.#fillAdapters(this.adapter.value);
   }
 
   /** What the server takes where a field is empty. */
@@ -80,12 +102,15 @@ export class SettingsForm {
     if (this.cache.value !== "") {
       values.cache = this.cache.value;
     }
+    if (this.adapter.value !== "") {
+      values.adapter = this.adapter.value;
+    }
     return values;
   }
 
   /** The input of a request's field, or undefined. */
   inputOf(name) {
-    return this.inputs.get(name);
+    return name === "adapter" ? this.adapter : this.inputs.get(name);
   }
 
   /** The first input whose value is out of its range, or undefined. */
@@ -95,8 +120,8 @@ export class SettingsForm {
 }
 
 /** The request that these settings and messages make. */
-export function chatRequest(model, { system, thinking, cache, ...sampling }, messages) {
-  const request = { model, ...sampling, messages: answered(messages) };
+export function chatRequest(model, { system, thinking, cache, ...fields }, messages) {
+  const request = { model, ...fields, messages: answered(messages) };
   if (system) {
     request.messages.unshift({ role: "system", content: system });
   }

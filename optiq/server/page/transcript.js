@@ -76,8 +76,11 @@ class MessageView {
 }
 
 /** "64 tokens · 41.2 tokens/s · first after 0.12 s · 1,024 of 1,100 from the cache" */
-function describeStats({ tokens, rate, firstAfter, promptTokens, cachedTokens, finish }) {
+function describeStats({ tokens, rate, firstAfter, promptTokens, cachedTokens, finish, adapter }) {
   const parts = [];
+  if (adapter) {
+    parts.push(`adapter ${adapter}`);
+  }
   if (tokens) {
     parts.push(`${formatCount(tokens)} tokens`);
   }

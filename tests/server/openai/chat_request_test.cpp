@@ -67,7 +67,18 @@ const std::vector<Range> kRanges{
      {{{"type", "text"}}},
      {{{"type", "json_object"}}, {{"type", "json_schema"}}}},
     {"modalities", {Json::array({"text"})}, {Json::array({"text", "audio"})}},
-    {"adapter", {}, {"x"}},
+    {"adapter", {"", "base", "a", "a*0.5+b"}, {1, Json::array()}},
+    {"adapters",
+     {"a*0.5+b",
+      Json::array(),
+      Json::array({{{"id", "a"}, {"weight", 0.5}}, {{"id", "team/b"}}})},
+     {1,
+      Json::array({"a"}),
+      Json::array({Json::object()}),
+      Json::array({{{"id", "a+b"}}}),
+      Json::array({{{"id", "base"}}}),
+      Json::array({{{"id", "a"}, {"weight", 101}}}),
+      Json(std::vector<Json>(9, Json{{"id", "a"}}))}},
     {"chat_template_kwargs", {{{"enable_thinking", false}}}, {"x", 1}},
     {"reasoning_effort", {"none", "high"}, {"huge", 1}},
     {"user", {"somebody"}, {1}},
@@ -136,6 +147,29 @@ TEST(ChatRequest, ReadsWhatWasSent) {
       .value_bits = 2,
       .seed = 9};
   EXPECT_EQ(answer.kv_cache, codec);
+}
+
+TEST(ChatRequest, ReadsAdaptersAsASelection) {
+  const auto selection = [](const char* field, const Json& value) {
+    return read(field, value).answer.adapter;
+  };
+  EXPECT_EQ(selection("adapter", nullptr), std::nullopt);
+  EXPECT_EQ(selection("adapter", "a*0.5+b"), "a*0.5+b");
+  EXPECT_EQ(selection("adapters", "a+b"), "a+b");
+  EXPECT_EQ(selection("adapters", Json::array()), "");
+  EXPECT_EQ(
+      selection(
+          "adapters",
+          Json::array(
+              {{{"id", "team/a"}, {"weight", -0.25}},
+               {{"id", "b"}, {"weight", 1e-7}},
+               {{"id", "c"}, {"weight", nullptr}}})),
+      "team/a*-0.25+b*1e-07+c");
+  testing::expect_refused("adapters", "invalid_value", "both adapter", [] {
+    read_chat_request(Json::parse(R"({
+      "messages": [{"role": "user", "content": "Hi"}],
+      "adapter": "a", "adapters": "b"})"));
+  });
 }
 
 TEST(ChatRequest, RefusesFieldsThatContradict) {

@@ -6,9 +6,10 @@
 #include "optiq/base/error.h"
 #include "optiq/kernels/affine_checks.h"
 
-/** Argument checks of the MLX device. MLX checks most shapes itself, but
- * broadcasts where we would not, and no index: one out of range is a fault. */
-namespace optiq::kernels::portable {
+/** Argument checks of devices whose arrays are not looked into. MLX checks most
+ * shapes itself, but broadcasts where we would not, and no index: one out of
+ * range is a fault. */
+namespace optiq::kernels {
 
 namespace mx = mlx::core;
 
@@ -47,4 +48,4 @@ inline void check_range(
   }
 }
 
-} // namespace optiq::kernels::portable
+} // namespace optiq::kernels

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+
+namespace optiq {
+
+/** Bytes that memory has no room for, on the disk until this is gone: the file
+ * has no name, so that nothing of it is left behind by a process that dies. */
+class ScratchFile {
+ public:
+  /** In a folder, which is made where it is missing. Throws Denied or Io. */
+  explicit ScratchFile(const std::filesystem::path& folder);
+  ~ScratchFile();
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+
+  /** Where the bytes begin. Throws Exhausted for a full disk, Io. */
+  std::uint64_t append(std::span<const std::byte> bytes);
+  /** Bytes that were appended. Throws Io. */
+  void read(std::uint64_t offset, std::span<std::byte> bytes) const;
+
+ private:
+  std::filesystem::path folder_; // of messages
+  int fd_;
+  std::uint64_t size_ = 0;
+};
+
+} // namespace optiq

@@ -1,0 +1,331 @@
+#pragma once
+
+#include <cstdint>
+
+/** What kernels are given, one struct each: shared by host and card, so that
+ * neither can misread the other. Pointers are the card's. T = rows. */
+namespace optiq::kernels::cuda {
+
+/** How numbers lie in memory. */
+enum class Number : int { Float32, BFloat16, Float16 };
+
+// --- products ----------------------------------------------------------------
+
+/** Bfloat16 numbers that add up to an activation: three hold any float32. */
+inline constexpr int kMostDigits = 3;
+
+/** Rows as products take them: after an optional norm, as sums of bfloat16
+ * digits, padded with zeros to whole spans of columns. */
+struct PrepareRows {
+  const float* x; // [T, width]
+  const float* weight; // [width] of a norm; null without one
+  const float* bias; // [width] of a LayerNorm, or null
+  float eps;
+  int is_layer_norm;
+  int width;
+  int padded;
+  float* plain; // [T, width], or null: not wanted
+  int n_digits; // 0: none wanted
+  std::uint16_t* digits; // bf16 [n_digits, T, padded]
+  float* sums; // [T, padded / 32] of the digits
+};
+
+/** A matrix [out, in] of a launch, packed or dense bfloat16, and what comes of
+ * it: y = x W^T + bias + residual. */
+struct MultiplyPart {
+  const std::uint32_t* weight; // codes, or bf16 [out, in]
+  const std::uint32_t* params; // (scale, bias) pairs
+  Number param_type; // bf16 or f16
+  int chunks_per_group; // of 32 columns
+  int out;
+  int first_block; // of the launch
+  const float* bias; // [out] or null
+  const float* residual; // [T, out] or null
+  float* y; // [T, out]
+};
+
+inline constexpr int kMostParts = 4;
+
+/** Products of the same rows with matrices of one width. */
+struct Multiply {
+  MultiplyPart parts[kMostParts];
+  int n_parts;
+  int n_blocks; // of all parts
+  const std::uint16_t* digits; // bf16 [n, T, padded]
+  const float* sums; // [T, padded / 32]
+  int rows; // T
+  int in;
+};
+
+/** A matrix in the file's layout: dense, or MLX's affine triple. */
+struct PlainMatrix {
+  const void* weight; // [out, in], or u32 codes [out, in * bits / 32]
+  const void* scales; // [out, in / group]; null when dense
+  const void* biases;
+  Number type; // of a dense weight, or of scales and biases
+  int bits; // 0 when dense
+  int group;
+  int out;
+  int in;
+};
+
+/** The same product in float32, for matrices in the file's layout. */
+struct MultiplyPlain {
+  PlainMatrix weight;
+  const float* x; // [T, in]
+  int rows;
+  const float* bias; // [out] or null
+  const float* residual; // [T, out] or null
+  float* y; // [T, out]
+};
+
+/** MLX's affine triple into the layout of packed_layout.h. */
+struct PackCodes {
+  const std::uint32_t* rows; // [out, row_words]
+  int row_words;
+  int out;
+  int in;
+  int bits;
+  std::uint32_t* codes;
+  long long words; // of codes
+};
+struct PackParams {
+  const std::uint16_t* scales; // [out, groups], halves of either kind
+  const std::uint16_t* biases;
+  int out;
+  int groups;
+  int padded_groups; // with those of the padding of columns
+  std::uint32_t* params;
+  long long words; // of params
+};
+
+/** Rows `ids` of a matrix, times scale. */
+struct EmbedPacked {
+  const int* ids;
+  const std::uint32_t* codes;
+  const std::uint32_t* params;
+  Number param_type;
+  int bits;
+  int group;
+  int in;
+  float scale;
+  float* y; // [ids, in]
+};
+struct EmbedPlain {
+  const int* ids;
+  PlainMatrix weight;
+  float scale;
+  float* y; // [ids, in]
+};
+
+/** inner = x A^T of the rows of a low-rank update, then y += scale inner B. */
+struct LowRankInner {
+  const float* x; // [rows, in]
+  const void* a; // [rank, in]
+  Number type;
+  int in;
+  float* inner; // [rows, rank]
+};
+struct LowRankAdd {
+  const float* inner; // [rows, rank]
+  const void* b; // [rank, out]
+  Number type;
+  int rank;
+  int out;
+  float scale;
+  float* y; // [rows, out]
+};
+
+// --- elementwise and moves
+// -----------------------------------------------------
+
+enum class Elementwise : int { Add, Scale, Silu, GeluTanh, Softcap };
+
+/** y = a + b, a factor, activation(a) b, or factor tanh(a / factor). */
+struct Apply {
+  Elementwise what;
+  const float* a;
+  const float* b;
+  float factor;
+  float* y;
+  long long n;
+};
+
+/** y[i] = x[rows[i]] from a column on. */
+struct Gather {
+  const float* x;
+  const int* rows; // null: row i
+  long long stride; // of x
+  int begin;
+  int width;
+  float* y; // [n, width]
+};
+
+// --- attention
+// -----------------------------------------------------------------
+
+enum class KvCode : int { Dense, Affine, Turbo };
+
+/** Channels of one width of a packed side. Offsets are bytes from the side's
+ * begin. */
+struct KvPart {
+  int begin;
+  int channels;
+  int padded;
+  int bits;
+  int group;
+  int words; // u32 a token
+  int words_at; // [64 tokens][words]
+  int scales_at; // affine: bf16 [64][padded / group]
+  int biases_at;
+  float centroids[32]; // turbo
+  float edges[31];
+};
+
+/** Keys or values of one kv head in one block of 64 tokens. */
+struct KvSide {
+  KvCode code;
+  int is_half; // dense: bfloat16, else float32
+  int head_dim;
+  int n_parts;
+  int bytes;
+  KvPart parts[2];
+  const float* rotation; // [head_dim][head_dim] of a turbo side: x R
+};
+
+struct KvShape {
+  KvSide key;
+  KvSide value;
+  int n_kv_heads;
+};
+
+/** Norms, RoPE and rotation of every head; keys and values into their blocks.
+ */
+struct PlaceHeads {
+  KvShape shape;
+  const float* q; // [T, n_heads * q_stride]
+  const float* k; // [T, n_kv_heads * head_dim]
+  const float* v;
+  const float* q_norm; // [head_dim] of every head, [heads * head_dim] of rows
+  const float* k_norm; // with norms of rows, or null
+  const float* v_norm;
+  int q_norm_is_of_rows;
+  int k_norm_is_of_rows;
+  float eps;
+  int n_heads;
+  int q_stride; // from head to head: head_dim, twice with a gate
+  int appends; // whether k and v have rows
+  const int* positions; // [T]
+  const float* frequencies; // [rotary_dim / 2], or [T, ...]; null: no RoPE
+  int half; // rotary_dim / 2
+  int frequencies_stride; // 0: of all rows
+  int is_interleaved;
+  float rope_scale;
+  const float* growth; // [T] factors of queries, or null
+  float scale; // of queries
+  const unsigned long long* blocks; // [T]: the block of each row's token
+  float* to_q; // [T, n_heads, head_dim]
+};
+
+/** Queries of one segment that share keys: `n_queries` at most kTileQueries,
+ * numbered row * group + head within the kv head. */
+struct AttendItem {
+  int first_row; // of the segment in the batch
+  int start; // position of that row
+  int first_block; // of the segment in `blocks`
+  int first_query;
+  int n_queries;
+  int first_span;
+  int last_span;
+  int slot; // where its partial goes
+};
+
+inline constexpr int kTileQueries = 16;
+inline constexpr int kFewQueries = 4;
+inline constexpr int kSpanTokens = 256;
+inline constexpr int kChunkTokens = 32;
+inline constexpr int kMaxHeadDim = 512;
+
+/** Partial sums of spans of keys: per (row, head, slot) a maximum, a sum of
+ * weights and a weighted sum of values. */
+struct Attend {
+  KvShape shape;
+  const AttendItem* items;
+  const unsigned long long* blocks;
+  const float* q; // [T, n_heads, head_dim], scaled and rotated
+  int n_heads;
+  int window;
+  float softcap;
+  int slots;
+  float* partials; // [T, n_heads, slots, head_dim + 2]
+};
+
+/** Partials into y, rotated back and gated. */
+struct Combine {
+  const float* partials;
+  const int* row_slots; // [T]
+  int slots;
+  int n_heads;
+  int head_dim;
+  const float* rotation; // [head_dim][head_dim] or null
+  const float* gate; // of head 0 of row 0, heads 2 * head_dim apart; or null
+  float* y; // [T, n_heads, head_dim]
+};
+
+// --- gated delta net
+// -------------------------------------------------------------
+
+struct StateSegment {
+  int first_row;
+  int rows;
+  unsigned long long block; // state, then conv state
+};
+
+struct DeltaNet {
+  const StateSegment* segments;
+  const int* row_segments; // [T]
+  int n_key_heads;
+  int n_value_heads;
+  int key_dim;
+  int value_dim;
+  int conv_kernel;
+  float norm_eps;
+  const float* qkv; // [T, channels]
+  const float* z; // [T, Hv * Dv]
+  const float* b; // [T, Hv]
+  const float* a;
+  const float* conv_weight; // [channels, conv_kernel]
+  const float* a_log; // [Hv]
+  const float* dt_bias;
+  const float* norm; // [Dv]
+  float* conv; // [T, channels]
+  float* dots; // [T, Hk]: k . q
+  float* decay; // [T, Hv]
+  float* beta; // [T, Hv]
+  float* y; // [T, Hv * Dv]
+};
+
+inline constexpr int kStateColumns = 32; // of one block
+
+// --- reductions
+// --------------------------------------------------------------------
+
+struct Reduce {
+  const float* x; // [T, n]
+  const float* reference; // of a KL divergence
+  const int* ids; // [T], of pick
+  int n;
+  int rows;
+  double* wide; // [T]
+  int* indices; // [T]
+  float* values; // [T]
+};
+
+/** Reads memory and does nothing else, to see how fast that is. */
+struct ReadAll {
+  const std::uint32_t* from;
+  long long quads; // of words
+  std::uint32_t* result;
+};
+
+} // namespace optiq::kernels::cuda

@@ -1,0 +1,261 @@
+#include <algorithm>
+#include <array>
+
+#include "optiq/base/error.h"
+#include "optiq/kernels/cuda/attention_plan.h"
+#include "optiq/kernels/cuda/kv_layout.h"
+#include "optiq/kernels/cuda/operations.h"
+#include "optiq/kernels/cuda/pointers_impl.h"
+#include "optiq/kernels/layer_checks.h"
+#include "optiq/kernels/segment_checks.h"
+#include "optiq/kernels/shape_checks_impl.h"
+
+namespace optiq::kernels::cuda {
+namespace {
+
+constexpr const char* kFunction = "attend";
+constexpr unsigned kThreads = 128;
+constexpr int kPad = 4; // floats behind a token's channels (attention.cu)
+
+/** A norm's gains, and whether they are of whole rows. */
+struct HeadNorm {
+  const float* weight = nullptr;
+  int is_of_rows = 0;
+};
+
+HeadNorm norm_of(
+    const Card& card,
+    const std::optional<mx::array>& weight,
+    int n_heads,
+    int head_dim) {
+  if (!weight) {
+    return {};
+  }
+  const bool is_of_heads = weight->size() == static_cast<std::size_t>(head_dim);
+  require_shape(
+      kFunction,
+      "norm",
+      *weight,
+      {is_of_heads ? head_dim : n_heads * head_dim});
+  return {floats_of(kFunction, card, *weight), is_of_heads ? 0 : 1};
+}
+
+/** The numbers of one call that travel to the card, and where they lie. */
+struct Numbers {
+  std::vector<std::int32_t> positions; // [T]
+  std::vector<float> frequencies; // one row, or one per row of the batch
+  std::vector<float> growth; // [T] or none
+  int frequencies_stride = 0;
+
+  Numbers(std::span<const Segment> segments, const AttentionRule& rule)
+      : positions(positions_of(segments)) {
+    if (rule.rope && uses_table(*rule.rope, positions)) {
+      frequencies = rule.rope->inverse_frequencies;
+    } else if (rule.rope) {
+      frequencies_stride =
+          static_cast<int>(rule.rope->inverse_frequencies.size());
+      for (const std::int32_t position : positions) {
+        const std::vector<float> row = frequencies_at(*rule.rope, position);
+        frequencies.insert(frequencies.end(), row.begin(), row.end());
+      }
+    }
+    if (rule.query_growth) {
+      for (const std::int32_t position : positions) {
+        growth.push_back(growth_at(*rule.query_growth, position));
+      }
+    }
+  }
+};
+
+/** Where numbers and plan lie on the card. */
+struct Sent {
+  Buffer buffer;
+  const AttendItem* items = nullptr;
+  const unsigned long long* blocks = nullptr;
+  const unsigned long long* row_blocks = nullptr;
+  const int* row_slots = nullptr;
+  const int* positions = nullptr;
+  const float* frequencies = nullptr;
+  const float* growth = nullptr;
+};
+
+Sent send(Card& card, const Numbers& numbers, const AttentionPlan& plan) {
+  Parcel parcel;
+  const auto add = [&](const auto& values) {
+    return parcel.add(std::span(values));
+  };
+  const std::size_t items = add(plan.items);
+  const std::size_t blocks = add(plan.blocks);
+  const std::size_t row_blocks = add(plan.row_blocks);
+  const std::size_t row_slots = add(plan.row_slots);
+  const std::size_t positions = add(numbers.positions);
+  const std::size_t frequencies = add(numbers.frequencies);
+  const std::size_t growth = add(numbers.growth);
+  Sent sent{.buffer = card.send(parcel)};
+  const DevicePointer at = *sent.buffer;
+  sent.items = pointer_of<const AttendItem>(at + items);
+  sent.blocks = pointer_of<const unsigned long long>(at + blocks);
+  sent.row_blocks = pointer_of<const unsigned long long>(at + row_blocks);
+  sent.row_slots = pointer_of<const int>(at + row_slots);
+  sent.positions = pointer_of<const int>(at + positions);
+  sent.frequencies = numbers.frequencies.empty()
+      ? nullptr
+      : pointer_of<const float>(at + frequencies);
+  sent.growth =
+      numbers.growth.empty() ? nullptr : pointer_of<const float>(at + growth);
+  return sent;
+}
+
+/** q, k and v of a call. */
+struct Projected {
+  const mx::array& q;
+  const mx::array& k;
+  const mx::array& v;
+};
+
+/** Queries as attention reads them; keys and values into the blocks. */
+mx::array place_heads(
+    Card& card,
+    const Projected& x,
+    const AttentionRule& rule,
+    const KvShape& shape,
+    const Numbers& numbers,
+    const Sent& sent) {
+  const int rows = x.q.shape(0);
+  const bool appends = x.k.shape(0) > 0;
+  const mx::array to_q = card.make_array({rows, rule.n_heads * rule.head_dim});
+  const HeadNorm q_norm =
+      norm_of(card, rule.q_norm, rule.n_heads, rule.head_dim);
+  const HeadNorm k_norm =
+      norm_of(card, rule.k_norm, rule.n_kv_heads, rule.head_dim);
+  const HeadNorm v_norm = norm_of(card, rule.v_norm, 1, rule.head_dim);
+  const PlaceHeads args{
+      .shape = shape,
+      .q = floats_of(kFunction, card, x.q),
+      .k = appends ? floats_of(kFunction, card, x.k) : nullptr,
+      .v = appends ? floats_of(kFunction, card, x.v) : nullptr,
+      .q_norm = q_norm.weight,
+      .k_norm = k_norm.weight,
+      .v_norm = v_norm.weight,
+      .q_norm_is_of_rows = q_norm.is_of_rows,
+      .k_norm_is_of_rows = k_norm.is_of_rows,
+      .eps = rule.norm_eps,
+      .n_heads = rule.n_heads,
+      .q_stride = rule.has_output_gate ? 2 * rule.head_dim : rule.head_dim,
+      .positions = sent.positions,
+      .frequencies = sent.frequencies,
+      .half = rule.rope
+          ? static_cast<int>(rule.rope->inverse_frequencies.size())
+          : 0,
+      .frequencies_stride = numbers.frequencies_stride,
+      .is_interleaved = rule.rope && rule.rope->is_interleaved ? 1 : 0,
+      .rope_scale = rule.rope ? rule.rope->scale : 1.f,
+      .growth = sent.growth,
+      .scale = rule.scores.scale,
+      .blocks = sent.row_blocks,
+      .to_q = new_floats_of(card, to_q)};
+  const int heads = rule.n_heads + (appends ? 2 * rule.n_kv_heads : 0);
+  // Two vectors, and codes with what fills their last group.
+  const std::size_t shared =
+      2 * 4 * static_cast<std::size_t>(rule.head_dim) + rule.head_dim + 128;
+  card.launch(
+      "place_heads",
+      {.x = static_cast<std::size_t>(rows),
+       .y = static_cast<std::size_t>(heads),
+       .threads = kThreads,
+       .shared_bytes = shared},
+      args);
+  return to_q;
+}
+
+const char* kernel_of(int tile_queries, int head_dim) {
+  static constexpr std::array<const char*, 3> kFew{
+      "attend_4_1", "attend_4_2", "attend_4_4"};
+  static constexpr std::array<const char*, 3> kTile{
+      "attend_16_1", "attend_16_2", "attend_16_4"};
+  const int strips = head_dim <= 128 ? 0 : head_dim <= 256 ? 1 : 2;
+  return (tile_queries == kFewQueries ? kFew : kTile)[strips];
+}
+
+/** Attention, and what its spans' partials come to: [T, n_heads * head_dim]. */
+mx::array attend_placed(
+    Card& card,
+    const mx::array& placed,
+    const mx::array& q,
+    const AttentionRule& rule,
+    const KvFormat& format,
+    const AttentionPlan& plan,
+    const Sent& sent) {
+  const KvShape& shape = layout_of(kFunction, card, format).shape;
+  const auto rows = static_cast<std::size_t>(q.shape(0));
+  const std::size_t dim = static_cast<std::size_t>(rule.head_dim);
+  const Buffer partials =
+      card.memory().take(4 * rows * rule.n_heads * plan.slots * (dim + 2));
+  const Attend attend_args{
+      .shape = shape,
+      .items = sent.items,
+      .blocks = sent.blocks,
+      .q = floats_of(kFunction, card, placed),
+      .n_heads = rule.n_heads,
+      .window = format.window,
+      .softcap = rule.scores.softcap,
+      .slots = plan.slots,
+      .partials = pointer_of<float>(*partials)};
+  card.launch(
+      kernel_of(plan.tile_queries, rule.head_dim),
+      {.x = plan.items.size(),
+       .y = static_cast<std::size_t>(rule.n_kv_heads),
+       .threads = kThreads,
+       .shared_bytes =
+           4 * (plan.tile_queries * dim + kChunkTokens * (dim + kPad))},
+      attend_args);
+  const mx::array y = card.make_array(placed.shape());
+  const Combine combine_args{
+      .partials = pointer_of<const float>(*partials),
+      .row_slots = sent.row_slots,
+      .slots = plan.slots,
+      .n_heads = rule.n_heads,
+      .head_dim = rule.head_dim,
+      .rotation = shape.value.rotation,
+      .gate = rule.has_output_gate
+          ? floats_of(kFunction, card, q) + rule.head_dim
+          : nullptr,
+      .y = new_floats_of(card, y)};
+  card.launch(
+      "combine",
+      {.x = rows,
+       .y = static_cast<std::size_t>(rule.n_heads),
+       .threads = kThreads,
+       .shared_bytes = 4 * dim},
+      combine_args);
+  return y;
+}
+
+} // namespace
+
+mx::array attend(
+    Card& card,
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const AttentionRule& rule,
+    std::span<const Segment> segments,
+    const KvFormat& format) {
+  const CardKvLayout& layout = layout_of(kFunction, card, format);
+  check_attention_shapes(kFunction, q, k, v, rule, format);
+  check_kv_segments(kFunction, segments, q.shape(0), format.window);
+  const AttentionPlan plan = plan_attention(
+      segments,
+      {.n_heads = rule.n_heads,
+       .n_kv_heads = rule.n_kv_heads,
+       .head_dim = rule.head_dim,
+       .window = format.window,
+       .multiprocessors = card.info().multiprocessors});
+  const Numbers numbers(segments, rule);
+  const Sent sent = send(card, numbers, plan);
+  const mx::array placed =
+      place_heads(card, {q, k, v}, rule, layout.shape, numbers, sent);
+  return attend_placed(card, placed, q, rule, format, plan, sent);
+}
+
+} // namespace optiq::kernels::cuda

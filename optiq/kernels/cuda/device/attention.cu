@@ -1,0 +1,377 @@
+// Attention over the blocks of a cache, in spans at absolute multiples of 256
+// tokens, each in chunks of 32. A block of threads has up to 16 queries that
+// share a kv head; keys, then values, of a chunk lie in shared memory as
+// float32. Within a span weights are exp(s - m) with the largest score m so
+// far; spans are added in order, by the same arithmetic here and in `combine`.
+// So a query's bits depend on its own tokens alone, not on the tile it is in,
+// nor on whether spans were shared out.
+#include "optiq/kernels/cuda/device/kv_side.cuh"
+
+namespace optiq::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+constexpr int kPad = 4; // floats behind a token's channels: no bank conflicts
+
+/** The partial (m, l, sum of values) of `more` added to that of `all`: factors
+ * of both. Spans that a query does not see change nothing. */
+struct Joined {
+  float maximum;
+  float weight;
+  float factor; // of what was there
+  float more; // of what is added
+};
+
+__device__ __forceinline__ Joined
+join(float maximum, float weight, float other_maximum, float other_weight) {
+  if (other_maximum == -INFINITY) {
+    return {maximum, weight, 1.f, 0.f};
+  }
+  if (maximum == -INFINITY) {
+    return {other_maximum, other_weight, 0.f, 1.f};
+  }
+  const float m = fmaxf(maximum, other_maximum);
+  const float a = expf(maximum - m);
+  const float b = expf(other_maximum - m);
+  return {m, __fmaf_rn(weight, a, __fmul_rn(other_weight, b)), a, b};
+}
+
+__device__ __forceinline__ float
+join_values(const Joined& joined, float value, float other) {
+  return __fmaf_rn(value, joined.factor, __fmul_rn(other, joined.more));
+}
+
+/** What a tile of kQueries queries keeps in shared memory. */
+template <int kQueries>
+struct Tile {
+  float* queries; // [kQueries][head_dim]
+  float* tokens; // [32][head_dim + kPad]
+  float weights[kQueries][kChunkTokens];
+  float factors[kQueries]; // of the sums so far
+  float maxima[kQueries]; // of the span so far
+  float sums[kQueries];
+  Centroids key_table;
+  Centroids value_table;
+};
+
+/** Positions that a query of an item sees: [first, last]. */
+struct Seen {
+  int first;
+  int last;
+};
+
+__device__ __forceinline__ Seen
+seen_by(const Attend& args, const AttendItem& item, int query, int group) {
+  const int last = item.start + (item.first_query + query) / group;
+  const int first =
+      args.window == 0 || last < args.window ? 0 : last - args.window + 1;
+  return {first, last};
+}
+
+/** 32 tokens from `first` on of keys or values into shared memory; zeros
+ * outside of [seen.first, seen.last]. */
+__device__ __forceinline__ void read_chunk(
+    const Attend& args,
+    const AttendItem& item,
+    int first,
+    Seen seen,
+    bool is_key,
+    const Centroids& table,
+    float* to) {
+  const KvSide& side = is_key ? args.shape.key : args.shape.value;
+  const int head_dim = side.head_dim;
+  const char* from = side_of(
+      args.shape,
+      args.blocks[item.first_block + first / kBlockTokens],
+      blockIdx.y,
+      is_key);
+  for (int i = threadIdx.x / 32; i < kChunkTokens; i += kWarps) {
+    float* row = to + i * (head_dim + kPad);
+    const int position = first + i;
+    if (position >= seen.first && position <= seen.last) {
+      read_token(side, table, from, position % kBlockTokens, row);
+    } else {
+      for (int d = threadIdx.x % 32; d < head_dim; d += 32) {
+        row[d] = 0.f;
+      }
+    }
+  }
+}
+
+/** Weights of a chunk: a warp has every fourth query, its lanes the tokens. */
+template <int kQueries>
+__device__ __forceinline__ void weigh_chunk(
+    const Attend& args,
+    const AttendItem& item,
+    int first,
+    int group,
+    Tile<kQueries>& tile) {
+  const int head_dim = args.shape.key.head_dim;
+  const int lane = threadIdx.x % 32;
+  const auto* token =
+      reinterpret_cast<const float4*>(tile.tokens + lane * (head_dim + kPad));
+  float scores[kQueries / kWarps] = {};
+  for (int d = 0; d < head_dim / 4; ++d) {
+    const float4 k = token[d];
+#pragma unroll
+    for (int i = 0; i < kQueries / kWarps; ++i) {
+      const int query = i * kWarps + threadIdx.x / 32;
+      const float4 q =
+          reinterpret_cast<const float4*>(tile.queries + query * head_dim)[d];
+      scores[i] = fmaf(
+          q.x, k.x, fmaf(q.y, k.y, fmaf(q.z, k.z, fmaf(q.w, k.w, scores[i]))));
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kQueries / kWarps; ++i) {
+    const int query = i * kWarps + threadIdx.x / 32;
+    if (query >= item.n_queries) {
+      continue;
+    }
+    const Seen seen = seen_by(args, item, query, group);
+    const int position = first + lane;
+    float score = scores[i];
+    if (args.softcap > 0.f) {
+      score = args.softcap * tanhf(score / args.softcap);
+    }
+    const bool is_seen = position >= seen.first && position <= seen.last;
+    score = is_seen ? score : -INFINITY;
+    const float before = tile.maxima[query];
+    const float maximum = fmaxf(before, warp_max(score));
+    const float weight = is_seen ? expf(score - maximum) : 0.f;
+    const float factor = before == -INFINITY ? 0.f : expf(before - maximum);
+    const float sum = warp_sum(weight);
+    tile.weights[query][lane] = weight;
+    __syncwarp();
+    if (lane == 0 && maximum != -INFINITY) {
+      tile.maxima[query] = maximum;
+      tile.sums[query] = __fmaf_rn(tile.sums[query], factor, sum);
+    }
+    if (lane == 0) {
+      tile.factors[query] = maximum == -INFINITY ? 1.f : factor;
+    }
+  }
+}
+
+/** values = values * factor + weights times a chunk's values. A thread has
+ * channels threadIdx.x + 128 i of every query. */
+template <int kQueries, int kStrips>
+__device__ __forceinline__ void add_chunk(
+    const Tile<kQueries>& tile,
+    int head_dim,
+    float (&values)[kQueries][kStrips]) {
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) {
+#pragma unroll
+    for (int s = 0; s < kStrips; ++s) {
+      values[q][s] *= tile.factors[q];
+    }
+  }
+  for (int i = 0; i < kChunkTokens; i += 4) {
+    float v[4][kStrips];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+#pragma unroll
+      for (int s = 0; s < kStrips; ++s) {
+        const int channel = threadIdx.x + s * kThreads;
+        v[j][s] = channel < head_dim
+            ? tile.tokens[(i + j) * (head_dim + kPad) + channel]
+            : 0.f;
+      }
+    }
+#pragma unroll
+    for (int q = 0; q < kQueries; ++q) {
+      const float4 w = *reinterpret_cast<const float4*>(&tile.weights[q][i]);
+#pragma unroll
+      for (int s = 0; s < kStrips; ++s) {
+        values[q][s] = fmaf(
+            w.w,
+            v[3][s],
+            fmaf(
+                w.z,
+                v[2][s],
+                fmaf(w.y, v[1][s], fmaf(w.x, v[0][s], values[q][s]))));
+      }
+    }
+  }
+}
+
+/** One span: its sums in `values`, tile.maxima and tile.sums. */
+template <int kQueries, int kStrips>
+__device__ __forceinline__ void attend_span(
+    const Attend& args,
+    const AttendItem& item,
+    int span,
+    int group,
+    Tile<kQueries>& tile,
+    float (&values)[kQueries][kStrips]) {
+  const int head_dim = args.shape.key.head_dim;
+  const Seen seen{
+      seen_by(args, item, 0, group).first,
+      seen_by(args, item, item.n_queries - 1, group).last};
+  if (threadIdx.x < kQueries) {
+    tile.maxima[threadIdx.x] = -INFINITY;
+    tile.sums[threadIdx.x] = 0.f;
+    tile.factors[threadIdx.x] = 1.f;
+  }
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) {
+#pragma unroll
+    for (int s = 0; s < kStrips; ++s) {
+      values[q][s] = 0.f;
+    }
+  }
+  const int begin =
+      max(span * kSpanTokens, seen.first / kChunkTokens * kChunkTokens);
+  const int end = min((span + 1) * kSpanTokens, seen.last + 1);
+  for (int first = begin; first < end; first += kChunkTokens) {
+    __syncthreads();
+    read_chunk(args, item, first, seen, true, tile.key_table, tile.tokens);
+    __syncthreads();
+    weigh_chunk(args, item, first, group, tile);
+    __syncthreads();
+    read_chunk(args, item, first, seen, false, tile.value_table, tile.tokens);
+    __syncthreads();
+    add_chunk(tile, head_dim, values);
+  }
+  __syncthreads();
+}
+
+template <int kQueries, int kStrips>
+__device__ __forceinline__ void attend(const Attend& args) {
+  extern __shared__ float4 dynamic[];
+  __shared__ Tile<kQueries> tile;
+  const AttendItem item = args.items[blockIdx.x];
+  const int head_dim = args.shape.key.head_dim;
+  const int group = args.n_heads / args.shape.n_kv_heads;
+  const auto row_of_query = [&](int query) {
+    return item.first_row + (item.first_query + query) / group;
+  };
+  const auto head_of_query = [&](int query) {
+    return static_cast<int>(blockIdx.y) * group +
+        (item.first_query + query) % group;
+  };
+  if (threadIdx.x == 0) {
+    tile.queries = reinterpret_cast<float*>(dynamic);
+    tile.tokens = tile.queries + kQueries * head_dim;
+  }
+  copy_centroids(args.shape.key, tile.key_table);
+  copy_centroids(args.shape.value, tile.value_table);
+  for (int i = threadIdx.x; i < kQueries * kChunkTokens; i += kThreads) {
+    tile.weights[i / kChunkTokens][i % kChunkTokens] = 0.f;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < kQueries * head_dim; i += kThreads) {
+    const int query = i / head_dim;
+    tile.queries[i] = query < item.n_queries
+        ? args
+              .q[(static_cast<long long>(row_of_query(query)) * args.n_heads +
+                  head_of_query(query)) *
+                     head_dim +
+                 i % head_dim]
+        : 0.f;
+  }
+  float all[kQueries][kStrips];
+  float maxima[kQueries];
+  float sums[kQueries];
+  attend_span(args, item, item.first_span, group, tile, all);
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) {
+    maxima[q] = tile.maxima[q];
+    sums[q] = tile.sums[q];
+  }
+  for (int span = item.first_span + 1; span < item.last_span; ++span) {
+    __syncthreads();
+    float values[kQueries][kStrips];
+    attend_span(args, item, span, group, tile, values);
+#pragma unroll
+    for (int q = 0; q < kQueries; ++q) {
+      const Joined joined =
+          join(maxima[q], sums[q], tile.maxima[q], tile.sums[q]);
+      maxima[q] = joined.maximum;
+      sums[q] = joined.weight;
+#pragma unroll
+      for (int s = 0; s < kStrips; ++s) {
+        all[q][s] = join_values(joined, all[q][s], values[q][s]);
+      }
+    }
+  }
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) {
+    if (q >= item.n_queries) {
+      continue;
+    }
+    float* to = args.partials +
+        ((static_cast<long long>(row_of_query(q)) * args.n_heads +
+          head_of_query(q)) *
+             args.slots +
+         item.slot) *
+            (head_dim + 2);
+    if (threadIdx.x == 0) {
+      to[0] = maxima[q];
+      to[1] = sums[q];
+    }
+#pragma unroll
+    for (int s = 0; s < kStrips; ++s) {
+      const int channel = threadIdx.x + s * kThreads;
+      if (channel < head_dim) {
+        to[2 + channel] = all[q][s];
+      }
+    }
+  }
+}
+
+} // namespace
+
+#define OPTIQ_ATTEND(QUERIES, STRIPS)                                    \
+  extern "C" __global__ void __launch_bounds__(kThreads)                 \
+      attend_##QUERIES##_##STRIPS(const __grid_constant__ Attend args) { \
+    attend<QUERIES, STRIPS>(args);                                       \
+  }
+
+OPTIQ_ATTEND(4, 1)
+OPTIQ_ATTEND(4, 2)
+OPTIQ_ATTEND(4, 4)
+OPTIQ_ATTEND(16, 1)
+OPTIQ_ATTEND(16, 2)
+OPTIQ_ATTEND(16, 4)
+
+/** Grid: rows, heads. Shared: a vector. */
+extern "C" __global__ void combine(const __grid_constant__ Combine args) {
+  extern __shared__ float attended[];
+  const int head_dim = args.head_dim;
+  const long long head =
+      static_cast<long long>(blockIdx.x) * args.n_heads + blockIdx.y;
+  const float* partials = args.partials + head * args.slots * (head_dim + 2);
+  const int slots = args.row_slots[blockIdx.x];
+  for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
+    float maximum = partials[0];
+    float sum = partials[1];
+    float value = partials[2 + i];
+    for (int slot = 1; slot < slots; ++slot) {
+      const float* other = partials + slot * (head_dim + 2);
+      const Joined joined = join(maximum, sum, other[0], other[1]);
+      maximum = joined.maximum;
+      sum = joined.weight;
+      value = join_values(joined, value, other[2 + i]);
+    }
+    attended[i] = value / sum;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
+    float y = attended[i];
+    if (args.rotation != nullptr) {
+      y = 0.f;
+      for (int j = 0; j < head_dim; ++j) {
+        y = fmaf(attended[j], args.rotation[i * head_dim + j], y);
+      }
+    }
+    if (args.gate != nullptr) {
+      y /= 1.f + expf(-args.gate[head * 2 * head_dim + i]);
+    }
+    args.y[head * head_dim + i] = y;
+  }
+}
+
+} // namespace optiq::kernels::cuda

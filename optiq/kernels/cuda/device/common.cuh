@@ -1,0 +1,93 @@
+// What kernels share. Sums have a fixed order: a row's bits depend on nothing
+// but the row.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "optiq/kernels/cuda/arguments.h"
+
+namespace optiq::kernels::cuda {
+
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ float bf16_bits(std::uint32_t bits) {
+  return __uint_as_float(bits << 16);
+}
+
+__device__ __forceinline__ float half_bits(std::uint32_t bits) {
+  return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+}
+
+/** Element i of an array of some type. */
+__device__ __forceinline__ float
+number_at(const void* from, Number type, long long i) {
+  if (type == Number::Float32) {
+    return static_cast<const float*>(from)[i];
+  }
+  const std::uint32_t bits = static_cast<const unsigned short*>(from)[i];
+  return type == Number::BFloat16 ? bf16_bits(bits) : half_bits(bits);
+}
+
+/** A (scale, bias) pair of two halves. */
+__device__ __forceinline__ float2 param_pair(std::uint32_t bits, Number type) {
+  return type == Number::BFloat16
+      ? make_float2(bf16_bits(bits & 0xffff), bf16_bits(bits >> 16))
+      : make_float2(half_bits(bits & 0xffff), half_bits(bits >> 16));
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    x += __shfl_xor_sync(kAllLanes, x, step);
+  }
+  return x;
+}
+
+__device__ __forceinline__ double warp_sum(double x) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    x += __shfl_xor_sync(kAllLanes, x, step);
+  }
+  return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  }
+  return x;
+}
+
+__device__ __forceinline__ float warp_min(float x) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    x = fminf(x, __shfl_xor_sync(kAllLanes, x, step));
+  }
+  return x;
+}
+
+/** The sum over the block's threads, which every thread gets. */
+template <class T>
+__device__ __forceinline__ T block_sum(T x) {
+  __shared__ T parts[32];
+  const int warps = (blockDim.x + 31) / 32;
+  x = warp_sum(x);
+  __syncthreads(); // who still reads the last sum
+  if (threadIdx.x % 32 == 0) {
+    parts[threadIdx.x / 32] = x;
+  }
+  __syncthreads();
+  T sum = 0;
+  for (int i = 0; i < warps; ++i) {
+    sum += parts[i];
+  }
+  return sum;
+}
+
+__device__ __forceinline__ float silu(float x) {
+  return x / (1.f + expf(-x));
+}
+
+} // namespace optiq::kernels::cuda

@@ -1,0 +1,124 @@
+// Reductions of rows of logits in double precision, a block a row.
+#include <cmath>
+
+#include "optiq/kernels/cuda/device/common.cuh"
+
+namespace optiq::kernels::cuda {
+namespace {
+
+/** Largest value that is not NaN, and its lowest index; -inf and 0 without. */
+struct Largest {
+  float value;
+  int index;
+};
+
+__device__ __forceinline__ Largest larger(Largest a, Largest b) {
+  const bool takes_b =
+      b.value > a.value || (b.value == a.value && b.index < a.index);
+  return takes_b ? b : a;
+}
+
+__device__ Largest largest_of(const float* x, int n) {
+  __shared__ Largest parts[32];
+  Largest best{-INFINITY, 0x7fffffff};
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    if (x[i] > best.value) { // false for NaN
+      best = {x[i], i};
+    }
+  }
+  for (int step = 16; step > 0; step /= 2) {
+    best = larger(
+        best,
+        {__shfl_xor_sync(kAllLanes, best.value, step),
+         __shfl_xor_sync(kAllLanes, best.index, step)});
+  }
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) {
+    parts[threadIdx.x / 32] = best;
+  }
+  __syncthreads();
+  for (int i = 0; i < static_cast<int>(blockDim.x) / 32; ++i) {
+    best = larger(best, parts[i]);
+  }
+  return best;
+}
+
+__device__ double log_sum_exp_of(const float* x, int n) {
+  const float maximum = largest_of(x, n).value;
+  if (!isfinite(maximum)) {
+    // A row without finite values is its maximum, unless it holds NaN.
+    int has_nan = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+      has_nan |= isnan(x[i]);
+    }
+    return __syncthreads_or(has_nan) ? nan("") : maximum;
+  }
+  double sum = 0;
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    sum += exp(static_cast<double>(x[i]) - maximum);
+  }
+  return maximum + log(block_sum(sum));
+}
+
+} // namespace
+
+/** Grid: 1024 quads of words. */
+extern "C" __global__ void read_all(const __grid_constant__ ReadAll args) {
+  const auto* from = reinterpret_cast<const uint4*>(args.from);
+  std::uint32_t seen = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const long long at = blockIdx.x * 1024LL + i * 256 + threadIdx.x;
+    if (at < args.quads) {
+      const uint4 v = __ldg(from + at);
+      seen ^= v.x ^ v.y ^ v.z ^ v.w;
+    }
+  }
+  if (seen == 0x9e3779b9u) { // or the reads would be dropped
+    args.result[0] = seen;
+  }
+}
+
+extern "C" __global__ void argmax(const __grid_constant__ Reduce args) {
+  const Largest best =
+      largest_of(args.x + static_cast<long long>(blockIdx.x) * args.n, args.n);
+  if (threadIdx.x == 0) {
+    args.indices[blockIdx.x] = best.index < args.n ? best.index : 0;
+  }
+}
+
+extern "C" __global__ void log_sum_exp(const __grid_constant__ Reduce args) {
+  const double found = log_sum_exp_of(
+      args.x + static_cast<long long>(blockIdx.x) * args.n, args.n);
+  if (threadIdx.x == 0) {
+    args.wide[blockIdx.x] = found;
+  }
+}
+
+extern "C" __global__ void pick(const __grid_constant__ Reduce args) {
+  const long long row = blockIdx.x;
+  if (threadIdx.x == 0) {
+    args.values[row] = args.x[row * args.n + args.ids[row]];
+  }
+}
+
+extern "C" __global__ void kl_divergence(const __grid_constant__ Reduce args) {
+  const long long at = static_cast<long long>(blockIdx.x) * args.n;
+  const float* x = args.x + at;
+  const float* reference = args.reference + at;
+  const double reference_lse = log_sum_exp_of(reference, args.n);
+  const double shift = reference_lse - log_sum_exp_of(x, args.n);
+  double sum = 0;
+  for (int i = threadIdx.x; i < args.n; i += blockDim.x) {
+    const double r = reference[i];
+    const double p = exp(r - reference_lse);
+    // What the reference excludes adds nothing, whatever the other says.
+    sum += p == 0 ? 0 : p * (r - x[i] - shift);
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) {
+    args.wide[blockIdx.x] = sum;
+  }
+}
+
+} // namespace optiq::kernels::cuda

@@ -1,0 +1,152 @@
+#include "optiq/kernels/cuda/matrix.h"
+
+#include "optiq/base/error.h"
+#include "optiq/io/array.h"
+#include "optiq/kernels/affine_checks.h"
+#include "optiq/kernels/cuda/packed_layout.h"
+#include "optiq/kernels/cuda/pointers_impl.h"
+
+namespace optiq::kernels::cuda {
+namespace {
+
+// Eight bfloat16 in one load, which tensor cores' rows must keep to.
+constexpr int kAlignedColumns = 8;
+
+Buffer send(Card& card, const mx::array& host, Buffer to) {
+  const mx::array there = io::materialize(host);
+  card.copy_in(*to, there.data<void>(), there.nbytes());
+  return to;
+}
+
+/** For long. */
+Buffer keep(Card& card, const mx::array& host) {
+  return send(card, host, card.memory().take_exactly(host.nbytes()));
+}
+
+/** Until it is repacked. */
+Buffer lend(Card& card, const mx::array& host) {
+  return send(card, host, card.memory().take(host.nbytes()));
+}
+
+void pack(
+    Card& card,
+    const mx::array& weight,
+    const mx::array& scales,
+    const mx::array& biases,
+    MatrixData& data) {
+  const std::int64_t tiles = tiles_of(data.out);
+  const std::int64_t spans = spans_of(data.in);
+  const std::int64_t words = tiles * spans * kLanes * 2 * data.bits;
+  const int groups = data.in / data.group_size;
+  const int padded_groups = padded_columns(data.in) / data.group_size;
+  const std::int64_t pairs = tiles * padded_groups * kTileRows;
+  data.weight = card.memory().take_exactly(words * sizeof(std::uint32_t));
+  data.params = card.memory().take_exactly(pairs * sizeof(std::uint32_t));
+  const Buffer rows = lend(card, weight);
+  const PackCodes codes{
+      .rows = words_of(*rows),
+      .row_words = weight.shape(1),
+      .out = data.out,
+      .in = data.in,
+      .bits = data.bits,
+      .codes = mutable_words_of(*data.weight),
+      .words = words};
+  card.launch("pack_codes", grid_of(words), codes);
+  const Buffer lent_scales = lend(card, scales);
+  const Buffer lent_biases = lend(card, biases);
+  const PackParams params{
+      .scales = halves_of(*lent_scales),
+      .biases = halves_of(*lent_biases),
+      .out = data.out,
+      .groups = groups,
+      .padded_groups = padded_groups,
+      .params = mutable_words_of(*data.params),
+      .words = pairs};
+  card.launch("pack_params", grid_of(pairs), params);
+  data.nbytes = 4 * static_cast<std::uint64_t>(words + pairs);
+}
+
+} // namespace
+
+PlainMatrix MatrixData::plain() const {
+  return {
+      .weight = pointer_of<void>(*weight),
+      .scales = scales ? pointer_of<void>(*scales) : nullptr,
+      .biases = biases ? pointer_of<void>(*biases) : nullptr,
+      .type = type,
+      .bits = group_size > 0 ? bits : 0,
+      .group = group_size,
+      .out = out,
+      .in = in};
+}
+
+Matrix dense_matrix(Card& card, const mx::array& weight) {
+  check_dense_shape("dense", weight);
+  auto data = std::make_shared<MatrixData>();
+  data->device = kDeviceName;
+  data->card = &card;
+  data->out = weight.shape(0);
+  data->in = weight.shape(1);
+  data->bits = static_cast<int>(8 * weight.itemsize());
+  data->type = number_of("dense", "weight", weight.dtype());
+  data->layout =
+      data->type == Number::BFloat16 && data->in % kAlignedColumns == 0
+      ? Layout::Dense
+      : Layout::Plain;
+  data->weight = keep(card, weight);
+  data->nbytes = weight.nbytes();
+  return Matrix(std::move(data));
+}
+
+Matrix quantized_matrix(
+    Card& card,
+    const mx::array& weight,
+    const mx::array& scales,
+    const mx::array& biases,
+    int bits,
+    int group_size) {
+  check_affine_shapes("quantized", weight, scales, biases, bits, group_size);
+  auto data = std::make_shared<MatrixData>();
+  data->device = kDeviceName;
+  data->card = &card;
+  data->out = weight.shape(0);
+  data->in = scales.shape(1) * group_size;
+  data->bits = bits;
+  data->group_size = group_size;
+  data->type = number_of("quantized", "scales", scales.dtype());
+  if (data->type != Number::Float32) {
+    data->layout = Layout::Packed;
+    data->param_type = data->type;
+    pack(card, weight, scales, biases, *data);
+    return Matrix(std::move(data));
+  }
+  data->weight = keep(card, weight);
+  data->scales = keep(card, scales);
+  data->biases = keep(card, biases);
+  data->nbytes = weight.nbytes() + scales.nbytes() + biases.nbytes();
+  return Matrix(std::move(data));
+}
+
+const MatrixData&
+data_of(const char* function, const Card& card, const Matrix& matrix) {
+  const auto* data = dynamic_cast<const MatrixData*>(&matrix.storage());
+  if (data == nullptr || data->card != &card) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] weight: found a matrix of device {}, expected one of cuda:{}. "
+        "Load the model for this device.",
+        function,
+        matrix.storage().device,
+        card.info().index);
+  }
+  return *data;
+}
+
+Number number_of(const char* function, const char* what, mx::Dtype dtype) {
+  check_float(function, what, dtype);
+  return dtype == mx::float32 ? Number::Float32
+      : dtype == mx::bfloat16 ? Number::BFloat16
+                              : Number::Float16;
+}
+
+} // namespace optiq::kernels::cuda

@@ -1,0 +1,47 @@
+#pragma once
+
+#include "optiq/kernels/cuda/arguments.h"
+#include "optiq/kernels/cuda/card.h"
+#include "optiq/kernels/matrix.h"
+
+namespace optiq::kernels::cuda {
+
+inline constexpr const char* kDeviceName = "cuda";
+
+/** How a matrix lies on a card. */
+enum class Layout {
+  Packed, // packed_layout.h: codes with halves as scales, for tensor cores
+  Dense, // bfloat16 [out, in], for tensor cores
+  Plain, // as in the file, for products in float32
+};
+
+struct MatrixData final : MatrixStorage {
+  const Card* card = nullptr;
+  Layout layout = Layout::Plain;
+  Buffer weight;
+  Buffer params; // packed: pairs of scale and bias
+  Number param_type = Number::BFloat16;
+  Buffer scales; // plain and quantized
+  Buffer biases;
+  Number type = Number::Float32; // plain: of the weight, or of the scales
+
+  PlainMatrix plain() const;
+};
+
+Matrix dense_matrix(Card& card, const mx::array& weight);
+Matrix quantized_matrix(
+    Card& card,
+    const mx::array& weight,
+    const mx::array& scales,
+    const mx::array& biases,
+    int bits,
+    int group_size);
+
+/** Throws InvalidInput for a matrix of another device. */
+const MatrixData&
+data_of(const char* function, const Card& card, const Matrix& matrix);
+
+/** Throws InvalidInput unless dtype is bf16, f16 or f32. */
+Number number_of(const char* function, const char* what, mx::Dtype dtype);
+
+} // namespace optiq::kernels::cuda

@@ -1,0 +1,178 @@
+#include <algorithm>
+#include <numeric>
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include "kernels/device_checks.h"
+#include "support/expect_error.h"
+
+#include "optiq/kernels/cuda/cuda_device.h"
+#include "optiq/kernels/quantize.h"
+
+/** What is the card's own: bits of rows, large shapes, what it refuses. */
+namespace optiq::kernels {
+namespace {
+
+using test::expect_error;
+using testing::rows_of;
+
+class CudaDevice : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string why = why_no_cuda();
+    if (!why.empty()) {
+      GTEST_SKIP() << why;
+    }
+  }
+  Device& device() {
+    return cuda_device(0);
+  }
+  Matrix quantized(int out, int in, int bits, int group) {
+    mx::array weight =
+        mx::astype(normal_array({out, in}, 9, 0.1f), mx::bfloat16);
+    mx::eval(weight);
+    const AffineWeights w = quantize_affine(weight, bits, group);
+    return device().quantized(w.weight, w.scales, w.biases, bits, group);
+  }
+  std::vector<float>
+  product(const Matrix& w, const mx::array& x, Compute compute) {
+    return on_host(
+        device(),
+        device().multiply(
+            device().upload(x),
+            {.projections = {{&w}}, .compute = compute})[0]);
+  }
+};
+
+/** Rows [begin, begin + n) of values [*, width]. */
+std::vector<float>
+part(const std::vector<float>& values, int begin, int n, int width) {
+  return {
+      values.begin() + static_cast<std::ptrdiff_t>(begin) * width,
+      values.begin() + static_cast<std::ptrdiff_t>(begin + n) * width};
+}
+
+TEST_F(CudaDevice, ARowOfAProductDependsOnNoOther) {
+  constexpr int kIn = 1600;
+  constexpr int kOut = 136;
+  const mx::array x = normal_array({100, kIn}, 3);
+  for (const int bits : {2, 3, 4, 5, 6, 8, 16}) {
+    const Matrix w = bits == 16
+        ? device().dense(mx::contiguous(
+              mx::astype(normal_array({kOut, kIn}, 4), mx::bfloat16)))
+        : quantized(kOut, kIn, bits, 64);
+    for (const Compute compute : {Compute::Fast, Compute::Exact}) {
+      const std::vector<float> all = product(w, x, compute);
+      for (const int n : {1, 7, 8, 9, 32, 33, 64}) {
+        EXPECT_EQ(product(w, rows_of(x, 5, n), compute), part(all, 5, n, kOut))
+            << bits << " bits, " << n << " rows";
+      }
+    }
+  }
+}
+
+TEST_F(CudaDevice, TwoDigitsAreFast) {
+  const Matrix w = quantized(256, 4096, 4, 64);
+  const mx::array x = normal_array({3, 4096}, 3);
+  const std::vector<float> exact = product(w, x, Compute::Exact);
+  const double error = distance(product(w, x, Compute::Fast), exact);
+  // The second digit is rounded to 8 bits, 2^-9 of 2^-9 at most.
+  EXPECT_LE(error, 0x1p-17);
+  EXPECT_GT(error, 0x1p-24);
+}
+
+/** K/V of one long sequence, and queries at its end. */
+class LongContext {
+ public:
+  LongContext(Device& device, int tokens)
+      : device_(device),
+        tokens_(tokens),
+        store_(device.make_block_store(1 << 24)) {
+    rule_ = {
+        .n_heads = 8,
+        .n_kv_heads = 2,
+        .head_dim = 128,
+        .scores = {.scale = 0.088f}};
+    format_ = device.kv_format(
+        {.dtype = mx::float32,
+         .n_kv_heads = 2,
+         .head_dim = 128,
+         .compute = Compute::Exact});
+    for (int i = 0; i <= tokens / 64; ++i) {
+      blocks_.push_back(store_->take(format_.block_bytes()));
+    }
+  }
+  /** All rows at once, or the last `n` behind the rest. */
+  std::vector<float> last_rows(int n, int prefill) {
+    const mx::array q = normal_array({tokens_, 8 * 128}, 1);
+    const mx::array k = normal_array({tokens_, 2 * 128}, 2);
+    const mx::array v = normal_array({tokens_, 2 * 128}, 3);
+    std::vector<float> last;
+    for (int at = 0; at < tokens_;) {
+      const int rows = std::min(
+          at < tokens_ - n ? std::min(prefill, tokens_ - n - at) : n,
+          tokens_ - at);
+      const Segment segment{.rows = rows, .start = at, .blocks = blocks_};
+      last = on_host(
+          device_,
+          device_.attend(
+              device_.upload(rows_of(q, at, rows)),
+              device_.upload(rows_of(k, at, rows)),
+              device_.upload(rows_of(v, at, rows)),
+              rule_,
+              {&segment, 1},
+              format_));
+      at += rows;
+    }
+    return part(last, static_cast<int>(last.size()) / 1024 - 1, 1, 1024);
+  }
+
+ private:
+  Device& device_;
+  int tokens_;
+  std::unique_ptr<BlockStore> store_;
+  AttentionRule rule_;
+  KvFormat format_;
+  std::vector<BlockId> blocks_;
+};
+
+TEST_F(CudaDevice, ARowOfAttentionDependsOnNoOther) {
+  LongContext context(device(), 1500);
+  // Alone its spans are shared out; in a long prefill a tile goes through them.
+  const std::vector<float> alone = context.last_rows(1, 512);
+  EXPECT_EQ(context.last_rows(5, 100), alone);
+  EXPECT_EQ(context.last_rows(1500, 1), alone);
+  LongContext on_cpu(cpu_device(), 1500);
+  EXPECT_LE(distance(alone, on_cpu.last_rows(1, 512)), chain_error(128 + 1500));
+}
+
+TEST_F(CudaDevice, RefusesWhatItDoesNotDo) {
+  const Matrix w = quantized(48, 128, 4, 64);
+  const mx::array host = normal_array({2, 128}, 1);
+  const mx::array x = device().upload(host);
+  expect_error(ErrorKind::Unsupported, {"int8"}, [&] {
+    device().multiply(x, {.projections = {{&w}}, .compute = Compute::Int8});
+  });
+  expect_error(ErrorKind::InvalidInput, {"cuda:0"}, [&] {
+    device().multiply(host, {.projections = {{&w}}});
+  });
+  expect_error(ErrorKind::InvalidInput, {"cuda:0"}, [&] {
+    const Matrix other = cpu_device().dense(normal_array({48, 128}, 1));
+    device().multiply(x, {.projections = {{&other}}});
+  });
+  expect_error(
+      ErrorKind::InvalidInput, {}, [&] { device().row_range(x, 1, 2); });
+  expect_error(ErrorKind::NotFound, {"99"}, [] { cuda_device(99); });
+}
+
+TEST_F(CudaDevice, RefusesMoreThanItsMemoryBeforeItComputes) {
+  const std::unique_ptr<BlockStore> store =
+      device().make_block_store(std::size_t{1} << 30);
+  EXPECT_EQ(store->take(std::size_t{1} << 50), BlockId::None);
+  const mx::array x = device().upload(normal_array({2, 32}, 1));
+  EXPECT_EQ(on_host(device(), device().scale(x, 1.f)), on_host(device(), x));
+}
+
+} // namespace
+} // namespace optiq::kernels
