@@ -29,7 +29,8 @@
 //     "layers": [ { "layer_name": string, "sensitivities": {bits: number, ...},
 //                   "stderr": {bits: number, ...}?,
 //                   "relative": {bits: number, ...}?, "param_count": int,
-//                   "metadata": {} }, ... ] }
+//                   "metadata": {} }, ... ],
+//     "other_groups": [ the same with "group_size": int, ... ]? }
 #include "optiq/artifacts/metadata.h"
 
 #include <algorithm>
@@ -291,6 +292,16 @@ Json widths_to_json(const std::map<int, double>& values, const char* key) {
   return json;
 }
 
+Json layer_to_json(const LayerSensitivity& layer) {
+  return {
+      {"layer_name", layer.name},
+      {"sensitivities", widths_to_json(layer.kl, "sensitivities")},
+      {"stderr", widths_to_json(layer.kl_stderr, "stderr")},
+      {"relative", widths_to_json(layer.relative_kl, "relative")},
+      {"param_count", layer.parameters},
+      {"metadata", Json::object()}};
+}
+
 std::map<int, double> widths_from_json(
     const Json& json,
     const std::string& where) {
@@ -314,9 +325,15 @@ std::map<int, double> widths_from_json(
 
 LayerSensitivity layer_sensitivity(
     const Json& entry,
+    int default_group_size,
     const std::string& where) {
   require_object(entry, where);
   LayerSensitivity layer;
+  layer.group_size = one_of(
+      kAffineGroupSizes,
+      optional_or(entry, "group_size", where, default_group_size),
+      "group_size",
+      where);
   layer.name = required<std::string>(entry, "layer_name", where);
   const std::string at = fmt::format("{}: layer '{}'", where, layer.name);
   layer.parameters = optional_or<std::uint64_t>(entry, "param_count", at, 0);
@@ -342,6 +359,30 @@ std::optional<Json> read_if_there(const fs::path& path) {
       path.string(),
       kListJson,
       DuplicateKeys::Refuse);
+}
+
+std::vector<LayerSensitivity>
+layer_list(const Json& list, int default_group_size, const std::string& where) {
+  if (!list.is_array()) {
+    fail(
+        ErrorKind::Corrupt,
+        "[sensitivity_from_json] {}: 'layers' is missing or no list",
+        where);
+  }
+  std::vector<LayerSensitivity> layers;
+  std::set<std::pair<std::string, int>> names;
+  for (const Json& entry : list) {
+    layers.push_back(layer_sensitivity(entry, default_group_size, where));
+    const LayerSensitivity& layer = layers.back();
+    if (!names.insert({layer.name, layer.group_size}).second) {
+      fail(
+          ErrorKind::Corrupt,
+          "[sensitivity_from_json] {}: layer '{}' occurs twice, expected once",
+          where,
+          layer.name);
+    }
+  }
+  return layers;
 }
 
 } // namespace
@@ -450,15 +491,9 @@ Json to_json(const Metadata& metadata) {
 Json to_json(const Sensitivity& sensitivity) {
   Json layers = Json::array();
   for (const LayerSensitivity& layer : sensitivity.layers) {
-    layers.push_back(
-        {{"layer_name", layer.name},
-         {"sensitivities", widths_to_json(layer.kl, "sensitivities")},
-         {"stderr", widths_to_json(layer.kl_stderr, "stderr")},
-         {"relative", widths_to_json(layer.relative_kl, "relative")},
-         {"param_count", layer.parameters},
-         {"metadata", Json::object()}});
+    layers.push_back(layer_to_json(layer));
   }
-  return {
+  Json json = {
       {"schema_version", kSchemaVersion},
       {"base_model", sensitivity.base_model},
       {"candidate_bits", sensitivity.candidate_bits},
@@ -467,6 +502,12 @@ Json to_json(const Sensitivity& sensitivity) {
       {"key", sensitivity.key},
       {"form", name_of(sensitivity.form)},
       {"layers", std::move(layers)}};
+  for (const LayerSensitivity& layer : sensitivity.other_groups) {
+    Json entry = layer_to_json(layer);
+    entry["group_size"] = layer.group_size;
+    json["other_groups"].push_back(std::move(entry));
+  }
+  return json;
 }
 
 Plan plan_from_json(const Json& json, const std::string& where) {
@@ -533,24 +574,17 @@ Sensitivity sensitivity_from_json(const Json& json, const std::string& where) {
   sensitivity.key = optional_or<std::string>(json, "key", where, "");
   sensitivity.form = form_in_file(
       optional_or<std::string>(json, "form", where, "exact"), where);
-  const auto layers = json.find("layers");
-  if (layers == json.end() || !layers->is_array()) {
+  if (!json.contains("layers")) {
     fail(
         ErrorKind::Corrupt,
         "[sensitivity_from_json] {}: 'layers' is missing or no list",
         where);
   }
-  std::set<std::string> names;
-  for (const Json& entry : *layers) {
-    sensitivity.layers.push_back(layer_sensitivity(entry, where));
-    const std::string& name = sensitivity.layers.back().name;
-    if (!names.insert(name).second) {
-      fail(
-          ErrorKind::Corrupt,
-          "[sensitivity_from_json] {}: layer '{}' occurs twice, expected once",
-          where,
-          name);
-    }
+  sensitivity.layers =
+      layer_list(json.at("layers"), sensitivity.group_size, where);
+  if (json.contains("other_groups")) {
+    sensitivity.other_groups =
+        layer_list(json.at("other_groups"), sensitivity.group_size, where);
   }
   return sensitivity;
 }

@@ -95,6 +95,7 @@ struct LayerSensitivity {
   bool operator==(const LayerSensitivity&) const = default;
 
   std::string name;
+  int group_size = kDefaultGroupSize;
   std::uint64_t parameters = 0;
   std::map<int, double> kl; // bits -> mean KL(reference || quantized)
   std::map<int, double> kl_stderr; // bits -> standard error over chunks
@@ -113,7 +114,8 @@ struct Sensitivity {
   int group_size = kDefaultGroupSize;
   std::string key; // SHA-256 over model, calibration and settings
   SensitivityForm form = SensitivityForm::Exact;
-  std::vector<LayerSensitivity> layers;
+  std::vector<LayerSensitivity> layers; // in groups of group_size
+  std::vector<LayerSensitivity> other_groups; // of other sizes
 };
 
 /** Throw InvalidInput for a number that is not finite or a layer given twice;

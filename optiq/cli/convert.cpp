@@ -32,6 +32,7 @@ struct ConvertFlags {
   std::string method;
   std::string rounding;
   std::string sensitivity;
+  std::vector<int> group_sizes;
   std::string progress = "auto";
   std::string json;
   std::string save_plan;
@@ -52,6 +53,10 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   }
   if (!flags.sensitivity.empty()) {
     options.sensitivity = artifacts::sensitivity_form_of(flags.sensitivity);
+  }
+  if (!flags.group_sizes.empty()) {
+    options.plan.group_size = flags.group_sizes.front();
+    options.plan.other_group_sizes = flags.group_sizes;
   }
   options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
   if (!flags.target_size.empty()) {
@@ -123,6 +128,15 @@ void print_totals(
         "KL            {:.3e} nats per token, summed over matrices\n",
         plan.predicted_kl);
   }
+  if (result.agreement) {
+    print(
+        "estimates     rank {} measured widths with Spearman {:.3f}, {:.0f} % of "
+        "the largest {} the same\n",
+        result.agreement->n,
+        result.agreement->spearman,
+        100 * result.agreement->top_overlap,
+        result.agreement->top_k);
+  }
   if (plan.measured_kl) {
     print(
         "whole model   {:.3e} nats per token on the calibration text (weight of "
@@ -158,6 +172,13 @@ void write_result_json(
       : artifacts::Json();
   json["seconds"] = seconds;
   json["peak_rss_bytes"] = peak_rss_bytes();
+  if (result.agreement) {
+    json["estimate_agreement"] = {
+        {"widths", result.agreement->n},
+        {"spearman", result.agreement->spearman},
+        {"top_k", result.agreement->top_k},
+        {"top_overlap", result.agreement->top_overlap}};
+  }
   json["notices"] = result.notices;
   write_result(path, artifacts::dump_json(json, 2), options.source);
 }
@@ -218,10 +239,11 @@ void add_plan_options(CLI::App& command, ConvertFlags& flags) {
   command
       .add_option(
           "--group-size",
-          plan.group_size,
-          "Weights per scale: " +
-              artifacts::list_text(artifacts::kAffineGroupSizes))
-      ->capture_default_str();
+          flags.group_sizes,
+          "Weights per scale, one or several to choose from, of " +
+              fmt::format("{}", fmt::join(artifacts::kAffineGroupSizes, ",")))
+      ->delimiter(',')
+      ->default_str(std::to_string(artifacts::kDefaultGroupSize));
   command
       .add_option(
           "--method",
@@ -274,8 +296,12 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
           "--sensitivity",
           flags.sensitivity,
           "exact: every matrix and width measured; fast: estimated from "
-          "gradients")
-      ->option_text("fast|exact");
+          "gradients; auto: estimated, and measured where it decides")
+      ->option_text("auto|fast|exact");
+  command.add_option(
+      "--time-budget",
+      flags.options.time_budget,
+      "Seconds of auto's measuring (default: as much work as the estimate)");
 }
 
 void add_output_options(CLI::App& command, ConvertFlags& flags) {

@@ -1,12 +1,11 @@
 #include "optiq/quant/allocation.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <numeric>
 #include <optional>
 
 #include "optiq/base/error.h"
+#include "optiq/quant/knapsack.h"
 
 namespace optiq::quant {
 
@@ -111,17 +110,13 @@ class Choice {
     at_[item] = position;
   }
 
-  // The best single upgrade that costs at most `room`, skipping one item.
-  std::optional<Step> best_upgrade(std::uint64_t room, std::size_t skipped_item)
-      const {
+  // The best single upgrade that fits.
+  std::optional<Step> best_upgrade() const {
     std::optional<Step> best;
     double best_gain = 0;
     for (std::size_t i = 0; i < items_.size(); ++i) {
-      if (i == skipped_item) {
-        continue;
-      }
       for (std::size_t p = at_[i] + 1; p < size(i); ++p) {
-        if (option(i, p).cost - current(i).cost > room) {
+        if (option(i, p).cost - current(i).cost > left_) {
           break;
         }
         const double gain = current(i).error - option(i, p).error;
@@ -141,14 +136,9 @@ class Choice {
   std::uint64_t left_;
 };
 
-constexpr std::size_t kNoItem = std::numeric_limits<std::size_t>::max();
-
 // Takes hull steps while they fit; an item whose step did not fit is closed.
-// Returns the gain of the first step that did not fit, or 0.
-double
-run_greedy(Choice& choice, const std::vector<Step>& steps, std::size_t n) {
+void run_greedy(Choice& choice, const std::vector<Step>& steps, std::size_t n) {
   std::vector<bool> closed(n, false);
-  double first_miss = 0;
   for (const Step& step : steps) {
     if (closed[step.item]) {
       continue;
@@ -159,45 +149,38 @@ run_greedy(Choice& choice, const std::vector<Step>& steps, std::size_t n) {
       choice.move(step.item, step.to);
     } else {
       closed[step.item] = true;
-      if (first_miss == 0) {
-        first_miss = from.error - to.error;
-      }
     }
   }
-  return first_miss;
 }
 
 void fill(Choice& choice) {
-  while (const auto step = choice.best_upgrade(choice.left(), kNoItem)) {
+  while (const auto step = choice.best_upgrade()) {
     choice.move(step->item, step->to);
   }
 }
 
-// One downgrade that pays for an upgrade with a net gain; false when none.
-bool exchange(Choice& choice, std::size_t n_items) {
-  double best_gain = 0;
-  Step down;
-  Step up;
+// Takes what is better than the choice, if there is anything; returns how far
+// the least error may be below what is then chosen.
+double improve(Choice& choice, std::size_t n_items, std::uint64_t budget) {
+  std::vector<KnapsackItem> items(n_items);
+  double error = 0;
   for (std::size_t i = 0; i < n_items; ++i) {
-    for (std::size_t p = 0; p < choice.position(i); ++p) {
-      const WidthOption& lower = choice.option(i, p);
-      const double loss = lower.error - choice.current(i).error;
-      const auto upgrade = choice.best_upgrade(
-          choice.left() + choice.current(i).cost - lower.cost, i);
-      if (upgrade && upgrade->efficiency - loss > best_gain) {
-        best_gain = upgrade->efficiency - loss;
-        down = Step{loss, i, choice.position(i), p};
-        up = *upgrade;
-      }
+    error += choice.current(i).error;
+    for (std::size_t p = 0; p < choice.size(i); ++p) {
+      items[i].push_back({choice.option(i, p).cost, choice.option(i, p).error});
     }
   }
-  // Guards against cycles of rounding: a gain has to show in the sum.
-  if (best_gain <= 1e-12 * std::abs(up.efficiency)) {
-    return false;
+  // A gain has to show in the sum.
+  const KnapsackSolution solution =
+      improve_knapsack(items, budget, error * (1 - 1e-12));
+  if (solution.choice) {
+    error = 0;
+    for (std::size_t i = 0; i < n_items; ++i) {
+      choice.move(i, (*solution.choice)[i]);
+      error += choice.current(i).error;
+    }
   }
-  choice.move(down.item, down.to);
-  choice.move(up.item, up.to);
-  return true;
+  return std::max(0.0, error * (1 - 1e-12) - solution.lower_bound);
 }
 
 } // namespace
@@ -232,12 +215,9 @@ Allocation allocate(
   }
   Choice choice(items, frontiers, budget);
   Allocation result;
-  result.gap_bound =
-      run_greedy(choice, make_steps(items, frontiers), items.size());
+  run_greedy(choice, make_steps(items, frontiers), items.size());
   fill(choice);
-  while (exchange(choice, items.size())) {
-    fill(choice);
-  }
+  result.gap_bound = improve(choice, items.size(), budget);
   for (std::size_t i = 0; i < items.size(); ++i) {
     result.choice.push_back(frontiers[i].options[choice.position(i)]);
     result.cost += choice.current(i).cost;

@@ -24,6 +24,7 @@
 #include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/rounder.h"
 #include "optiq/quant/trial_run.h"
+#include "optiq/quant/width_choice.h"
 
 namespace optiq::quant {
 
@@ -102,6 +103,16 @@ bool is_calibrated(const ConvertOptions& options) {
 
 bool is_measured(const ConvertOptions& options) {
   return options.plan.method == PlanMethod::Optiq && !options.load_plan;
+}
+
+void check_time_budget(std::optional<double> seconds) {
+  // Not a comparison that NaN passes.
+  if (seconds && !(*seconds >= 0 && *seconds <= 1e9)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --time-budget {}: expected seconds, from 0 to 1e9.",
+        *seconds);
+  }
 }
 
 // One conversion, step by step.
@@ -229,15 +240,26 @@ class Conversion {
     metadata.plan = choose_plan();
   }
 
-  // Plans for several weights of the prior; the one that is best as a whole.
-  artifacts::Plan choose_plan() {
+  // Plans for several weights of the prior, which trust the numbers less and
+  // less.
+  std::vector<artifacts::Plan> make_plans(
+      std::span<const artifacts::LayerSensitivity> measured) const {
     std::vector<artifacts::Plan> plans;
     for (const double weight : kPriorWeights) {
       PlanOptions options = options_.plan;
       options.prior_weight = weight;
-      plans.push_back(make_plan(
-          checkpoint_, inventory_, options, result_.sensitivity->layers));
+      plans.push_back(make_plan(checkpoint_, inventory_, options, measured));
     }
+    return plans;
+  }
+
+  // The one that is best as a whole.
+  artifacts::Plan choose_plan() {
+    std::vector<artifacts::LayerSensitivity> all = result_.sensitivity->layers;
+    all.insert(
+        all.end(),
+        result_.sensitivity->other_groups.begin(),
+        result_.sensitivity->other_groups.end());
     // A weight's pages are let go: it will not be read for a while.
     const MatrixMaker make_matrix =
         [this, make = make_matrices()](
@@ -247,7 +269,7 @@ class Conversion {
           return matrix;
         };
     return select_plan(
-        load_setup(), make_matrix, *calibration_, std::move(plans), progress_);
+        load_setup(), make_matrix, *calibration_, make_plans(all), progress_);
   }
 
   MeasurementOptions measurement_options() const {
@@ -255,6 +277,8 @@ class Conversion {
     options.modules = free_modules(inventory_, options_.plan);
     options.candidate_bits = options_.plan.candidate_bits;
     options.group_size = options_.plan.group_size;
+    options.other_group_sizes = options_.plan.other_group_sizes;
+    options.budget_seconds = options_.time_budget;
     options.form = options_.sensitivity;
     options.seed = options_.calibration.seed;
     options.rounding = options_.rounding;
@@ -312,32 +336,43 @@ class Conversion {
         wanted, make_calibration_encoder(source_), engine, progress_);
   }
 
+  Measurement make_measurement(const Calibration& calibration) {
+    Measurement measurement(
+        load_setup(),
+        calibration,
+        measurement_options(),
+        [this](std::span<const artifacts::LayerSensitivity> measured) {
+          return make_plans(measured);
+        });
+    note_measuring_bytes(measurement);
+    return measurement;
+  }
+
   // Whatever is not in the cache is measured. Always true.
   bool measure() {
-    const Calibration& calibration = calibrate();
-    const models::Setup& setup = load_setup();
-    Measurement measurement(setup, calibration, measurement_options());
-    note_measuring_bytes(measurement);
+    Measurement measurement = make_measurement(calibrate());
     require_ram(
         measuring_bytes_ + rounded_bytes_,
         "the weights and measuring with them");
-    measurement.open(model_digest(source_), result_.notices);
-    set_sensitivity(calibration, measurement.run(make_matrices(), progress_));
+    set_sensitivity(measurement.run(
+        model_digest(source_), make_matrices(), progress_, result_.notices));
+    result_.agreement = measurement.agreement();
     return true;
   }
 
   // False when something still has to be measured; says what that would take.
   bool measure_from_cache() {
-    const Calibration& calibration = calibrate();
-    const models::Setup& setup = load_setup();
-    Measurement measurement(setup, calibration, measurement_options());
-    note_measuring_bytes(measurement);
-    if (measurement.open_complete(model_digest(source_))) {
-      set_sensitivity(calibration, measurement.run(make_matrices(), progress_));
+    Measurement measurement = make_measurement(calibrate());
+    if (auto found = measurement.find(model_digest(source_))) {
+      set_sensitivity(std::move(*found));
+      result_.agreement = measurement.agreement();
       return true;
     }
     measuring_seconds_ = measuring_seconds(
-        setup, calibration, measurement.work(), std::size(kPriorWeights));
+        load_setup(),
+        *calibration_,
+        measurement.work(),
+        std::size(kPriorWeights));
     return false;
   }
 
@@ -359,10 +394,13 @@ class Conversion {
     std::uint64_t bytes = 0;
     for (const QuantizableModule& module : inventory_.modules) {
       for (const int bits : options.candidate_bits) {
-        if (measured.contains(module.name) ||
-            bits == options.candidate_bits.back()) {
-          bytes += quantized_bytes(
-              weight_of(checkpoint_, module.name), bits, options.group_size);
+        if (!measured.contains(module.name) &&
+            bits != options.candidate_bits.back()) {
+          continue;
+        }
+        for (const int size : group_sizes_for(module.columns, options_.plan)) {
+          bytes +=
+              quantized_bytes(weight_of(checkpoint_, module.name), bits, size);
         }
       }
     }
@@ -380,10 +418,8 @@ class Conversion {
     result_.metadata.compute = "exact";
   }
 
-  void set_sensitivity(
-      const Calibration& calibration,
-      artifacts::Sensitivity sensitivity) {
-    note_calibration(calibration);
+  void set_sensitivity(artifacts::Sensitivity sensitivity) {
+    note_calibration(*calibration_);
     sensitivity.base_model = result_.metadata.base_model;
     result_.sensitivity = std::move(sensitivity);
   }
@@ -433,14 +469,18 @@ class Conversion {
 } // namespace
 
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
+  check_time_budget(options.time_budget);
   validate(options.plan);
   if (options.load_plan) {
-    // Its group size decides which matrices can be quantized.
-    options.plan.group_size =
-        artifacts::plan_from_json(
-            artifacts::read_json_file(*options.load_plan, artifacts::kListJson),
-            options.load_plan->string())
-            .group_size;
+    // Its group sizes decide which matrices can be quantized.
+    const artifacts::Plan plan = artifacts::plan_from_json(
+        artifacts::read_json_file(*options.load_plan, artifacts::kListJson),
+        options.load_plan->string());
+    options.plan.group_size = plan.group_size;
+    for (const artifacts::LayerBits& layer : plan.layers) {
+      options.plan.group_size =
+          std::min(options.plan.group_size, layer.group_size);
+    }
   }
   return Conversion(options, progress).run();
 }

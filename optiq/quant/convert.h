@@ -10,6 +10,7 @@
 #include "optiq/base/progress.h"
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/plan_options.h"
+#include "optiq/quant/rank_agreement.h"
 #include "optiq/quant/rounder.h"
 
 namespace optiq::quant {
@@ -20,7 +21,8 @@ struct ConvertOptions {
   PlanOptions plan;
   CalibrationOptions calibration;
   Rounding rounding = Rounding::Nearest; // others run the calibration text
-  artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Exact;
+  artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
+  std::optional<double> time_budget; // MeasurementOptions::budget_seconds
   bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan
   std::optional<std::filesystem::path> save_plan;
@@ -37,6 +39,7 @@ struct ConvertCost {
 struct ConvertResult {
   artifacts::Metadata metadata;
   std::optional<artifacts::Sensitivity> sensitivity;
+  std::optional<RankAgreement> agreement; // of estimates with measurements
   std::uint64_t source_bytes = 0;
   std::uint64_t mtp_bytes = 0; // of optiq/mtp.safetensors, not in the plan
   ConvertCost cost;

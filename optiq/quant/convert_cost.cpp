@@ -153,11 +153,9 @@ double quantizing_seconds(
   return seconds;
 }
 
-double measuring_seconds(
+double layer_seconds(
     const models::Setup& setup,
-    const Calibration& calibration,
-    std::uint64_t work,
-    std::size_t n_plans) {
+    const Calibration& calibration) {
   const auto forward = [&](std::span<const std::int32_t> tokens) {
     models::Forward one(setup);
     models::logits_of(setup, one.add_fresh(tokens).hidden_states());
@@ -168,12 +166,20 @@ double measuring_seconds(
   const auto start = Clock::now();
   forward(tokens);
   const std::uint64_t layers = setup.model->info().n_layers + 1; // and the head
-  const double unit =
-      seconds_since(start) / static_cast<double>(tokens.size() * layers);
+  return seconds_since(start) / static_cast<double>(tokens.size() * layers);
+}
+
+double measuring_seconds(
+    const models::Setup& setup,
+    const Calibration& calibration,
+    std::uint64_t work,
+    std::size_t n_plans) {
+  const std::uint64_t layers = setup.model->info().n_layers + 1;
   // Every plan's model on the whole text, and the reference.
   const std::uint64_t choosing =
       (n_plans + 1) * layers * calibration.n_tokens();
-  return unit * static_cast<double>(work + choosing);
+  return layer_seconds(setup, calibration) *
+      static_cast<double>(work + choosing);
 }
 
 } // namespace optiq::quant

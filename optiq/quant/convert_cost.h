@@ -26,6 +26,12 @@ double quantizing_seconds(
     const models::Checkpoint& checkpoint,
     const artifacts::Plan& plan);
 
+/** Seconds of a layer evaluation (probe_work), from one chunk through the
+ * network. */
+double layer_seconds(
+    const models::Setup& setup,
+    const Calibration& calibration);
+
 /** Seconds of measuring the sensitivity, which takes `work` layer evaluations
  * (probe_work), and of choosing among `n_plans` whole
  * models, from one chunk through the network; quantizing apart. */

@@ -60,7 +60,7 @@ Inventory take_inventory(const models::Checkpoint& checkpoint, int group_size) {
       continue;
     }
     if (tensor.shape[1] % group_size == 0) {
-      inventory.modules.push_back({module, id, n});
+      inventory.modules.push_back({module, id, n, tensor.shape[1]});
     } else {
       inventory.kept_dense.push_back(module);
     }

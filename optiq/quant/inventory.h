@@ -15,6 +15,7 @@ struct QuantizableModule {
   std::string name; // without ".weight"
   artifacts::ModuleId id; // of that name
   std::uint64_t parameters = 0;
+  int columns = 0; // that a group has to divide
 };
 
 /** What a checkpoint offers at one group size. */

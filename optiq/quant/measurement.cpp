@@ -2,20 +2,52 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <utility>
 
-#include "optiq/quant/fast_sensitivity.h"
+#include "optiq/quant/convert_cost.h"
 
 namespace optiq::quant {
 namespace {
 
 using artifacts::SensitivityForm;
 
-FastOptions fast_options(const MeasurementOptions& options) {
-  return {
-      .modules = options.modules,
-      .candidate_bits = options.candidate_bits,
-      .seed = options.seed};
+// Up to so many bits an estimate may be several times too low: the terms that
+// it leaves out are no longer small.
+constexpr int kUnsureBits = 2;
+
+bool has_all(
+    const SensitivityJournal& journal,
+    const SensitivityOptions& options,
+    int n_chunks) {
+  return std::all_of(
+      options.modules.begin(), options.modules.end(), [&](const auto& name) {
+        return std::all_of(
+            options.candidate_bits.begin(),
+            options.candidate_bits.end(),
+            [&](int bits) { return journal.has(name, bits, 0, n_chunks); });
+      });
+}
+
+void copy(
+    const SensitivityJournal& from,
+    const std::string& module,
+    int bits,
+    int n_chunks,
+    SensitivityJournal& to) {
+  std::vector<double> kl;
+  for (int chunk = 0; chunk < n_chunks; ++chunk) {
+    kl.push_back(from.at(module, bits, chunk));
+  }
+  to.record(module, bits, 0, kl);
+}
+
+/** What the cache has, or an empty journal in memory. */
+std::unique_ptr<SensitivityJournal> open_existing(const std::string& key) {
+  const std::filesystem::path path = sensitivity_journal_path(key);
+  return std::filesystem::exists(path)
+      ? std::make_unique<SensitivityJournal>(path, key)
+      : std::make_unique<SensitivityJournal>();
 }
 
 } // namespace
@@ -23,95 +55,348 @@ FastOptions fast_options(const MeasurementOptions& options) {
 Measurement::Measurement(
     const models::Setup& setup,
     const Calibration& calibration,
-    MeasurementOptions options)
-    : setup_(setup), calibration_(calibration), options_(std::move(options)) {}
+    MeasurementOptions options,
+    PlanMaker make_plans)
+    : setup_(setup),
+      calibration_(calibration),
+      options_(std::move(options)),
+      make_plans_(std::move(make_plans)),
+      groups_(1 + options_.other_group_sizes.size()) {
+  std::map<std::string, int> columns;
+  for (const models::Module& module : setup.model->modules()) {
+    columns[module.name] = module.matrix.in_features();
+  }
+  std::vector<int> sizes = options_.other_group_sizes;
+  sizes.insert(sizes.begin(), options_.group_size);
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    groups_[i].options = options_;
+    groups_[i].options.group_size = sizes[i];
+    std::erase_if(groups_[i].options.modules, [&](const std::string& name) {
+      return columns[name] % sizes[i] != 0;
+    });
+  }
+}
 
 std::uint64_t Measurement::bytes() const {
-  return options_.form == SensitivityForm::Exact
-      ? sensitivity_bytes(setup_, calibration_, options_)
-      : fast_sensitivity_bytes(
-            *setup_.model,
-            calibration_,
-            fast_options(options_),
-            {&options_.group_size, 1});
+  const std::uint64_t measuring =
+      sensitivity_bytes(setup_, calibration_, options_);
+  if (options_.form == SensitivityForm::Exact) {
+    return measuring;
+  }
+  std::vector<int> sizes;
+  for (const Group& group : groups_) {
+    sizes.push_back(group.options.group_size);
+  }
+  const std::uint64_t estimating = fast_sensitivity_bytes(
+      *setup_.model, calibration_, fast_options(), sizes);
+  return options_.form == SensitivityForm::Fast
+      ? estimating
+      : std::max(estimating, measuring);
 }
 
 std::uint64_t Measurement::work() const {
-  return options_.form == SensitivityForm::Exact
-      ? sensitivity_work(setup_, calibration_, options_)
-      : fast_sensitivity_work(*setup_.model, calibration_);
-}
-
-bool Measurement::open_complete(const std::string& model_digest) {
-  key_ = key_of(model_digest);
-  const std::filesystem::path path = sensitivity_journal_path(key_);
-  if (!std::filesystem::exists(path)) {
-    return false;
+  if (options_.form == SensitivityForm::Exact) {
+    std::uint64_t work = 0;
+    for (const Group& group : groups_) {
+      work += sensitivity_work(setup_, calibration_, group.options);
+    }
+    return work;
   }
-  journal_ = std::make_unique<SensitivityJournal>(path, key_);
-  return is_complete();
-}
-
-void Measurement::open(
-    const std::string& model_digest,
-    std::vector<std::string>& notices) {
-  key_ = key_of(model_digest);
-  journal_ = open_sensitivity_journal(key_, notices);
+  const std::uint64_t estimating =
+      fast_sensitivity_work(*setup_.model, calibration_);
+  return options_.form == SensitivityForm::Fast ? estimating
+                                                : estimating + budget();
 }
 
 artifacts::Sensitivity Measurement::run(
+    const std::string& model_digest,
     const MatrixMaker& make_matrix,
-    const ProgressSink& progress) {
-  artifacts::Sensitivity sensitivity{
-      .base_model = {},
-      .candidate_bits = options_.candidate_bits,
-      .group_size = options_.group_size,
-      .key = key_,
-      .form = options_.form,
-      .layers = {}};
-  if (options_.form == SensitivityForm::Exact) {
-    sensitivity.layers = measure_sensitivity(
-        setup_, make_matrix, calibration_, options_, *journal_, progress);
-    return sensitivity;
+    const ProgressSink& progress,
+    std::vector<std::string>& notices) {
+  for (Group& group : groups_) {
+    const int size = group.options.group_size;
+    if (is_estimated()) {
+      group.estimated =
+          open_sensitivity_journal(key_of(model_digest, size, true), notices);
+    }
+    if (options_.form != SensitivityForm::Fast) {
+      group.measured =
+          open_sensitivity_journal(key_of(model_digest, size, false), notices);
+    }
   }
-  const GroupJournal group{options_.group_size, journal_.get()};
-  estimate_sensitivity(
-      setup_,
-      make_matrix,
-      calibration_,
-      fast_options(options_),
-      {&group, 1},
-      progress);
-  sensitivity.layers =
-      summarize_sensitivity(*setup_.model, calibration_, options_, *journal_);
-  return sensitivity;
+  const Maker maker{make_matrix, progress};
+  make_all(&maker);
+  return result(model_digest);
 }
 
-std::string Measurement::key_of(const std::string& model_digest) const {
-  std::string form = options_.form == SensitivityForm::Exact
-      ? "exact"
-      : "fast, labels " + std::to_string(options_.seed);
+std::optional<artifacts::Sensitivity> Measurement::find(
+    const std::string& model_digest) {
+  for (Group& group : groups_) {
+    const int size = group.options.group_size;
+    group.estimated = open_existing(key_of(model_digest, size, true));
+    group.measured = open_existing(key_of(model_digest, size, false));
+  }
+  return make_all(nullptr) ? std::optional(result(model_digest)) : std::nullopt;
+}
+
+std::optional<RankAgreement> Measurement::agreement() const {
+  std::vector<double> estimates;
+  std::vector<double> truth;
+  const auto n = static_cast<int>(calibration_.chunks.size());
+  for (const Choice& choice : settled_) {
+    for (const Group& group : groups_) {
+      if (group.options.group_size == choice.group_size &&
+          choice.bits > kUnsureBits && n > 0) {
+        const auto mean = [&](const SensitivityJournal& journal) {
+          return mean_over_chunks(
+                     calibration_, journal, choice.module, choice.bits)
+              .kl;
+        };
+        estimates.push_back(mean(*group.estimated));
+        truth.push_back(mean(*group.measured));
+      }
+    }
+  }
+  return truth.size() < 2 ? std::nullopt
+                          : std::optional(rank_agreement(estimates, truth));
+}
+
+bool Measurement::is_estimated() const {
+  return options_.form != SensitivityForm::Exact;
+}
+
+std::string Measurement::key_of(
+    const std::string& model_digest,
+    int group_size,
+    bool is_estimated) const {
+  std::string form =
+      is_estimated ? "fast, labels " + std::to_string(options_.seed) : "exact";
   if (options_.rounding != Rounding::Nearest) { // which goes without saying
     form += std::string(", rounding ") + name_of(options_.rounding);
   }
   return sensitivity_key(
       model_digest,
       {.calibration_hash = calibration_.hash,
-       .group_size = options_.group_size,
+       .group_size = group_size,
        .compute = setup_.compute,
        .arithmetic = setup_.model->device().arithmetic(),
        .form = std::move(form)});
 }
 
-bool Measurement::is_complete() const {
+bool Measurement::make_all(const Maker* maker) {
+  if (!is_estimated()) {
+    return measure_all(maker);
+  }
+  return estimate(maker) &&
+      (options_.form == SensitivityForm::Fast || settle(maker));
+}
+
+bool Measurement::measure_all(const Maker* maker) {
   const auto n = static_cast<int>(calibration_.chunks.size());
-  return std::all_of(
-      options_.modules.begin(), options_.modules.end(), [&](const auto& name) {
-        return std::all_of(
-            options_.candidate_bits.begin(),
-            options_.candidate_bits.end(),
-            [&](int bits) { return journal_->has(name, bits, 0, n); });
-      });
+  for (Group& group : groups_) {
+    if (maker != nullptr) {
+      measure_sensitivity(
+          setup_,
+          maker->make_matrix,
+          calibration_,
+          group.options,
+          *group.measured,
+          maker->progress);
+    } else if (!has_all(*group.measured, group.options, n)) {
+      return false;
+    }
+    for (const std::string& name : group.options.modules) {
+      for (const int bits : group.options.candidate_bits) {
+        copy(*group.measured, name, bits, n, group.settled);
+      }
+    }
+  }
+  return true;
+}
+
+bool Measurement::estimate(const Maker* maker) {
+  const auto n = static_cast<int>(calibration_.chunks.size());
+  if (maker != nullptr) {
+    std::vector<GroupJournal> journals;
+    for (const Group& group : groups_) {
+      journals.push_back({group.options.group_size, group.estimated.get()});
+    }
+    estimate_sensitivity(
+        setup_,
+        maker->make_matrix,
+        calibration_,
+        fast_options(),
+        journals,
+        maker->progress);
+  }
+  for (Group& group : groups_) {
+    if (!has_all(*group.estimated, group.options, n)) {
+      return false;
+    }
+    for (const std::string& name : group.options.modules) {
+      for (const int bits : group.options.candidate_bits) {
+        copy(*group.estimated, name, bits, n, group.settled);
+      }
+    }
+  }
+  return true;
+}
+
+bool Measurement::settle(const Maker* maker) {
+  std::uint64_t left = budget();
+  for (;;) {
+    const std::vector<artifacts::Plan> plans = make_plans_(summarize());
+    std::vector<Choice> choices = unsure_choices(plans);
+    if (choices.empty()) {
+      choices = disputed_choices(plans, left);
+    }
+    if (choices.empty()) {
+      return true;
+    }
+    if (!measure(choices, maker)) {
+      return false;
+    }
+    left -= std::min(left, work_of(choices));
+  }
+}
+
+bool Measurement::measure(
+    const std::vector<Choice>& choices,
+    const Maker* maker) {
+  const auto n = static_cast<int>(calibration_.chunks.size());
+  for (Group& group : groups_) {
+    WidthsByModule widths;
+    for (const Choice& choice : choices) {
+      if (choice.group_size == group.options.group_size) {
+        widths[choice.module].push_back(choice.bits);
+      }
+    }
+    if (widths.empty()) {
+      continue;
+    }
+    if (maker != nullptr) {
+      measure_widths(
+          setup_,
+          maker->make_matrix,
+          calibration_,
+          group.options,
+          widths,
+          *group.measured,
+          maker->progress);
+    }
+    for (const auto& [module, all_bits] : widths) {
+      for (const int bits : all_bits) {
+        if (!group.measured->has(module, bits, 0, n)) {
+          return false;
+        }
+        copy(*group.measured, module, bits, n, group.settled);
+      }
+    }
+  }
+  settled_.insert(choices.begin(), choices.end());
+  return true;
+}
+
+std::uint64_t Measurement::budget() const {
+  return options_.budget_seconds
+      ? static_cast<std::uint64_t>(
+            *options_.budget_seconds / layer_seconds(setup_, calibration_))
+      : fast_sensitivity_work(*setup_.model, calibration_);
+}
+
+void Measurement::add_open_choice(
+    const artifacts::LayerBits& layer,
+    std::vector<Choice>& choices) const {
+  const Choice choice{layer.group_size, layer.name, layer.bits};
+  if (!layer.is_protected && !settled_.contains(choice) &&
+      std::find(choices.begin(), choices.end(), choice) == choices.end()) {
+    choices.push_back(choice);
+  }
+}
+
+std::vector<Measurement::Choice> Measurement::unsure_choices(
+    const std::vector<artifacts::Plan>& plans) const {
+  std::vector<Choice> choices;
+  for (const artifacts::Plan& plan : plans) {
+    for (const artifacts::LayerBits& layer : plan.layers) {
+      if (layer.bits <= kUnsureBits) {
+        add_open_choice(layer, choices);
+      }
+    }
+  }
+  return choices;
+}
+
+std::vector<Measurement::Choice> Measurement::disputed_choices(
+    const std::vector<artifacts::Plan>& plans,
+    std::uint64_t budget) const {
+  std::vector<Choice> choices;
+  const std::vector<artifacts::LayerBits>& first = plans.front().layers;
+  for (const artifacts::Plan& plan : plans) {
+    for (std::size_t i = 0; i < first.size(); ++i) {
+      const artifacts::LayerBits& other = plan.layers[i];
+      if (other.bits == first[i].bits &&
+          other.group_size == first[i].group_size) {
+        continue;
+      }
+      std::vector<Choice> more = choices;
+      add_open_choice(first[i], more);
+      add_open_choice(other, more);
+      if (work_of(more) <= budget) {
+        choices = std::move(more);
+      }
+    }
+  }
+  return choices;
+}
+
+std::uint64_t Measurement::work_of(const std::vector<Choice>& choices) const {
+  std::uint64_t work = 0;
+  for (const Group& group : groups_) {
+    WidthsByModule widths;
+    for (const Choice& choice : choices) {
+      if (choice.group_size == group.options.group_size) {
+        widths[choice.module].push_back(choice.bits);
+      }
+    }
+    work += widths.empty() ? 0 : widths_work(setup_, calibration_, widths);
+  }
+  return work;
+}
+
+FastOptions Measurement::fast_options() const {
+  return {
+      .modules = options_.modules,
+      .candidate_bits = options_.candidate_bits,
+      .seed = options_.seed};
+}
+
+std::vector<artifacts::LayerSensitivity> Measurement::summarize() const {
+  std::vector<artifacts::LayerSensitivity> all;
+  for (const Group& group : groups_) {
+    const auto of_group = summarize_sensitivity(
+        *setup_.model, calibration_, group.options, group.settled);
+    all.insert(all.end(), of_group.begin(), of_group.end());
+  }
+  return all;
+}
+
+artifacts::Sensitivity Measurement::result(
+    const std::string& model_digest) const {
+  artifacts::Sensitivity sensitivity{
+      .base_model = {},
+      .candidate_bits = options_.candidate_bits,
+      .group_size = options_.group_size,
+      .key = key_of(model_digest, options_.group_size, is_estimated()),
+      .form = options_.form,
+      .layers = {},
+      .other_groups = {}};
+  for (artifacts::LayerSensitivity& layer : summarize()) {
+    (layer.group_size == options_.group_size ? sensitivity.layers
+                                             : sensitivity.other_groups)
+        .push_back(std::move(layer));
+  }
+  return sensitivity;
 }
 
 } // namespace optiq::quant

@@ -1,7 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,50 +13,120 @@
 #include "optiq/base/progress.h"
 #include "optiq/models/setup.h"
 #include "optiq/quant/calibration.h"
+#include "optiq/quant/fast_sensitivity.h"
+#include "optiq/quant/rank_agreement.h"
 #include "optiq/quant/rounder.h"
 #include "optiq/quant/sensitivity.h"
 
 namespace optiq::quant {
 
+/** group_size and the larger ones are those offered. */
 struct MeasurementOptions : SensitivityOptions {
-  artifacts::SensitivityForm form = artifacts::SensitivityForm::Exact;
+  std::vector<int> other_group_sizes;
+  artifacts::SensitivityForm form = artifacts::SensitivityForm::Auto;
   std::uint64_t seed = 0; // of the labels that an estimate draws
+  /** Form auto, beside widths that are never left to an estimate: what
+   * measuring may take, of this machine. Nothing: as many layer evaluations as
+   * the estimate takes, on any machine. */
+  std::optional<double> budget_seconds;
   Rounding rounding = Rounding::Nearest; // that the matrices are made with
 };
 
-/** How sensitivity comes about, in one of its forms: what is in the cache of
- * earlier measurements is taken from there, and what is made goes there. */
+/** The plans that sensitivities lead to, the one that trusts them most first;
+ * what they disagree about is worth measuring. */
+using PlanMaker = std::function<std::vector<artifacts::Plan>(
+    std::span<const artifacts::LayerSensitivity>)>;
+
+/**
+ * How sensitivity comes about, in one of its forms. What is in the cache of
+ * earlier measurements is taken from there and what is made goes there; neither
+ * changes what comes out.
+ *
+ * Auto estimates everything; then it measures every width of 2 bits that a plan
+ * chooses, until the plans choose no other, and, within the budget, what the
+ * plans disagree about.
+ */
 class Measurement {
  public:
   /** References outlive it. */
   Measurement(
       const models::Setup& setup,
       const Calibration& calibration,
-      MeasurementOptions options);
+      MeasurementOptions options,
+      PlanMaker make_plans);
 
   /** Bytes that it needs beside the weights. */
   std::uint64_t bytes() const;
   /** As probe_work, of what it takes with an empty cache. */
   std::uint64_t work() const;
 
-  /** Looks into the cache: false where something still has to be made. */
-  bool open_complete(const std::string& model_digest);
-  /** Opens the cache, or makes a place in memory, with a notice. */
-  void open(const std::string& model_digest, std::vector<std::string>& notices);
-  /** Makes what is missing. */
+  /** Makes what is missing. The cache's place is in memory, with a notice,
+   * where it may not be written. */
   artifacts::Sensitivity run(
+      const std::string& model_digest,
       const MatrixMaker& make_matrix,
-      const ProgressSink& progress);
+      const ProgressSink& progress,
+      std::vector<std::string>& notices);
+  /** The same from the cache alone; nothing where something is missing. */
+  std::optional<artifacts::Sensitivity> find(const std::string& model_digest);
+
+  /** After run or find, of what was both estimated and measured, 2 bits apart;
+   * nothing where there are fewer than two. */
+  std::optional<RankAgreement> agreement() const;
 
  private:
-  std::string key_of(const std::string& model_digest) const;
-  bool is_complete() const;
+  /** What there is at a group size. */
+  struct Group {
+    SensitivityOptions options; // of the modules whose rows divide by it
+    std::unique_ptr<SensitivityJournal> estimated;
+    std::unique_ptr<SensitivityJournal> measured;
+    SensitivityJournal settled; // estimates and the measured ones over them
+  };
+  struct Choice {
+    auto operator<=>(const Choice&) const = default;
+
+    int group_size = 0;
+    std::string module;
+    int bits = 0;
+  };
+  /** What makes numbers; without it they are only looked up. */
+  struct Maker {
+    const MatrixMaker& make_matrix;
+    const ProgressSink& progress;
+  };
+
+  bool is_estimated() const;
+  std::string key_of(
+      const std::string& model_digest,
+      int group_size,
+      bool is_estimated) const;
+  /** False where something is missing and there is no maker. */
+  bool make_all(const Maker* maker);
+  bool measure_all(const Maker* maker);
+  bool estimate(const Maker* maker);
+  bool settle(const Maker* maker);
+  bool measure(const std::vector<Choice>& choices, const Maker* maker);
+
+  std::uint64_t budget() const;
+  std::vector<Choice> unsure_choices(
+      const std::vector<artifacts::Plan>& plans) const;
+  std::vector<Choice> disputed_choices(
+      const std::vector<artifacts::Plan>& plans,
+      std::uint64_t budget) const;
+  void add_open_choice(
+      const artifacts::LayerBits& layer,
+      std::vector<Choice>& choices) const;
+  std::uint64_t work_of(const std::vector<Choice>& choices) const;
+  FastOptions fast_options() const;
+  std::vector<artifacts::LayerSensitivity> summarize() const;
+  artifacts::Sensitivity result(const std::string& model_digest) const;
 
   const models::Setup& setup_;
   const Calibration& calibration_;
   MeasurementOptions options_;
-  std::string key_;
-  std::unique_ptr<SensitivityJournal> journal_;
+  PlanMaker make_plans_;
+  std::vector<Group> groups_; // ascending by size
+  std::set<Choice> settled_; // measured after they were estimated
 };
 
 } // namespace optiq::quant

@@ -32,19 +32,23 @@ std::vector<bool> protection(
   return protected_modules(ids);
 }
 
-// Protected modules at the widest candidate, the others at the narrowest.
+// Protected modules at the widest candidate in the smallest groups, the others
+// at the narrowest in the largest.
 std::vector<LayerBits> narrowest_layers(
     const Inventory& inventory,
     const PlanOptions& options) {
   const std::vector<bool> is_protected = protection(inventory, options);
   std::vector<LayerBits> layers;
   for (std::size_t i = 0; i < inventory.modules.size(); ++i) {
+    const QuantizableModule& module = inventory.modules[i];
     layers.push_back(
-        {.name = inventory.modules[i].name,
+        {.name = module.name,
          .bits = is_protected[i] ? options.candidate_bits.back()
                                  : options.candidate_bits.front(),
-         .group_size = options.group_size,
-         .parameters = inventory.modules[i].parameters,
+         .group_size = is_protected[i]
+             ? options.group_size
+             : group_sizes_for(module.columns, options).back(),
+         .parameters = module.parameters,
          .is_protected = is_protected[i],
          .kl = std::nullopt});
   }
@@ -73,16 +77,29 @@ void set_totals(
 void set_layer_kl(
     std::span<const artifacts::LayerSensitivity> measured,
     std::vector<LayerBits>& layers) {
-  std::map<std::string, LayerBits*> by_name;
+  std::map<std::pair<std::string, int>, LayerBits*> by_name;
   for (LayerBits& layer : layers) {
-    by_name[layer.name] = &layer;
+    by_name[{layer.name, layer.group_size}] = &layer;
   }
   for (const auto& sensitivity : measured) {
-    const auto it = by_name.find(sensitivity.name);
+    const auto it = by_name.find({sensitivity.name, sensitivity.group_size});
     if (it != by_name.end() && sensitivity.kl.contains(it->second->bits)) {
       it->second->kl = sensitivity.kl.at(it->second->bits);
     }
   }
+}
+
+/** What most quantized parameters have. */
+int most_common(const Plan& plan, int LayerBits::*member) {
+  std::map<int, std::uint64_t> parameters;
+  for (const LayerBits& layer : plan.layers) {
+    parameters[layer.*member] += layer.parameters;
+  }
+  return std::max_element(
+             parameters.begin(),
+             parameters.end(),
+             [](auto& a, auto& b) { return a.second < b.second; })
+      ->first;
 }
 
 } // namespace
@@ -150,6 +167,7 @@ Plan make_plan(
       plan.target_bpw = target_bpw_of(options);
     }
     choose_widths(checkpoint, inventory, options, measured, plan.layers);
+    plan.group_size = default_group_size(plan);
   }
   if (options.method == PlanMethod::Optiq) {
     plan.prior_weight = options.prior_weight;
@@ -176,7 +194,8 @@ Plan adopt_plan(
     const LayerBits& layer = plan.layers[i];
     const QuantizableModule& module = inventory.modules[i];
     if (layer.name != module.name || layer.parameters != module.parameters ||
-        layer.group_size != plan.group_size ||
+        !artifacts::is_one_of(artifacts::kAffineGroupSizes, layer.group_size) ||
+        module.columns % layer.group_size != 0 ||
         !artifacts::is_one_of(artifacts::kAffineBits, layer.bits)) {
       fail(
           ErrorKind::InvalidInput,
@@ -197,15 +216,11 @@ Plan adopt_plan(
 }
 
 int default_bits(const Plan& plan) {
-  std::map<int, std::uint64_t> parameters;
-  for (const LayerBits& layer : plan.layers) {
-    parameters[layer.bits] += layer.parameters;
-  }
-  return std::max_element(
-             parameters.begin(),
-             parameters.end(),
-             [](auto& a, auto& b) { return a.second < b.second; })
-      ->first;
+  return most_common(plan, &LayerBits::bits);
+}
+
+int default_group_size(const Plan& plan) {
+  return most_common(plan, &LayerBits::group_size);
 }
 
 } // namespace optiq::quant

@@ -39,5 +39,7 @@ artifacts::Plan adopt_plan(
 
 /** The width that most quantized parameters have: the file's default. */
 int default_bits(const artifacts::Plan& plan);
+/** The same of group sizes. */
+int default_group_size(const artifacts::Plan& plan);
 
 } // namespace optiq::quant

@@ -29,6 +29,36 @@ void check_widths(const PlanOptions& options) {
   }
 }
 
+void check_group_sizes(const PlanOptions& options) {
+  for (const int group_size : group_sizes_of(options)) {
+    if (!artifacts::is_one_of(artifacts::kAffineGroupSizes, group_size)) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[convert] --group-size {}: expected {}.",
+          group_size,
+          artifacts::list_text(artifacts::kAffineGroupSizes));
+    }
+  }
+  if (options.other_group_sizes.empty()) {
+    return;
+  }
+  if (options.method != PlanMethod::Optiq) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --group-size: found {} sizes with --method {}, expected one: "
+        "only optiq weighs them.",
+        group_sizes_of(options).size(),
+        name_of(options.method));
+  }
+  if (!options.target_file_bpw && !options.target_bytes) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --group-size: found {} sizes and no target that counts their "
+        "scales. Give --target-file-bpw or --target-size.",
+        group_sizes_of(options).size());
+  }
+}
+
 void check_targets(const PlanOptions& options) {
   const bool uniform = options.method == PlanMethod::Uniform;
   const int n_targets = (options.target_bpw ? 1 : 0) +
@@ -64,8 +94,20 @@ void validate(PlanOptions& options) {
   auto& bits = options.candidate_bits;
   std::sort(bits.begin(), bits.end());
   bits.erase(std::unique(bits.begin(), bits.end()), bits.end());
+  std::vector<int> groups = group_sizes_of(options);
+  options.group_size = groups.front();
+  options.other_group_sizes.assign(groups.begin() + 1, groups.end());
   check_widths(options);
+  check_group_sizes(options);
   check_targets(options);
+}
+
+std::vector<int> group_sizes_of(const PlanOptions& options) {
+  std::vector<int> all = options.other_group_sizes;
+  all.push_back(options.group_size);
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return all;
 }
 
 std::optional<std::uint64_t> byte_target(

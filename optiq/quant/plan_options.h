@@ -15,7 +15,11 @@ struct PlanOptions {
   artifacts::PlanMethod method = artifacts::PlanMethod::Optiq;
   std::vector<int> candidate_bits = {4, 8};
   int uniform_bits = 4;
+  /** Weights per scale: the smallest where several are offered. */
   int group_size = artifacts::kDefaultGroupSize;
+  /** That a matrix may have instead, larger: method optiq, with a target that
+   * counts scales. */
+  std::vector<int> other_group_sizes;
   bool protect = true; // the rule of protected_modules; not for uniform
   /** Method optiq: error = relative_kl^(1 - w) * (parameters * 4^-bits)^w. The
    * KL of one matrix alone is noisy and the sum over matrices is not the KL of
@@ -35,6 +39,9 @@ inline constexpr double kDefaultTargetBpw = 5.0;
 
 /** Throws InvalidInput naming the field and its range; sorts candidate_bits. */
 void validate(PlanOptions& options);
+
+/** All that are offered, ascending. */
+std::vector<int> group_sizes_of(const PlanOptions& options);
 
 /** The bytes of a target that counts everything, else nothing. */
 std::optional<std::uint64_t> byte_target(

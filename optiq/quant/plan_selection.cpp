@@ -18,7 +18,9 @@ bool has_equal_widths(const artifacts::Plan& a, const artifacts::Plan& b) {
       a.layers.end(),
       b.layers.begin(),
       b.layers.end(),
-      [](const auto& x, const auto& y) { return x.bits == y.bits; });
+      [](const auto& x, const auto& y) {
+        return x.bits == y.bits && x.group_size == y.group_size;
+      });
 }
 
 void keep_first_of_equals(std::vector<artifacts::Plan>& plans) {
@@ -40,7 +42,8 @@ void bring_to_widths(
     models::MatricesByName& matrices) {
   for (const artifacts::LayerBits& layer : layers) {
     const auto found = matrices.find(layer.name);
-    if (found == matrices.end() || found->second.bits() != layer.bits) {
+    if (found == matrices.end() || found->second.bits() != layer.bits ||
+        found->second.group_size() != layer.group_size) {
       matrices.insert_or_assign(
           layer.name, make_matrix(layer.name, layer.bits, layer.group_size));
     }

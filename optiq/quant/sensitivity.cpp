@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <span>
+#include <utility>
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/quantize.h"
@@ -31,13 +32,14 @@ std::uint64_t parameters_of(const models::Module& module) {
 std::vector<Probe> make_probes(
     const models::Setup& setup,
     const MatrixMaker& make_matrix,
-    const SensitivityOptions& options) {
+    int group_size,
+    std::span<const std::pair<std::string, std::vector<int>>> widths) {
   std::map<std::string, models::Module> all;
   for (models::Module& module : setup.model->modules()) {
     all.emplace(module.name, module);
   }
   std::vector<Probe> probes;
-  for (const std::string& name : options.modules) {
+  for (const auto& [name, all_bits] : widths) {
     const auto found = all.find(name);
     if (found == all.end()) {
       fail(
@@ -46,18 +48,30 @@ std::vector<Probe> make_probes(
           name);
     }
     Probe probe = probe_of(found->second, *setup.model);
-    for (const int bits : options.candidate_bits) {
+    for (const int bits : all_bits) {
       probe.variants.push_back(
           {.bits = bits,
            .bytes = parameters_of(found->second) * bits / 8,
-           .make = [&setup, &make_matrix, name, bits, &options] {
+           .make = [&setup, &make_matrix, name = name, bits, group_size] {
              return setup.with_model(setup.model->with_matrices(
-                 {{name, make_matrix(name, bits, options.group_size)}}));
+                 {{name, make_matrix(name, bits, group_size)}}));
            }});
     }
     probes.push_back(std::move(probe));
   }
   return probes;
+}
+
+// Every module at every candidate.
+std::vector<Probe> make_probes(
+    const models::Setup& setup,
+    const MatrixMaker& make_matrix,
+    const SensitivityOptions& options) {
+  std::vector<std::pair<std::string, std::vector<int>>> widths;
+  for (const std::string& name : options.modules) {
+    widths.emplace_back(name, options.candidate_bits);
+  }
+  return make_probes(setup, make_matrix, options.group_size, widths);
 }
 
 // Mean KL of each chunk over the modules at one width, which says how fragile
@@ -91,6 +105,37 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
   return summarize_sensitivity(*setup.model, calibration, options, journal);
 }
 
+void measure_widths(
+    const models::Setup& setup,
+    const MatrixMaker& make_matrix,
+    const Calibration& calibration,
+    const SensitivityOptions& options,
+    const WidthsByModule& widths,
+    SensitivityJournal& journal,
+    const ProgressSink& progress) {
+  const std::vector<std::pair<std::string, std::vector<int>>> all(
+      widths.begin(), widths.end());
+  measure_probes(
+      setup,
+      make_probes(setup, make_matrix, options.group_size, all),
+      calibration,
+      options,
+      journal,
+      progress);
+}
+
+std::uint64_t widths_work(
+    const models::Setup& setup,
+    const Calibration& calibration,
+    const WidthsByModule& widths) {
+  const std::vector<std::pair<std::string, std::vector<int>>> all(
+      widths.begin(), widths.end());
+  const std::uint64_t reference = calibration.n_tokens() *
+      static_cast<std::uint64_t>(setup.model->info().n_layers + 1);
+  return reference +
+      probe_work(*setup.model, make_probes(setup, {}, 0, all), calibration);
+}
+
 std::vector<artifacts::LayerSensitivity> summarize_sensitivity(
     const models::Model& model,
     const Calibration& calibration,
@@ -110,6 +155,7 @@ std::vector<artifacts::LayerSensitivity> summarize_sensitivity(
   for (const std::string& module : options.modules) {
     artifacts::LayerSensitivity layer;
     layer.name = module;
+    layer.group_size = options.group_size;
     layer.parameters = parameters.at(module);
     for (const int bits : options.candidate_bits) {
       const ChunkMean mean =

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,26 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     const SensitivityOptions& options,
     SensitivityJournal& journal,
     const ProgressSink& progress);
+
+/** Modules and the widths that each is measured at. */
+using WidthsByModule = std::map<std::string, std::vector<int>>;
+
+/** Brings them into the journal, in groups of options.group_size; what else the
+ * options name is not looked at. */
+void measure_widths(
+    const models::Setup& setup,
+    const MatrixMaker& make_matrix,
+    const Calibration& calibration,
+    const SensitivityOptions& options,
+    const WidthsByModule& widths,
+    SensitivityJournal& journal,
+    const ProgressSink& progress);
+
+/** As probe_work of that, the reference's forward too. */
+std::uint64_t widths_work(
+    const models::Setup& setup,
+    const Calibration& calibration,
+    const WidthsByModule& widths);
 
 /** What a complete journal, measured or estimated, says of the modules of
  * options.modules, in that order. */

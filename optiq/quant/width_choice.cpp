@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/quant/allocation.h"
@@ -33,11 +34,17 @@ std::uint64_t option_cost(
     const models::Checkpoint& checkpoint,
     const LayerBits& layer,
     int bits,
+    int group_size,
     Cost cost) {
   return cost == Cost::CodeBits
       ? layer.parameters * static_cast<std::uint64_t>(bits)
-      : quantized_bytes(
-            weight_of(checkpoint, layer.name), bits, layer.group_size);
+      : quantized_bytes(weight_of(checkpoint, layer.name), bits, group_size);
+}
+
+// Squares of errors go with the square of a group's range, that of n normal
+// values with the logarithm of n.
+double group_prior(int group_size) {
+  return std::log(group_size) / std::log(artifacts::kDefaultGroupSize);
 }
 
 // kl^(1 - w) * (parameters * 4^-bits)^w; a KL of 0 or below stays what it is.
@@ -57,41 +64,42 @@ class Errors {
       std::span<const LayerSensitivity> measured)
       : options_(options), n_blocks_(inventory.n_blocks) {
     for (const LayerSensitivity& layer : measured) {
-      by_name_[layer.name] = &layer;
+      by_name_[{layer.name, layer.group_size}] = &layer;
     }
   }
 
-  double of(const LayerBits& layer, int bits) const {
+  double of(const LayerBits& layer, int bits, int group_size) const {
     if (options_.method == PlanMethod::Static) {
       return static_error(
           static_priority(artifacts::module_id(layer.name), n_blocks_),
           layer.parameters,
           bits);
     }
-    const auto it = by_name_.find(layer.name);
+    const auto it = by_name_.find({layer.name, group_size});
     if (it == by_name_.end() || !it->second->relative_kl.contains(bits)) {
       fail(
           ErrorKind::Internal,
-          "[make_plan] {}: no measurement at {} bits",
+          "[make_plan] {}: no measurement at {} bits in groups of {}",
           layer.name,
-          bits);
+          bits,
+          group_size);
     }
     return shrunk_error(
         it->second->relative_kl.at(bits),
-        static_error(1.0, layer.parameters, bits),
+        static_error(group_prior(group_size), layer.parameters, bits),
         options_.prior_weight);
   }
 
  private:
   const PlanOptions& options_;
   int n_blocks_;
-  std::map<std::string, const LayerSensitivity*> by_name_;
+  std::map<std::pair<std::string, int>, const LayerSensitivity*> by_name_;
 };
 
 Knapsack make_knapsack(
     const models::Checkpoint& checkpoint,
     const std::vector<LayerBits>& layers,
-    const std::vector<int>& candidate_bits,
+    const PlanOptions& options,
     const Errors& errors,
     Cost cost) {
   Knapsack knapsack;
@@ -100,11 +108,15 @@ Knapsack make_knapsack(
       continue;
     }
     AllocationItem item{.name = layers[i].name, .options = {}};
-    for (const int bits : candidate_bits) {
-      item.options.push_back(
-          {bits,
-           option_cost(checkpoint, layers[i], bits, cost),
-           errors.of(layers[i], bits)});
+    const int columns = weight_of(checkpoint, layers[i].name).shape[1];
+    for (const int bits : options.candidate_bits) {
+      for (const int group_size : group_sizes_for(columns, options)) {
+        item.options.push_back(
+            {bits,
+             option_cost(checkpoint, layers[i], bits, group_size, cost),
+             errors.of(layers[i], bits, group_size),
+             group_size});
+      }
     }
     knapsack.items.push_back(std::move(item));
     knapsack.layer.push_back(i);
@@ -117,8 +129,9 @@ void set_widths(
     const Allocation& allocation,
     std::vector<LayerBits>& layers) {
   for (std::size_t i = 0; i < knapsack.layer.size(); ++i) {
-    layers[knapsack.layer[i]].bits =
-        knapsack.items[i].options[allocation.choice[i]].bits;
+    const WidthOption& option = knapsack.items[i].options[allocation.choice[i]];
+    layers[knapsack.layer[i]].bits = option.bits;
+    layers[knapsack.layer[i]].group_size = option.group_size;
   }
 }
 
@@ -130,9 +143,14 @@ std::uint64_t other_bytes(
     std::vector<LayerBits> layers) {
   std::uint64_t widest = 0;
   for (std::size_t i = 0; i < knapsack.layer.size(); ++i) {
-    const WidthOption& option = knapsack.items[i].options.back();
+    const auto& options = knapsack.items[i].options;
+    const WidthOption& option = *std::max_element(
+        options.begin(), options.end(), [](const auto& a, const auto& b) {
+          return a.cost < b.cost;
+        });
     widest += option.cost;
     layers[knapsack.layer[i]].bits = option.bits;
+    layers[knapsack.layer[i]].group_size = option.group_size;
   }
   return planned_bytes(checkpoint, layers) - widest;
 }
@@ -195,7 +213,7 @@ void choose_widths(
   const Knapsack knapsack = make_knapsack(
       checkpoint,
       layers,
-      options.candidate_bits,
+      options,
       Errors(inventory, options, measured),
       bytes ? Cost::Bytes : Cost::CodeBits);
   set_widths(
@@ -203,6 +221,12 @@ void choose_widths(
       bytes ? allocate_bytes(checkpoint, layers, knapsack, *bytes)
             : allocate_code_bits(knapsack, layers, target_bpw_of(options)),
       layers);
+}
+
+std::vector<int> group_sizes_for(int columns, const PlanOptions& options) {
+  std::vector<int> sizes = group_sizes_of(options);
+  std::erase_if(sizes, [&](int size) { return columns % size != 0; });
+  return sizes;
 }
 
 std::uint64_t free_parameters(std::span<const LayerBits> layers) {

@@ -21,6 +21,9 @@ void choose_widths(
     std::span<const artifacts::LayerSensitivity> measured,
     std::vector<artifacts::LayerBits>& layers);
 
+/** Those offered that rows of so many columns divide by, ascending. */
+std::vector<int> group_sizes_for(int columns, const PlanOptions& options);
+
 /** Parameters of the layers that are not protected. */
 std::uint64_t free_parameters(std::span<const artifacts::LayerBits> layers);
 

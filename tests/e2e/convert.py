@@ -16,7 +16,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
 from _support import BIN, MODEL, optiq, scratch
 
-MEASURE = ["--target-bpw", "4.5", "--candidate-bits", "4,8", "--n-calibration", "2"]
+PLAN = ["--target-bpw", "4.5", "--candidate-bits", "4,8", "--n-calibration", "2"]
+MEASURE = [*PLAN, "--sensitivity", "exact"]
 
 
 def files(folder):
@@ -83,7 +84,8 @@ def mlx_lm_loads_it(tmp):
 def a_measurement_serves_later_targets(tmp, env):
     start = time.monotonic()
     optiq("convert", MODEL, "-o", tmp / "smaller", "--target-size", "5.8MB", "--candidate-bits",
-          "4,8", "--n-calibration", "2", "--save-plan", tmp / "plan.json", env=env)
+          "4,8", "--n-calibration", "2", "--sensitivity", "exact", "--save-plan",
+          tmp / "plan.json", env=env)
     assert weight_bytes(tmp / "smaller") <= 5_800_000
     first = json.loads((tmp / "mixed" / "optiq" / "sensitivity.json").read_text())
     second = json.loads((tmp / "smaller" / "optiq" / "sensitivity.json").read_text())
@@ -135,6 +137,8 @@ def refuses_bad_input(tmp, env):
     refused(MODEL, "-o", out, "--target-bpw", "2", says=["least possible", "4"])
     refused(MODEL, "-o", out, "--candidate-bits", "4,9", says=["9"])
     refused(MODEL, "-o", out, "--group-size", "48", says=["48"])
+    refused(MODEL, "-o", out, "--group-size", "32,64", says=["--target-size"])
+    refused(MODEL, "-o", out, "--group-size", "32,64", "--method", "uniform", says=["uniform"])
     refused(MODEL, "-o", out, "--bits", "4", says=["--bits"])
     refused(MODEL, "-o", out, "--sensitivity", "guess", says=["guess", "fast"])
     refused(tmp / "absent", "-o", out, code=3, says=["absent"])
@@ -177,12 +181,12 @@ def prints_progress(tmp, env):
     assert "\r" not in error and "write: " in error
 
 
-def two_runs_are_equal_also_after_kills(tmp, expected, *flags):
+def two_runs_are_equal_also_after_kills(tmp, expected, flags):
     """Five converts killed at random moments and rerun, each with a new cache."""
     tmp = tmp / f"kills-of-{expected.name}"
     tmp.mkdir()
     fresh = {"OPTIQ_CACHE_DIR": str(tmp / "cache0")}
-    command = ["convert", MODEL, *MEASURE, *flags, "-o"]
+    command = ["convert", MODEL, *flags, "-o"]
     start = time.monotonic()
     optiq(*command, tmp / "again", env=fresh)
     seconds = time.monotonic() - start
@@ -210,8 +214,7 @@ def ranks(values):
 
 def an_estimate_ranks_like_the_measurement(tmp, env):
     """Matrices of one kind of text and size; those of 1024 weights are noise to both."""
-    out = tmp / "estimated"
-    optiq("convert", MODEL, "-o", out, *MEASURE, "--sensitivity", "fast", env=env)
+    optiq("convert", MODEL, "-o", tmp / "estimated", *PLAN, "--sensitivity", "fast", env=env)
     found, truth = (json.loads((tmp / name / "optiq" / "sensitivity.json").read_text())
                     for name in ("estimated", "mixed"))
     assert found["form"] == "fast" and found["key"] != truth["key"]
@@ -221,6 +224,38 @@ def an_estimate_ranks_like_the_measurement(tmp, env):
                           for layer in found["layers"] if layer["param_count"] > 1024])
         assert np.corrcoef(ranks(pairs[:, 0]), ranks(pairs[:, 1]))[0, 1] > 0.9, bits
         assert 0.8 < np.exp(np.log(pairs[:, 0] / pairs[:, 1]).mean()) < 1.25, bits
+
+
+# Widths of 2 bits and groups of several sizes, by the default form.
+SETTLE = ["--target-file-bpw", "3.6", "--candidate-bits", "2,3,4,8", "--group-size", "32,64,128",
+          "--n-calibration", "2", "--protect", "off"]
+
+
+def what_decides_is_measured(tmp, env):
+    out = tmp / "settled"
+    text, _ = optiq("convert", MODEL, "-o", out, *SETTLE, "--json", tmp / "s.json", env=env)
+    assert "Spearman" in text, text
+    assert json.loads((tmp / "s.json").read_text())["estimate_agreement"]["widths"] >= 2
+    assert 8 * weight_bytes(out) <= 3.6 * 8_280_000
+    settled = json.loads((out / "optiq" / "sensitivity.json").read_text())
+    assert settled["form"] == "auto" and settled["group_size"] == 32
+    assert {layer["group_size"] for layer in settled["other_groups"]} == {64, 128}
+    # Estimates of 2 bits that the plan chose were measured: they have changed.
+    optiq("convert", MODEL, "-o", tmp / "unsettled", *SETTLE, "--sensitivity", "fast", env=env)
+    unsettled = json.loads((tmp / "unsettled" / "optiq" / "sensitivity.json").read_text())
+
+    def by_choice(sensitivity):
+        return {(layer["layer_name"], layer.get("group_size", 32), int(bits)): kl
+                for layer in sensitivity["layers"] + sensitivity["other_groups"]
+                for bits, kl in layer["sensitivities"].items()}
+
+    before, after = by_choice(unsettled), by_choice(settled)
+    plan = json.loads((out / "optiq" / "metadata.json").read_text())["per_layer"]
+    chosen = {(name, layer["group_size"], layer["bits"]) for name, layer in plan.items()}
+    assert len({group for _, group, _ in chosen}) > 1, chosen
+    unsure = {choice for choice in chosen if choice[2] == 2}
+    assert unsure and all(before[choice] != after[choice] for choice in unsure), unsure
+    assert sum(before[choice] != after[choice] for choice in before) < len(before) / 2
 
 
 def an_interrupt_ends_with_130(tmp):
@@ -250,9 +285,10 @@ def main():
         refuses_bad_input(tmp, env)
         overwrite_replaces_after_success(tmp, env)
         prints_progress(tmp, env)
-        two_runs_are_equal_also_after_kills(tmp, tmp / "mixed")
+        two_runs_are_equal_also_after_kills(tmp, tmp / "mixed", MEASURE)
         an_estimate_ranks_like_the_measurement(tmp, env)
-        two_runs_are_equal_also_after_kills(tmp, tmp / "estimated", "--sensitivity", "fast")
+        what_decides_is_measured(tmp, env)
+        two_runs_are_equal_also_after_kills(tmp, tmp / "settled", SETTLE)
         an_interrupt_ends_with_130(tmp)
     print("ok")
 

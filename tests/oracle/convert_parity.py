@@ -1,9 +1,9 @@
 """What convert writes means the same to stock mlx-lm and to us.
 
-tiny-qwen3.5 is converted to mixed widths, and to one width with the codes of
-error feedback; a float32 copy keeps the codes and widens scales, biases and
-norms, so that neither side rounds. Logits, and 64 greedy tokens of the first,
-must agree.
+tiny-qwen3.5 is converted to mixed widths, to mixed widths in groups of mixed
+sizes, and to one width with the codes of error feedback; a float32 copy keeps the
+codes and widens scales, biases and norms, so that neither side rounds. Logits, and
+64 greedy tokens of the first two, must agree.
 """
 
 import json
@@ -18,6 +18,11 @@ from safetensors.numpy import load_file, save_file
 from _support import DRIVERS, MODEL, mean_kl, optiq, run, scratch
 
 BOUND = 1e-6
+PLANS = {
+    "widths": ["--target-bpw", "4.5", "--candidate-bits", "4,8"],
+    "groups": ["--target-file-bpw", "4.4", "--candidate-bits", "3,4,8", "--group-size",
+               "32,64,128", "--protect", "off"],
+}
 N_TOKENS = 512
 QUESTIONS = 3
 
@@ -40,6 +45,15 @@ def greedy_tokens(model, tokenizer, prompt, n):
     )
     out = [r.token for r in stream_generate(model, tokenizer, ids, max_tokens=n)]
     return out[:-1] if out[-1] in tokenizer.eos_token_ids else out
+
+
+def compare_formats(folder, model):
+    """What the modules that mlx-lm made have, and what metadata.json says."""
+    planned = json.loads((folder / "optiq" / "metadata.json").read_text())["per_layer"]
+    found = {name: (module.bits, module.group_size)
+             for name, module in model.named_modules() if hasattr(module, "bits")}
+    assert found == {n: (m["bits"], m["group_size"]) for n, m in planned.items()}
+    assert len(set(found.values())) > 1, found
 
 
 def compare_logits(folder, wide, model, tokenizer):
@@ -74,14 +88,14 @@ def compare_tokens(wide, model, tokenizer):
 def main():
     with scratch() as folder:
         folder = Path(folder)
-        mixed = folder / "mixed"
-        optiq("convert", MODEL, "-o", mixed, "--target-bpw", "4.5",
-              "--candidate-bits", "4,8", "--n-calibration", "2",
-              env={"OPTIQ_CACHE_DIR": str(folder / "cache")})
-        wide = float32_copy(mixed, folder / "wide")
-        model, tokenizer = load(str(wide))
-        compare_logits(folder, wide, model, tokenizer)
-        compare_tokens(wide, model, tokenizer)
+        for name, flags in PLANS.items():
+            optiq("convert", MODEL, "-o", folder / name, *flags, "--n-calibration", "2",
+                  env={"OPTIQ_CACHE_DIR": str(folder / "cache")})
+            wide = float32_copy(folder / name, folder / f"wide-{name}")
+            model, tokenizer = load(str(wide))
+            compare_formats(folder / name, model)
+            compare_logits(folder, wide, model, tokenizer)
+            compare_tokens(wide, model, tokenizer)
         fed_back = folder / "fed_back"
         optiq("convert", MODEL, "-o", fed_back, "--method", "uniform", "--bits", "3",
               "--rounding", "gptq", "--n-calibration", "2",

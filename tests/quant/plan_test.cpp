@@ -19,13 +19,15 @@ using artifacts::PlanMethod;
 /** Errors that fall with the width, different for each module. */
 std::vector<artifacts::LayerSensitivity> make_measured(
     const std::vector<std::string>& modules,
-    const std::vector<int>& bits) {
+    const std::vector<int>& bits,
+    int group_size = 64) {
   std::vector<artifacts::LayerSensitivity> measured;
   std::mt19937 random(4);
   std::lognormal_distribution<double> scale(-6, 2);
   for (const std::string& name : modules) {
     artifacts::LayerSensitivity layer;
     layer.name = name;
+    layer.group_size = group_size;
     const double error = scale(random);
     for (const int b : bits) {
       layer.kl[b] = error * std::exp2(-2.0 * b);
@@ -48,7 +50,9 @@ struct Planner {
         inventory,
         options,
         make_measured(
-            free_modules(inventory, options), options.candidate_bits));
+            free_modules(inventory, options),
+            options.candidate_bits,
+            options.group_size));
   }
 };
 
@@ -199,7 +203,7 @@ TEST(AdoptPlan, TakesItsOwnPlanAndRefusesAnotherModels) {
   expect_refused([](auto& p) { p.layers[2].name = "x"; }, "'x'");
   expect_refused([](auto& p) { p.layers[2].parameters = 7; }, "7 parameters");
   expect_refused([](auto& p) { p.layers[2].bits = 16; }, "16 bits");
-  expect_refused([](auto& p) { p.layers[2].group_size = 32; }, "group 32");
+  expect_refused([](auto& p) { p.layers[2].group_size = 48; }, "group 48");
 }
 
 } // namespace
