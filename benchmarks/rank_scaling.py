@@ -1,7 +1,7 @@
 """What ranks that follow the sensitivity are worth: by_bits, by_kl and constant
 at a matched number of parameters, on two tasks, over seeds.
 
-    rank_scaling.py OPTIQ MODEL [--seeds 1 2 3] [--rank 2] [--iters 30] [--json FILE]
+    rank_scaling.py OPTIQ MODEL [--seeds 1 2 3] [--rank 2] [--iters 70] [--json FILE]
 
 MODEL is one that `optiq convert` measured (by_kl reads its sensitivity). A seed
 makes the task, the order of examples and the begin of the adapter; all three
@@ -91,10 +91,10 @@ def main():
     parser.add_argument("model", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rank", type=int, default=2)
-    parser.add_argument("--iters", type=int, default=30)
+    parser.add_argument("--iters", type=int, default=70)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--lr", default="2e-3")
-    parser.add_argument("--test", type=int, default=100)
+    parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, help="each run, one object a line")
     args = parser.parse_args()

@@ -47,7 +47,7 @@ def ours(args, folder):
     checkpoint = ["--grad-checkpoint"] if args.grad_checkpoint else []
     _, peak = run([args.optiq, "lora", "train", args.model, "--data", folder, "-o", out, "--iters", args.iters,
                    "--batch-size", 1, "--max-seq-length", args.seq, "--rank", args.rank, "--rank-scaling", "constant",
-                   "--save-every", args.iters, "--progress", "none", *checkpoint])  # fmt: skip
+                   "--save-every", args.iters, "--threads", args.threads, "--progress", "none", *checkpoint])  # fmt: skip
     steps = [json.loads(line) for line in (out / "train_log.jsonl").open()]
     return [step["tokens"] / step["seconds"] for step in steps], peak
 
@@ -101,6 +101,7 @@ def main():
     parser.add_argument("--iters", type=int, default=3)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--grad-checkpoint", action="store_true")
+    parser.add_argument("--threads", type=int, default=0, help="of optiq; 0 = all cores")
     parser.add_argument("--only", choices=("ours",))
     args = parser.parse_args()
     weights = sum(file.stat().st_size for file in args.model.glob("model*.safetensors"))

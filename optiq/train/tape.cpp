@@ -440,9 +440,9 @@ mx::array Tape::glu(
       is_wanted(gate) || is_wanted(up),
       device_.glu(gate, up, activation),
       [this, gate, up, activation](const mx::array& dy) {
-        const auto [dgate, dup] = gradients_.glu(dy, gate, up, activation);
-        pass(gate, [&] { return dgate; });
-        pass(up, [&] { return dup; });
+        const auto d = gradients_.glu(dy, gate, up, activation);
+        pass(gate, [&] { return d.first; });
+        pass(up, [&] { return d.second; });
       });
 }
 
@@ -469,7 +469,7 @@ mx::array Tape::attend(
   if (is_own && keeps_kv_) {
     kv_.insert_or_assign(layer, KeysAndValues{k, v, rule});
   }
-  const mx::array y = device_.attend(q, k, v, rule, segments, format);
+  mx::array y = device_.attend(q, k, v, rule, segments, format);
   if (!is_wanted(q) && !is_wanted(k) && !is_wanted(v)) {
     return y;
   }

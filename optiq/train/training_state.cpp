@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <type_traits>
 #include <utility>
 
 #include "optiq/base/error.h"
@@ -14,24 +15,28 @@ constexpr const char* kFormat = "optiq-training-1";
 constexpr const char* kFunction = "load_training_state";
 
 /** A tensor of a module, by its name in the file. */
+template <typename Values>
 struct NamedValues {
   std::string name;
   mx::Shape shape;
-  std::vector<float>& values;
+  Values* values; // of the module
 };
 
-std::vector<NamedValues> tensors_of(TrainedModule& m) {
+/** Of a module to write, or to fill. */
+template <typename Module>
+auto tensors_of(Module& m) {
   const std::string a = m.shape.module + ".lora_a";
   const std::string b = m.shape.module + ".lora_b";
   const mx::Shape a_shape{m.shape.rank, m.shape.in};
   const mx::Shape b_shape{m.shape.rank, m.shape.out};
-  return {
-      {a, a_shape, m.a},
-      {a + ".mean", a_shape, m.a_mean},
-      {a + ".square", a_shape, m.a_square},
-      {b, b_shape, m.b},
-      {b + ".mean", b_shape, m.b_mean},
-      {b + ".square", b_shape, m.b_square}};
+  using Values = std::remove_pointer_t<decltype(&m.a)>;
+  return std::vector<NamedValues<Values>>{
+      {a, a_shape, &m.a},
+      {a + ".mean", a_shape, &m.a_mean},
+      {a + ".square", a_shape, &m.a_square},
+      {b, b_shape, &m.b},
+      {b + ".mean", b_shape, &m.b_mean},
+      {b + ".square", b_shape, &m.b_square}};
 }
 
 /** Metadata of the file; its step. */
@@ -65,16 +70,15 @@ void save_training_state(
     const TrainingProgress& progress,
     const std::vector<TrainedModule>& modules,
     const std::filesystem::path& path) {
-  std::vector<TrainedModule> copies = modules; // values that outlive the write
   std::vector<io::TensorToWrite> tensors;
-  for (TrainedModule& module : copies) {
-    for (const NamedValues& tensor : tensors_of(module)) {
+  for (const TrainedModule& module : modules) {
+    for (const auto& tensor : tensors_of(module)) {
       tensors.push_back(
           {.name = tensor.name,
            .dtype = mx::float32,
            .shape = tensor.shape,
-           .make = [&values = tensor.values, shape = tensor.shape] {
-             return mx::array(values.data(), shape, mx::float32);
+           .make = [values = tensor.values, shape = tensor.shape] {
+             return mx::array(values->data(), shape, mx::float32);
            }});
     }
   }
@@ -96,7 +100,7 @@ TrainingProgress load_training_state(
     stored.emplace(tensor.name, tensor);
   }
   for (TrainedModule& module : modules) {
-    for (const NamedValues& tensor : tensors_of(module)) {
+    for (const auto& tensor : tensors_of(module)) {
       const auto found = stored.extract(tensor.name);
       if (found.empty() || found.mapped().shape != tensor.shape ||
           found.mapped().dtype != mx::float32) {
@@ -113,7 +117,7 @@ TrainingProgress load_training_state(
       const kernels::HostRows values =
           kernels::cpu_device().to_host(file.load(found.mapped()));
       std::copy(
-          values.all().begin(), values.all().end(), tensor.values.begin());
+          values.all().begin(), values.all().end(), tensor.values->begin());
     }
   }
   if (!stored.empty()) {
