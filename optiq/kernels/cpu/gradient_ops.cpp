@@ -53,8 +53,15 @@ void check_labels(
 } // namespace
 
 mx::array multiply(const mx::array& dy, const Matrix& weight) {
-  const OpTimer timer("multiply_gradient");
   const MatrixData& w = data_of(weight);
+  const OpTimer timer([&] {
+    return OpTimer::Described{
+        {.name = "multiply_gradient",
+         .in = w.in,
+         .out = w.out,
+         .bits = weight.bits()},
+        weight.nbytes()};
+  });
   require_rank("multiply", "dy", dy, 2);
   const int rows = dy.shape(0);
   const mx::array in = require_floats("multiply", "dy", dy, {rows, w.out});
