@@ -123,8 +123,7 @@ HWY_INLINE Affine LeastSquares(const Group& group, const Affine& fit) {
   // Stored first: the bias makes up for what the scale rounds.
   const V scale = Stored(
       group.type,
-      hn::Div(
-          hn::NegMulAdd(codes, values, hn::Mul(weight, products)), spread));
+      hn::Div(hn::NegMulAdd(codes, values, hn::Mul(weight, products)), spread));
   const V bias = hn::Div(hn::NegMulAdd(scale, codes, values), weight);
   return {
       hn::IfThenElse(has_spread, scale, fit.scale),
