@@ -63,17 +63,6 @@ constexpr MethodRow kMethods[] = {
     {PlanMethod::Uniform, "uniform", "uniform"},
 };
 
-struct FormRow {
-  SensitivityForm form;
-  const char* name;
-};
-
-constexpr FormRow kForms[] = {
-    {SensitivityForm::Exact, "exact"},
-    {SensitivityForm::Fast, "fast"},
-    {SensitivityForm::Auto, "auto"},
-};
-
 // Files of the original have it beside the affine format's: as the width of
 // modules that stay bf16, and as a group size.
 constexpr int kOther = 16;
@@ -148,17 +137,16 @@ PlanMethod method_in_file(const std::string& text, const std::string& where) {
 SensitivityForm form_in_file(
     const std::string& text,
     const std::string& where) {
-  for (const FormRow& row : kForms) {
-    if (text == row.name) {
-      return row.form;
-    }
+  try {
+    return sensitivity_form_of(text);
+  } catch (const Error&) {
+    fail(
+        ErrorKind::Corrupt,
+        "[sensitivity_from_json] {}: 'form' is '{}', expected exact, fast or "
+        "auto",
+        where,
+        text);
   }
-  fail(
-      ErrorKind::Corrupt,
-      "[sensitivity_from_json] {}: 'form' is '{}', expected exact, fast or "
-      "auto",
-      where,
-      text);
 }
 
 int schema_version(const Json& json, const std::string& where) {
@@ -400,26 +388,6 @@ PlanMethod plan_method_of(const std::string& name) {
   fail(
       ErrorKind::InvalidInput,
       "[convert] --method {}: expected optiq, static or uniform.",
-      name);
-}
-
-const char* name_of(SensitivityForm form) {
-  return std::find_if(
-             std::begin(kForms),
-             std::end(kForms),
-             [&](const FormRow& row) { return row.form == form; })
-      ->name;
-}
-
-SensitivityForm sensitivity_form_of(const std::string& name) {
-  for (const FormRow& row : kForms) {
-    if (name == row.name) {
-      return row.form;
-    }
-  }
-  fail(
-      ErrorKind::InvalidInput,
-      "[convert] --sensitivity {}: expected auto, fast or exact.",
       name);
 }
 

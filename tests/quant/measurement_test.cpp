@@ -18,7 +18,7 @@ using artifacts::Plan;
 using artifacts::SensitivityForm;
 
 const std::string kFirst = "model.layers.0.self_attn.o_proj";
-const std::string kSecond = "model.layers.1.self_attn.o_proj";
+const std::string kSecond = "model.layers.3.self_attn.o_proj";
 const std::string kThird = "model.layers.2.self_attn.o_proj";
 
 /** Two plans: both give kFirst 2 bits once, 4 when that was measured to be
