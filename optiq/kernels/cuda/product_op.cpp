@@ -80,6 +80,17 @@ struct PreparedRows {
   Buffer sums; // [T, padded / 32]
 };
 
+/** Few rows are cut into parts of as many columns as a block has threads. */
+Grid grid_of_preparing(const PrepareRows& args, int rows) {
+  constexpr unsigned kThreads = 256;
+  constexpr int kFew = 64;
+  const int parts = rows <= kFew ? (args.padded + kThreads - 1) / kThreads : 1;
+  return {
+      .x = static_cast<std::size_t>(rows),
+      .y = static_cast<std::size_t>(parts),
+      .threads = kThreads};
+}
+
 PreparedRows
 prepare(Card& card, const mx::array& x, const Product& product, int n_digits) {
   PreparedRows made{.rows = x.shape(0)};
@@ -117,8 +128,7 @@ prepare(Card& card, const mx::array& x, const Product& product, int n_digits) {
     args.sums = pointer_of<float>(*made.sums);
   }
   if (wants_digits || args.plain != nullptr) {
-    const auto rows = static_cast<std::size_t>(made.rows);
-    card.launch("prepare_rows", {.x = rows, .threads = 256}, args);
+    card.launch("prepare_rows", grid_of_preparing(args, made.rows), args);
   }
   return made;
 }

@@ -69,8 +69,66 @@ seen_by(const Attend& args, const AttendItem& item, int query, int group) {
   return {first, last};
 }
 
+/** Four channels of a dense side. */
+__device__ __forceinline__ float4
+dense_channels(const KvSide& side, const char* from, int token, int channel) {
+  const long long at = static_cast<long long>(token) * side.head_dim + channel;
+  if (!side.is_half) {
+    return __ldg(reinterpret_cast<const float4*>(from) + at / 4);
+  }
+  const uint2 v = __ldg(reinterpret_cast<const uint2*>(from) + at / 4);
+  return make_float4(
+      bf16_bits(v.x & 0xffff),
+      bf16_bits(v.x >> 16),
+      bf16_bits(v.y & 0xffff),
+      bf16_bits(v.y >> 16));
+}
+
+/** 32 tokens from `first` on of a dense side, in two halves: a thread's loads
+ * of one are on their way together. */
+template <int kStrips>
+__device__ __forceinline__ void read_dense_chunk(
+    const KvSide& side,
+    const char* from,
+    int first,
+    Seen seen,
+    float* to) {
+  constexpr int kTokens = kChunkTokens / kWarps / 2;
+  const int head_dim = side.head_dim;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float4 channels[kTokens][kStrips];
+#pragma unroll
+    for (int i = 0; i < kTokens; ++i) {
+      const int token = (half * kTokens + i) * kWarps + threadIdx.x / 32;
+      const int position = first + token;
+      const bool is_seen = position >= seen.first && position <= seen.last;
+#pragma unroll
+      for (int s = 0; s < kStrips; ++s) {
+        const int channel = (s * 32 + threadIdx.x % 32) * 4;
+        channels[i][s] = is_seen && channel < head_dim
+            ? dense_channels(side, from, position % kBlockTokens, channel)
+            : make_float4(0.f, 0.f, 0.f, 0.f);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kTokens; ++i) {
+      const int token = (half * kTokens + i) * kWarps + threadIdx.x / 32;
+#pragma unroll
+      for (int s = 0; s < kStrips; ++s) {
+        const int channel = (s * 32 + threadIdx.x % 32) * 4;
+        if (channel < head_dim) {
+          *reinterpret_cast<float4*>(to + token * (head_dim + kPad) + channel) =
+              channels[i][s];
+        }
+      }
+    }
+  }
+}
+
 /** 32 tokens from `first` on of keys or values into shared memory; zeros
  * outside of [seen.first, seen.last]. */
+template <int kStrips>
 __device__ __forceinline__ void read_chunk(
     const Attend& args,
     const AttendItem& item,
@@ -86,11 +144,15 @@ __device__ __forceinline__ void read_chunk(
       args.blocks[item.first_block + first / kBlockTokens],
       blockIdx.y,
       is_key);
+  if (side.code == KvCode::Dense) {
+    read_dense_chunk<kStrips>(side, from, first, seen, to);
+    return;
+  }
   for (int i = threadIdx.x / 32; i < kChunkTokens; i += kWarps) {
     float* row = to + i * (head_dim + kPad);
     const int position = first + i;
     if (position >= seen.first && position <= seen.last) {
-      read_token(side, table, from, position % kBlockTokens, row);
+      read_packed(side, table, from, position % kBlockTokens, row);
     } else {
       for (int d = threadIdx.x % 32; d < head_dim; d += 32) {
         row[d] = 0.f;
@@ -227,11 +289,13 @@ __device__ __forceinline__ void attend_span(
   const int end = min((span + 1) * kSpanTokens, seen.last + 1);
   for (int first = begin; first < end; first += kChunkTokens) {
     __syncthreads();
-    read_chunk(args, item, first, seen, true, tile.key_table, tile.tokens);
+    read_chunk<kStrips>(
+        args, item, first, seen, true, tile.key_table, tile.tokens);
     __syncthreads();
     weigh_chunk(args, item, first, group, tile);
     __syncthreads();
-    read_chunk(args, item, first, seen, false, tile.value_table, tile.tokens);
+    read_chunk<kStrips>(
+        args, item, first, seen, false, tile.value_table, tile.tokens);
     __syncthreads();
     add_chunk(tile, head_dim, values);
   }

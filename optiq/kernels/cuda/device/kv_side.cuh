@@ -76,24 +76,4 @@ __device__ __forceinline__ void read_packed(
   }
 }
 
-/** One token's channels, as float32. */
-__device__ __forceinline__ void read_token(
-    const KvSide& side,
-    const Centroids& table,
-    const char* from,
-    int token,
-    float* to) {
-  if (side.code != KvCode::Dense) {
-    read_packed(side, table, from, token, to);
-    return;
-  }
-  const long long at = static_cast<long long>(token) * side.head_dim;
-  const int lane = threadIdx.x % 32;
-  for (int i = lane; i < side.head_dim; i += 32) {
-    to[i] = side.is_half
-        ? __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(from)[at + i])
-        : reinterpret_cast<const float*>(from)[at + i];
-  }
-}
-
 } // namespace optiq::kernels::cuda

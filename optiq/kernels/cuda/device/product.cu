@@ -203,46 +203,50 @@ __device__ __forceinline__ void end_group(
   }
 }
 
-/** The rows of x of a block's tile, as one lane reads them. */
+/** The rows of x of a block's tile, as one lane reads them. Behind the last row
+ * the last is read again; what comes of it is not written. */
 template <int kTokenTiles>
 struct Rows {
-  const Multiply& args;
-  const MultiplyPart& part;
-  int first; // row of x
-  int padded;
-  int lane;
+  const std::uint16_t* digits[kTokenTiles]; // the lane's columns of a chunk
+  std::int64_t digit_stride;
+  const float4* sums[kTokenTiles][2]; // of the rows whose results it has
 
-  __device__ __forceinline__ uint4
-  digits(int digit, int tile, int span, int chunk) const {
-    const int row = first + tile * 8 + lane / 4;
-    const std::int64_t at = static_cast<std::int64_t>(digit) * args.rows + row;
-    return row < args.rows
-        ? *reinterpret_cast<const uint4*>(
-              args.digits + at * padded + span * kSpanColumns +
-              column_of(lane, 8 * chunk))
-        : make_uint4(0, 0, 0, 0);
+  __device__ __forceinline__ Rows(const Multiply& args, int first, int lane) {
+    const std::int64_t padded = padded_columns(args.in);
+    digit_stride = args.rows * padded;
+#pragma unroll
+    for (int n = 0; n < kTokenTiles; ++n) {
+      const int row = min(first + n * 8 + lane / 4, args.rows - 1);
+      digits[n] = args.digits + row * padded + lane % 4 * 8;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int of = min(first + n * 8 + lane % 4 * 2 + i, args.rows - 1);
+        sums[n][i] = reinterpret_cast<const float4*>(
+            args.sums + of * (padded / kChunkColumns));
+      }
+    }
   }
-  /** Of the rows whose results the lane has. */
-  __device__ __forceinline__ float sum(int tile, int span, int chunk, int i)
-      const {
-    const int row = first + tile * 8 + lane % 4 * 2 + i;
-    return row < args.rows
-        ? args.sums
-              [static_cast<std::int64_t>(row) * (padded / kChunkColumns) +
-               4 * span + chunk]
-        : 0.f;
+  __device__ __forceinline__ uint4
+  digit(int index, int tile, int span, int chunk) const {
+    return *reinterpret_cast<const uint4*>(
+        digits[tile] + index * digit_stride + span * kSpanColumns +
+        chunk * kChunkColumns);
   }
 };
+
+__device__ __forceinline__ float element(const float4& v, int i) {
+  return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
 
 /** One span of all the block's tiles. */
 template <int kBits, int kDigits, int kTokenTiles, int kRowTiles>
 __device__ __forceinline__ void multiply_span(
     const Rows<kTokenTiles>& x,
+    const MultiplyPart& part,
     const Weights<kBits> (&weights)[kRowTiles],
     int span,
     float (&acc)[kRowTiles][kTokenTiles][4]) {
   constexpr int kPlanes = kBits == 8 ? 2 : 1;
-  const MultiplyPart& part = x.part;
   float sums[kRowTiles][kTokenTiles][kPlanes][4] = {};
   float x_sums[kTokenTiles][2] = {};
 #pragma unroll
@@ -251,15 +255,15 @@ __device__ __forceinline__ void multiply_span(
     for (int n = 0; n < kTokenTiles; ++n) {
 #pragma unroll
       for (int digit = 0; digit < kDigits; ++digit) {
-        const uint4 v = x.digits(digit, n, span, chunk);
+        const uint4 v = x.digit(digit, n, span, chunk);
 #pragma unroll
         for (int r = 0; r < kRowTiles; ++r) {
           multiply_chunk<kBits>(weights[r], chunk, v, sums[r][n]);
         }
       }
       if constexpr (kBits != kDense) {
-        x_sums[n][0] += x.sum(n, span, chunk, 0);
-        x_sums[n][1] += x.sum(n, span, chunk, 1);
+        x_sums[n][0] += element(x.sums[n][0][span], chunk);
+        x_sums[n][1] += element(x.sums[n][1][span], chunk);
         if ((chunk + 1) % part.chunks_per_group == 0) {
 #pragma unroll
           for (int r = 0; r < kRowTiles; ++r) {
@@ -348,12 +352,8 @@ __device__ __forceinline__ void multiply(const Multiply& args) {
   const int tiles = tiles_of(part.out);
   const int tile =
       (static_cast<int>(blockIdx.x) - part.first_block) * kRowTiles;
-  const Rows<kTokenTiles> x{
-      args,
-      part,
-      static_cast<int>(blockIdx.y) * 8 * kTokenTiles,
-      spans * kSpanColumns,
-      lane};
+  const int first = static_cast<int>(blockIdx.y) * 8 * kTokenTiles;
+  const Rows<kTokenTiles> x(args, first, lane);
   float acc[kRowTiles][kTokenTiles][4] = {};
   const auto load = [&](Weights<kBits>(&weights)[kRowTiles], int span) {
 #pragma unroll
@@ -367,28 +367,26 @@ __device__ __forceinline__ void multiply(const Multiply& args) {
       }
     }
   };
-  Weights<kBits> weights[kRowTiles];
-  const int warp = threadIdx.x / 32;
-  if (warp < spans) {
-    load(weights, warp);
-  }
-  for (int span = warp; span < spans; span += kWarps) {
-    if constexpr (kRowTiles > 1) { // no registers to spare
-      multiply_span<kBits, kDigits>(x, weights, span, acc);
-      if (span + kWarps < spans) {
-        load(weights, span + kWarps);
+  // Spans on their way at once: what hides the latency of memory where there
+  // are registers for it.
+  constexpr int kAhead = kRowTiles > 1 ? 1 : kBits <= 4 ? 4 : 2;
+  for (int begin = threadIdx.x / 32; begin < spans; begin += kWarps * kAhead) {
+    Weights<kBits> weights[kAhead][kRowTiles];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (begin + i * kWarps < spans) {
+        load(weights[i], begin + i * kWarps);
       }
-    } else {
-      // The next span is on its way while this one is multiplied.
-      Weights<kBits> next[kRowTiles];
-      if (span + kWarps < spans) {
-        load(next, span + kWarps);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (begin + i * kWarps < spans) {
+        multiply_span<kBits, kDigits>(
+            x, part, weights[i], begin + i * kWarps, acc);
       }
-      multiply_span<kBits, kDigits>(x, weights, span, acc);
-      weights[0] = next[0];
     }
   }
-  add_warps<kTokenTiles, kRowTiles>(part, args.rows, x.first, acc, shared);
+  add_warps<kTokenTiles, kRowTiles>(part, args.rows, first, acc, shared);
 }
 
 } // namespace

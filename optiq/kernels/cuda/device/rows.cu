@@ -23,12 +23,14 @@ norm_of(const float* x, const PrepareRows& args) {
   float mean = 0.f;
   if (args.is_layer_norm) {
     float sum = 0.f;
+#pragma unroll 8
     for (int i = threadIdx.x; i < args.width; i += blockDim.x) {
       sum += x[i];
     }
     mean = block_sum(sum) / width;
   }
   float squares = 0.f;
+#pragma unroll 8
   for (int i = threadIdx.x; i < args.width; i += blockDim.x) {
     const float centered = x[i] - mean;
     squares = fmaf(centered, centered, squares);
@@ -63,6 +65,7 @@ constexpr int kPlainRows = 8; // of x, that share a read of W
 
 } // namespace
 
+/** Grid: rows, parts of a row, each of which sums up the whole norm. */
 extern "C" __global__ void prepare_rows(
     const __grid_constant__ PrepareRows args) {
   const long long row = blockIdx.x;
@@ -72,7 +75,9 @@ extern "C" __global__ void prepare_rows(
       args.weight != nullptr ? norm_of(x, args) : RowNorm{0.f, 1.f};
   const int lane = threadIdx.x % 32;
   const int chunks = args.padded / kChunkColumns;
-  for (int chunk = threadIdx.x / 32; chunk < chunks; chunk += blockDim.x / 32) {
+  const int warps = blockDim.x / 32;
+  for (int chunk = blockIdx.y * warps + threadIdx.x / 32; chunk < chunks;
+       chunk += gridDim.y * warps) {
     const int i = chunk * kChunkColumns + lane;
     float y = 0.f;
     if (i < args.width) {
