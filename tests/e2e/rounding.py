@@ -17,7 +17,7 @@ from _support import BIN, MODEL, optiq, scratch
 
 UNIFORM = ["--method", "uniform", "--bits", "3"]
 MEASURED = ["--target-file-bpw", "4.5", "--candidate-bits", "3,8", "--protect", "off"]
-CALIBRATED = ["--n-calibration", "4"]
+CALIBRATED = ["--n-calibration", "6"]
 
 
 def files(folder):
@@ -42,7 +42,8 @@ def kl(model, tmp):
 
 
 def each_rounding_buys_something(tmp, env):
-    """On questions, from a calibration on prose, code and chats."""
+    """On questions, from a calibration on prose, code and chats, 3,072 tokens: of 2,048 the error
+    feedback of 768 inputs is no good yet (.0237 against the search's .0118)."""
     found = []
     for rounding in ("nearest", "search", "gptq"):
         flags = [] if rounding == "nearest" else CALIBRATED
