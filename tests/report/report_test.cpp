@@ -37,7 +37,10 @@ artifacts::Sensitivity small_sensitivity() {
         "model.layers.1.mlp.up_proj"}) {
     const double kl = 1e-3 * (1.0 + sensitivity.layers.size());
     sensitivity.layers.push_back(
-        {name, 4096, {{4, kl}, {8, kl / 256}}, {{4, kl / 10}, {8, 0.0}}});
+        {.name = name,
+         .parameters = 4096,
+         .kl = {{4, kl}, {8, kl / 256}},
+         .kl_stderr = {{4, kl / 10}, {8, 0.0}}});
   }
   return sensitivity;
 }
