@@ -37,7 +37,7 @@ struct FastOptions {
   std::uint64_t seed = 0; // of the labels
   /** Arrays of a chunk that are kept for the way back; of more, only the
    * layers' inputs are, and each layer runs again. */
-  std::size_t max_kept_bytes = std::size_t{512} << 20;
+  std::size_t max_kept_bytes = std::size_t{64} << 20;
 };
 
 /** Where the estimates at a group size are kept. */

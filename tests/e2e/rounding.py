@@ -85,8 +85,9 @@ def measuring_asks_the_same_rounder(tmp):
     start = time.monotonic()
     convert(tmp / "measured", *flags, env={"OPTIQ_CACHE_DIR": str(tmp / "c0")})
     seconds = time.monotonic() - start
+    journals = list((tmp / "c0" / "sensitivity").glob("*.jsonl"))
     convert(tmp / "other", *MEASURED, *calibrated, env={"OPTIQ_CACHE_DIR": str(tmp / "c0")})
-    assert len(list((tmp / "c0" / "sensitivity").glob("*.jsonl"))) == 2
+    assert len(list((tmp / "c0" / "sensitivity").glob("*.jsonl"))) == 2 * len(journals) > 0
     moments = random.Random(3)
     for i in range(2):
         env = {**os.environ, "OPTIQ_CACHE_DIR": str(tmp / f"c{i + 1}")}

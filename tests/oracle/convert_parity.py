@@ -61,9 +61,9 @@ def compare_logits(folder, wide, model, tokenizer):
     ids = np.array(tokenizer.encode(text)[:N_TOKENS], dtype=np.int32)
     reference = np.array(model(mx.array(ids)[None])[0])
     save_file({"ids": ids}, folder / "ids.safetensors")
-    run(DRIVERS / "logits_driver", wide, folder / "ids.safetensors", 512, "exact",
-        folder / "logits.safetensors")
-    kl = mean_kl(reference, load_file(folder / "logits.safetensors")["ids"])
+    logits = folder / f"logits-{wide.name}.safetensors"
+    run(DRIVERS / "logits_driver", wide, folder / "ids.safetensors", 512, "exact", logits)
+    kl = mean_kl(reference, load_file(logits)["ids"])
     print(f"{N_TOKENS} tokens: mean KL {kl:.3g} to mlx-lm")
     assert kl <= BOUND, kl
 
