@@ -199,7 +199,7 @@ void bench(const Options& options) {
     while (set.size() * set.front().nbytes() < kSetBytes) {
       set.push_back(make_matrix(dense, bits));
     }
-    for (int rows : {1, 2, 4, 8, 16, 64, 512}) {
+    for (int rows : {1, 2, 3, 4, 5, 6, 7, 8, 16, 64, 512}) {
       if (options.rows != 0 && options.rows != rows) {
         continue;
       }

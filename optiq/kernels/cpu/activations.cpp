@@ -21,7 +21,6 @@ namespace {
 using I = hn::RebindToSigned<F32>;
 
 constexpr int kMostUnit = 64;
-constexpr int kMostRows = 8; // of a block
 constexpr int kMostDigits = 2;
 
 // Below this a unit counts as zero: 1 / scale would leave the float range.
@@ -29,8 +28,8 @@ constexpr float kTiniest = 1e-30f;
 
 /** One unit of a block of rows, in the making. */
 struct Work {
-  alignas(64) float values[kMostRows][kMostUnit];
-  alignas(64) std::uint8_t planes[kMostDigits][kMostRows][kMostUnit];
+  alignas(64) float values[kMostBlockRows][kMostUnit];
+  alignas(64) std::uint8_t planes[kMostDigits][kMostBlockRows][kMostUnit];
 };
 
 /** Loads the values, normalized as rms_norm does it, and returns max |x| as
@@ -130,6 +129,8 @@ HWY_INLINE void PlaceChunk(
       hn::StoreU(v[0], d, to);
     } else if constexpr (kRows == 2) {
       hn::StoreInterleaved2(v[0], v[1], d, to);
+    } else if constexpr (kRows == 3) {
+      hn::StoreInterleaved3(v[0], v[1], v[2], d, to);
     } else if constexpr (kRows == 4) {
       hn::StoreInterleaved4(v[0], v[1], v[2], v[3], d, to);
     } else {
@@ -155,7 +156,7 @@ HWY_INLINE void PlaceChunk(
   }
 }
 
-/** One unit of all rows of a block; rows that only pad it are zero. */
+/** One unit of all rows of a block. */
 template <int kUnit, int kDigits, int kRows>
 void QuantizeTask(
     const float* x,
@@ -165,10 +166,9 @@ void QuantizeTask(
     int block,
     std::size_t u) {
   const ActivationLayout& layout = to.layout;
-  const int inside = std::min(kRows, layout.rows - block);
   Work work;
   std::int32_t most[kRows] = {};
-  for (int r = 0; r < inside; ++r) {
+  for (int r = 0; r < kRows; ++r) {
     most[r] = LoadUnit<kUnit>(
         x + static_cast<std::size_t>(block + r) * layout.cols + u * kUnit,
         weight == nullptr ? nullptr : weight + u * kUnit,
@@ -201,16 +201,17 @@ using Task = void (*)(
     int,
     std::size_t);
 
-/** By log2 of the rows. */
+/** As kernel_of_rows counts. */
 template <int kUnit, int kDigits>
-constexpr Task kTasks[4] = {
+constexpr Task kTasks[] = {
     QuantizeTask<kUnit, kDigits, 1>,
     QuantizeTask<kUnit, kDigits, 2>,
+    QuantizeTask<kUnit, kDigits, 3>,
     QuantizeTask<kUnit, kDigits, 4>,
     QuantizeTask<kUnit, kDigits, 8>};
 
 HWY_INLINE Task TaskOf(const ActivationLayout& layout, int block) {
-  const int i = log2_rows(layout.rows_of_block(block));
+  const int i = kernel_of_rows(layout.rows_of_block(block));
   if (layout.unit == kMostUnit) {
     return layout.digits == 2 ? kTasks<kMostUnit, 2>[i]
                               : kTasks<kMostUnit, 1>[i];
@@ -228,21 +229,21 @@ void QuantizeActivations(
   const ActivationLayout& layout = to.layout;
   const std::size_t units = layout.units();
   const std::size_t cols = layout.cols;
-  float inverse_rms[kMostRows] = {};
+  float inverse_rms[kMostBlockRows] = {};
   if (norm.weight == nullptr) {
     // Unit by unit: a rank quantizes about the columns that it computed, which
     // are in its own cache.
     const std::size_t blocks = layout.blocks();
     for (std::size_t task = first; task < last; ++task) {
-      const int block = static_cast<int>(task % blocks) * layout.block_rows;
+      const int block = layout.block_start(static_cast<int>(task % blocks));
       TaskOf(layout, block)(x, nullptr, inverse_rms, to, block, task / blocks);
     }
     return;
   }
   for (std::size_t task = first; task < last; ++task) {
-    const int block = static_cast<int>(task / units) * layout.block_rows;
+    const int block = layout.block_start(static_cast<int>(task / units));
     if (task == first || task % units == 0) {
-      const int rows = std::min(layout.block_rows, layout.rows - block);
+      const int rows = layout.rows_of_block(block);
       for (int r = 0; r < rows; ++r) {
         inverse_rms[r] =
             InverseRms(F32(), x + (block + r) * cols, cols, norm.eps);

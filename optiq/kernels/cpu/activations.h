@@ -11,15 +11,19 @@ constexpr int unit_inputs(int group) {
   return group < 64 ? group : 64;
 }
 
-/** Of 1, 2, 4 or 8 rows: where tables of kernels have theirs. */
-constexpr int log2_rows(int rows) {
-  return rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3;
+/** Rows of a block: as many, or up to four. Kernels of 5 to 7 would double
+ * their number to save a second pass over what the first left in L1. */
+inline constexpr int kMostBlockRows = 8;
+inline constexpr int kFewBlockRows = 4;
+
+/** Of 1, 2, 3, 4 or 8 rows: where tables of kernels have theirs. */
+constexpr int kernel_of_rows(int rows) {
+  return rows == kMostBlockRows ? kFewBlockRows : rows - 1;
 }
 
 /**
- * How quantized activations lie in memory. Rows go in blocks of `block_rows`
- * (1, 2, 4 or 8; the last block is the smallest of them that holds the rest,
- * padded with zero rows):
+ * How quantized activations lie in memory. Rows go in blocks of `block_rows` (4
+ * or 8), and what is left in blocks of up to 4:
  *
  *   cells   per block, unit, chunk of 32 inputs, digit, quad, row: 4 int8 of 4
  *           inputs
@@ -34,24 +38,23 @@ struct ActivationLayout {
   int cols = 0;
   int unit = 64; // inputs per scale
   int digits = 1;
-  int block_rows = 1;
+  int block_rows = kMostBlockRows;
 
   std::size_t units() const { // per row
     return static_cast<std::size_t>(cols) / unit;
   }
-  /** Rows of the block that starts at `first`, padding included. */
+  /** Rows of the block that starts at `first`. */
   int rows_of_block(int first) const {
     const int left = rows - first;
-    int size = block_rows;
-    while (size > 1 && size / 2 >= left) {
-      size /= 2;
-    }
-    return size;
+    return left >= block_rows  ? block_rows
+        : left > kFewBlockRows ? kFewBlockRows
+                               : left;
   }
-  /** Rows with the padding. */
-  int padded_rows() const {
-    const int last = rows > 0 ? (rows - 1) / block_rows * block_rows : 0;
-    return rows > 0 ? last + rows_of_block(last) : 0;
+  /** First row of a block. */
+  int block_start(int block) const {
+    const int whole = rows / block_rows;
+    return block <= whole ? block * block_rows
+                          : whole * block_rows + kFewBlockRows;
   }
   std::size_t cell_offset(int first) const { // in cells; first row of a block
     return static_cast<std::size_t>(first) * cols / 4 * digits;
@@ -60,13 +63,14 @@ struct ActivationLayout {
     return static_cast<std::size_t>(first) * units() * 2;
   }
   std::size_t cells() const {
-    return cell_offset(padded_rows());
+    return cell_offset(rows);
   }
   std::size_t scales() const {
-    return scale_offset(padded_rows());
+    return scale_offset(rows);
   }
   std::size_t blocks() const {
-    return (static_cast<std::size_t>(rows) + block_rows - 1) / block_rows;
+    return static_cast<std::size_t>(rows / block_rows) +
+        (rows % block_rows + kFewBlockRows - 1) / kFewBlockRows;
   }
   /** Work items of quantize_activations: the units of each block, whose rows
    * share cache lines. */

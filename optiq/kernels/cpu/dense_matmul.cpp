@@ -54,9 +54,14 @@ struct Tile {
   bool accumulate; // onto y: not the first block of inputs
 };
 
-/** Several weights at a time are always padded copies. */
-template <int kCols>
-constexpr bool kPadded = kCols > 1;
+/** Where the weights of a tile lie. */
+enum class From {
+  Memory, // as they are stored, read once: fetched ahead
+  Copy // zeros fill up the last two vectors
+};
+
+// Linear in each row's stream, so that all of them together fetch every line.
+constexpr std::size_t kFetchBytes = 4096;
 
 template <int kRows, int kCols>
 using Sums = hn::Vec<F>[kRows][kCols];
@@ -93,7 +98,15 @@ HWY_INLINE void LastStep(const Tile<T>& tile, int at, Sums<kRows, kCols>& acc) {
   }
 }
 
-template <int kRows, int kCols, class T>
+template <int kCols, class T>
+HWY_INLINE void Fetch(const Tile<T>& tile, int at) {
+  HWY_UNROLL(4)
+  for (int c = 0; c < kCols; ++c) {
+    hwy::Prefetch(tile.w + c * tile.w_stride + at + kFetchBytes / sizeof(T));
+  }
+}
+
+template <From kFrom, int kRows, int kCols, class T>
 HWY_NOINLINE void MultiplyTile(const Tile<T>& tile) {
   Sums<kRows, kCols> even;
   Sums<kRows, kCols> odd;
@@ -106,10 +119,13 @@ HWY_NOINLINE void MultiplyTile(const Tile<T>& tile) {
   }
   int at = 0;
   for (; at + 2 * kN <= tile.inputs; at += 2 * kN) {
+    if constexpr (kFrom == From::Memory) {
+      Fetch<kCols>(tile, at);
+    }
     Step<kRows, kCols>(tile, at, even);
     Step<kRows, kCols>(tile, at + kN, odd);
   }
-  if constexpr (!kPadded<kCols>) {
+  if constexpr (kFrom == From::Memory) {
     if (at < tile.inputs) {
       LastStep<kRows, kCols>(tile, at, even);
       LastStep<kRows, kCols>(tile, at + kN, odd);
@@ -130,13 +146,13 @@ template <int kCols, class T>
 void MultiplyRows(const Tile<T>& tile, int rows) {
   switch (rows) {
     case 1:
-      return MultiplyTile<1, kCols>(tile);
+      return MultiplyTile<From::Copy, 1, kCols>(tile);
     case 2:
-      return MultiplyTile<2, kCols>(tile);
+      return MultiplyTile<From::Copy, 2, kCols>(tile);
     case 3:
-      return MultiplyTile<3, kCols>(tile);
+      return MultiplyTile<From::Copy, 3, kCols>(tile);
     default:
-      return MultiplyTile<4, kCols>(tile);
+      return MultiplyTile<From::Copy, 4, kCols>(tile);
   }
 }
 
@@ -163,12 +179,18 @@ struct Product {
   }
 };
 
-/** Few rows: one weight row after another, each byte read once, in order. */
-template <class T>
+/** Few rows: kCols weight rows at a time, each byte read once. */
+template <int kRows, int kCols, class T>
 void MultiplyFewRows(const Product<T>& p, std::size_t first, std::size_t last) {
-  for (std::size_t n = first; n < last; ++n) {
+  std::size_t n = first;
+  for (; n + kCols <= last; n += kCols) {
     for (int at = 0; at < p.cols; at += kDenseBlock) {
-      MultiplyRows<1>(p.tile(0, n, at), p.rows);
+      MultiplyTile<From::Memory, kRows, kCols>(p.tile(0, n, at));
+    }
+  }
+  for (; n < last; ++n) {
+    for (int at = 0; at < p.cols; at += kDenseBlock) {
+      MultiplyTile<From::Memory, kRows, 1>(p.tile(0, n, at));
     }
   }
 }
@@ -296,10 +318,17 @@ void MultiplyTyped(
       w.cols,
       product.to,
       first};
-  if (product.rows <= kDenseDirectRows) {
-    MultiplyFewRows(typed, first, last);
-  } else {
-    MultiplyManyRows(typed, first, last, scratch);
+  switch (product.rows) {
+    case 1:
+      return MultiplyFewRows<1, 4>(typed, first, last);
+    case 2:
+      return MultiplyFewRows<2, 4>(typed, first, last);
+    case 3:
+      return MultiplyFewRows<3, 2>(typed, first, last);
+    case 4:
+      return MultiplyFewRows<4, 2>(typed, first, last);
+    default:
+      return MultiplyManyRows(typed, first, last, scratch);
   }
 }
 

@@ -6,7 +6,7 @@ namespace optiq::kernels::cpu {
 inline constexpr int kDenseBlock = 1024;
 
 /** Up to so many rows are computed straight from the weights. */
-inline constexpr int kDenseDirectRows = 2;
+inline constexpr int kDenseDirectRows = 4;
 
 // Beyond, float copies of 6 weight rows stay in L1 (24 KB), of 128 rows of x in
 // L2 (512 KB): aligned and filled up with zeros to whole pairs of vectors.

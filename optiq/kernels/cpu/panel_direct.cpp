@@ -15,27 +15,30 @@ namespace optiq::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-/** Kernels of one width for one panel vector, by log2 of the rows. */
+constexpr int kKernels = kFewBlockRows + 1;
+
+/** Kernels of one width for one panel vector, as kernel_of_rows counts. */
 template <int kBits, int kDigits>
-constexpr Kernel kDirect[4] = {
+constexpr Kernel kDirect[kKernels] = {
     MultiplyBlock<kBits, kDigits, 1, 1>,
     MultiplyBlock<kBits, kDigits, 2, 1>,
+    MultiplyBlock<kBits, kDigits, 3, 1>,
     MultiplyBlock<kBits, kDigits, 4, 1>,
     MultiplyBlock<kBits, kDigits, 8, 1>};
 
 template <int kDigits>
 Kernel DirectKernel(int bits, int rows) {
-  static constexpr const Kernel(*kWidths[])[4] = {
+  static constexpr const Kernel(*kWidths[])[kKernels] = {
       &kDirect<2, kDigits>,
       &kDirect<3, kDigits>,
       &kDirect<4, kDigits>,
       &kDirect<5, kDigits>,
       &kDirect<6, kDigits>,
       &kDirect<8, kDigits>};
-  return (*kWidths[bits == 8 ? 5 : bits - 2])[log2_rows(rows)];
+  return (*kWidths[bits == 8 ? 5 : bits - 2])[kernel_of_rows(rows)];
 }
 
-/** Up to 8 rows: straight from the packed panels, which are read once. */
+/** Straight from the packed panels, which are read from memory once. */
 void MultiplyDirect(
     const Activations& x,
     const PanelWeights& weights,
@@ -43,17 +46,13 @@ void MultiplyDirect(
     std::size_t last,
     const Output& to) {
   const PanelShape& shape = weights.shape;
+  const ActivationLayout& layout = x.layout;
   const auto* panels = reinterpret_cast<const std::uint8_t*>(weights.data);
-  const int rows = x.layout.rows_of_block(0);
-  const Kernel kernel = x.layout.digits == 2
-      ? DirectKernel<2>(shape.bits, rows)
-      : DirectKernel<1>(shape.bits, rows);
+  const auto kernel_for =
+      layout.digits == 2 ? DirectKernel<2> : DirectKernel<1>;
   KernelArgs args = MakeArgs(shape);
   args.block_bytes = shape.block_bytes();
   args.blocks = shape.blocks();
-  args.cells = x.cells;
-  args.scales = x.scales;
-  args.y_rows = x.layout.rows;
   args.y_stride = to.stride;
   for (std::size_t panel = first; panel < last; ++panel) {
     for (int part = 0; part < kParts; ++part) {
@@ -61,10 +60,16 @@ void MultiplyDirect(
       args.block = panels + panel * shape.panel_bytes() + part * kLanes * 4;
       args.params = panels + panel * shape.panel_bytes() + shape.codes_bytes() +
           part * kLanes * size_of(shape.params);
-      args.y = to.y + (col - first * kPanelRows);
       args.y_cols =
           static_cast<std::size_t>(shape.rows) > col ? shape.rows - col : 0;
-      kernel(args);
+      for (int row = 0; row < layout.rows;) {
+        const int rows = layout.rows_of_block(row);
+        args.cells = x.cells + layout.cell_offset(row);
+        args.scales = x.scales + layout.scale_offset(row);
+        args.y = to.y + row * to.stride + (col - first * kPanelRows);
+        kernel_for(shape.bits, rows)(args);
+        row += rows;
+      }
     }
   }
 }

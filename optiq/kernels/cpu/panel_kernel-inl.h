@@ -58,7 +58,6 @@ struct KernelArgs {
   const float* scales = nullptr;
   float* y = nullptr;
   std::size_t y_stride = 0;
-  int y_rows = 0; // that exist
   std::size_t y_cols = 0; // that exist, from y on
   bool accumulate = false; // onto y: not the first tile of the inputs
 };
@@ -119,11 +118,38 @@ HWY_INLINE hn::Vec<PanelF32> LoadParams(
   return hn::LoadU(df, reinterpret_cast<const float*>(params));
 }
 
+/** AVX2 has no dot of four bytes: one instruction makes pairs of products,
+ * whose sums of 16 bits hold codes of up to 7 bits (2 * 127 * 128 < 2^15). */
+constexpr bool kPairsOfBytes = HWY_TARGET == HWY_AVX2;
+
+/** acc + the sums over four neighbours of code * digit, codes below 2^kBits.
+ * Exact. */
+template <int kBits>
+HWY_INLINE hn::Vec<PanelI32> AddDot4(
+    hn::Vec<PanelU8> codes,
+    hn::Vec<PanelI8> digits,
+    hn::Vec<PanelI32> acc) {
+  const PanelI32 di;
+  if constexpr (kPairsOfBytes && kBits < 8) {
+    const hn::Repartition<std::int16_t, PanelI32> d16;
+    const auto pairs = hn::SatWidenMulPairwiseAdd(d16, codes, digits);
+    return hn::Add(acc, hn::WidenMulPairwiseAdd(di, pairs, hn::Set(d16, 1)));
+  } else {
+    return hn::SumOfMulQuadAccumulate(di, codes, digits, acc);
+  }
+}
+
 /** Chains of dependent dots that keep the pipe busy at few rows. */
 template <int kDigits, int kRows, int kVecs>
 constexpr int kChains = std::max(1, 4 / (kDigits * kRows * kVecs));
 
-template <int kBits, int kDigits, int kRows, int kVecs, int kQuad>
+template <
+    int kBits,
+    int kCodeBits,
+    int kDigits,
+    int kRows,
+    int kVecs,
+    int kQuad>
 HWY_INLINE void DotQuad(
     const std::uint8_t* chunk,
     std::size_t code_stride,
@@ -145,14 +171,19 @@ HWY_INLINE void DotQuad(
     const auto x = hn::BitCast(PanelI8(), hn::Set(di, cell));
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
-      acc[kChain][m][v] =
-          hn::SumOfMulQuadAccumulate(di, codes[v], x, acc[kChain][m][v]);
+      acc[kChain][m][v] = AddDot4<kCodeBits>(codes[v], x, acc[kChain][m][v]);
     }
   }
 }
 
 /** The integer sums of one unit. */
-template <int kBits, int kDigits, int kRows, int kVecs, int kTile>
+template <
+    int kBits,
+    int kCodeBits,
+    int kDigits,
+    int kRows,
+    int kVecs,
+    int kTile>
 HWY_INLINE void DotUnit(
     const std::uint8_t* codes,
     const KernelArgs& args,
@@ -180,14 +211,22 @@ HWY_INLINE void DotUnit(
         hwy::Prefetch(codes + kPrefetchBytes + i * kVectorBytes);
       }
     }
-    DotQuad<kBits, kDigits, kRows, kVecs, 0>(codes, stride, cells, acc);
-    DotQuad<kBits, kDigits, kRows, kVecs, 1>(codes, stride, cells, acc);
-    DotQuad<kBits, kDigits, kRows, kVecs, 2>(codes, stride, cells, acc);
-    DotQuad<kBits, kDigits, kRows, kVecs, 3>(codes, stride, cells, acc);
-    DotQuad<kBits, kDigits, kRows, kVecs, 4>(codes, stride, cells, acc);
-    DotQuad<kBits, kDigits, kRows, kVecs, 5>(codes, stride, cells, acc);
-    DotQuad<kBits, kDigits, kRows, kVecs, 6>(codes, stride, cells, acc);
-    DotQuad<kBits, kDigits, kRows, kVecs, 7>(codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 0>(
+        codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 1>(
+        codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 2>(
+        codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 3>(
+        codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 4>(
+        codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 5>(
+        codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 6>(
+        codes, stride, cells, acc);
+    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 7>(
+        codes, stride, cells, acc);
     codes += kBits * kVectorBytes;
     cells += kChunkQuads * kDigits * kRows;
   }
@@ -221,8 +260,15 @@ HWY_INLINE std::size_t LanesInside(const KernelArgs& args, int v) {
 }
 
 /** kTile: chunks per unit of an unpacked tile, in which every unit has its own
- * float32 parameters; 0: panels as they are packed. */
-template <int kBits, int kDigits, int kRows, int kVecs, int kTile = 0>
+ * float32 parameters and a byte holds a code of kCodeBits; 0: panels as they
+ * are packed. */
+template <
+    int kBits,
+    int kDigits,
+    int kRows,
+    int kVecs,
+    int kTile = 0,
+    int kCodeBits = kBits>
 void MultiplyBlock(const KernelArgs& args) {
   const PanelF32 df;
   const FloatType param_type = kTile > 0 ? FloatType::Float32 : args.param_type;
@@ -232,7 +278,7 @@ void MultiplyBlock(const KernelArgs& args) {
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
       y[m][v] = hn::Zero(df);
-      if (args.accumulate && m < args.y_rows) {
+      if (args.accumulate) {
         y[m][v] = hn::LoadN(
             df, args.y + m * args.y_stride + v * kLanes, LanesInside(args, v));
       }
@@ -246,7 +292,8 @@ void MultiplyBlock(const KernelArgs& args) {
     const std::uint8_t* params = args.params + b * args.block_bytes;
     for (int u = 0; u < (kTile > 0 ? 1 : args.units); ++u) {
       hn::Vec<PanelI32> sums[kRows][kVecs];
-      DotUnit<kBits, kDigits, kRows, kVecs, kTile>(codes, args, cells, sums);
+      DotUnit<kBits, kCodeBits, kDigits, kRows, kVecs, kTile>(
+          codes, args, cells, sums);
       codes += args.chunks * kBits * kVectorBytes;
       cells += args.chunks * kChunkQuads * kDigits * kRows;
       HWY_UNROLL(4)
@@ -268,13 +315,11 @@ void MultiplyBlock(const KernelArgs& args) {
   for (int m = 0; m < kRows; ++m) {
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
-      if (m < args.y_rows) {
-        hn::StoreN(
-            y[m][v],
-            df,
-            args.y + m * args.y_stride + v * kLanes,
-            LanesInside(args, v));
-      }
+      hn::StoreN(
+          y[m][v],
+          df,
+          args.y + m * args.y_stride + v * kLanes,
+          LanesInside(args, v));
     }
   }
 }

@@ -7,7 +7,8 @@ namespace optiq::kernels::cpu {
 ActivationLayout activation_layout(int rows, int cols, int group, int digits) {
   // 8 rows x 2 panels fill the registers of the tiled kernel; two digits count
   // as two rows there.
-  const int most = rows > kDirectRows && digits == 2 ? 4 : 8;
+  const int most =
+      rows > kDirectRows && digits == 2 ? kFewBlockRows : kMostBlockRows;
   ActivationLayout layout;
   layout.rows = rows;
   layout.cols = cols;

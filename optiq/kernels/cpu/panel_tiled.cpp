@@ -15,17 +15,33 @@ namespace optiq::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-/** Kernels on unpacked tiles, two vectors at a time, by log2 of the rows. */
-template <int kChunks>
-constexpr Kernel kTiled[2][4] = {
-    {MultiplyBlock<8, 1, 1, 2, kChunks>,
-     MultiplyBlock<8, 1, 2, 2, kChunks>,
-     MultiplyBlock<8, 1, 4, 2, kChunks>,
-     MultiplyBlock<8, 1, 8, 2, kChunks>},
-    {MultiplyBlock<8, 2, 1, 2, kChunks>,
-     MultiplyBlock<8, 2, 2, 2, kChunks>,
-     MultiplyBlock<8, 2, 4, 2, kChunks>,
+using RowKernels = Kernel[kFewBlockRows + 1];
+
+/** Kernels on unpacked tiles, two vectors at a time, as kernel_of_rows counts.
+ */
+template <int kChunks, int kCodeBits>
+constexpr RowKernels kTiled[2] = {
+    {MultiplyBlock<8, 1, 1, 2, kChunks, kCodeBits>,
+     MultiplyBlock<8, 1, 2, 2, kChunks, kCodeBits>,
+     MultiplyBlock<8, 1, 3, 2, kChunks, kCodeBits>,
+     MultiplyBlock<8, 1, 4, 2, kChunks, kCodeBits>,
+     MultiplyBlock<8, 1, 8, 2, kChunks, kCodeBits>},
+    {MultiplyBlock<8, 2, 1, 2, kChunks, kCodeBits>,
+     MultiplyBlock<8, 2, 2, 2, kChunks, kCodeBits>,
+     MultiplyBlock<8, 2, 3, 2, kChunks, kCodeBits>,
+     MultiplyBlock<8, 2, 4, 2, kChunks, kCodeBits>,
      nullptr}};
+
+/** Kernels of one digit or two, where codes have so many bits. */
+const RowKernels& TiledKernels(int bits, const ActivationLayout& layout) {
+  // One form for all widths where the dots make no difference.
+  constexpr int kNarrow = kPairsOfBytes ? 6 : 8;
+  const int digits = layout.digits - 1;
+  if (layout.unit == kChunkInputs) {
+    return bits <= kNarrow ? kTiled<1, kNarrow>[digits] : kTiled<1, 8>[digits];
+  }
+  return bits <= kNarrow ? kTiled<2, kNarrow>[digits] : kTiled<2, 8>[digits];
+}
 
 template <int kBits>
 void UnpackChunk(const std::uint8_t* chunk, std::uint8_t* out) {
@@ -140,24 +156,24 @@ HWY_INLINE void Fetch(const Packed& next, std::size_t part, std::size_t parts) {
 /** All rows times one tile of one or two panels; fetches `next`. */
 void MultiplyTile(
     const Activations& x,
+    int bits,
     std::size_t first_block,
     const Packed& next,
     KernelArgs args) {
   const ActivationLayout& layout = x.layout;
   const std::size_t first_unit = first_block * args.units;
-  const Kernel(&kernels)[4] = layout.unit == kChunkInputs
-      ? kTiled<1>[layout.digits - 1]
-      : kTiled<2>[layout.digits - 1];
-  for (int row = 0; row < layout.rows; row += layout.block_rows) {
+  const auto& kernels = TiledKernels(bits, layout);
+  int block = 0;
+  for (int row = 0; row < layout.rows; ++block) {
     const int rows = layout.rows_of_block(row);
     KernelArgs call = args;
     call.cells = x.cells + layout.cell_offset(row) +
         first_unit * layout.unit / 4 * layout.digits * rows;
     call.scales = x.scales + layout.scale_offset(row) + first_unit * 2 * rows;
     call.y = args.y + row * args.y_stride;
-    call.y_rows = std::min(rows, layout.rows - row);
-    Fetch(next, row / layout.block_rows, layout.blocks());
-    kernels[log2_rows(rows)](call);
+    Fetch(next, block, layout.blocks());
+    kernels[kernel_of_rows(rows)](call);
+    row += rows;
   }
 }
 
@@ -210,7 +226,7 @@ void MultiplyTiled(
                                        : kLanes * sizeof(float);
         args.y = to.y + (col - first * kPanelRows);
         args.y_cols = col < all_cols ? std::min(lanes, all_cols - col) : 0;
-        MultiplyTile(x, b, next, args);
+        MultiplyTile(x, shape.bits, b, next, args);
       }
     }
   }
