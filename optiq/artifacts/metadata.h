@@ -83,6 +83,7 @@ struct Metadata {
   std::uint64_t calibration_tokens = 0;
   std::string compute; // "exact", "fast" or "int8", of the measurement
   std::string rounding; // "nearest", "search" or "gptq"; "" = not said
+  int tuned_steps = 0; // that the scales have been through
   Plan plan;
 };
 

@@ -92,6 +92,43 @@ void print_layers(const artifacts::Plan& plan) {
   }
 }
 
+/** What was measured, as far as anything was. */
+void print_kl(
+    const quant::ConvertOptions& options,
+    const quant::ConvertResult& result) {
+  const artifacts::Plan& plan = result.metadata.plan;
+  if (result.sensitivity) {
+    print(
+        "KL            {:.3e} nats per token, summed over matrices\n",
+        plan.predicted_kl);
+  }
+  if (result.agreement) {
+    print(
+        "estimates     rank {} measured widths with Spearman {:.3f}, {:.0f} % of "
+        "the largest {} the same\n",
+        result.agreement->n,
+        result.agreement->spearman,
+        100 * result.agreement->top_overlap,
+        result.agreement->top_k);
+  }
+  if (plan.measured_kl) {
+    print(
+        "whole model   {:.3e} nats per token on the calibration text (weight of "
+        "the size prior: {:g})\n",
+        *plan.measured_kl,
+        plan.prior_weight.value_or(0));
+  }
+  if (result.tuning) {
+    print(
+        "tuning        {:.3e} nats per token on held-out text, {:.3e} before "
+        "(step {} of {})\n",
+        result.tuning->kl_after,
+        result.tuning->kl_before,
+        result.tuning->best_step,
+        options.tune_steps);
+  }
+}
+
 void print_totals(
     const quant::ConvertOptions& options,
     const quant::ConvertResult& result) {
@@ -123,27 +160,7 @@ void print_totals(
         "sidecar       {} in optiq/mtp.safetensors\n",
         artifacts::format_size(result.mtp_bytes));
   }
-  if (result.sensitivity) {
-    print(
-        "KL            {:.3e} nats per token, summed over matrices\n",
-        plan.predicted_kl);
-  }
-  if (result.agreement) {
-    print(
-        "estimates     rank {} measured widths with Spearman {:.3f}, {:.0f} % of "
-        "the largest {} the same\n",
-        result.agreement->n,
-        result.agreement->spearman,
-        100 * result.agreement->top_overlap,
-        result.agreement->top_k);
-  }
-  if (plan.measured_kl) {
-    print(
-        "whole model   {:.3e} nats per token on the calibration text (weight of "
-        "the size prior: {:g})\n",
-        *plan.measured_kl,
-        plan.prior_weight.value_or(0));
-  }
+  print_kl(options, result);
   if (options.dry_run) {
     print(
         "needs         {} of RAM, {} of disk, about {} (nothing was written)\n",
@@ -178,6 +195,12 @@ void write_result_json(
         {"spearman", result.agreement->spearman},
         {"top_k", result.agreement->top_k},
         {"top_overlap", result.agreement->top_overlap}};
+  }
+  if (result.tuning) {
+    json["tuning"] = {
+        {"best_step", result.tuning->best_step},
+        {"kl_before", result.tuning->kl_before},
+        {"kl_after", result.tuning->kl_after}};
   }
   json["notices"] = result.notices;
   write_result(path, artifacts::dump_json(json, 2), options.source);
@@ -272,6 +295,13 @@ void add_rounding_options(CLI::App& command, ConvertFlags& flags) {
           "of least error; gptq: error feedback by what the matrix reads on the "
           "calibration text")
       ->option_text("nearest|search|gptq");
+  command
+      .add_option(
+          "--tune-steps",
+          flags.options.tune_steps,
+          "Steps of tuning scales and biases, so that the model's output on the "
+          "calibration text comes closer to full precision")
+      ->capture_default_str();
 }
 
 void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
@@ -280,9 +310,9 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
       .add_option(
           "--calibration",
           calibration.source,
-          "Text to measure on: mix (built in), self (sampled from the model) or "
-          "a FILE of text or JSONL")
-      ->option_text("mix|self|FILE");
+          "Text to measure on: mix (built in), self (sampled from the model), "
+          "both (half of each) or a FILE of text or JSONL")
+      ->option_text("mix|self|both|FILE");
   command
       .add_option(
           "--n-calibration", calibration.n_chunks, "Chunks of 512 tokens")

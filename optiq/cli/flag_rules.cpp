@@ -21,8 +21,10 @@ constexpr const char* kLabels[] = {"only with", "not with", "needed with"};
 
 const std::vector<const char*> kAnswering{"exact-match", "needle"};
 const std::vector<const char*> kReadingText{"kl", "ppl", "exact-match"};
-// The roundings that look at what matrices read.
-const std::vector<const char*> kCalibrated{"search", "gptq"};
+// What looks at the calibration text whatever the method.
+const std::vector<FlagRule::Exception> kCalibrated{
+    {"--rounding", {"search", "gptq"}},
+    {"--tune-steps"}};
 
 const FlagRule kConvertRules[] = {
     {"convert",
@@ -50,7 +52,6 @@ const FlagRule kConvertRules[] = {
      {"optiq"},
      "optiq",
      "the other methods measure nothing",
-     "--rounding",
      kCalibrated},
     {"convert",
      {"--calibration", "--n-calibration", "--seed"},
@@ -59,7 +60,6 @@ const FlagRule kConvertRules[] = {
      {},
      nullptr,
      "the plan decides it, and nothing is measured",
-     "--rounding",
      kCalibrated},
     {"convert",
      {"--sensitivity", "--time-budget"},
@@ -335,35 +335,44 @@ std::vector<std::string> values_of(
 }
 
 /** "--method uniform", "--task kl or ppl", "--plan". */
+std::string describe(const char* flag, const std::vector<const char*>& values) {
+  return values.empty() ? flag
+                        : fmt::format("{} {}", flag, fmt::join(values, " or "));
+}
+
 std::string describe_partner(const FlagRule& rule) {
-  return rule.values.empty()
-      ? rule.partner
-      : fmt::format("{} {}", rule.partner, fmt::join(rule.values, " or "));
+  return describe(rule.partner, rule.values);
 }
 
 /** The same, and where the rule does not hold: "--method optiq or --rounding
  * gptq", "--plan without --rounding gptq". */
 std::string describe_partners(const FlagRule& rule) {
-  return rule.exception == nullptr
-      ? describe_partner(rule)
-      : fmt::format(
-            "{} {} {} {}",
-            describe_partner(rule),
-            rule.relation == Relation::OnlyWith ? "or" : "without",
-            rule.exception,
-            fmt::join(rule.exception_values, " or "));
+  std::string text = describe_partner(rule);
+  const char* joint =
+      rule.relation == Relation::OnlyWith ? " or " : " without ";
+  for (const FlagRule::Exception& exception : rule.exceptions) {
+    text += joint + describe(exception.flag, exception.values);
+    joint = " or ";
+  }
+  return text;
 }
 
 bool is_excepted(const CLI::App& command, const FlagRule& rule) {
-  if (rule.exception == nullptr || !is_given(command, rule.exception)) {
-    return false;
-  }
-  const std::string found =
-      command.get_option(rule.exception)->results().front();
   return std::any_of(
-      rule.exception_values.begin(),
-      rule.exception_values.end(),
-      [&](const char* value) { return found == value; });
+      rule.exceptions.begin(),
+      rule.exceptions.end(),
+      [&](const FlagRule::Exception& exception) {
+        if (!is_given(command, exception.flag)) {
+          return false;
+        }
+        const auto& values = exception.values;
+        return values.empty() ||
+            std::find(
+                values.begin(),
+                values.end(),
+                command.get_option(exception.flag)->results().front()) !=
+            values.end();
+      });
 }
 
 bool holds(const CLI::App& command, const FlagRule& rule) {

@@ -97,8 +97,12 @@ void add_source_notices(
   }
 }
 
-bool is_calibrated(const ConvertOptions& options) {
+bool looks_at_inputs(const ConvertOptions& options) {
   return options.rounding != Rounding::Nearest;
+}
+
+bool is_calibrated(const ConvertOptions& options) {
+  return looks_at_inputs(options) || options.tune_steps > 0;
 }
 
 bool is_measured(const ConvertOptions& options) {
@@ -115,6 +119,15 @@ void check_time_budget(std::optional<double> seconds) {
   }
 }
 
+void check_tune_steps(int steps) {
+  if (steps < 0 || steps > 100'000) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --tune-steps {}: expected 0 to 100000.",
+        steps);
+  }
+}
+
 // One conversion, step by step.
 class Conversion {
  public:
@@ -127,7 +140,7 @@ class Conversion {
         checkpoint_(models::open_checkpoint(source_)),
         inventory_(take_inventory(checkpoint_, options.plan.group_size)),
         rounder_(
-            is_calibrated(options)
+            looks_at_inputs(options)
                 ? fitting_rounder([this]() -> auto& { return metrics(); })
                 : round_to_nearest) {
     if (is_measured(options)) { // else each matrix is rounded once
@@ -161,11 +174,10 @@ class Conversion {
     }
     make_plan_and_metadata();
     if (is_calibrated(options_)) {
-      if (!calibration_) {
-        note_calibration(calibrate());
-      }
-      metric_bytes_ = source_.loaded_bytes() +
-          input_metrics_bytes(*load_setup().model, *calibration_);
+      prepare_calibrated();
+    }
+    if (options_.tune_steps > 0 && !options_.dry_run) {
+      tune();
     }
     const artifacts::Plan& plan = result_.metadata.plan;
     const ModelToWrite model{
@@ -176,6 +188,7 @@ class Conversion {
         std::max(
                                  {measuring_bytes_,
                                   metric_bytes_,
+                                  tuning_bytes_,
                                   writing_bytes(source_, checkpoint_, plan)});
     if (options_.save_plan) {
       io::require_apart_from_model(*options_.save_plan, options_.source);
@@ -197,6 +210,48 @@ class Conversion {
   }
 
  private:
+  /** What runs the calibration text whatever the method. */
+  void prepare_calibrated() {
+    if (!calibration_) {
+      note_calibration(calibrate());
+    }
+    const models::Model& model = *load_setup().model;
+    if (looks_at_inputs(options_)) {
+      metric_bytes_ =
+          source_.loaded_bytes() + input_metrics_bytes(model, *calibration_);
+    }
+    if (options_.tune_steps > 0) {
+      tuning_bytes_ = source_.loaded_bytes() +
+          tuning_bytes(model,
+                       *calibration_,
+                       result_.metadata.plan.layers,
+                       tuning_options());
+    }
+  }
+
+  TuningOptions tuning_options() const {
+    return {.steps = options_.tune_steps, .seed = options_.calibration.seed};
+  }
+
+  /** From here on the rounder gives what is tuned. */
+  void tune() {
+    const models::Setup& setup = load_setup();
+    require_ram(tuning_bytes_ - source_.loaded_bytes(), "tuning the scales");
+    TuningResult tuned = tune_scales(
+        setup,
+        checkpoint_,
+        result_.metadata.plan.layers,
+        rounder_,
+        *calibration_,
+        tuning_options(),
+        progress_);
+    result_.tuning = tuned.scores;
+    result_.metadata.tuned_steps = tuned.scores.best_step;
+    if (!tuned.weights.empty()) {
+      rounder_ = tuned_rounder(std::move(tuned.weights), std::move(rounder_));
+    }
+  }
+
   // What is complete is not given up because this machine could not run it.
   void try_result(const fs::path& directory) {
     try {
@@ -317,12 +372,29 @@ class Conversion {
     return *metrics_;
   }
 
-  // Token ids to measure on; `self` of a dry run gets ids that only count.
+  // Token ids to measure on: `both` is half of each.
   Calibration make_calibration() {
     const CalibrationOptions& wanted = options_.calibration;
-    if (wanted.source != "self") {
+    if (wanted.source == "self") {
+      return sample(wanted);
+    }
+    if (wanted.source != "both") {
       return load_calibration(wanted, make_calibration_encoder(source_));
     }
+    CalibrationOptions mix = wanted;
+    mix.source = "mix";
+    mix.n_chunks /= 2;
+    CalibrationOptions self = wanted;
+    self.n_chunks -= mix.n_chunks;
+    return mix.n_chunks == 0
+        ? sample(self)
+        : join_calibrations(
+              sample(self),
+              load_calibration(mix, make_calibration_encoder(source_)));
+  }
+
+  // What the model itself writes; ids that only count in a dry run.
+  Calibration sample(const CalibrationOptions& wanted) {
     if (options_.dry_run) {
       Calibration counted;
       counted.chunks.assign(
@@ -431,7 +503,12 @@ class Conversion {
         rounded_bytes_ < kMaxRoundedBytes ? 0 : std::size(kPriorWeights) + 1;
     const std::size_t n_passes =
         measuring_seconds_ ? options_.plan.candidate_bits.size() + n_again : 1;
-    result_.cost.seconds = measuring_seconds_.value_or(0) +
+    const double tuning = options_.tune_steps == 0
+        ? 0
+        : layer_seconds(load_setup(), *calibration_) *
+            static_cast<double>(tuning_work(
+                *load_setup().model, *calibration_, tuning_options()));
+    result_.cost.seconds = measuring_seconds_.value_or(0) + tuning +
         static_cast<double>(n_passes) *
             quantizing_seconds(checkpoint_, result_.metadata.plan);
   }
@@ -462,6 +539,7 @@ class Conversion {
   std::uint64_t process_bytes_ = 0; // once the source is open
   std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
   std::uint64_t metric_bytes_ = 0; // of the weights and what matrices read
+  std::uint64_t tuning_bytes_ = 0; // of the weights and tuning
   std::uint64_t rounded_bytes_ = 0; // of what the rounder keeps
   ConvertResult result_;
 };
@@ -470,6 +548,7 @@ class Conversion {
 
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   check_time_budget(options.time_budget);
+  check_tune_steps(options.tune_steps);
   validate(options.plan);
   if (options.load_plan) {
     // Its group sizes decide which matrices can be quantized.

@@ -12,6 +12,7 @@
 #include "optiq/quant/plan_options.h"
 #include "optiq/quant/rank_agreement.h"
 #include "optiq/quant/rounder.h"
+#include "optiq/quant/scale_tuning.h"
 
 namespace optiq::quant {
 
@@ -21,6 +22,7 @@ struct ConvertOptions {
   PlanOptions plan;
   CalibrationOptions calibration;
   Rounding rounding = Rounding::Nearest; // others run the calibration text
+  int tune_steps = 0; // TuningOptions::steps
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
   std::optional<double> time_budget; // MeasurementOptions::budget_seconds
   bool overwrite = false; // an existing model directory (StagedDirectory)
@@ -40,6 +42,7 @@ struct ConvertResult {
   artifacts::Metadata metadata;
   std::optional<artifacts::Sensitivity> sensitivity;
   std::optional<RankAgreement> agreement; // of estimates with measurements
+  std::optional<TuningScores> tuning;
   std::uint64_t source_bytes = 0;
   std::uint64_t mtp_bytes = 0; // of optiq/mtp.safetensors, not in the plan
   ConvertCost cost;

@@ -173,6 +173,9 @@ std::string Measurement::key_of(
       is_estimated ? "fast, labels " + std::to_string(options_.seed) : "exact";
   if (options_.rounding != Rounding::Nearest) { // which goes without saying
     form += std::string(", rounding ") + name_of(options_.rounding);
+    if (options_.rounding == Rounding::Gptq) {
+      form += ", damping held out"; // how it has come to its codes since
+    }
   }
   return sensitivity_key(
       model_digest,
