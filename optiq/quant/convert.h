@@ -9,6 +9,7 @@
 #include "optiq/artifacts/metadata.h"
 #include "optiq/base/progress.h"
 #include "optiq/quant/calibration.h"
+#include "optiq/quant/plan_choice.h"
 #include "optiq/quant/plan_options.h"
 #include "optiq/quant/rank_agreement.h"
 #include "optiq/quant/rounder.h"
@@ -22,7 +23,8 @@ struct ConvertOptions {
   CalibrationOptions calibration;
   Rounding rounding = Rounding::Nearest; // others run the calibration text
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
-  std::optional<double> time_budget; // MeasurementOptions::budget_seconds
+  std::optional<std::uint64_t> measure_budget; // of MeasurementOptions,
+  std::optional<double> time_budget; // in forwards or in seconds
   bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan
   std::optional<std::filesystem::path> save_plan;
@@ -40,6 +42,7 @@ struct ConvertResult {
   artifacts::Metadata metadata;
   std::optional<artifacts::Sensitivity> sensitivity;
   std::optional<RankAgreement> agreement; // of estimates with measurements
+  std::optional<ExchangeCount> exchange; // where moves were tried
   std::uint64_t source_bytes = 0;
   std::uint64_t mtp_bytes = 0; // of optiq/mtp.safetensors, not in the plan
   ConvertCost cost;
