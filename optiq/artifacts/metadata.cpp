@@ -64,9 +64,8 @@ constexpr MethodRow kMethods[] = {
     {PlanMethod::Uniform, "uniform", "uniform"},
 };
 
-// Files of the original have it beside the affine format's: as the width of
-// modules that stay bf16, and as a group size.
-constexpr int kOther = 16;
+// Files of the original have it as a group size, too.
+constexpr int kOther = kDenseBits;
 
 int one_of(
     std::span<const int> known,

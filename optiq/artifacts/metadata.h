@@ -42,7 +42,7 @@ struct LayerBits {
   bool operator==(const LayerBits&) const = default;
 
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
-  int bits = 0; // of kAffineBits
+  int bits = 0; // of kAffineBits, or kDenseBits
   int group_size = kDefaultGroupSize;
   std::uint64_t parameters = 0;
   bool is_protected = false;

@@ -15,6 +15,7 @@
 #include "optiq/base/system.h"
 #include "optiq/cli/adapter_option.h"
 #include "optiq/cli/commands.h"
+#include "optiq/cli/convert_options.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
@@ -22,60 +23,6 @@
 
 namespace optiq::cli {
 namespace {
-
-namespace fs = std::filesystem;
-
-struct ConvertFlags {
-  std::string source;
-  std::string output;
-  std::string target_size;
-  std::string method;
-  std::string rounding;
-  std::string sensitivity;
-  std::vector<int> group_sizes;
-  std::string progress = "auto";
-  std::string json;
-  std::string save_plan;
-  std::string plan;
-  bool protect = true;
-  std::optional<int> bits;
-  quant::ConvertOptions options;
-};
-
-quant::ConvertOptions to_options(const ConvertFlags& flags) {
-  quant::ConvertOptions options = flags.options;
-  options.plan.protect = flags.protect;
-  if (!flags.method.empty()) {
-    options.plan.method = artifacts::plan_method_of(flags.method);
-  }
-  if (!flags.rounding.empty()) {
-    options.rounding = quant::rounding_of(flags.rounding);
-  }
-  if (!flags.sensitivity.empty()) {
-    options.sensitivity = artifacts::sensitivity_form_of(flags.sensitivity);
-  }
-  if (!flags.group_sizes.empty()) {
-    options.plan.group_size = flags.group_sizes.front();
-    options.plan.other_group_sizes = flags.group_sizes;
-  }
-  options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
-  if (!flags.target_size.empty()) {
-    options.plan.target_bytes = artifacts::parse_size(flags.target_size);
-  }
-  if (!flags.save_plan.empty()) {
-    options.save_plan = flags.save_plan;
-  }
-  if (!flags.plan.empty()) {
-    options.load_plan = flags.plan;
-  }
-  options.source =
-      find_model(flags.source, parse_progress_mode(flags.progress));
-  refuse_adapter_inside("convert", options.source);
-  options.output = flags.output.empty()
-      ? "optiq_output/" + name_of_model(options.source)
-      : flags.output;
-  return options;
-}
 
 void print_layers(const artifacts::Plan& plan) {
   print("{:<40} {:>5} {:>12} {:>12}\n", "module", "bits", "parameters", "KL");
@@ -92,7 +39,7 @@ void print_layers(const artifacts::Plan& plan) {
   }
 }
 
-/** What was measured, as far as anything was. */
+/** What the plan was chosen by, and what the tuning bought. */
 void print_kl(
     const quant::ConvertOptions& options,
     const quant::ConvertResult& result) {
@@ -110,6 +57,13 @@ void print_kl(
         result.agreement->spearman,
         100 * result.agreement->top_overlap,
         result.agreement->top_k);
+  }
+  if (result.exchange) {
+    print(
+        "exchanges     {} of {} moves kept, whole model {:.3e} before\n",
+        result.exchange->n_kept,
+        result.exchange->n_tried,
+        result.exchange->kl_before);
   }
   if (plan.measured_kl) {
     print(
@@ -202,6 +156,12 @@ void write_result_json(
         {"kl_before", result.tuning->kl_before},
         {"kl_after", result.tuning->kl_after}};
   }
+  if (result.exchange) {
+    json["exchange"] = {
+        {"tried", result.exchange->n_tried},
+        {"kept", result.exchange->n_kept},
+        {"kl_before", result.exchange->kl_before}};
+  }
   json["notices"] = result.notices;
   write_result(path, artifacts::dump_json(json, 2), options.source);
 }
@@ -236,7 +196,7 @@ void run_convert(const ConvertFlags& flags) {
   }
 }
 
-void add_plan_options(CLI::App& command, ConvertFlags& flags) {
+void add_target_options(CLI::App& command, ConvertFlags& flags) {
   quant::PlanOptions& plan = flags.options.plan;
   command.add_option(
       "--target-bpw",
@@ -250,13 +210,56 @@ void add_plan_options(CLI::App& command, ConvertFlags& flags) {
       "--target-size",
       flags.target_size,
       "Bytes of the written weights: 600MB, 1.5GiB or plain bytes");
+  command.add_option(
+      "--target-kl",
+      plan.target_kl,
+      "The smallest model that loses so many nats per token on the calibration "
+      "text");
+  command
+      .add_option(
+          "--method",
+          flags.method,
+          "optiq: by measured KL; static: by position; uniform: one width")
+      ->option_text("optiq|static|uniform");
+  command.add_option(
+      "--bits", flags.bits, "Width of every matrix, with --method uniform");
+}
+
+void add_output_options(CLI::App& command, ConvertFlags& flags) {
+  add_file_option(
+      command,
+      "-o,--output",
+      flags.output,
+      "The new model directory (default optiq_output/<name>)");
+  command.add_flag(
+      "--overwrite",
+      flags.options.overwrite,
+      "Replace an existing model directory, once the new one is complete");
+  command.add_flag(
+      "--dry-run",
+      flags.options.dry_run,
+      "Show plan, size, RAM and time; write nothing");
+  add_file_option(
+      command, "--save-plan", flags.save_plan, "Write the plan to this file");
+  command.add_option(
+      "--plan", flags.plan, "Take the widths from this plan; measure nothing");
+  add_progress_option(command, flags.progress);
+  add_file_option(
+      command, "--json", flags.json, "Write the result to this file");
+}
+
+} // namespace
+
+void add_width_options(CLI::App& command, ConvertFlags& flags) {
+  quant::PlanOptions& plan = flags.options.plan;
   command
       .add_option(
           "--candidate-bits",
           plan.candidate_bits,
           fmt::format(
-              "Widths to choose from, of {}",
-              fmt::join(artifacts::kAffineBits, ",")))
+              "Widths to choose from, of {}, and {}: as it is",
+              fmt::join(artifacts::kAffineBits, ","),
+              artifacts::kDenseBits))
       ->delimiter(',')
       ->default_str("4,8");
   command
@@ -267,14 +270,6 @@ void add_plan_options(CLI::App& command, ConvertFlags& flags) {
               fmt::format("{}", fmt::join(artifacts::kAffineGroupSizes, ",")))
       ->delimiter(',')
       ->default_str(std::to_string(artifacts::kDefaultGroupSize));
-  command
-      .add_option(
-          "--method",
-          flags.method,
-          "optiq: by measured KL; static: by position; uniform: one width")
-      ->option_text("optiq|static|uniform");
-  command.add_option(
-      "--bits", flags.bits, "Width of every matrix, with --method uniform");
   static const std::map<std::string, bool> kSwitch{
       {"on", true}, {"off", false}};
   command
@@ -329,35 +324,50 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
           "gradients; auto: estimated, and measured where it decides")
       ->option_text("auto|fast|exact");
   command.add_option(
+      "--measure-budget",
+      flags.options.measure_budget,
+      "Forwards of the calibration text that auto may measure, half of it "
+      "whole models (default: what the estimate takes)");
+  command.add_option(
       "--time-budget",
       flags.options.time_budget,
-      "Seconds of auto's measuring (default: as much work as the estimate)");
+      "The same in seconds, of this machine");
 }
 
-void add_output_options(CLI::App& command, ConvertFlags& flags) {
-  add_file_option(
-      command,
-      "-o,--output",
-      flags.output,
-      "The new model directory (default optiq_output/<name>)");
-  command.add_flag(
-      "--overwrite",
-      flags.options.overwrite,
-      "Replace an existing model directory, once the new one is complete");
-  command.add_flag(
-      "--dry-run",
-      flags.options.dry_run,
-      "Show plan, size, RAM and time; write nothing");
-  add_file_option(
-      command, "--save-plan", flags.save_plan, "Write the plan to this file");
-  command.add_option(
-      "--plan", flags.plan, "Take the widths from this plan; measure nothing");
-  add_progress_option(command, flags.progress);
-  add_file_option(
-      command, "--json", flags.json, "Write the result to this file");
+quant::ConvertOptions to_options(const ConvertFlags& flags) {
+  quant::ConvertOptions options = flags.options;
+  options.plan.protect = flags.protect;
+  if (!flags.method.empty()) {
+    options.plan.method = artifacts::plan_method_of(flags.method);
+  }
+  if (!flags.rounding.empty()) {
+    options.rounding = quant::rounding_of(flags.rounding);
+  }
+  if (!flags.sensitivity.empty()) {
+    options.sensitivity = artifacts::sensitivity_form_of(flags.sensitivity);
+  }
+  if (!flags.group_sizes.empty()) {
+    options.plan.group_size = flags.group_sizes.front();
+    options.plan.other_group_sizes = flags.group_sizes;
+  }
+  options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
+  if (!flags.target_size.empty()) {
+    options.plan.target_bytes = artifacts::parse_size(flags.target_size);
+  }
+  if (!flags.save_plan.empty()) {
+    options.save_plan = flags.save_plan;
+  }
+  if (!flags.plan.empty()) {
+    options.load_plan = flags.plan;
+  }
+  options.source =
+      find_model(flags.source, parse_progress_mode(flags.progress));
+  refuse_adapter_inside("convert", options.source);
+  options.output = flags.output.empty()
+      ? "optiq_output/" + name_of_model(options.source)
+      : flags.output;
+  return options;
 }
-
-} // namespace
 
 void add_convert_command(CLI::App& app) {
   auto* command = app.add_subcommand(
@@ -365,7 +375,8 @@ void add_convert_command(CLI::App& app) {
   auto flags = std::make_shared<ConvertFlags>();
   add_model_option(*command, flags->source);
   add_output_options(*command, *flags);
-  add_plan_options(*command, *flags);
+  add_target_options(*command, *flags);
+  add_width_options(*command, *flags);
   add_rounding_options(*command, *flags);
   add_calibration_options(*command, *flags);
   add_threads_option(*command);

@@ -46,6 +46,13 @@ const FlagRule kConvertRules[] = {
      "optiq",
      "its one width is --bits"},
     {"convert",
+     {"--target-kl"},
+     Relation::OnlyWith,
+     "--method",
+     {"optiq"},
+     "optiq",
+     "the other methods measure nothing"},
+    {"convert",
      {"--calibration", "--n-calibration", "--seed"},
      Relation::OnlyWith,
      "--method",
@@ -62,19 +69,26 @@ const FlagRule kConvertRules[] = {
      "the plan decides it, and nothing is measured",
      kCalibrated},
     {"convert",
-     {"--sensitivity", "--time-budget"},
+     {"--sensitivity", "--measure-budget", "--time-budget"},
      Relation::OnlyWith,
      "--method",
      {"optiq"},
      "optiq",
      "the other methods measure nothing"},
     {"convert",
-     {"--time-budget"},
+     {"--measure-budget", "--time-budget"},
      Relation::NotWith,
      "--sensitivity",
      {"fast", "exact"},
      "auto",
      "it limits what auto measures"},
+    {"convert",
+     {"--time-budget"},
+     Relation::NotWith,
+     "--measure-budget",
+     {},
+     nullptr,
+     "both say how much auto measures"},
     {"convert",
      {"--method",
       "--bits",
@@ -84,7 +98,9 @@ const FlagRule kConvertRules[] = {
       "--target-bpw",
       "--target-file-bpw",
       "--target-size",
+      "--target-kl",
       "--sensitivity",
+      "--measure-budget",
       "--time-budget"},
      Relation::NotWith,
      "--plan",
@@ -105,6 +121,30 @@ const FlagRule kConvertRules[] = {
      {},
      nullptr,
      "a plan has one target"},
+    {"convert",
+     {"--target-bpw", "--target-file-bpw", "--target-size"},
+     Relation::NotWith,
+     "--target-kl",
+     {},
+     nullptr,
+     "a plan has one target"},
+};
+
+const FlagRule kSweepRules[] = {
+    {"sweep",
+     {"--measure-budget", "--time-budget"},
+     Relation::NotWith,
+     "--sensitivity",
+     {"fast", "exact"},
+     "auto",
+     "it limits what auto measures"},
+    {"sweep",
+     {"--time-budget"},
+     Relation::NotWith,
+     "--measure-budget",
+     {},
+     nullptr,
+     "both say how much auto measures"},
 };
 
 const FlagRule kKvCacheRules[] = {
@@ -306,6 +346,7 @@ std::vector<FlagRule> collect_rules() {
     rules.insert(rules.end(), std::begin(more), std::end(more));
   };
   add(kConvertRules);
+  add(kSweepRules);
   add(kKvCacheRules);
   add(kGenerateRules);
   add(kServeRules);

@@ -20,6 +20,7 @@
 #include "optiq/quant/measurement.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan.h"
+#include "optiq/quant/plan_choice.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/rounder.h"
@@ -286,29 +287,21 @@ class Conversion {
     if (options_.dry_run ? !measure_from_cache() : !measure()) {
       PlanOptions rules = options_.plan;
       rules.method = PlanMethod::Static;
+      rules.target_kl.reset();
       metadata.plan = make_plan(checkpoint_, inventory_, rules, {});
       result_.notices.emplace_back(
-          "nothing is measured yet: the plan shown follows the static rules; "
-          "the real one will have the same size limit");
+          options_.plan.target_kl
+              ? "nothing is measured yet: the plan shown follows the static "
+                "rules at a mean of 5 bits; which size --target-kl takes is "
+                "not known before"
+              : "nothing is measured yet: the plan shown follows the static "
+                "rules; the real one will have the same size limit");
       return;
     }
     metadata.plan = choose_plan();
   }
 
-  // Plans for several weights of the prior, which trust the numbers less and
-  // less.
-  std::vector<artifacts::Plan> make_plans(
-      std::span<const artifacts::LayerSensitivity> measured) const {
-    std::vector<artifacts::Plan> plans;
-    for (const double weight : kPriorWeights) {
-      PlanOptions options = options_.plan;
-      options.prior_weight = weight;
-      plans.push_back(make_plan(checkpoint_, inventory_, options, measured));
-    }
-    return plans;
-  }
-
-  // The one that is best as a whole.
+  // The one that is best as a whole, and what moves make of it.
   artifacts::Plan choose_plan() {
     std::vector<artifacts::LayerSensitivity> all = result_.sensitivity->layers;
     all.insert(
@@ -323,16 +316,25 @@ class Conversion {
           weight_of(checkpoint_, module).drop();
           return matrix;
         };
-    return select_plan(
-        load_setup(), make_matrix, *calibration_, make_plans(all), progress_);
+    PlanJudge judge(load_setup(), make_matrix, *calibration_);
+    ChosenPlan chosen =
+        plan_choice().choose(judge, all, exchange_chunks_, progress_);
+    result_.exchange = chosen.exchange;
+    return std::move(chosen.plan);
+  }
+
+  PlanChoice plan_choice() const {
+    return {checkpoint_, inventory_, options_.plan};
   }
 
   MeasurementOptions measurement_options() const {
     MeasurementOptions options;
     options.modules = free_modules(inventory_, options_.plan);
     options.candidate_bits = options_.plan.candidate_bits;
+    std::erase(options.candidate_bits, artifacts::kDenseBits); // loses nothing
     options.group_size = options_.plan.group_size;
     options.other_group_sizes = options_.plan.other_group_sizes;
+    options.budget_forwards = options_.measure_budget;
     options.budget_seconds = options_.time_budget;
     options.form = options_.sensitivity;
     options.seed = options_.calibration.seed;
@@ -414,7 +416,7 @@ class Conversion {
         calibration,
         measurement_options(),
         [this](std::span<const artifacts::LayerSensitivity> measured) {
-          return make_plans(measured);
+          return plan_choice().plans(measured);
         });
     note_measuring_bytes(measurement);
     return measurement;
@@ -428,7 +430,7 @@ class Conversion {
         "the weights and measuring with them");
     set_sensitivity(measurement.run(
         model_digest(source_), make_matrices(), progress_, result_.notices));
-    result_.agreement = measurement.agreement();
+    note_outcome(measurement);
     return true;
   }
 
@@ -437,15 +439,29 @@ class Conversion {
     Measurement measurement = make_measurement(calibrate());
     if (auto found = measurement.find(model_digest(source_))) {
       set_sensitivity(std::move(*found));
-      result_.agreement = measurement.agreement();
+      note_outcome(measurement);
       return true;
     }
     measuring_seconds_ = measuring_seconds(
         load_setup(),
         *calibration_,
         measurement.work(),
-        std::size(kPriorWeights));
+        std::size(kPriorWeights) *
+            (options_.plan.target_kl ? kTypicalSizes : 1));
     return false;
+  }
+
+  void note_outcome(const Measurement& measurement) {
+    result_.agreement = measurement.agreement();
+    exchange_chunks_ = measurement.chunks_left();
+    if (options_.time_budget) {
+      result_.notices.push_back(fmt::format(
+          "--time-budget {} is {} forwards of the calibration text on this "
+          "machine now: --measure-budget {} gives the same result on any",
+          *options_.time_budget,
+          measurement.budget_forwards(),
+          measurement.budget_forwards()));
+    }
   }
 
   void note_measuring_bytes(const Measurement& measurement) {
@@ -536,6 +552,7 @@ class Conversion {
   std::optional<Calibration> calibration_; // once it is needed
   std::optional<InputMetrics> metrics_; // once a matrix is rounded by them
   std::optional<double> measuring_seconds_;
+  std::uint64_t exchange_chunks_ = 0; // forwards, once it is measured
   std::uint64_t process_bytes_ = 0; // once the source is open
   std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
   std::uint64_t metric_bytes_ = 0; // of the weights and what matrices read
