@@ -66,7 +66,7 @@ TEST(RenderSweep, OneModelIsAPointWithoutACurve) {
   artifacts::Sweep sweep = small_sweep();
   sweep.points.resize(1);
   const std::string page = render_sweep(sweep);
-  EXPECT_EQ(count_of(page, "<circle"), 4u);
+  EXPECT_EQ(count_of(page, "<circle"), 5u); // one a plot
   EXPECT_EQ(count_of(page, "class=\"trend"), 0u);
   EXPECT_EQ(count_of(page, "nan"), 0u);
 }
