@@ -87,7 +87,8 @@ void check_block(const Block& block, std::initializer_list<int> rows) {
 TEST(Matmul, QuantizedFusionsKeepTheBits) {
   for (int out : {1, 16, 17, 200}) {
     SCOPED_TRACE(testing::Message() << out << " outputs");
-    check_block(quantized_block(out, 192, 4, 64, 8), {1, 2, 3, 4, 5, 6, 7, 8, 9, 40});
+    check_block(
+        quantized_block(out, 192, 4, 64, 8), {1, 2, 3, 4, 5, 6, 7, 8, 9, 40});
   }
   // Inputs beyond what one rank prepares alone, groups of 128.
   check_block(quantized_block(33, 1280, 4, 64, 3), {1, 2, 9});

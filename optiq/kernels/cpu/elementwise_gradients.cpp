@@ -213,8 +213,8 @@ void KlDivergenceGradient(
     float* to) {
   const F32 d;
   ForVectors(width, [&](std::size_t i, std::size_t n) HWY_ATTR {
-    const VF32 p = SoftmaxOf(
-        hn::LoadN(d, reference.values + i, n), reference.log_sum_exp);
+    const VF32 p =
+        SoftmaxOf(hn::LoadN(d, reference.values + i, n), reference.log_sum_exp);
     const VF32 q =
         SoftmaxOf(hn::LoadN(d, logits.values + i, n), logits.log_sum_exp);
     hn::StoreN(hn::Mul(hn::Sub(q, p), hn::Set(d, weight)), d, to + i, n);

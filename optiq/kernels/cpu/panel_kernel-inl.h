@@ -143,13 +143,7 @@ HWY_INLINE hn::Vec<PanelI32> AddDot4(
 template <int kDigits, int kRows, int kVecs>
 constexpr int kChains = std::max(1, 4 / (kDigits * kRows * kVecs));
 
-template <
-    int kBits,
-    int kCodeBits,
-    int kDigits,
-    int kRows,
-    int kVecs,
-    int kQuad>
+template <int kBits, int kCode, int kDigits, int kRows, int kVecs, int kQuad>
 HWY_INLINE void DotQuad(
     const std::uint8_t* chunk,
     std::size_t code_stride,
@@ -171,19 +165,13 @@ HWY_INLINE void DotQuad(
     const auto x = hn::BitCast(PanelI8(), hn::Set(di, cell));
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
-      acc[kChain][m][v] = AddDot4<kCodeBits>(codes[v], x, acc[kChain][m][v]);
+      acc[kChain][m][v] = AddDot4<kCode>(codes[v], x, acc[kChain][m][v]);
     }
   }
 }
 
 /** The integer sums of one unit. */
-template <
-    int kBits,
-    int kCodeBits,
-    int kDigits,
-    int kRows,
-    int kVecs,
-    int kTile>
+template <int kBits, int kCode, int kDigits, int kRows, int kVecs, int kTile>
 HWY_INLINE void DotUnit(
     const std::uint8_t* codes,
     const KernelArgs& args,
@@ -211,22 +199,14 @@ HWY_INLINE void DotUnit(
         hwy::Prefetch(codes + kPrefetchBytes + i * kVectorBytes);
       }
     }
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 0>(
-        codes, stride, cells, acc);
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 1>(
-        codes, stride, cells, acc);
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 2>(
-        codes, stride, cells, acc);
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 3>(
-        codes, stride, cells, acc);
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 4>(
-        codes, stride, cells, acc);
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 5>(
-        codes, stride, cells, acc);
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 6>(
-        codes, stride, cells, acc);
-    DotQuad<kBits, kCodeBits, kDigits, kRows, kVecs, 7>(
-        codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 0>(codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 1>(codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 2>(codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 3>(codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 4>(codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 5>(codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 6>(codes, stride, cells, acc);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 7>(codes, stride, cells, acc);
     codes += kBits * kVectorBytes;
     cells += kChunkQuads * kDigits * kRows;
   }
@@ -260,7 +240,7 @@ HWY_INLINE std::size_t LanesInside(const KernelArgs& args, int v) {
 }
 
 /** kTile: chunks per unit of an unpacked tile, in which every unit has its own
- * float32 parameters and a byte holds a code of kCodeBits; 0: panels as they
+ * float32 parameters and a byte holds a code of kCode bits; 0: panels as they
  * are packed. */
 template <
     int kBits,
@@ -268,7 +248,7 @@ template <
     int kRows,
     int kVecs,
     int kTile = 0,
-    int kCodeBits = kBits>
+    int kCode = kBits>
 void MultiplyBlock(const KernelArgs& args) {
   const PanelF32 df;
   const FloatType param_type = kTile > 0 ? FloatType::Float32 : args.param_type;
@@ -292,7 +272,7 @@ void MultiplyBlock(const KernelArgs& args) {
     const std::uint8_t* params = args.params + b * args.block_bytes;
     for (int u = 0; u < (kTile > 0 ? 1 : args.units); ++u) {
       hn::Vec<PanelI32> sums[kRows][kVecs];
-      DotUnit<kBits, kCodeBits, kDigits, kRows, kVecs, kTile>(
+      DotUnit<kBits, kCode, kDigits, kRows, kVecs, kTile>(
           codes, args, cells, sums);
       codes += args.chunks * kBits * kVectorBytes;
       cells += args.chunks * kChunkQuads * kDigits * kRows;

@@ -203,9 +203,7 @@ class MlxGradients final : public Gradients {
             by_row)
             .front();
     return evaluated_loss(
-        "cross_entropy",
-        losses_of(mx::astype(logits, mx::float32)),
-        gradient);
+        "cross_entropy", losses_of(mx::astype(logits, mx::float32)), gradient);
   }
   LogitLoss kl_divergence(
       const mx::array& reference,
@@ -225,8 +223,7 @@ class MlxGradients final : public Gradients {
     const mx::array log_p = log_softmax(mx::astype(reference, mx::float32));
     const auto losses_of = [&](const mx::array& x) {
       return mx::sum(
-          mx::multiply(
-              mx::exp(log_p), mx::subtract(log_p, log_softmax(x))),
+          mx::multiply(mx::exp(log_p), mx::subtract(log_p, log_softmax(x))),
           -1);
     };
     const mx::array gradient =
@@ -237,9 +234,7 @@ class MlxGradients final : public Gradients {
             by_row)
             .front();
     return evaluated_loss(
-        "kl_divergence",
-        losses_of(mx::astype(logits, mx::float32)),
-        gradient);
+        "kl_divergence", losses_of(mx::astype(logits, mx::float32)), gradient);
   }
 
  private:
