@@ -14,6 +14,7 @@
 #include "optiq/quant/rank_agreement.h"
 #include "optiq/quant/rounder.h"
 #include "optiq/quant/scale_tuning.h"
+#include "optiq/quant/share.h"
 
 namespace optiq::quant {
 
@@ -60,5 +61,24 @@ struct ConvertResult {
  * Exhausted, Denied, Io, or what progress throws to cancel.
  */
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress);
+
+struct ShareResult {
+  ChunkRange chunks; // that are in the cache now
+  std::size_t n_chunks = 0; // of the calibration text
+  std::vector<std::string> notices;
+};
+
+/**
+ * Measures a share of the calibration text, with equal options for all shares,
+ * and keeps it in the cache: what is estimated, or of form exact measured, of
+ * every matrix. A conversion beside the same cache then takes the shares from
+ * there and measures what is missing; its bytes are the same. Only machines
+ * whose devices compute alike (Device::arithmetic) share. Throws as convert
+ * does, and Denied where the cache cannot be written.
+ */
+ShareResult measure_share(
+    ConvertOptions options,
+    const Share& share,
+    const ProgressSink& progress);
 
 } // namespace optiq::quant
