@@ -344,7 +344,8 @@ void add_rounding_options(CLI::App& command, ConvertFlags& flags) {
           flags.rounding,
           "nearest: each weight to its nearest code; search: scales and biases "
           "of least error; gptq: error feedback by what the matrix reads on the "
-          "calibration text")
+          "calibration text (default: gptq where widths are measured, else "
+          "nearest)")
       ->option_text("nearest|search|gptq");
   command
       .add_option(
@@ -362,7 +363,7 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
           "--calibration",
           calibration.source,
           "Text to measure on: mix (built in), self (sampled from the model), "
-          "both (half of each) or a FILE of text or JSONL")
+          "both (half of each) or a FILE of text or JSONL [both]")
       ->option_text("mix|self|both|FILE");
   command
       .add_option(

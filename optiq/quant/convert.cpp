@@ -103,8 +103,13 @@ bool is_measured(const ConvertOptions& options) {
   return options.plan.method == PlanMethod::Optiq && !options.load_plan;
 }
 
+Rounding rounding_of(const ConvertOptions& options) {
+  return options.rounding.value_or(
+      is_measured(options) ? Rounding::Gptq : Rounding::Nearest);
+}
+
 bool looks_at_inputs(const ConvertOptions& options) {
-  return options.rounding != Rounding::Nearest;
+  return rounding_of(options) != Rounding::Nearest;
 }
 
 bool is_calibrated(const ConvertOptions& options) {
@@ -152,7 +157,7 @@ class Conversion {
     result_.source_bytes = source_.file_bytes();
     result_.metadata.tool_version = kVersion;
     result_.metadata.base_model = base_name(options.source);
-    result_.metadata.rounding = name_of(options.rounding);
+    result_.metadata.rounding = name_of(rounding_of(options));
     add_source_notices(checkpoint_, inventory_, result_.notices);
   }
 
@@ -355,7 +360,7 @@ class Conversion {
     options.budget_seconds = options_.time_budget;
     options.form = options_.sensitivity;
     options.seed = options_.calibration.seed;
-    options.rounding = options_.rounding;
+    options.rounding = rounding_of(options_);
     keep_logits_in_ram(options);
     return options;
   }
@@ -390,7 +395,7 @@ class Conversion {
           setup,
           *calibration_,
           InputMetricOptions{
-              .has_factors = options_.rounding == Rounding::Gptq},
+              .has_factors = rounding_of(options_) == Rounding::Gptq},
           progress_);
     }
     return *metrics_;

@@ -22,8 +22,12 @@ struct ConvertOptions {
   std::filesystem::path source;
   std::filesystem::path output; // the model directory itself
   PlanOptions plan;
-  CalibrationOptions calibration;
-  Rounding rounding = Rounding::Nearest; // others run the calibration text
+  /** `both`, by default: what a model writes itself is the text that it is sure
+   * of, and no more of it than of other text. */
+  CalibrationOptions calibration{.source = "both"};
+  /** Nearest, or one that runs the calibration text. By default gptq where
+   * widths are measured, which runs it anyway, and nearest elsewhere. */
+  std::optional<Rounding> rounding;
   int tune_steps = 0; // TuningOptions::steps
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
   std::optional<std::uint64_t> measure_budget; // of MeasurementOptions,

@@ -16,7 +16,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
 from _support import BIN, MODEL, assert_same_bytes, files, optiq, scratch
 
-PLAN = ["--target-bpw", "4.5", "--candidate-bits", "4,8", "--n-calibration", "2"]
+# MLX's own codes, and text that is not sampled first; other rounding: e2e/rounding.
+PLAIN = ["--rounding", "nearest", "--calibration", "mix", "--n-calibration", "2"]
+PLAN = ["--target-bpw", "4.5", "--candidate-bits", "4,8", *PLAIN]
 MEASURE = [*PLAN, "--sensitivity", "exact"]
 
 
@@ -74,7 +76,7 @@ def mlx_lm_loads_it(tmp):
 def a_measurement_serves_later_targets(tmp, env):
     start = time.monotonic()
     optiq("convert", MODEL, "-o", tmp / "smaller", "--target-size", "5.8MB", "--candidate-bits",
-          "4,8", "--n-calibration", "2", "--sensitivity", "exact", "--save-plan",
+          "4,8", *PLAIN, "--sensitivity", "exact", "--save-plan",
           tmp / "plan.json", env=env)
     assert weight_bytes(tmp / "smaller") <= 5_800_000
     first = json.loads((tmp / "mixed" / "optiq" / "sensitivity.json").read_text())
@@ -218,7 +220,7 @@ def an_estimate_ranks_like_the_measurement(tmp, env):
 
 # Widths of 2 bits and groups of several sizes, by the default form.
 SETTLE = ["--target-file-bpw", "2.9", "--candidate-bits", "2,3,4,8", "--group-size", "32,64,128",
-          "--n-calibration", "2", "--protect", "off"]
+          *PLAIN, "--protect", "off"]
 
 
 def what_decides_is_measured(tmp, env):

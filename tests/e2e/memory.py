@@ -16,6 +16,7 @@ from _support import BIN, MODEL, scratch
 MB = 1_000_000
 GENERATE_SLACK = 100 * MB  # program and libraries, activations of 512 rows
 MEASURE_SLACK = 160 * MB  # and hidden states, logits, one matrix at each width
+MOMENT_SLACK = 24 * MB  # x^T x of a layer's inputs, which gptq rounds by
 # Nothing of the model but one matrix in float32 and its codes: 46 MB were seen.
 UNIFORM_LIMIT = 65 * MB
 TIGHT = 1.5  # a bound further from what was found shows nothing
@@ -91,7 +92,7 @@ def main():
         rss = peak_rss("convert", source, "-o", quantized, "--method", "uniform", "--bits", "4")
         check("convert, uniform", rss, UNIFORM_LIMIT)
         rss = peak_rss("convert", source, "-o", folder / "mixed", "--n-calibration", "1")
-        check("convert, measured", rss, weight_bytes(source) + MEASURE_SLACK)
+        check("convert, measured", rss, weight_bytes(source) + MEASURE_SLACK + MOMENT_SLACK)
         # K and V of one layer: 4 heads of 64, bf16, whole blocks of 64 tokens.
         kv = 2 * 4 * 64 * 2 * (PROMPT_TOKENS + 128)
         prompt = "word " * (PROMPT_TOKENS // 2)
