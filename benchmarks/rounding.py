@@ -1,18 +1,21 @@
-"""What each rounding buys at the same bytes: KL on text that the calibration has not seen, and seconds.
+"""What each step of a conversion buys at the same bytes: KL on text that the calibration has not seen, right answers,
+and seconds.
 
-    benchmarks/rounding.py                          # tiny-qwen3.5: questions and, with ../shared, WikiText-2
-    benchmarks/rounding.py MODEL.gguf --rows 16     # any other model: WikiText-2 alone
+    benchmarks/rounding.py                             # tiny-qwen3.5: questions and, with ../shared, WikiText-2
+    benchmarks/rounding.py MODEL.gguf --rows 16        # any other model: WikiText-2 alone
+    benchmarks/rounding.py --only optiq,gptq,tuned     # rows whose name has all of these words
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "models/tiny-qwen3.5"
-ROUNDINGS = ("nearest", "search", "gptq")
+ALLOCATION = ["--candidate-bits", "2,3,4,5,6,8", "--group-size", "32,64,128", "--protect", "off"]
 
 
 def parse_arguments():
@@ -21,12 +24,15 @@ def parse_arguments():
     parser.add_argument("model", type=Path, nargs="?", default=TINY)
     parser.add_argument("--optiq", type=Path, default=ROOT / "build/dev/optiq/cli/optiq")
     parser.add_argument("--out", type=Path, default=ROOT / "build/rounding")
-    parser.add_argument("--bits", type=int, nargs="+", default=[3, 4])
-    parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--calibration", default="mix")
+    parser.add_argument("--file-bpw", type=float, nargs="+", default=[3.5, 4.5],
+                        help="of allocations; beside each the uniform width of its whole bits")
+    parser.add_argument("--calibration", nargs="+", default=["mix"])
     parser.add_argument("--n-calibration", type=int, default=24)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=64, help="of 512 tokens of WikiText-2")
+    parser.add_argument("--tune-steps", type=int, nargs="+", default=[60])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", default="", help="words of a row's name, with commas")
+    parser.add_argument("--rows", type=int, default=32, help="of 512 tokens of WikiText-2")
+    parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     return parser.parse_args()
 
@@ -36,57 +42,89 @@ class Bench:
         self.arguments = arguments
         arguments.out.mkdir(parents=True, exist_ok=True)
         self.texts = {}
+        self.questions = None
         if arguments.model.resolve() == TINY:
-            self.texts["questions"] = [TINY / "eval_arithmetic.jsonl", "--limit", "128"]
+            self.questions = TINY / "eval_arithmetic.jsonl"
+            self.texts["questions"] = [self.questions, "--limit", "128"]
         wiki = arguments.shared / "data" / "wikitext2-valid.txt"
         if wiki.exists():
-            self.texts["wikitext"] = [wiki, "--limit", arguments.rows, "--seq-len", "512"]
+            self.texts["WikiText"] = [wiki, "--limit", arguments.rows, "--seq-len", "512"]
 
     def optiq(self, *words):
         command = [str(w) for w in (self.arguments.optiq, *words, "--progress", "none")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    def convert(self, bits, rounding, seed):
+    def convert(self, flags):
         """The directory, and how long it took."""
-        a = self.arguments
-        out = a.out / f"{a.model.stem}-{bits}-{rounding}-{seed}"
-        flags = ["--method", "uniform", "--bits", bits, "--group-size", a.group_size,
-                 "--rounding", rounding]
-        if rounding != "nearest":
-            flags += ["--calibration", a.calibration, "--n-calibration", a.n_calibration,
-                      "--seed", seed]
+        out = self.arguments.out / self.arguments.model.stem
         start = time.monotonic()
-        self.optiq("convert", a.model, "-o", out, "--overwrite", *flags)
+        self.optiq("convert", self.arguments.model, "-o", out, "--overwrite", *flags)
         return out, time.monotonic() - start
 
-    def kl(self, model, data):
-        result = self.arguments.out / "kl.json"
-        self.optiq("eval", model, "--task", "kl", "--reference", self.arguments.model,
-                   "--data", *data, "--json", result)
+    def evaluate(self, model, task, *flags):
+        result = self.arguments.out / "eval.json"
+        self.optiq("eval", model, "--task", task, *flags, "--json", result)
         return json.loads(result.read_text())
+
+    def measure(self, flags):
+        """What a conversion's table row says, as a list of numbers."""
+        out, seconds = self.convert(flags)
+        found = [sum(p.stat().st_size for p in out.glob("model*.safetensors")), seconds]
+        for data in self.texts.values():
+            found.append(self.evaluate(out, "kl", "--reference", self.arguments.model,
+                                       "--data", *data)["mean_kl"])
+        if self.questions:
+            found.append(self.evaluate(out, "exact-match", "--data", self.questions, "--limit",
+                                       self.arguments.questions)["accuracy"])
+        return found
+
+
+def conversions(arguments, file_bpw):
+    """(name, flags without a text, whether a text is looked at) of every row."""
+    plans = {f"uniform {int(file_bpw)}": ["--method", "uniform", "--bits", int(file_bpw)],
+             f"optiq {file_bpw:g}": ["--target-file-bpw", file_bpw, *ALLOCATION]}
+    for plan, flags in plans.items():
+        for rounding in ("nearest", "search", "gptq"):
+            for steps in (0, *arguments.tune_steps):
+                name = f"{plan}, {rounding}" + (f", tuned {steps}" if steps else "")
+                looks = rounding != "nearest" or steps or plan.startswith("optiq")
+                rounded = [*flags, "--rounding", rounding]
+                yield name, [*rounded, "--tune-steps", steps] if steps else rounded, looks
+
+
+def row_of(bench, name, flags, looks):
+    """The row: means over seeds, with the standard deviation where there are several."""
+    arguments = bench.arguments
+    for text in arguments.calibration if looks else [None]:
+        runs = []
+        for seed in arguments.seeds if looks else [0]:
+            calibrated = ["--calibration", text, "--n-calibration", arguments.n_calibration,
+                          "--seed", seed] if looks else []
+            runs.append(bench.measure([*flags, *calibrated]))
+        cells = []
+        forms = ["{:.0f}", "{:.0f}", *["{:.5f}"] * len(bench.texts), "{:.3f}"]
+        for values, form in zip(zip(*runs), forms):
+            cell = form.format(statistics.mean(values))
+            if len(values) > 1 and form.startswith("{:."):
+                cell += " ± " + form.format(statistics.stdev(values))
+            cells.append(cell)
+        yield f"| {name} | {text or ''} | " + " | ".join(cells) + " |"
 
 
 def main():
     arguments = parse_arguments()
     bench = Bench(arguments)
-    print(f"{arguments.model.name}, group {arguments.group_size}, {arguments.n_calibration} chunks "
-          f"of '{arguments.calibration}'")
-    print("| bits | rounding | seed | bytes | seconds |",
-          *(f"KL {text} | of nearest | same top token |" for text in bench.texts))
-    for bits in arguments.bits:
-        nearest = {}
-        for rounding in ROUNDINGS:
-            for seed in range(1 if rounding == "nearest" else arguments.seeds):
-                out, seconds = bench.convert(bits, rounding, seed)
-                size = sum(p.stat().st_size for p in out.glob("model*.safetensors"))
-                line = f"| {bits} | {rounding} | {seed} | {size} | {seconds:.0f} |"
-                for text, data in bench.texts.items():
-                    scores = bench.kl(out, data)
-                    mean = scores["mean_kl"]
-                    nearest.setdefault(text, mean)
-                    line += (f" {mean:.5f} | {mean / nearest[text]:.2f} |"
-                             f" {scores['top1_agreement']:.3f} |")
-                print(line, flush=True)
+    columns = ["weights", "calibration", "bytes", "seconds", *(f"KL {t}" for t in bench.texts)]
+    if bench.questions:
+        columns.append("accuracy")
+    print("|", " | ".join(columns), "|")
+    print("|" + "---|" * len(columns), flush=True)
+    words = [word.strip() for word in arguments.only.split(",") if word.strip()]
+    for file_bpw in arguments.file_bpw:
+        for name, flags, looks in conversions(arguments, file_bpw):
+            if all(word in name for word in words):
+                for row in row_of(bench, name, flags, looks):
+                    print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # OPTIQ_CUDA: AUTO builds kernels where there is one, ON demands it, OFF builds
 # a library that says that it has none.
 set(OPTIQ_CUDA AUTO CACHE STRING "Kernels for NVIDIA cards: AUTO, ON or OFF")
-set(OPTIQ_CUDA_ARCHITECTURES 80 89 90a 100 120 CACHE STRING "Compute capabilities that get machine code; PTX of 80 serves the others")
+set(OPTIQ_CUDA_ARCHITECTURES 80 89 90a 100 120 CACHE STRING "Compute capabilities that get machine code; with 80 comes its PTX, which serves the others")
 set_property(CACHE OPTIQ_CUDA PROPERTY STRINGS AUTO ON OFF)
 
 find_program(OPTIQ_NVCC nvcc
@@ -26,7 +26,10 @@ function(optiq_add_cuda_kernels target)
   foreach(architecture IN LISTS OPTIQ_CUDA_ARCHITECTURES)
     list(APPEND code -gencode arch=compute_${architecture},code=sm_${architecture})
   endforeach()
-  list(APPEND code -gencode arch=compute_80,code=compute_80)
+  # Half the time of a build for one architecture alone.
+  if(80 IN_LIST OPTIQ_CUDA_ARCHITECTURES)
+    list(APPEND code -gencode arch=compute_80,code=compute_80)
+  endif()
   set(images "")
   foreach(name IN LISTS K_SOURCES)
     set(source ${CMAKE_CURRENT_SOURCE_DIR}/cuda/device/${name}.cu)

@@ -10,6 +10,10 @@ inline constexpr int kAffineBits[] = {2, 3, 4, 5, 6, 8};
 inline constexpr int kAffineGroupSizes[] = {32, 64, 128};
 inline constexpr int kDefaultGroupSize = 64; // MLX's
 
+/** In plans: the width of a matrix that is not quantized and stays as the
+ * source has it. */
+inline constexpr int kDenseBits = 16;
+
 /** Whether a value is in one of the lists. */
 bool is_one_of(std::span<const int> list, double value);
 

@@ -10,6 +10,7 @@
 //     "candidate_bits": [int, ...], "group_size": int,
 //     "calibration": string, "calibration_hash": string,
 //     "calibration_tokens": int?, "compute": string, "rounding": string?,
+//     "tuned_steps": int?,
 //     "per_layer": { module: { "bits": int, "group_size": int, "kl": number?,
 //                              "parameters": int, "protected": bool }, ... } }
 //
@@ -63,9 +64,8 @@ constexpr MethodRow kMethods[] = {
     {PlanMethod::Uniform, "uniform", "uniform"},
 };
 
-// Files of the original have it beside the affine format's: as the width of
-// modules that stay bf16, and as a group size.
-constexpr int kOther = 16;
+// Files of the original have it as a group size, too.
+constexpr int kOther = kDenseBits;
 
 int one_of(
     std::span<const int> known,
@@ -453,6 +453,7 @@ Json to_json(const Metadata& metadata) {
       {"calibration_tokens", metadata.calibration_tokens},
       {"compute", metadata.compute},
       {"rounding", metadata.rounding},
+      {"tuned_steps", metadata.tuned_steps},
       {"per_layer", layers_to_json(plan.layers)}};
 }
 
@@ -514,6 +515,7 @@ Metadata metadata_from_json(const Json& json, const std::string& where) {
       optional_or<std::uint64_t>(root, "calibration_tokens", where, 0);
   metadata.compute = text("compute");
   metadata.rounding = text("rounding");
+  metadata.tuned_steps = optional_or<int>(root, "tuned_steps", where, 0);
   metadata.plan = read_plan_members(root, where);
   return metadata;
 }

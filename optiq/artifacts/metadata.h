@@ -42,7 +42,7 @@ struct LayerBits {
   bool operator==(const LayerBits&) const = default;
 
   std::string name; // "language_model.model.layers.3.self_attn.q_proj"
-  int bits = 0; // of kAffineBits
+  int bits = 0; // of kAffineBits, or kDenseBits
   int group_size = kDefaultGroupSize;
   std::uint64_t parameters = 0;
   bool is_protected = false;
@@ -83,6 +83,7 @@ struct Metadata {
   std::uint64_t calibration_tokens = 0;
   std::string compute; // "exact", "fast" or "int8", of the measurement
   std::string rounding; // "nearest", "search" or "gptq"; "" = not said
+  int tuned_steps = 0; // that the scales have been through
   Plan plan;
 };
 

@@ -29,6 +29,7 @@ std::unique_ptr<CLI::App> make_app() {
   app->set_version_flag("--version", std::string("optiq ") + kVersion);
   app->require_subcommand(1);
   add_convert_command(*app);
+  add_sweep_command(*app);
   add_kv_cache_command(*app);
   add_generate_command(*app);
   add_serve_command(*app);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -464,11 +465,11 @@ void run_bench(const BenchFlags& flags) {
   const models::Setup& setup = *loaded;
   check_lengths(*setup.model, flags);
   const kernels::Device& device = setup.model->device();
-  if (flags.profile && &device != &kernels::cpu_device()) {
+  if (flags.profile && std::string_view(device.name()) == "mlx") {
     fail(
         ErrorKind::Unsupported,
         "[bench] --profile on device {}: its operations run when all are asked "
-        "for, and have no times of their own. Choose --device cpu",
+        "for, and have no times of their own. Choose --device cpu or cuda",
         device.name());
   }
   require_ram(2 * cache_bytes(setup, flags), "the KV cache of the benchmark");

@@ -11,6 +11,7 @@ namespace optiq::cli {
  * callback throws optiq::Error; main turns that into a sentence on stderr and
  * the exit code of the error's kind. */
 void add_convert_command(CLI::App& app);
+void add_sweep_command(CLI::App& app);
 void add_kv_cache_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_serve_command(CLI::App& app);

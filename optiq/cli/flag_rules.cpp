@@ -21,8 +21,10 @@ constexpr const char* kLabels[] = {"only with", "not with", "needed with"};
 
 const std::vector<const char*> kAnswering{"exact-match", "needle"};
 const std::vector<const char*> kReadingText{"kl", "ppl", "exact-match"};
-// The roundings that look at what matrices read.
-const std::vector<const char*> kCalibrated{"search", "gptq"};
+// What looks at the calibration text whatever the method.
+const std::vector<FlagRule::Exception> kCalibrated{
+    {"--rounding", {"search", "gptq"}},
+    {"--tune-steps"}};
 
 const FlagRule kConvertRules[] = {
     {"convert",
@@ -44,13 +46,19 @@ const FlagRule kConvertRules[] = {
      "optiq",
      "its one width is --bits"},
     {"convert",
+     {"--target-kl"},
+     Relation::OnlyWith,
+     "--method",
+     {"optiq"},
+     "optiq",
+     "the other methods measure nothing"},
+    {"convert",
      {"--calibration", "--n-calibration", "--seed"},
      Relation::OnlyWith,
      "--method",
      {"optiq"},
      "optiq",
      "the other methods measure nothing",
-     "--rounding",
      kCalibrated},
     {"convert",
      {"--calibration", "--n-calibration", "--seed"},
@@ -59,22 +67,28 @@ const FlagRule kConvertRules[] = {
      {},
      nullptr,
      "the plan decides it, and nothing is measured",
-     "--rounding",
      kCalibrated},
     {"convert",
-     {"--sensitivity", "--time-budget"},
+     {"--sensitivity", "--measure-budget", "--time-budget"},
      Relation::OnlyWith,
      "--method",
      {"optiq"},
      "optiq",
      "the other methods measure nothing"},
     {"convert",
-     {"--time-budget"},
+     {"--measure-budget", "--time-budget"},
      Relation::NotWith,
      "--sensitivity",
      {"fast", "exact"},
      "auto",
      "it limits what auto measures"},
+    {"convert",
+     {"--time-budget"},
+     Relation::NotWith,
+     "--measure-budget",
+     {},
+     nullptr,
+     "both say how much auto measures"},
     {"convert",
      {"--method",
       "--bits",
@@ -84,7 +98,9 @@ const FlagRule kConvertRules[] = {
       "--target-bpw",
       "--target-file-bpw",
       "--target-size",
+      "--target-kl",
       "--sensitivity",
+      "--measure-budget",
       "--time-budget"},
      Relation::NotWith,
      "--plan",
@@ -105,6 +121,30 @@ const FlagRule kConvertRules[] = {
      {},
      nullptr,
      "a plan has one target"},
+    {"convert",
+     {"--target-bpw", "--target-file-bpw", "--target-size"},
+     Relation::NotWith,
+     "--target-kl",
+     {},
+     nullptr,
+     "a plan has one target"},
+};
+
+const FlagRule kSweepRules[] = {
+    {"sweep",
+     {"--measure-budget", "--time-budget"},
+     Relation::NotWith,
+     "--sensitivity",
+     {"fast", "exact"},
+     "auto",
+     "it limits what auto measures"},
+    {"sweep",
+     {"--time-budget"},
+     Relation::NotWith,
+     "--measure-budget",
+     {},
+     nullptr,
+     "both say how much auto measures"},
 };
 
 const FlagRule kKvCacheRules[] = {
@@ -306,6 +346,7 @@ std::vector<FlagRule> collect_rules() {
     rules.insert(rules.end(), std::begin(more), std::end(more));
   };
   add(kConvertRules);
+  add(kSweepRules);
   add(kKvCacheRules);
   add(kGenerateRules);
   add(kServeRules);
@@ -335,35 +376,44 @@ std::vector<std::string> values_of(
 }
 
 /** "--method uniform", "--task kl or ppl", "--plan". */
+std::string describe(const char* flag, const std::vector<const char*>& values) {
+  return values.empty() ? flag
+                        : fmt::format("{} {}", flag, fmt::join(values, " or "));
+}
+
 std::string describe_partner(const FlagRule& rule) {
-  return rule.values.empty()
-      ? rule.partner
-      : fmt::format("{} {}", rule.partner, fmt::join(rule.values, " or "));
+  return describe(rule.partner, rule.values);
 }
 
 /** The same, and where the rule does not hold: "--method optiq or --rounding
  * gptq", "--plan without --rounding gptq". */
 std::string describe_partners(const FlagRule& rule) {
-  return rule.exception == nullptr
-      ? describe_partner(rule)
-      : fmt::format(
-            "{} {} {} {}",
-            describe_partner(rule),
-            rule.relation == Relation::OnlyWith ? "or" : "without",
-            rule.exception,
-            fmt::join(rule.exception_values, " or "));
+  std::string text = describe_partner(rule);
+  const char* joint =
+      rule.relation == Relation::OnlyWith ? " or " : " without ";
+  for (const FlagRule::Exception& exception : rule.exceptions) {
+    text += joint + describe(exception.flag, exception.values);
+    joint = " or ";
+  }
+  return text;
 }
 
 bool is_excepted(const CLI::App& command, const FlagRule& rule) {
-  if (rule.exception == nullptr || !is_given(command, rule.exception)) {
-    return false;
-  }
-  const std::string found =
-      command.get_option(rule.exception)->results().front();
   return std::any_of(
-      rule.exception_values.begin(),
-      rule.exception_values.end(),
-      [&](const char* value) { return found == value; });
+      rule.exceptions.begin(),
+      rule.exceptions.end(),
+      [&](const FlagRule::Exception& exception) {
+        if (!is_given(command, exception.flag)) {
+          return false;
+        }
+        const auto& values = exception.values;
+        return values.empty() ||
+            std::find(
+                values.begin(),
+                values.end(),
+                command.get_option(exception.flag)->results().front()) !=
+            values.end();
+      });
 }
 
 bool holds(const CLI::App& command, const FlagRule& rule) {

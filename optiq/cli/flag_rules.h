@@ -25,9 +25,13 @@ struct FlagRule {
   /** What the partner is when it is not given; null: nothing. */
   const char* partner_default;
   const char* reason; // a clause that ends a sentence
-  /** Beside this flag with one of these values the rule does not hold. */
-  const char* exception = nullptr;
-  std::vector<const char*> exception_values = {};
+  /** Beside one of these flags with one of its values, or given at all where it
+   * has none, the rule does not hold. */
+  struct Exception {
+    const char* flag;
+    std::vector<const char*> values = {};
+  };
+  std::vector<Exception> exceptions = {};
 };
 
 /** The commands that do something: of those that have commands of their own,

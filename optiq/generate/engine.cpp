@@ -7,6 +7,7 @@
 #include "optiq/base/error.h"
 #include "optiq/generate/active_request_impl.h"
 #include "optiq/generate/sample_rows.h"
+#include "optiq/kernels/device.h"
 #include "optiq/models/forward.h"
 
 namespace optiq::generate {
@@ -240,8 +241,8 @@ bool Engine::step() {
   retire();
   const std::vector<Work> work = make_work(plan_rows());
   if (!work.empty()) {
-    if (const auto logits = run_forward(work)) {
-      advance(work, *logits);
+    if (const auto choices = run_forward(work)) {
+      advance(work, *choices);
     }
     ++counts_.steps;
     counts_.last_step_sequences = static_cast<int>(work.size());
@@ -291,7 +292,7 @@ std::vector<Engine::Work> Engine::make_work(
   return work;
 }
 
-std::optional<kernels::HostRows> Engine::run_forward(
+std::optional<Engine::Choices> Engine::run_forward(
     const std::vector<Work>& work) {
   try {
     models::Forward forward(setup_);
@@ -308,7 +309,7 @@ std::optional<kernels::HostRows> Engine::run_forward(
           is_wanted ? std::span(&last, 1) : std::span<const int>{},
           active.request.adapter.get());
     }
-    return model().device().to_host(forward.run());
+    return read_choices(forward.run(), work);
   } catch (...) {
     for (const Work& item : work) {
       item.active->fail_with(std::current_exception());
@@ -317,9 +318,25 @@ std::optional<kernels::HostRows> Engine::run_forward(
   }
 }
 
-void Engine::advance(
-    const std::vector<Work>& work,
-    const kernels::HostRows& logits) {
+Engine::Choices Engine::read_choices(
+    const kernels::mx::array& logits,
+    const std::vector<Work>& work) {
+  kernels::Device& device = model().device();
+  const auto wants_largest = [](const Work& item) {
+    const Active& active = *item.active;
+    return active.rows_left() > 0 ||
+        (active.sampler.is_greedy() && !active.processors.is_active() &&
+         !active.request.top_logprobs);
+  };
+  // Rows of the vocabulary's size stay where they are, if that is elsewhere.
+  if (&device != &kernels::cpu_device() &&
+      std::all_of(work.begin(), work.end(), wants_largest)) {
+    return {.logits = {}, .largest = device.argmax(logits)};
+  }
+  return {.logits = device.to_host(logits), .largest = {}};
+}
+
+void Engine::advance(const std::vector<Work>& work, const Choices& choices) {
   std::vector<RowToSample> rows;
   std::vector<Active*> answering;
   for (const Work& item : work) {
@@ -337,8 +354,10 @@ void Engine::advance(
     }
     keep_at_border(active);
     if (is_complete) {
+      const auto row = static_cast<int>(rows.size());
       rows.push_back(
-          {.logits = logits.row(static_cast<int>(rows.size())),
+          {.logits = choices.logits ? choices.logits->row(row)
+                                    : std::span<const float>{},
            .processors = &active.processors,
            .sampler = &active.sampler,
            .top_logprobs = active.request.top_logprobs,
@@ -347,7 +366,13 @@ void Engine::advance(
       answering.push_back(&active);
     }
   }
-  sample_rows(rows);
+  if (choices.logits) {
+    sample_rows(rows);
+  } else {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      rows[i].token.id = choices.largest[i];
+    }
+  }
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].error != nullptr) {
       answering[i]->fail_with(rows[i].error);

@@ -9,6 +9,7 @@
 #include "optiq/cache/prefix_tree.h"
 #include "optiq/generate/request.h"
 #include "optiq/generate/scheduler.h"
+#include "optiq/kernels/device.h"
 #include "optiq/models/setup.h"
 
 namespace optiq::generate {
@@ -111,9 +112,17 @@ class Engine {
   void keep_all(Active& active);
 
   std::vector<Work> make_work(const std::vector<RowShare>& rows) const;
-  /** Logits of the rows whose next token is to be chosen, in order. */
-  std::optional<kernels::HostRows> run_forward(const std::vector<Work>& work);
-  void advance(const std::vector<Work>& work, const kernels::HostRows& logits);
+  /** What the next tokens of complete sequences are chosen from, row by row:
+   * logits, or the largest ones' tokens where nothing else is asked for. */
+  struct Choices {
+    std::optional<kernels::HostRows> logits;
+    std::vector<std::int32_t> largest;
+  };
+  std::optional<Choices> run_forward(const std::vector<Work>& work);
+  Choices read_choices(
+      const kernels::mx::array& logits,
+      const std::vector<Work>& work);
+  void advance(const std::vector<Work>& work, const Choices& choices);
   void take_token(Active& active, const AnswerToken& token);
   /** Ends those that have an ending or were cancelled. */
   void retire();

@@ -61,6 +61,10 @@ class LogitsProcessors {
       std::span<const std::int32_t> prompt,
       int max_tokens);
 
+  /** Whether there is any change to make. */
+  bool is_active() const {
+    return is_active_;
+  }
   /** Changes the next row. */
   void apply(LogitRow& row) const;
   /** Adds the token that was chosen. */

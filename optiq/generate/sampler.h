@@ -44,6 +44,10 @@ void validate(const SamplerOptions& options);
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options);
+  /** Whether every token is the first of those with the largest logit. */
+  bool is_greedy() const {
+    return options_.temperature == 0.f;
+  }
   std::int32_t sample(LogitScan& scan);
   /** Of a row that is not empty. */
   std::int32_t sample(std::span<const float> logits);

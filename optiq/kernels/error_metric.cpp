@@ -1,7 +1,11 @@
 #include "optiq/kernels/error_metric.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <random>
 
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/cpu/float_matmul.h"
@@ -147,6 +151,63 @@ class Factorization {
   std::vector<float> right_; // [size, begin]
 };
 
+// Noises side by side, and how many times.
+constexpr std::size_t kLanes = 16;
+constexpr std::size_t kRuns = 2;
+
+using Lanes = std::array<float, kLanes>; // of one input
+
+std::vector<Lanes> signs(std::size_t n, std::uint32_t seed) {
+  std::mt19937 random(seed); // whose numbers the standard fixes
+  std::vector<Lanes> noise(n);
+  for (Lanes& lanes : noise) {
+    std::uint32_t bits = random();
+    for (float& sign : lanes) {
+      sign = (bits & 1U) != 0 ? 1.f : -1.f;
+      bits >>= 1;
+    }
+  }
+  return noise;
+}
+
+/** e of e (I + F) = noise, in place. */
+void take_feedback(
+    const std::vector<float>& factor,
+    std::vector<Lanes>& noise) {
+  const std::size_t n = noise.size();
+  for (std::size_t j = 0; j < n; ++j) {
+    const Lanes e = noise[j];
+    const float* row = factor.data() + j * n;
+    for (std::size_t k = j + 1; k < n; ++k) {
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        noise[k][lane] -= e[lane] * row[k];
+      }
+    }
+  }
+}
+
+/** The sum over lanes of e V e^T. */
+double quadratic(
+    std::span<const float> moments,
+    const std::vector<Lanes>& errors) {
+  const std::size_t n = errors.size();
+  double sum = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const float* row = moments.data() + i * n;
+    Lanes products{};
+    for (std::size_t j = i + 1; j < n; ++j) {
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        products[lane] += row[j] * errors[j][lane];
+      }
+    }
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const double e = errors[i][lane];
+      sum += e * (2 * double{products[lane]} + e * row[i]);
+    }
+  }
+  return sum;
+}
+
 } // namespace
 
 ErrorMetric plain_metric(std::size_t n_inputs) {
@@ -194,6 +255,23 @@ factored_metric(std::vector<float> moments, std::size_t n, double damping) {
     metric.importance[i] = metric.factor[i * n + i];
   }
   return metric;
+}
+
+double cost_of_rounding(
+    const ErrorMetric& metric,
+    std::span<const float> moments,
+    std::size_t n) {
+  std::array<double, kRuns> sums{};
+  parallel_for(kRuns, 1, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t run = begin; run < end; ++run) {
+      std::vector<Lanes> errors = signs(n, static_cast<std::uint32_t>(run));
+      if (!metric.factor.empty()) {
+        take_feedback(metric.factor, errors);
+      }
+      sums[run] = quadratic(moments, errors);
+    }
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0) / (kRuns * kLanes);
 }
 
 } // namespace optiq::kernels

@@ -37,4 +37,16 @@ ErrorMetric diagonal_metric(std::span<const float> moments, std::size_t n);
 ErrorMetric
 factored_metric(std::vector<float> moments, std::size_t n, double damping);
 
+/**
+ * What rounding costs on other inputs when a metric's feedback steers it: the
+ * mean of e V e^T, e (I + F) = n, over some noises n of 1 or -1 per input,
+ * always the same ones; V [n, n] are the inputs' moments, on and above the
+ * diagonal. A factor of too few inputs costs more there than none
+ * (plain_metric).
+ */
+double cost_of_rounding(
+    const ErrorMetric& metric,
+    std::span<const float> moments,
+    std::size_t n);
+
 } // namespace optiq::kernels

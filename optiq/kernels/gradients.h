@@ -18,9 +18,9 @@ struct AttentionGradients {
   mx::array v; // [T, n_kv_heads * head_dim]
 };
 
-/** Of the rows of logits: what a row's label costs, and the way down. */
-struct CrossEntropy {
-  std::vector<double> losses; // -log softmax(logits[t])[label t], nats
+/** Of the rows of logits: what each costs, and the way down. */
+struct LogitLoss {
+  std::vector<double> losses; // nats
   mx::array gradient; // [T, V] of the sum of weight t * loss t
 };
 
@@ -77,10 +77,17 @@ class Gradients {
       const DeltaNetShape& shape,
       std::span<const Segment> segments) = 0;
 
-  /** logits [T, V], labels [T] below V, weights [T]. */
-  virtual CrossEntropy cross_entropy(
+  /** -log softmax(logits[t])[label t]: logits [T, V], labels [T] below V,
+   * weights [T]. */
+  virtual LogitLoss cross_entropy(
       const mx::array& logits,
       std::span<const std::int32_t> labels,
+      std::span<const float> weights) = 0;
+  /** KL(softmax(reference[t]) || softmax(logits[t])), for the logits: both
+   * [T, V], weights [T]. */
+  virtual LogitLoss kl_divergence(
+      const mx::array& reference,
+      const mx::array& logits,
       std::span<const float> weights) = 0;
 };
 

@@ -38,6 +38,13 @@ class OpProfile {
   OpProfile(const OpProfile&) = delete;
   OpProfile& operator=(const OpProfile&) = delete;
 
+  /** What collects now, or null. */
+  static OpProfile* active() {
+    return active_.load(std::memory_order_relaxed);
+  }
+  /** Counts a call that a device timed by itself. */
+  void add(const OpKey& key, double seconds, std::uint64_t bytes);
+
   /** The longest first. */
   std::vector<OpTotal> totals() const;
   /** Forgets what was counted. */
@@ -46,9 +53,6 @@ class OpProfile {
   }
 
  private:
-  friend class OpTimer;
-  void add(const OpKey& key, double seconds, std::uint64_t bytes);
-
   static std::atomic<OpProfile*> active_;
   std::vector<OpTotal> totals_;
 };
@@ -59,8 +63,7 @@ class OpTimer {
   /** Takes a function that returns {key, bytes}, called only when a profile
    * collects. */
   template <std::invocable Describe>
-  explicit OpTimer(const Describe& describe)
-      : profile_(OpProfile::active_.load(std::memory_order_relaxed)) {
+  explicit OpTimer(const Describe& describe) : profile_(OpProfile::active()) {
     if (profile_ != nullptr) {
       const auto [key, bytes] = describe();
       start(key, bytes);

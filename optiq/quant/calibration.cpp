@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <numeric>
 #include <string_view>
 #include <utility>
@@ -391,6 +392,12 @@ std::size_t Calibration::n_tokens() const {
   return n;
 }
 
+bool Calibration::is_held_out(std::size_t chunk) const {
+  constexpr std::size_t kEvery = 4;
+  const std::size_t n = chunks.size();
+  return n < kEvery ? n > 1 && chunk + 1 == n : chunk % kEvery == kEvery - 1;
+}
+
 CalibrationEncoder make_calibration_encoder(
     const io::ModelDirectory& directory) {
   CalibrationEncoder encoder;
@@ -487,6 +494,17 @@ Calibration sample_calibration(
   }
   result.hash = hash_of(result.chunks);
   return result;
+}
+
+Calibration join_calibrations(Calibration self, Calibration mix) {
+  Calibration both = std::move(self);
+  both.name = "both";
+  std::move(
+      mix.chunks.begin(), mix.chunks.end(), std::back_inserter(both.chunks));
+  std::move(
+      mix.notices.begin(), mix.notices.end(), std::back_inserter(both.notices));
+  both.hash = hash_of(both.chunks);
+  return both;
 }
 
 } // namespace optiq::quant

@@ -24,7 +24,7 @@
 namespace optiq::quant {
 
 struct CalibrationOptions {
-  std::string source = "mix"; // "mix", "self", or the path of a file
+  std::string source = "mix"; // "mix", "self", "both", or the path of a file
   int n_chunks = 24;
   int chunk_tokens = 512;
   std::uint64_t seed = 0;
@@ -32,12 +32,15 @@ struct CalibrationOptions {
 
 /** Token ids to measure on; each chunk is a sequence of its own. */
 struct Calibration {
-  std::string name; // "mix", "self" or the file's name
+  std::string name; // "mix", "self", "both" or the file's name
   std::vector<std::vector<std::int32_t>> chunks;
   std::string hash; // SHA-256 over the chunks' ids
   std::vector<std::string> notices; // what the user should know
 
   std::size_t n_tokens() const;
+  /** Whether what is made of the text is judged by this chunk: every fourth,
+   * and of two or three the last. */
+  bool is_held_out(std::size_t chunk) const;
 };
 
 /** What turns documents into token ids, of one model. */
@@ -72,5 +75,8 @@ Calibration sample_calibration(
     const CalibrationEncoder& encoder,
     generate::Engine& engine,
     const ProgressSink& progress);
+
+/** "both": the chunks of one behind those of the other. */
+Calibration join_calibrations(Calibration self, Calibration mix);
 
 } // namespace optiq::quant

@@ -20,6 +20,7 @@
 #include "optiq/quant/measurement.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan.h"
+#include "optiq/quant/plan_choice.h"
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/rounder.h"
@@ -97,8 +98,12 @@ void add_source_notices(
   }
 }
 
-bool is_calibrated(const ConvertOptions& options) {
+bool looks_at_inputs(const ConvertOptions& options) {
   return options.rounding != Rounding::Nearest;
+}
+
+bool is_calibrated(const ConvertOptions& options) {
+  return looks_at_inputs(options) || options.tune_steps > 0;
 }
 
 bool is_measured(const ConvertOptions& options) {
@@ -115,6 +120,15 @@ void check_time_budget(std::optional<double> seconds) {
   }
 }
 
+void check_tune_steps(int steps) {
+  if (steps < 0 || steps > 100'000) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --tune-steps {}: expected 0 to 100000.",
+        steps);
+  }
+}
+
 // One conversion, step by step.
 class Conversion {
  public:
@@ -127,7 +141,7 @@ class Conversion {
         checkpoint_(models::open_checkpoint(source_)),
         inventory_(take_inventory(checkpoint_, options.plan.group_size)),
         rounder_(
-            is_calibrated(options)
+            looks_at_inputs(options)
                 ? fitting_rounder([this]() -> auto& { return metrics(); })
                 : round_to_nearest) {
     if (is_measured(options)) { // else each matrix is rounded once
@@ -161,11 +175,10 @@ class Conversion {
     }
     make_plan_and_metadata();
     if (is_calibrated(options_)) {
-      if (!calibration_) {
-        note_calibration(calibrate());
-      }
-      metric_bytes_ = source_.loaded_bytes() +
-          input_metrics_bytes(*load_setup().model, *calibration_);
+      prepare_calibrated();
+    }
+    if (options_.tune_steps > 0 && !options_.dry_run) {
+      tune();
     }
     const artifacts::Plan& plan = result_.metadata.plan;
     const ModelToWrite model{
@@ -176,6 +189,7 @@ class Conversion {
         std::max(
                                  {measuring_bytes_,
                                   metric_bytes_,
+                                  tuning_bytes_,
                                   writing_bytes(source_, checkpoint_, plan)});
     if (options_.save_plan) {
       io::require_apart_from_model(*options_.save_plan, options_.source);
@@ -197,6 +211,48 @@ class Conversion {
   }
 
  private:
+  /** What runs the calibration text whatever the method. */
+  void prepare_calibrated() {
+    if (!calibration_) {
+      note_calibration(calibrate());
+    }
+    const models::Model& model = *load_setup().model;
+    if (looks_at_inputs(options_)) {
+      metric_bytes_ =
+          source_.loaded_bytes() + input_metrics_bytes(model, *calibration_);
+    }
+    if (options_.tune_steps > 0) {
+      tuning_bytes_ = source_.loaded_bytes() +
+          tuning_bytes(model,
+                       *calibration_,
+                       result_.metadata.plan.layers,
+                       tuning_options());
+    }
+  }
+
+  TuningOptions tuning_options() const {
+    return {.steps = options_.tune_steps, .seed = options_.calibration.seed};
+  }
+
+  /** From here on the rounder gives what is tuned. */
+  void tune() {
+    const models::Setup& setup = load_setup();
+    require_ram(tuning_bytes_ - source_.loaded_bytes(), "tuning the scales");
+    TuningResult tuned = tune_scales(
+        setup,
+        checkpoint_,
+        result_.metadata.plan.layers,
+        rounder_,
+        *calibration_,
+        tuning_options(),
+        progress_);
+    result_.tuning = tuned.scores;
+    result_.metadata.tuned_steps = tuned.scores.best_step;
+    if (!tuned.weights.empty()) {
+      rounder_ = tuned_rounder(std::move(tuned.weights), std::move(rounder_));
+    }
+  }
+
   // What is complete is not given up because this machine could not run it.
   void try_result(const fs::path& directory) {
     try {
@@ -231,29 +287,21 @@ class Conversion {
     if (options_.dry_run ? !measure_from_cache() : !measure()) {
       PlanOptions rules = options_.plan;
       rules.method = PlanMethod::Static;
+      rules.target_kl.reset();
       metadata.plan = make_plan(checkpoint_, inventory_, rules, {});
       result_.notices.emplace_back(
-          "nothing is measured yet: the plan shown follows the static rules; "
-          "the real one will have the same size limit");
+          options_.plan.target_kl
+              ? "nothing is measured yet: the plan shown follows the static "
+                "rules at a mean of 5 bits; which size --target-kl takes is "
+                "not known before"
+              : "nothing is measured yet: the plan shown follows the static "
+                "rules; the real one will have the same size limit");
       return;
     }
     metadata.plan = choose_plan();
   }
 
-  // Plans for several weights of the prior, which trust the numbers less and
-  // less.
-  std::vector<artifacts::Plan> make_plans(
-      std::span<const artifacts::LayerSensitivity> measured) const {
-    std::vector<artifacts::Plan> plans;
-    for (const double weight : kPriorWeights) {
-      PlanOptions options = options_.plan;
-      options.prior_weight = weight;
-      plans.push_back(make_plan(checkpoint_, inventory_, options, measured));
-    }
-    return plans;
-  }
-
-  // The one that is best as a whole.
+  // The one that is best as a whole, and what moves make of it.
   artifacts::Plan choose_plan() {
     std::vector<artifacts::LayerSensitivity> all = result_.sensitivity->layers;
     all.insert(
@@ -268,16 +316,25 @@ class Conversion {
           weight_of(checkpoint_, module).drop();
           return matrix;
         };
-    return select_plan(
-        load_setup(), make_matrix, *calibration_, make_plans(all), progress_);
+    PlanJudge judge(load_setup(), make_matrix, *calibration_);
+    ChosenPlan chosen =
+        plan_choice().choose(judge, all, exchange_chunks_, progress_);
+    result_.exchange = chosen.exchange;
+    return std::move(chosen.plan);
+  }
+
+  PlanChoice plan_choice() const {
+    return {checkpoint_, inventory_, options_.plan};
   }
 
   MeasurementOptions measurement_options() const {
     MeasurementOptions options;
     options.modules = free_modules(inventory_, options_.plan);
     options.candidate_bits = options_.plan.candidate_bits;
+    std::erase(options.candidate_bits, artifacts::kDenseBits); // loses nothing
     options.group_size = options_.plan.group_size;
     options.other_group_sizes = options_.plan.other_group_sizes;
+    options.budget_forwards = options_.measure_budget;
     options.budget_seconds = options_.time_budget;
     options.form = options_.sensitivity;
     options.seed = options_.calibration.seed;
@@ -317,12 +374,29 @@ class Conversion {
     return *metrics_;
   }
 
-  // Token ids to measure on; `self` of a dry run gets ids that only count.
+  // Token ids to measure on: `both` is half of each.
   Calibration make_calibration() {
     const CalibrationOptions& wanted = options_.calibration;
-    if (wanted.source != "self") {
+    if (wanted.source == "self") {
+      return sample(wanted);
+    }
+    if (wanted.source != "both") {
       return load_calibration(wanted, make_calibration_encoder(source_));
     }
+    CalibrationOptions mix = wanted;
+    mix.source = "mix";
+    mix.n_chunks /= 2;
+    CalibrationOptions self = wanted;
+    self.n_chunks -= mix.n_chunks;
+    return mix.n_chunks == 0
+        ? sample(self)
+        : join_calibrations(
+              sample(self),
+              load_calibration(mix, make_calibration_encoder(source_)));
+  }
+
+  // What the model itself writes; ids that only count in a dry run.
+  Calibration sample(const CalibrationOptions& wanted) {
     if (options_.dry_run) {
       Calibration counted;
       counted.chunks.assign(
@@ -342,7 +416,7 @@ class Conversion {
         calibration,
         measurement_options(),
         [this](std::span<const artifacts::LayerSensitivity> measured) {
-          return make_plans(measured);
+          return plan_choice().plans(measured);
         });
     note_measuring_bytes(measurement);
     return measurement;
@@ -356,7 +430,7 @@ class Conversion {
         "the weights and measuring with them");
     set_sensitivity(measurement.run(
         model_digest(source_), make_matrices(), progress_, result_.notices));
-    result_.agreement = measurement.agreement();
+    note_outcome(measurement);
     return true;
   }
 
@@ -365,15 +439,29 @@ class Conversion {
     Measurement measurement = make_measurement(calibrate());
     if (auto found = measurement.find(model_digest(source_))) {
       set_sensitivity(std::move(*found));
-      result_.agreement = measurement.agreement();
+      note_outcome(measurement);
       return true;
     }
     measuring_seconds_ = measuring_seconds(
         load_setup(),
         *calibration_,
         measurement.work(),
-        std::size(kPriorWeights));
+        std::size(kPriorWeights) *
+            (options_.plan.target_kl ? kTypicalSizes : 1));
     return false;
+  }
+
+  void note_outcome(const Measurement& measurement) {
+    result_.agreement = measurement.agreement();
+    exchange_chunks_ = measurement.chunks_left();
+    if (options_.time_budget) {
+      result_.notices.push_back(fmt::format(
+          "--time-budget {} is {} forwards of the calibration text on this "
+          "machine now: --measure-budget {} gives the same result on any",
+          *options_.time_budget,
+          measurement.budget_forwards(),
+          measurement.budget_forwards()));
+    }
   }
 
   void note_measuring_bytes(const Measurement& measurement) {
@@ -431,7 +519,12 @@ class Conversion {
         rounded_bytes_ < kMaxRoundedBytes ? 0 : std::size(kPriorWeights) + 1;
     const std::size_t n_passes =
         measuring_seconds_ ? options_.plan.candidate_bits.size() + n_again : 1;
-    result_.cost.seconds = measuring_seconds_.value_or(0) +
+    const double tuning = options_.tune_steps == 0
+        ? 0
+        : layer_seconds(load_setup(), *calibration_) *
+            static_cast<double>(tuning_work(
+                *load_setup().model, *calibration_, tuning_options()));
+    result_.cost.seconds = measuring_seconds_.value_or(0) + tuning +
         static_cast<double>(n_passes) *
             quantizing_seconds(checkpoint_, result_.metadata.plan);
   }
@@ -459,9 +552,11 @@ class Conversion {
   std::optional<Calibration> calibration_; // once it is needed
   std::optional<InputMetrics> metrics_; // once a matrix is rounded by them
   std::optional<double> measuring_seconds_;
+  std::uint64_t exchange_chunks_ = 0; // forwards, once it is measured
   std::uint64_t process_bytes_ = 0; // once the source is open
   std::uint64_t measuring_bytes_ = 0; // of the weights and measuring
   std::uint64_t metric_bytes_ = 0; // of the weights and what matrices read
+  std::uint64_t tuning_bytes_ = 0; // of the weights and tuning
   std::uint64_t rounded_bytes_ = 0; // of what the rounder keeps
   ConvertResult result_;
 };
@@ -470,6 +565,7 @@ class Conversion {
 
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   check_time_budget(options.time_budget);
+  check_tune_steps(options.tune_steps);
   validate(options.plan);
   if (options.load_plan) {
     // Its group sizes decide which matrices can be quantized.

@@ -9,9 +9,11 @@
 #include "optiq/artifacts/metadata.h"
 #include "optiq/base/progress.h"
 #include "optiq/quant/calibration.h"
+#include "optiq/quant/plan_choice.h"
 #include "optiq/quant/plan_options.h"
 #include "optiq/quant/rank_agreement.h"
 #include "optiq/quant/rounder.h"
+#include "optiq/quant/scale_tuning.h"
 
 namespace optiq::quant {
 
@@ -21,8 +23,10 @@ struct ConvertOptions {
   PlanOptions plan;
   CalibrationOptions calibration;
   Rounding rounding = Rounding::Nearest; // others run the calibration text
+  int tune_steps = 0; // TuningOptions::steps
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
-  std::optional<double> time_budget; // MeasurementOptions::budget_seconds
+  std::optional<std::uint64_t> measure_budget; // of MeasurementOptions,
+  std::optional<double> time_budget; // in forwards or in seconds
   bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan
   std::optional<std::filesystem::path> save_plan;
@@ -40,6 +44,8 @@ struct ConvertResult {
   artifacts::Metadata metadata;
   std::optional<artifacts::Sensitivity> sensitivity;
   std::optional<RankAgreement> agreement; // of estimates with measurements
+  std::optional<TuningScores> tuning;
+  std::optional<ExchangeCount> exchange; // where moves were tried
   std::uint64_t source_bytes = 0;
   std::uint64_t mtp_bytes = 0; // of optiq/mtp.safetensors, not in the plan
   ConvertCost cost;

@@ -10,6 +10,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/gradients.h"
+#include "optiq/quant/gradient_pass.h"
 #include "optiq/quant/label_sampler.h"
 #include "optiq/quant/rounding_errors.h"
 #include "optiq/train/backpropagation.h"
@@ -18,12 +19,6 @@ namespace optiq::quant {
 namespace {
 
 namespace mx = mlx::core;
-
-// Of a gradient, made, squared and let go.
-constexpr int kTileFloats = 1 << 20;
-// A forward, two products of its size on the way back, attention and what lies
-// between; the layers that run again are counted too.
-constexpr std::uint64_t kForwards = 5;
 
 /** A matrix whose sensitivity is estimated. */
 struct Target {
@@ -115,29 +110,21 @@ class Estimator {
       : device_(device), gradients_(kernels::gradients_of(device)) {}
 
   void see(const train::WeightUse& use, Target& target) {
-    if (use.x == nullptr) {
-      see_lookup(use, target);
-    } else if (target.is_outer) {
+    if (use.x != nullptr && target.is_outer) {
       see_logits(use, target);
-    } else {
-      see_product(use, target);
+      return;
     }
+    // Gradients of positions are added up before they are squared: what tokens
+    // read and what follows them have directions in common.
+    for_gradient_rows(
+        device_,
+        use,
+        [&](std::span<const int> rows, std::span<const float> gradient) {
+          add_rows(target, rows, fold_squares(gradient, target.fold));
+        });
   }
 
  private:
-  // Gradients of positions are added up before they are squared: what tokens
-  // read and what follows them have directions in common.
-  void see_product(const train::WeightUse& use, Target& target) {
-    for_tiles(use.dy.shape(1), target.in, [&](int begin, int n) {
-      const mx::array gradient =
-          gradients_.outer(device_.columns(use.dy, begin, n), *use.x);
-      add_rows(
-          target,
-          rows_from(begin, n),
-          fold_squares(device_.to_host(gradient).all(), target.fold));
-    });
-  }
-
   // The labels of positions are independent and nothing lies between them and
   // the head, so the expectation is the sum of the positions' own squares:
   // (dy^2)' x^2, of which only the sums over groups are needed.
@@ -155,28 +142,9 @@ class Estimator {
     });
   }
 
-  void see_lookup(const train::WeightUse& use, Target& target) {
-    const kernels::HostRows dy = device_.to_host(use.dy);
-    std::map<std::int32_t, std::vector<float>> sums; // by row of the matrix
-    for (std::size_t t = 0; t < use.ids.size(); ++t) {
-      std::vector<float>& sum = sums[use.ids[t]];
-      sum.resize(target.in);
-      const std::span<const float> row = dy.row(static_cast<int>(t));
-      std::transform(
-          row.begin(), row.end(), sum.begin(), sum.begin(), std::plus());
-    }
-    std::vector<int> rows;
-    std::vector<float> all;
-    for (const auto& [id, sum] : sums) {
-      rows.push_back(id);
-      all.insert(all.end(), sum.begin(), sum.end());
-    }
-    add_rows(target, rows, fold_squares(all, target.fold));
-  }
-
   template <typename Body>
   static void for_tiles(int n, int width, const Body& body) {
-    const int tile = std::max(1, kTileFloats / width);
+    const int tile = std::max(1, kGradientTile / width);
     for (int begin = 0; begin < n; begin += tile) {
       body(begin, std::min(tile, n - begin));
     }
@@ -195,36 +163,6 @@ class Estimator {
   kernels::Device& device_;
   kernels::Gradients& gradients_;
 };
-
-/** Whether all of a chunk's arrays may be kept: a matrix's input and output,
- * each once more for what lies between. */
-std::uint64_t kept_bytes(const models::Model& model, std::uint64_t tokens) {
-  std::uint64_t values = 0; // of a token
-  for (const models::Module& module : model.modules()) {
-    if (module.id.layer >= 0) {
-      values += 2 *
-          static_cast<std::uint64_t>(
-                    module.matrix.out_features() + module.matrix.in_features());
-    }
-  }
-  return values * sizeof(float) * tokens;
-}
-
-std::uint64_t longest_chunk(const Calibration& calibration) {
-  std::size_t tokens = 0;
-  for (const auto& chunk : calibration.chunks) {
-    tokens = std::max(tokens, chunk.size());
-  }
-  return tokens;
-}
-
-bool keeps_layers(
-    const models::Model& model,
-    const Calibration& calibration,
-    const FastOptions& options) {
-  return kept_bytes(model, longest_chunk(calibration)) <=
-      options.max_kept_bytes;
-}
 
 /** One estimation. */
 class FastPass {
@@ -263,8 +201,8 @@ class FastPass {
     make_targets(make_matrix);
     train::Backpropagation backpropagation(
         setup_,
-        {.recomputes_layers =
-             !keeps_layers(*setup_.model, calibration_, options_)});
+        {.recomputes_layers = !keeps_layers(
+             *setup_.model, calibration_, options_.max_kept_bytes)});
     n_done_ = calibration_.chunks.size() - missing.size();
     for (const int chunk : missing) {
       run_chunk(backpropagation, chunk);
@@ -421,7 +359,7 @@ void estimate_sensitivity(
 std::uint64_t fast_sensitivity_work(
     const models::Model& model,
     const Calibration& calibration) {
-  return kForwards * calibration.n_tokens() *
+  return kForwardsOfPass * calibration.n_tokens() *
       static_cast<std::uint64_t>(model.info().n_layers + 1);
 }
 
@@ -432,14 +370,11 @@ std::uint64_t fast_sensitivity_bytes(
     std::span<const int> group_sizes) {
   const std::set<std::string> wanted(
       options.modules.begin(), options.modules.end());
-  const std::uint64_t tokens = longest_chunk(calibration);
   std::uint64_t errors = 0; // of all rounding
-  std::uint64_t widest = 0; // of a gradient's row
   std::uint64_t largest = 0; // a matrix, as MLX stores it and packed
   for (const models::Module& module : model.modules()) {
     const auto in = static_cast<std::uint64_t>(module.matrix.in_features());
     const auto out = static_cast<std::uint64_t>(module.matrix.out_features());
-    widest = std::max({widest, in, out});
     if (!wanted.contains(module.name)) {
       continue;
     }
@@ -450,17 +385,11 @@ std::uint64_t fast_sensitivity_bytes(
                                      : 0;
     }
   }
-  const std::uint64_t n_layers = model.info().n_layers;
-  const std::uint64_t layer = kept_bytes(model, tokens) / n_layers;
-  const std::uint64_t inputs =
-      tokens * model.info().hidden_size * sizeof(float) * (n_layers + 1);
-  const std::uint64_t kept = keeps_layers(model, calibration, options)
-      ? kept_bytes(model, tokens)
-      : inputs + layer;
-  const std::uint64_t logits = 3 * 64 * sizeof(float) *
-      static_cast<std::uint64_t>(model.info().vocab_size);
-  return errors + std::max(largest, kept + layer + logits) +
-      3 * kTileFloats * sizeof(float) + tokens * widest * sizeof(float);
+  return errors +
+      std::max(
+             largest,
+             gradient_pass_bytes(model, calibration, options.max_kept_bytes)) +
+      3 * kGradientTile * sizeof(float);
 }
 
 } // namespace optiq::quant

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <utility>
@@ -16,6 +18,8 @@ namespace mx = mlx::core;
 
 // Of the rows of a chunk, how many feed the head: its product is the dearest.
 constexpr int kHeadStride = 4;
+// Shares of the mean second moment that are tried; the literature has 0.01.
+constexpr double kDampings[] = {0.01, 0.03, 0.1, 0.3, 1.0, 3.0};
 // Of embeddings that are the head too: lookups count as much.
 constexpr double kTiedDamping = 1.0;
 
@@ -71,17 +75,19 @@ class InputMetrics::Collection {
           forwards_[keeps_forwards ? i : 0] =
               make_forward(calibration.chunks[i]);
         }
+        is_held_out_ = calibration.is_held_out(i);
         states[i] = forwards_[keeps_forwards ? i : 0]->run_layers(
             layer, layer + 1, states[i]);
         seen_.clear();
       }
-      finish_layer(options_.damping);
+      finish_layer(0);
     }
     report(n_layers, "head");
     for (std::size_t i = 0; i < states.size(); ++i) {
+      is_held_out_ = calibration.is_held_out(i);
       run_head(calibration.chunks[i], states[i]);
     }
-    finish_layer(model.info().tied_head ? kTiedDamping : options_.damping);
+    finish_layer(model.info().tied_head ? kTiedDamping : 0);
     report(n_layers + 1, "");
   }
 
@@ -90,6 +96,7 @@ class InputMetrics::Collection {
   struct Moments {
     std::size_t n = 0;
     std::vector<float> sums; // [n, n], on and above the diagonal
+    std::vector<float> held_out; // the same of the chunks that are
     std::set<std::string> readers;
   };
 
@@ -131,22 +138,56 @@ class InputMetrics::Collection {
     moments.readers.insert(linear.name);
     moments.n = static_cast<std::size_t>(x.shape(-1));
     moments.sums.resize(moments.n * moments.n);
+    std::vector<float>& sums =
+        is_held_out_ && options_.has_factors ? moments.held_out : moments.sums;
+    sums.resize(moments.n * moments.n);
     const kernels::HostRows rows = setup_.model->device().to_host(x);
-    kernels::add_second_moments(rows.all(), moments.n, moments.sums);
+    kernels::add_second_moments(rows.all(), moments.n, sums);
   }
 
-  void finish_layer(double damping) {
+  /** The best of kDampings on the chunks held out; nothing where no feedback is
+   * as good. */
+  static std::optional<double> best_damping(const Moments& moments) {
+    if (moments.held_out.empty()) {
+      return std::nullopt;
+    }
+    const auto cost = [&](const kernels::ErrorMetric& metric) {
+      return kernels::cost_of_rounding(metric, moments.held_out, moments.n);
+    };
+    std::optional<double> best;
+    double least = cost(kernels::plain_metric(moments.n));
+    for (const double damping : kDampings) {
+      const double found =
+          cost(kernels::factored_metric(moments.sums, moments.n, damping));
+      if (found < least) {
+        least = found;
+        best = damping;
+      }
+    }
+    return best;
+  }
+
+  kernels::ErrorMetric metric_of(Moments& moments, double least_damping) const {
+    const std::optional<double> damping =
+        options_.has_factors ? best_damping(moments) : std::nullopt;
+    for (std::size_t i = 0; i < moments.held_out.size(); ++i) {
+      moments.sums[i] += moments.held_out[i];
+    }
+    moments.held_out = {};
+    return damping ? kernels::factored_metric(
+                         std::move(moments.sums),
+                         moments.n,
+                         std::max(*damping, least_damping))
+                   : kernels::diagonal_metric(moments.sums, moments.n);
+  }
+
+  void finish_layer(double least_damping) {
     for (auto& [name, moments] : moments_) {
-      const kernels::ErrorMetric metric = options_.has_factors
-          ? kernels::factored_metric(
-                std::move(moments.sums), moments.n, damping)
-          : kernels::diagonal_metric(moments.sums, moments.n);
-      Entry entry{0, moments.n};
+      const kernels::ErrorMetric metric = metric_of(moments, least_damping);
+      Entry entry{0, moments.n, !metric.factor.empty()};
       entry.offset =
           metrics_.file_.append(std::as_bytes(std::span(metric.importance)));
-      if (options_.has_factors) {
-        metrics_.file_.append(std::as_bytes(std::span(metric.factor)));
-      }
+      metrics_.file_.append(std::as_bytes(std::span(metric.factor)));
       for (const std::string& reader : moments.readers) {
         metrics_.entries_.emplace(reader, entry);
       }
@@ -159,6 +200,7 @@ class InputMetrics::Collection {
   const InputMetricOptions& options_;
   std::vector<std::unique_ptr<models::Forward>> forwards_;
   std::map<std::string, Moments> moments_; // of the layer
+  bool is_held_out_ = false; // what is seen now
   /** What was read in this forward, alive so that no other has its id. */
   std::vector<std::pair<mx::array, std::string>> seen_;
 };
@@ -168,7 +210,7 @@ InputMetrics::InputMetrics(
     const Calibration& calibration,
     const InputMetricOptions& options,
     const ProgressSink& progress)
-    : has_factors_(options.has_factors), file_(scratch_folder()) {
+    : file_(scratch_folder()) {
   Collection(*this, setup, options).run(calibration, progress);
 }
 
@@ -181,7 +223,8 @@ kernels::ErrorMetric InputMetrics::of(
   }
   const std::size_t n = found->second.n_inputs;
   kernels::ErrorMetric metric{
-      std::vector<float>(n), std::vector<float>(has_factors_ ? n * n : 0)};
+      std::vector<float>(n),
+      std::vector<float>(found->second.has_factor ? n * n : 0)};
   const std::span importance(metric.importance);
   file_.read(found->second.offset, std::as_writable_bytes(importance));
   file_.read(
@@ -194,7 +237,8 @@ std::uint64_t input_metrics_bytes(
     const models::Model& model,
     const Calibration& calibration) {
   // Two states per token for a moment, and a layer's moments: of every width
-  // that its matrices read, twice as they are factored.
+  // that its matrices read, those held out too, and both once more as a factor
+  // is tried.
   std::map<int, std::set<std::uint64_t>> widths;
   for (const models::Module& module : model.modules()) {
     widths[module.id.layer].insert(
@@ -204,7 +248,7 @@ std::uint64_t input_metrics_bytes(
   for (const auto& [layer, inputs] : widths) {
     std::uint64_t floats = 0;
     for (const std::uint64_t n : inputs) {
-      floats += 2 * n * n;
+      floats += 4 * n * n;
     }
     most = std::max(most, floats);
   }

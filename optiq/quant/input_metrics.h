@@ -18,10 +18,6 @@ namespace optiq::quant {
 
 struct InputMetricOptions {
   bool has_factors = true; // else the inputs count each by itself
-  /** Of the mean second moment, added to each: what some tokens of another text
-   * say about many inputs is not all true. The literature's 0.01 is worse than
-   * no feedback at all where tokens are few (docs/quality.md). */
-  double damping = 0.1;
 };
 
 /**
@@ -32,6 +28,12 @@ struct InputMetricOptions {
  *
  * A matrix that is embeddings and head at once also looks rows up, where its
  * inputs count all the same: its moments are halfway to that.
+ *
+ * What few tokens say about many inputs is not all true, so factors are damped:
+ * by the share of the mean second moment with which the factor of the training
+ * chunks does best on those held out (is_held_out, kernels::cost_of_rounding);
+ * that of all chunks is then damped the same. Where none does better than no
+ * feedback, or nothing is held out, there is none.
  */
 class InputMetrics {
  public:
@@ -53,9 +55,9 @@ class InputMetrics {
   struct Entry {
     std::uint64_t offset = 0; // importance, then the factor
     std::size_t n_inputs = 0;
+    bool has_factor = false;
   };
 
-  bool has_factors_;
   ScratchFile file_;
   std::map<std::string, Entry> entries_; // by module; several may share one
 };

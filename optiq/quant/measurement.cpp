@@ -104,8 +104,37 @@ std::uint64_t Measurement::work() const {
   }
   const std::uint64_t estimating =
       fast_sensitivity_work(*setup_.model, calibration_);
-  return options_.form == SensitivityForm::Fast ? estimating
-                                                : estimating + budget();
+  return options_.form == SensitivityForm::Fast
+      ? estimating
+      : estimating + budget_forwards() * forward_work();
+}
+
+std::uint64_t Measurement::forward_work() const {
+  return calibration_.n_tokens() *
+      static_cast<std::uint64_t>(setup_.model->info().n_layers + 1);
+}
+
+std::uint64_t Measurement::budget_forwards() const {
+  if (options_.form != SensitivityForm::Auto) {
+    return 0;
+  }
+  if (!budget_) {
+    budget_ = options_.budget_forwards;
+  }
+  if (!budget_ && options_.budget_seconds) {
+    const double forward = layer_seconds(setup_, calibration_) *
+        static_cast<double>(forward_work());
+    budget_ = static_cast<std::uint64_t>(*options_.budget_seconds / forward);
+  }
+  if (!budget_) {
+    budget_ =
+        fast_sensitivity_work(*setup_.model, calibration_) / forward_work();
+  }
+  return *budget_;
+}
+
+std::uint64_t Measurement::chunks_left() const {
+  return left_ * calibration_.chunks.size() / forward_work();
 }
 
 artifacts::Sensitivity Measurement::run(
@@ -173,6 +202,9 @@ std::string Measurement::key_of(
       is_estimated ? "fast, labels " + std::to_string(options_.seed) : "exact";
   if (options_.rounding != Rounding::Nearest) { // which goes without saying
     form += std::string(", rounding ") + name_of(options_.rounding);
+    if (options_.rounding == Rounding::Gptq) {
+      form += ", damping held out"; // how it has come to its codes since
+    }
   }
   return sensitivity_key(
       model_digest,
@@ -243,7 +275,8 @@ bool Measurement::estimate(const Maker* maker) {
 }
 
 bool Measurement::settle(const Maker* maker) {
-  std::uint64_t left = budget();
+  const std::uint64_t budget = budget_forwards() * forward_work();
+  std::uint64_t left = budget / 2; // the other half is for whole plans
   for (;;) {
     const std::vector<artifacts::Plan> plans = make_plans_(summarize());
     std::vector<Choice> choices = unsure_choices(plans);
@@ -251,6 +284,7 @@ bool Measurement::settle(const Maker* maker) {
       choices = disputed_choices(plans, left);
     }
     if (choices.empty()) {
+      left_ = budget - budget / 2 + left;
       return true;
     }
     if (!measure(choices, maker)) {
@@ -297,18 +331,12 @@ bool Measurement::measure(
   return true;
 }
 
-std::uint64_t Measurement::budget() const {
-  return options_.budget_seconds
-      ? static_cast<std::uint64_t>(
-            *options_.budget_seconds / layer_seconds(setup_, calibration_))
-      : fast_sensitivity_work(*setup_.model, calibration_);
-}
-
 void Measurement::add_open_choice(
     const artifacts::LayerBits& layer,
     std::vector<Choice>& choices) const {
   const Choice choice{layer.group_size, layer.name, layer.bits};
-  if (!layer.is_protected && !settled_.contains(choice) &&
+  if (!layer.is_protected && layer.bits != artifacts::kDenseBits &&
+      !settled_.contains(choice) &&
       std::find(choices.begin(), choices.end(), choice) == choices.end()) {
     choices.push_back(choice);
   }

@@ -26,8 +26,11 @@ struct MeasurementOptions : SensitivityOptions {
   artifacts::SensitivityForm form = artifacts::SensitivityForm::Auto;
   std::uint64_t seed = 0; // of the labels that an estimate draws
   /** Form auto, beside widths that are never left to an estimate: what
-   * measuring may take, of this machine. Nothing: as many layer evaluations as
-   * the estimate takes, on any machine. */
+   * measuring may take, in forwards of the calibration text. Nothing: as many
+   * as the estimate takes. */
+  std::optional<std::uint64_t> budget_forwards;
+  /** The same as seconds of this machine, of which a short trial makes whole
+   * forwards; budget_forwards goes before. */
   std::optional<double> budget_seconds;
   Rounding rounding = Rounding::Nearest; // that the matrices are made with
 };
@@ -57,8 +60,15 @@ class Measurement {
 
   /** Bytes that it needs beside the weights. */
   std::uint64_t bytes() const;
-  /** As probe_work, of what it takes with an empty cache. */
+  /** As probe_work, of what it takes with an empty cache, the whole budget
+   * included. */
   std::uint64_t work() const;
+  /** Form auto, in forwards of the calibration text; else 0. */
+  std::uint64_t budget_forwards() const;
+  /** After run or find: forwards of one chunk that the budget has left for
+   * moves between whole plans, half of it at least. The same whatever the cache
+   * has. */
+  std::uint64_t chunks_left() const;
 
   /** Makes what is missing. The cache's place is in memory, with a notice,
    * where it may not be written. */
@@ -107,7 +117,8 @@ class Measurement {
   bool settle(const Maker* maker);
   bool measure(const std::vector<Choice>& choices, const Maker* maker);
 
-  std::uint64_t budget() const;
+  /** Layer evaluations of a forward of the calibration text. */
+  std::uint64_t forward_work() const;
   std::vector<Choice> unsure_choices(
       const std::vector<artifacts::Plan>& plans) const;
   std::vector<Choice> disputed_choices(
@@ -127,6 +138,8 @@ class Measurement {
   PlanMaker make_plans_;
   std::vector<Group> groups_; // ascending by size
   std::set<Choice> settled_; // measured after they were estimated
+  mutable std::optional<std::uint64_t> budget_; // forwards, once asked for
+  std::uint64_t left_ = 0; // of the budget's layer evaluations
 };
 
 } // namespace optiq::quant

@@ -61,8 +61,12 @@ Json quantization_block(const artifacts::Plan& plan) {
       {"bits", default_bits(plan)},
       {"mode", "affine"}};
   for (const artifacts::LayerBits& layer : plan.layers) {
-    block[layer.name] = {
-        {"bits", layer.bits}, {"group_size", layer.group_size}};
+    if (layer.bits == artifacts::kDenseBits) {
+      block[layer.name] = false;
+    } else {
+      block[layer.name] = {
+          {"bits", layer.bits}, {"group_size", layer.group_size}};
+    }
   }
   return block;
 }
@@ -173,8 +177,10 @@ void verify_layers(
   for (const artifacts::LayerBits& layer : plan.layers) {
     const auto found =
         models::quantization_of(written.config(), checkpoint, layer.name);
-    if (!found || found->bits != layer.bits ||
-        found->group_size != layer.group_size) {
+    const bool is_as_planned = layer.bits == artifacts::kDenseBits ? !found
+                                                                   : found &&
+            found->bits == layer.bits && found->group_size == layer.group_size;
+    if (!is_as_planned) {
       fail_verify(
           layer.name,
           found

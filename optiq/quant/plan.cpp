@@ -43,7 +43,7 @@ std::vector<LayerBits> narrowest_layers(
     const QuantizableModule& module = inventory.modules[i];
     layers.push_back(
         {.name = module.name,
-         .bits = is_protected[i] ? options.candidate_bits.back()
+         .bits = is_protected[i] ? widest_bits(options)
                                  : options.candidate_bits.front(),
          .group_size = is_protected[i]
              ? options.group_size
@@ -87,13 +87,20 @@ void set_layer_kl(
       it->second->kl = sensitivity.kl.at(it->second->bits);
     }
   }
+  for (LayerBits& layer : layers) {
+    if (layer.bits == artifacts::kDenseBits && !layer.is_protected) {
+      layer.kl = 0;
+    }
+  }
 }
 
-/** What most quantized parameters have. */
-int most_common(const Plan& plan, int LayerBits::*member) {
-  std::map<int, std::uint64_t> parameters;
+/** What most quantized parameters have; `otherwise` where there are none. */
+int most_common(const Plan& plan, int LayerBits::*member, int otherwise) {
+  std::map<int, std::uint64_t> parameters{{otherwise, 0}};
   for (const LayerBits& layer : plan.layers) {
-    parameters[layer.*member] += layer.parameters;
+    if (layer.bits != artifacts::kDenseBits) {
+      parameters[layer.*member] += layer.parameters;
+    }
   }
   return std::max_element(
              parameters.begin(),
@@ -121,12 +128,11 @@ void require_feasible(
     const models::Checkpoint& checkpoint,
     const Inventory& inventory,
     const PlanOptions& options) {
-  if (options.method == PlanMethod::Uniform) {
+  if (options.method == PlanMethod::Uniform || options.target_kl) {
     return;
   }
   if (const auto target = byte_target(inventory, options)) {
-    const std::uint64_t floor =
-        planned_bytes(checkpoint, narrowest_layers(inventory, options));
+    const std::uint64_t floor = size_range(checkpoint, inventory, options).low;
     if (*target < floor) {
       fail(
           ErrorKind::InvalidInput,
@@ -148,6 +154,23 @@ void require_feasible(
         target_bpw_of(options),
         options.candidate_bits.front());
   }
+}
+
+SizeRange size_range(
+    const models::Checkpoint& checkpoint,
+    const Inventory& inventory,
+    const PlanOptions& options) {
+  std::vector<LayerBits> layers = narrowest_layers(inventory, options);
+  SizeRange range;
+  range.low = planned_bytes(checkpoint, layers);
+  for (LayerBits& layer : layers) {
+    if (!layer.is_protected) {
+      layer.bits = options.candidate_bits.back();
+      layer.group_size = options.group_size;
+    }
+  }
+  range.high = planned_bytes(checkpoint, layers);
+  return range;
 }
 
 Plan make_plan(
@@ -196,7 +219,8 @@ Plan adopt_plan(
     if (layer.name != module.name || layer.parameters != module.parameters ||
         !artifacts::is_one_of(artifacts::kAffineGroupSizes, layer.group_size) ||
         module.columns % layer.group_size != 0 ||
-        !artifacts::is_one_of(artifacts::kAffineBits, layer.bits)) {
+        (!artifacts::is_one_of(artifacts::kAffineBits, layer.bits) &&
+         layer.bits != artifacts::kDenseBits)) {
       fail(
           ErrorKind::InvalidInput,
           "[convert] the plan's module {} is '{}' ({} parameters, {} bits, "
@@ -216,11 +240,15 @@ Plan adopt_plan(
 }
 
 int default_bits(const Plan& plan) {
-  return most_common(plan, &LayerBits::bits);
+  return most_common(
+      plan,
+      &LayerBits::bits,
+      plan.candidate_bits.empty() ? artifacts::kAffineBits[0]
+                                  : plan.candidate_bits.front());
 }
 
 int default_group_size(const Plan& plan) {
-  return most_common(plan, &LayerBits::group_size);
+  return most_common(plan, &LayerBits::group_size, plan.group_size);
 }
 
 } // namespace optiq::quant

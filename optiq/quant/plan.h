@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +19,16 @@ std::vector<std::string> free_modules(
 /** Throws InvalidInput, naming the least possible value, when no plan meets the
  * target. Cheap: for use before an hour of measuring. */
 void require_feasible(
+    const models::Checkpoint& checkpoint,
+    const Inventory& inventory,
+    const PlanOptions& options);
+
+/** Bytes of model*.safetensors that plans can have. */
+struct SizeRange {
+  std::uint64_t low = 0; // all at the narrowest candidate, largest groups
+  std::uint64_t high = 0; // all at the widest, in the smallest
+};
+SizeRange size_range(
     const models::Checkpoint& checkpoint,
     const Inventory& inventory,
     const PlanOptions& options);

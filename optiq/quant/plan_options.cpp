@@ -12,20 +12,25 @@ namespace {
 using artifacts::PlanMethod;
 
 void check_widths(const PlanOptions& options) {
+  const bool is_uniform = options.method == PlanMethod::Uniform;
   for (const int bits : options.candidate_bits) {
-    if (!artifacts::is_one_of(artifacts::kAffineBits, bits)) {
+    if (!artifacts::is_one_of(artifacts::kAffineBits, bits) &&
+        (is_uniform || bits != artifacts::kDenseBits)) {
       fail(
           ErrorKind::InvalidInput,
-          "[convert] {} {}: expected widths of {} bits.",
-          options.method == PlanMethod::Uniform ? "--bits" : "--candidate-bits",
+          "[convert] {} {}: expected widths of {} bits{}.",
+          is_uniform ? "--bits" : "--candidate-bits",
           bits,
-          artifacts::list_text(artifacts::kAffineBits));
+          artifacts::list_text(artifacts::kAffineBits),
+          is_uniform ? "" : ", or 16 for matrices that stay as they are");
     }
   }
-  if (options.candidate_bits.empty()) {
+  if (options.candidate_bits.empty() ||
+      options.candidate_bits.front() == artifacts::kDenseBits) {
     fail(
         ErrorKind::InvalidInput,
-        "[convert] --candidate-bits: none given, expected a list like 4,8.");
+        "[convert] --candidate-bits: none given that quantizes, expected a list "
+        "like 4,8.");
   }
 }
 
@@ -50,11 +55,11 @@ void check_group_sizes(const PlanOptions& options) {
         group_sizes_of(options).size(),
         name_of(options.method));
   }
-  if (!options.target_file_bpw && !options.target_bytes) {
+  if (!options.target_file_bpw && !options.target_bytes && !options.target_kl) {
     fail(
         ErrorKind::InvalidInput,
         "[convert] --group-size: found {} sizes and no target that counts their "
-        "scales. Give --target-file-bpw or --target-size.",
+        "scales. Give --target-file-bpw, --target-size or --target-kl.",
         group_sizes_of(options).size());
   }
 }
@@ -62,7 +67,8 @@ void check_group_sizes(const PlanOptions& options) {
 void check_targets(const PlanOptions& options) {
   const bool uniform = options.method == PlanMethod::Uniform;
   const int n_targets = (options.target_bpw ? 1 : 0) +
-      (options.target_file_bpw ? 1 : 0) + (options.target_bytes ? 1 : 0);
+      (options.target_file_bpw ? 1 : 0) + (options.target_bytes ? 1 : 0) +
+      (options.target_kl ? 1 : 0);
   if (n_targets > 1 || (uniform && n_targets > 0)) {
     fail(
         ErrorKind::InvalidInput,
@@ -70,7 +76,22 @@ void check_targets(const PlanOptions& options) {
         n_targets,
         name_of(options.method),
         uniform ? "none, since --bits says it all"
-                : "one of --target-bpw, --target-file-bpw and --target-size");
+                : "one of --target-bpw, --target-file-bpw, --target-size and "
+                  "--target-kl");
+  }
+  // Not a comparison that NaN passes.
+  if (options.target_kl &&
+      !(*options.target_kl > 0 && std::isfinite(*options.target_kl))) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --target-kl {}: expected nats per token, above 0.",
+        *options.target_kl);
+  }
+  if (options.target_kl && options.method != PlanMethod::Optiq) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --target-kl with --method {}: only optiq measures a KL.",
+        name_of(options.method));
   }
   for (const auto& [name, value] :
        {std::pair("--target-bpw", options.target_bpw),
@@ -100,6 +121,12 @@ void validate(PlanOptions& options) {
   check_widths(options);
   check_group_sizes(options);
   check_targets(options);
+}
+
+int widest_bits(const PlanOptions& options) {
+  const auto& bits = options.candidate_bits;
+  return bits.back() == artifacts::kDenseBits ? bits[bits.size() - 2]
+                                              : bits.back();
 }
 
 std::vector<int> group_sizes_of(const PlanOptions& options) {

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "optiq/artifacts/metadata.h"
@@ -10,7 +12,12 @@
 /** What a plan is asked for: a method, widths and a target. */
 namespace optiq::quant {
 
-/** What the widths may add up to; at most one target is set. */
+/** By module; one that is not named has 1. */
+using ErrorFactors = std::map<std::string, double>;
+
+/** What the widths may add up to; at most one target is set. kDenseBits among
+ * the candidates, for method optiq and static, lets a matrix that is not
+ * protected stay as it is. */
 struct PlanOptions {
   artifacts::PlanMethod method = artifacts::PlanMethod::Optiq;
   std::vector<int> candidate_bits = {4, 8};
@@ -26,12 +33,17 @@ struct PlanOptions {
    * them together; the prior, which by itself gives equal widths, holds against
    * both. select_plan chooses w by the KL of whole models. */
   double prior_weight = 0;
+  /** Method optiq: the errors are multiplied by these. */
+  ErrorFactors error_factors;
   /** Mean code width over the modules that are not protected. */
   std::optional<double> target_bpw;
   /** 8 x bytes of model*.safetensors / parameters. */
   std::optional<double> target_file_bpw;
   /** Bytes of model*.safetensors. */
   std::optional<std::uint64_t> target_bytes;
+  /** Method optiq: nats per token on the calibration text, of the whole model;
+   * the smallest is looked for. PlanChoice makes target_bytes of it. */
+  std::optional<double> target_kl;
 };
 
 /** Target of `optiq` and `static` when none is given (the original's). */
@@ -39,6 +51,9 @@ inline constexpr double kDefaultTargetBpw = 5.0;
 
 /** Throws InvalidInput naming the field and its range; sorts candidate_bits. */
 void validate(PlanOptions& options);
+
+/** The widest candidate that quantizes. */
+int widest_bits(const PlanOptions& options);
 
 /** All that are offered, ascending. */
 std::vector<int> group_sizes_of(const PlanOptions& options);

@@ -24,6 +24,9 @@ std::vector<io::TensorToWrite> quantized_tensors(
     int bits,
     int group_size,
     const Rounder& rounder) {
+  if (bits == artifacts::kDenseBits) {
+    return {{weight.name, weight.dtype, weight.shape, weight.load}};
+  }
   const std::string module = artifacts::split_tensor_name(weight.name).module;
   const int out = weight.shape[0];
   const int in = weight.shape[1];

@@ -17,14 +17,14 @@ namespace optiq::quant {
 std::uint64_t bytes_of(const io::TensorToWrite& tensor);
 
 /** weight, scales and biases of one module, rounded when first asked for and
- * let go with the last of them. */
+ * let go with the last of them; of kDenseBits the weight alone. */
 std::vector<io::TensorToWrite> quantized_tensors(
     const models::CheckpointTensor& weight,
     int bits,
     int group_size,
     const Rounder& rounder = round_to_nearest);
 
-/** Bytes of those three. */
+/** Bytes of those. */
 std::uint64_t quantized_bytes(
     const models::CheckpointTensor& weight,
     int bits,

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "optiq/artifacts/affine_format.h"
 #include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
 #include "optiq/quant/inventory.h"
@@ -94,6 +95,9 @@ MatrixMaker matrix_maker(
     kernels::Device& device) {
   return [&checkpoint, &device, rounder = std::move(rounder)](
              const std::string& module, int bits, int group_size) {
+    if (bits == artifacts::kDenseBits) {
+      return device.dense(weight_of(checkpoint, module).load());
+    }
     const kernels::AffineWeights q =
         rounder(weight_of(checkpoint, module), bits, group_size);
     return device.quantized(q.weight, q.scales, q.biases, bits, group_size);

@@ -48,7 +48,8 @@ Rounder fitting_rounder(std::function<const InputMetrics&()> metrics);
  * weights of one checkpoint and one thread; copies share what they keep. */
 Rounder memoized(Rounder rounder, std::size_t max_bytes);
 
-/** A module's matrix at a width, as convert will write it. */
+/** A module's matrix at a width (kDenseBits: as it is), as convert will write
+ * it. */
 using MatrixMaker = std::function<
     kernels::Matrix(const std::string& module, int bits, int group_size)>;
 

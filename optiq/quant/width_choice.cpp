@@ -69,6 +69,9 @@ class Errors {
   }
 
   double of(const LayerBits& layer, int bits, int group_size) const {
+    if (bits == artifacts::kDenseBits) {
+      return 0;
+    }
     if (options_.method == PlanMethod::Static) {
       return static_error(
           static_priority(artifacts::module_id(layer.name), n_blocks_),
@@ -84,10 +87,12 @@ class Errors {
           bits,
           group_size);
     }
+    const auto factor = options_.error_factors.find(layer.name);
     return shrunk_error(
-        it->second->relative_kl.at(bits),
-        static_error(group_prior(group_size), layer.parameters, bits),
-        options_.prior_weight);
+               it->second->relative_kl.at(bits),
+               static_error(group_prior(group_size), layer.parameters, bits),
+               options_.prior_weight) *
+        (factor == options_.error_factors.end() ? 1 : factor->second);
   }
 
  private:
@@ -111,6 +116,9 @@ Knapsack make_knapsack(
     const int columns = weight_of(checkpoint, layers[i].name).shape[1];
     for (const int bits : options.candidate_bits) {
       for (const int group_size : group_sizes_for(columns, options)) {
+        if (bits == artifacts::kDenseBits && group_size != options.group_size) {
+          continue; // it has no groups
+        }
         item.options.push_back(
             {bits,
              option_cost(checkpoint, layers[i], bits, group_size, cost),

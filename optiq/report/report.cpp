@@ -117,8 +117,7 @@ void write_origin(Markup& page, const ReportInput& input) {
 
 } // namespace
 
-std::string render_report(const ReportInput& input) {
-  Markup page;
+void open_page(Markup& page, const std::string& title) {
   page.open(
       "html", {{"lang", "en"}, {"xmlns", "http://www.w3.org/1999/xhtml"}});
   page.open("head")
@@ -127,10 +126,20 @@ std::string render_report(const ReportInput& input) {
           "meta",
           {{"name", "viewport"},
            {"content", "width=device-width, initial-scale=1"}})
-      .element("title", {}, input.map.name + " – OptIQ report")
+      .element("title", {}, title)
       .style(style_sheet())
       .close();
   page.open("body").open("main");
+}
+
+std::string close_page(Markup page) {
+  page.close().close().close();
+  return std::move(page).finish("<!DOCTYPE html>");
+}
+
+std::string render_report(const ReportInput& input) {
+  Markup page;
+  open_page(page, input.map.name + " – OptIQ report");
   page.element("h1", {}, input.map.name);
   page.element(
       "p",
@@ -144,8 +153,7 @@ std::string render_report(const ReportInput& input) {
   write_kv_cache(page, input);
   write_adapter(page, input);
   write_origin(page, input);
-  page.close().close().close();
-  return std::move(page).finish("<!DOCTYPE html>");
+  return close_page(std::move(page));
 }
 
 } // namespace optiq::report

@@ -6,11 +6,15 @@
 #include "optiq/report/markup.h"
 #include "optiq/report/report.h"
 
-/** The parts of the page; each writes one <section>. */
+/** What pages have in common, and the parts of a report, a <section> each. */
 namespace optiq::report {
 
 /** The style sheet of the page, light and dark. */
 std::string style_sheet();
+
+/** What a page begins with, up to <main>, and its end. */
+void open_page(Markup& page, const std::string& title);
+std::string close_page(Markup page);
 
 /** Class that carries a width's color: "b4". Widths without a color of their
  * own share that of full precision. */

@@ -100,6 +100,8 @@ td svg { display: inline-block; margin-right: 8px; vertical-align: -1px; }
 .curve.faint { stroke-width: 1px; opacity: 0.35; }
 svg.curves { width: 100%; max-width: 720px; height: auto; margin-bottom: 14px; }
 .line-k0 { stroke: var(--k0); } .line-k1 { stroke: var(--k1); }
+.line-k2 { stroke: var(--k2); } .line-k3 { stroke: var(--k3); }
+.line-k4 { stroke: var(--k4); } .line-k5 { stroke: var(--k5); }
 .heat { margin-bottom: 14px; }
 .heat td { text-align: center; padding: 6px 12px;
   background: color-mix(in srgb, var(--k0) var(--heat), var(--card)); }

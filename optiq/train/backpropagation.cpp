@@ -113,13 +113,14 @@ class Backpropagation::Step {
       Backpropagation& owner,
       std::span<const Example> batch,
       const nn::Adapter& adapter,
-      LabelSampler sampler = {})
+      const PassOptions& options = {})
       : tape_(owner.tape_),
         options_(owner.options_),
         model_(*owner.noted_.model),
         forward_(owner.noted_),
         labeled_(batch),
-        sampler_(std::move(sampler)) {
+        sampler_(options.sampler),
+        loss_(options.loss) {
     for (const Example& example : batch) {
       forward_.add_fresh(example.tokens, &adapter);
       tokens_.insert(
@@ -227,10 +228,13 @@ class Backpropagation::Step {
       std::copy(drawn.begin(), drawn.end(), labeled_.labels.begin() + at);
     }
     const std::span weights = std::span(labeled_.weights).subspan(at, rows);
-    const kernels::CrossEntropy found =
-        kernels::gradients_of(tape_.inner())
-            .cross_entropy(
-                logits, std::span(labeled_.labels).subspan(at, rows), weights);
+    const kernels::LogitLoss found = loss_
+        ? loss_(logits, at, weights)
+        : kernels::gradients_of(tape_.inner())
+              .cross_entropy(
+                  logits,
+                  std::span(labeled_.labels).subspan(at, rows),
+                  weights);
     for (std::size_t i = 0; i < rows; ++i) {
       loss.sum += double{weights[i]} * found.losses[i];
       loss.weight += double{weights[i]};
@@ -248,6 +252,7 @@ class Backpropagation::Step {
   models::Forward forward_;
   LabeledRows labeled_;
   LabelSampler sampler_; // or nothing
+  LossOfLogits loss_; // or the labels' cross entropy
   std::vector<std::int32_t> tokens_; // [T]
   std::size_t before_layers_ = 0; // on the tape
   /** Of layers that run again what each reads, [T, hidden], and what the last
@@ -278,7 +283,7 @@ Loss Backpropagation::run(
     tape_.watch(change.a);
     tape_.watch(change.b);
   }
-  Step step(*this, batch, adapter, options.sampler);
+  Step step(*this, batch, adapter, options);
   Loss loss = step.run_forward(true, !options_.recomputes_layers);
   if (options_.recomputes_layers) {
     step.go_back_layer_by_layer(

@@ -40,12 +40,21 @@ struct Loss {
 using LabelSampler = std::function<
     std::vector<std::int32_t>(const mx::array& logits, int first_row)>;
 
+/** What some rows of logits [T, vocab_size] cost with weights [T], the first of
+ * which is row `first_row` of the batch's rows that cost something. */
+using LossOfLogits = std::function<kernels::LogitLoss(
+    const mx::array& logits,
+    int first_row,
+    std::span<const float> weights)>;
+
 /** What else a forward and its way back do. */
 struct PassOptions {
   /** Sees every use of a matrix, from the last layer to the first. */
   WeightVisitor visitor = {};
   /** Its labels stand for the examples'. */
   LabelSampler sampler = {};
+  /** Instead of the labels' cross entropy; they are not looked at. */
+  LossOfLogits loss = {};
   /** In the adapter; its masks do depend on the neighbours of a sequence. */
   DropoutOptions dropout = {};
 };

@@ -50,6 +50,7 @@ Metadata example_metadata() {
       .calibration_tokens = 8192,
       .compute = "exact",
       .rounding = "gptq",
+      .tuned_steps = 80,
       .plan = example_plan()};
 }
 

@@ -180,6 +180,45 @@ TEST(ErrorMetric, FactorsAreThoseOfTheMoments) {
   }
 }
 
+// The oracle solves for e by itself, with the same noises' expectation: the
+// trace of (I + F)^-1 V (I + F)^-T.
+TEST(ErrorMetric, CostOfRoundingIsThatOfTheFeedback) {
+  const int n = 96;
+  const auto x = correlated_rows(400, n);
+  const ErrorMetric metric = metric_of(x, n, 0.1);
+  const std::vector<double> v = moments_of(x, n, 0);
+  std::vector<float> upper(v.begin(), v.end());
+  std::vector<double> inverse(static_cast<std::size_t>(n) * n);
+  for (int row = 0; row < n; ++row) { // e of the unit noise of input `row`
+    double* e = inverse.data() + static_cast<std::size_t>(row) * n;
+    e[row] = 1;
+    for (int j = row; j < n; ++j) {
+      for (int k = j + 1; k < n; ++k) {
+        e[k] -= e[j] * metric.factor[static_cast<std::size_t>(j) * n + k];
+      }
+    }
+  }
+  double expected = 0;
+  for (int row = 0; row < n; ++row) {
+    const double* e = inverse.data() + static_cast<std::size_t>(row) * n;
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < n; ++j) {
+        expected += e[i] * v[static_cast<std::size_t>(i) * n + j] * e[j];
+      }
+    }
+  }
+  const double plain = cost_of_rounding(plain_metric(n), upper, n);
+  const double found = cost_of_rounding(metric, upper, n);
+  // 32 noises: a quadratic form of n signs deviates by less than sqrt(2 / n).
+  EXPECT_NEAR(found, expected, 4 * std::sqrt(2. / 32 / n) * expected);
+  EXPECT_LT(found, 0.7 * plain);
+  // Of two rows only, the factor knows nothing of the others.
+  const auto few = correlated_rows(2, n);
+  EXPECT_GT(
+      cost_of_rounding(metric_of(few, n, 1e-3), upper, n),
+      cost_of_rounding(plain_metric(n), upper, n));
+}
+
 TEST(ErrorMetric, WithoutInputsAllCountAlike) {
   const std::vector<float> none(9, 0.f);
   EXPECT_EQ(diagonal_metric(none, 3).importance, std::vector<float>(3, 1.f));

@@ -106,17 +106,7 @@ Driver pretended_driver() {
   d.function_name = [](const char** name, Function) {
     return *name = "known", 0;
   };
-  d.launch = [](Function,
-                unsigned,
-                unsigned,
-                unsigned,
-                unsigned,
-                unsigned,
-                unsigned,
-                unsigned,
-                Stream,
-                void**,
-                void**) {
+  d.launch = [](const LaunchConfig*, Function, void**, void**) {
     ++asked().launches;
     return 0;
   };

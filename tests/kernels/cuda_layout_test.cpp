@@ -61,6 +61,19 @@ TEST(CudaLayout, EveryCodeIsFound) {
   }
 }
 
+TEST(CudaLayout, ParamsAreThoseOfTheChunksGroup) {
+  for (const int group : {32, 64, 128}) {
+    const int shift = shift_of_group(group);
+    EXPECT_EQ(kChunkColumns << shift, group);
+    for (int chunk = 0; chunk < 4; ++chunk) {
+      const int param = param_of_chunk(chunk, shift);
+      EXPECT_LT(param, span_params(shift));
+      EXPECT_EQ(chunk_of_param(param) >> shift, chunk >> shift)
+          << group << ", " << chunk;
+    }
+  }
+}
+
 TEST(CudaLayout, TakesTheBytesOfTheCodes) {
   const Codes codes(32, 256, 5);
   EXPECT_EQ(codes.packed.size(), codes.rows.size());

@@ -294,8 +294,59 @@ TEST(Gradients, OfCrossEntropy) {
              return Doubles{sum};
            },
        .gradients = [&](Device& device, const mx::array& dy) -> Arrays {
-         const CrossEntropy found =
+         const LogitLoss found =
              gradients_of(device).cross_entropy(logits, labels, weights);
+         const Doubles expected = losses_of(doubles_of(logits));
+         for (int t = 0; t < 4; ++t) {
+           EXPECT_NEAR(found.losses[t], expected[t], 1e-5) << t;
+         }
+         return {mx::multiply(found.gradient, dy)};
+       }});
+}
+
+TEST(Gradients, OfKlDivergence) {
+  constexpr int kVocab = 53;
+  const mx::array logits = normal_array({4, kVocab}, 2, 3.f);
+  const mx::array reference = normal_array({4, kVocab}, 3, 3.f);
+  const std::vector<float> weights{1.f, 0.5f, 0.f, 2.f};
+  const auto log_softmax = [&](const Doubles& x) {
+    Doubles y(x);
+    for (int t = 0; t < 4; ++t) {
+      double sum = 0;
+      for (int i = 0; i < kVocab; ++i) {
+        sum += std::exp(x[t * kVocab + i]);
+      }
+      for (int i = 0; i < kVocab; ++i) {
+        y[t * kVocab + i] -= std::log(sum);
+      }
+    }
+    return y;
+  };
+  const Doubles log_p = log_softmax(doubles_of(reference));
+  const auto losses_of = [&](const Doubles& x) {
+    const Doubles log_q = log_softmax(x);
+    Doubles losses(4);
+    for (int i = 0; i < 4 * kVocab; ++i) {
+      losses[i / kVocab] += std::exp(log_p[i]) * (log_p[i] - log_q[i]);
+    }
+    return losses;
+  };
+  expect_gradients_on_both(
+      {.name = "KL divergence",
+       .inputs = {logits},
+       .output = {1},
+       .function =
+           [&](const std::vector<Doubles>& x) {
+             const Doubles losses = losses_of(x[0]);
+             double sum = 0;
+             for (int t = 0; t < 4; ++t) {
+               sum += double{weights[t]} * losses[t];
+             }
+             return Doubles{sum};
+           },
+       .gradients = [&](Device& device, const mx::array& dy) -> Arrays {
+         const LogitLoss found =
+             gradients_of(device).kl_divergence(reference, logits, weights);
          const Doubles expected = losses_of(doubles_of(logits));
          for (int t = 0; t < 4; ++t) {
            EXPECT_NEAR(found.losses[t], expected[t], 1e-5) << t;
@@ -322,6 +373,9 @@ TEST(Gradients, RefuseWhatDoesNotFit) {
   });
   optiq::test::expect_error(ErrorKind::InvalidInput, {"1 labels"}, [&] {
     gradients.cross_entropy(x, std::vector<std::int32_t>{1}, weights);
+  });
+  optiq::test::expect_error(ErrorKind::InvalidInput, {"1 weights"}, [&] {
+    gradients.kl_divergence(x, x, std::vector<float>{1.f});
   });
   const std::vector<int> rows{0, 7};
   optiq::test::expect_error(ErrorKind::InvalidInput, {"below 7"}, [&] {

@@ -224,5 +224,39 @@ TEST(LoadCalibration, RefusesFilesThatCannotServe) {
   });
 }
 
+TEST(Calibration, HoldsAQuarterOut) {
+  const auto held_out = [](std::size_t n) {
+    Calibration calibration;
+    calibration.chunks.resize(n);
+    std::vector<std::size_t> found;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (calibration.is_held_out(i)) {
+        found.push_back(i);
+      }
+    }
+    return found;
+  };
+  using Chunks = std::vector<std::size_t>;
+  EXPECT_EQ(held_out(1), Chunks{});
+  EXPECT_EQ(held_out(2), Chunks{1});
+  EXPECT_EQ(held_out(3), Chunks{2});
+  EXPECT_EQ(held_out(4), Chunks{3});
+  EXPECT_EQ(held_out(9), (Chunks{3, 7}));
+}
+
+TEST(Calibration, JoinsTheModelsOwnAndTheMix) {
+  const Calibration self{
+      .name = "self", .chunks = {{1, 2}, {3}}, .hash = "a", .notices = {"x"}};
+  const Calibration mix{
+      .name = "mix", .chunks = {{4}}, .hash = "b", .notices = {"y"}};
+  const Calibration both = join_calibrations(self, mix);
+  EXPECT_EQ(both.name, "both");
+  EXPECT_EQ(
+      both.chunks, (std::vector<std::vector<std::int32_t>>{{1, 2}, {3}, {4}}));
+  EXPECT_EQ(both.notices, (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(both.hash.size(), 64u);
+  EXPECT_NE(both.hash, join_calibrations(mix, self).hash);
+}
+
 } // namespace
 } // namespace optiq::quant

@@ -52,6 +52,7 @@ struct Fixture {
     options.candidate_bits = {2, 4, 8};
     options.group_size = 32;
     options.other_group_sizes = {64};
+    options.budget_forwards = 16;
     ::setenv("OPTIQ_CACHE_DIR", folder.path().c_str(), 1);
   }
 
@@ -125,11 +126,37 @@ TEST(Measurement, AutoMeasuresTwoBitsAndWhatPlansDisagreeAbout) {
 
 TEST(Measurement, WithoutABudgetTwoBitsAreMeasuredAllTheSame) {
   Fixture fixture;
+  fixture.options.budget_forwards.reset();
   fixture.options.budget_seconds = 0;
   const auto settled = fixture.run(SensitivityForm::Auto);
   const auto exact = fixture.run(SensitivityForm::Exact);
   EXPECT_EQ(kl_of(settled, kFirst, 2, 64), kl_of(exact, kFirst, 2, 64));
   EXPECT_NE(kl_of(settled, kSecond, 4, 32), kl_of(exact, kSecond, 4, 32));
+}
+
+TEST(Measurement, HalfOfTheBudgetIsForWholePlans) {
+  Fixture fixture;
+  fixture.options.form = SensitivityForm::Auto;
+  fixture.options.budget_forwards.reset();
+  EXPECT_EQ(fixture.make().budget_forwards(), 5U); // as the estimate
+  fixture.options.budget_forwards = 16;
+  EXPECT_EQ(fixture.make().budget_forwards(), 16U);
+  const auto chunks_left = [&fixture] {
+    std::vector<std::string> notices;
+    Measurement measurement = fixture.make();
+    measurement.run("model", fixture.make_matrix, {}, notices);
+    return measurement.chunks_left();
+  };
+  const std::uint64_t left = chunks_left();
+  EXPECT_GE(left, 8U * fixture.calibration.chunks.size());
+  EXPECT_LT(left, 16U * fixture.calibration.chunks.size());
+  {
+    Measurement cached = fixture.make();
+    ASSERT_TRUE(cached.find("model"));
+    EXPECT_EQ(cached.chunks_left(), left);
+  }
+  fixture.options.form = SensitivityForm::Fast;
+  EXPECT_EQ(chunks_left(), 0U);
 }
 
 TEST(Measurement, TheCacheServesAndChangesNothing) {

@@ -18,7 +18,7 @@ TEST(Validate, RefusesWhatIsOutOfRange) {
     test::expect_error(
         ErrorKind::InvalidInput, {culprit}, [&] { validate(options); });
   };
-  for (const int bits : {0, 1, 7, 9, 16, -4}) {
+  for (const int bits : {0, 1, 7, 9, -4}) {
     expect_refused(
         [&](auto& o) {
           o.candidate_bits = {4, bits};
@@ -32,6 +32,28 @@ TEST(Validate, RefusesWhatIsOutOfRange) {
         "--bits");
   }
   expect_refused([](auto& o) { o.candidate_bits = {}; }, "--candidate-bits");
+  expect_refused([](auto& o) { o.candidate_bits = {16}; }, "--candidate-bits");
+  expect_refused(
+      [](auto& o) {
+        o.method = PlanMethod::Uniform;
+        o.uniform_bits = 16;
+      },
+      "--bits");
+  for (const double kl : {0.0, -1.0, double{NAN}, double{INFINITY}}) {
+    expect_refused([&](auto& o) { o.target_kl = kl; }, "--target-kl");
+  }
+  expect_refused(
+      [](auto& o) {
+        o.target_kl = 0.1;
+        o.method = PlanMethod::Static;
+      },
+      "--target-kl");
+  expect_refused(
+      [](auto& o) {
+        o.target_kl = 0.1;
+        o.target_bytes = 1000;
+      },
+      "2 targets");
   expect_refused([](auto& o) { o.target_bpw = 0; }, "--target-bpw");
   expect_refused([](auto& o) { o.target_bpw = NAN; }, "--target-bpw");
   expect_refused([](auto& o) { o.target_file_bpw = -1; }, "--target-file-bpw");
@@ -54,6 +76,10 @@ TEST(Validate, SortsCandidates) {
   options.candidate_bits = {8, 3, 4, 8};
   validate(options);
   EXPECT_EQ(options.candidate_bits, (std::vector<int>{3, 4, 8}));
+  EXPECT_EQ(widest_bits(options), 8);
+  options.candidate_bits = {16, 4};
+  validate(options);
+  EXPECT_EQ(widest_bits(options), 4);
 }
 
 } // namespace

@@ -46,12 +46,12 @@ class SelectPlan : public ::testing::Test {
   artifacts::Plan select(
       std::vector<artifacts::Plan> plans,
       const MatrixMaker& make_matrix) {
+    PlanJudge judge(setup_, make_matrix, calibration_);
     return select_plan(
-        setup_,
-        make_matrix,
-        calibration_,
-        std::move(plans),
-        [this](const ProgressEvent& event) { last_event_ = event; });
+               judge,
+               std::move(plans),
+               [this](const ProgressEvent& event) { last_event_ = event; })
+        .plan;
   }
 
   io::ModelDirectory directory_ =
@@ -145,8 +145,33 @@ TEST_F(SelectPlan, ReportsTheMeanKlOverTokens) {
       calibration_.chunks,
       {});
   ASSERT_TRUE(best.measured_kl.has_value());
-  EXPECT_EQ(*best.measured_kl, scores.mean_kl);
+  EXPECT_DOUBLE_EQ(*best.measured_kl, scores.mean_kl);
   EXPECT_GT(scores.mean_kl, 0);
+}
+
+TEST_F(SelectPlan, TheJudgeMeasuresPartsAsItMeasuresAll) {
+  calibration_.chunks.clear();
+  for (int i = 0; i < 6; ++i) {
+    calibration_.chunks.push_back(testing::arithmetic_tokens(20 + i));
+  }
+  const MatrixMaker make = matrix_maker(checkpoint_, round_to_nearest);
+  PlanJudge judge(setup_, make, calibration_);
+  // A matrix that stays as it is, beside others.
+  const auto plan = plan_at(
+      *model_, 4, "language_model.model.embed_tokens", artifacts::kDenseBits);
+  const std::vector<double> all = judge.measure(plan);
+  ASSERT_EQ(all.size(), 6u);
+  for (const ChunkPart part :
+       {ChunkPart::Held, ChunkPart::Screen, ChunkPart::Confirm}) {
+    const std::vector<double> some = judge.measure(plan, part);
+    const auto chunks = chunks_of(part, 6);
+    ASSERT_EQ(some.size(), chunks.size());
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      EXPECT_EQ(some[i], all[chunks[i]]);
+    }
+  }
+  const auto quantized = judge.measure(plan_at(*model_, 4, "", 0));
+  EXPECT_LT(judge.mean_kl(all), judge.mean_kl(quantized));
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 #include "optiq/quant/plan.h"
 
+#include <algorithm>
 #include <random>
 
 #include <gtest/gtest.h>
@@ -188,6 +189,56 @@ TEST(MakePlan, UniformTakesEveryMatrixThatDivides) {
   EXPECT_EQ(default_bits(plan), 3);
 }
 
+TEST(MakePlan, ACandidateOf16LeavesMatricesAsTheyAre) {
+  Planner planner;
+  planner.options.candidate_bits = {4, 8, 16};
+  planner.options.target_file_bpw = 12;
+  const artifacts::Plan plan = planner.plan();
+  EXPECT_LE(plan.file_bpw, 12);
+  int n_dense = 0;
+  for (const artifacts::LayerBits& layer : plan.layers) {
+    if (layer.bits == artifacts::kDenseBits) {
+      ++n_dense;
+      EXPECT_FALSE(layer.is_protected); // those have the widest codes
+      EXPECT_EQ(layer.kl, 0.0);
+    }
+  }
+  EXPECT_GT(n_dense, 0);
+  EXPECT_LT(default_bits(plan), artifacts::kDenseBits);
+  test::ScratchFolder folder;
+  io::write_model_shards(
+      folder.path(), planned_tensors(planner.checkpoint, plan.layers), 1);
+  EXPECT_EQ(
+      std::filesystem::file_size(folder / "model.safetensors"),
+      plan.file_bytes);
+  EXPECT_EQ(adopt_plan(planner.checkpoint, planner.inventory, plan), plan);
+  // All of them, where there is room.
+  planner.options.protect = false;
+  planner.options.target_file_bpw = 17;
+  EXPECT_EQ(
+      planner.plan().file_bytes,
+      size_range(planner.checkpoint, planner.inventory, planner.options).high);
+}
+
+TEST(MakePlan, FactorsMoveBitsWithinTheTarget) {
+  Planner planner;
+  planner.options.candidate_bits = {2, 3, 4, 5, 6, 8};
+  planner.options.protect = false;
+  planner.options.target_file_bpw = 4.5;
+  const artifacts::Plan plan = planner.plan();
+  const auto widest = std::max_element(
+      plan.layers.begin(), plan.layers.end(), [](auto& a, auto& b) {
+        return a.bits < b.bits;
+      });
+  planner.options.error_factors[widest->name] = 1e-4;
+  const artifacts::Plan moved = planner.plan();
+  EXPECT_LE(moved.file_bpw, 4.5);
+  const auto i = static_cast<std::size_t>(widest - plan.layers.begin());
+  EXPECT_LT(moved.layers[i].bits, widest->bits);
+  // What is reported is the measurement, without factors.
+  EXPECT_GT(*moved.layers[i].kl, *plan.layers[i].kl);
+}
+
 TEST(AdoptPlan, TakesItsOwnPlanAndRefusesAnotherModels) {
   Planner planner;
   const artifacts::Plan plan = planner.plan();
@@ -202,7 +253,7 @@ TEST(AdoptPlan, TakesItsOwnPlanAndRefusesAnotherModels) {
   expect_refused([](auto& p) { p.layers.pop_back(); }, "9 modules");
   expect_refused([](auto& p) { p.layers[2].name = "x"; }, "'x'");
   expect_refused([](auto& p) { p.layers[2].parameters = 7; }, "7 parameters");
-  expect_refused([](auto& p) { p.layers[2].bits = 16; }, "16 bits");
+  expect_refused([](auto& p) { p.layers[2].bits = 7; }, "7 bits");
   expect_refused([](auto& p) { p.layers[2].group_size = 48; }, "group 48");
 }
 

@@ -59,11 +59,17 @@ class CpuGradients final : public Gradients {
       std::span<const Segment> segments) override {
     return cpu::gradients::gated_delta_net(dy, input, weights, shape, segments);
   }
-  CrossEntropy cross_entropy(
+  LogitLoss cross_entropy(
       const mx::array& logits,
       std::span<const std::int32_t> labels,
       std::span<const float> weights) override {
     return cpu::gradients::cross_entropy(logits, labels, weights);
+  }
+  LogitLoss kl_divergence(
+      const mx::array& reference,
+      const mx::array& logits,
+      std::span<const float> weights) override {
+    return cpu::gradients::kl_divergence(reference, logits, weights);
   }
 };
 

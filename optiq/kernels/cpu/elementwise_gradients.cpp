@@ -182,6 +182,14 @@ void SigmoidGateGradientRows(
   });
 }
 
+/** exp(logits - log_sum_exp). */
+HWY_INLINE VF32 SoftmaxOf(VF32 logits, double log_sum_exp) {
+  const F32 d;
+  const VF32 log_p =
+      hn::Sub(logits, hn::Set(d, static_cast<float>(log_sum_exp)));
+  return ExpNonPositive(d, hn::Min(log_p, hn::Zero(d)));
+}
+
 void CrossEntropyGradient(
     const float* logits,
     double log_sum_exp,
@@ -190,13 +198,27 @@ void CrossEntropyGradient(
     std::size_t width,
     float* to) {
   const F32 d;
-  const VF32 peak = hn::Set(d, static_cast<float>(log_sum_exp));
   ForVectors(width, [&](std::size_t i, std::size_t n) HWY_ATTR {
-    const VF32 log_p = hn::Sub(hn::LoadN(d, logits + i, n), peak);
-    const VF32 p = ExpNonPositive(d, hn::Min(log_p, hn::Zero(d)));
+    const VF32 p = SoftmaxOf(hn::LoadN(d, logits + i, n), log_sum_exp);
     hn::StoreN(hn::Mul(p, hn::Set(d, weight)), d, to + i, n);
   });
   to[label] -= weight;
+}
+
+void KlDivergenceGradient(
+    LogitRow reference,
+    LogitRow logits,
+    float weight,
+    std::size_t width,
+    float* to) {
+  const F32 d;
+  ForVectors(width, [&](std::size_t i, std::size_t n) HWY_ATTR {
+    const VF32 p =
+        SoftmaxOf(hn::LoadN(d, reference.values + i, n), reference.log_sum_exp);
+    const VF32 q =
+        SoftmaxOf(hn::LoadN(d, logits.values + i, n), logits.log_sum_exp);
+    hn::StoreN(hn::Mul(hn::Sub(q, p), hn::Set(d, weight)), d, to + i, n);
+  });
 }
 
 } // namespace
@@ -213,6 +235,7 @@ HWY_EXPORT(GegluGradient);
 HWY_EXPORT(SoftcapGradient);
 HWY_EXPORT(SigmoidGateGradientRows);
 HWY_EXPORT(CrossEntropyGradient);
+HWY_EXPORT(KlDivergenceGradient);
 
 void rms_norm_gradient(
     const float* dy,
@@ -281,6 +304,16 @@ void cross_entropy_gradient(
     float* to) {
   HWY_DYNAMIC_DISPATCH(CrossEntropyGradient)
   (logits, log_sum_exp, label, weight, width, to);
+}
+
+void kl_divergence_gradient(
+    LogitRow reference,
+    LogitRow logits,
+    float weight,
+    std::size_t width,
+    float* to) {
+  HWY_DYNAMIC_DISPATCH(KlDivergenceGradient)
+  (reference, logits, weight, width, to);
 }
 
 } // namespace optiq::kernels::cpu

@@ -74,4 +74,17 @@ void cross_entropy_gradient(
     std::size_t width,
     float* to);
 
+/** Logits of one row and the logarithm of the sum of their exponentials. */
+struct LogitRow {
+  const float* values = nullptr;
+  double log_sum_exp = 0;
+};
+/** weight (softmax(logits) - softmax(reference)) of one row. */
+void kl_divergence_gradient(
+    LogitRow reference,
+    LogitRow logits,
+    float weight,
+    std::size_t width,
+    float* to);
+
 } // namespace optiq::kernels::cpu

@@ -246,7 +246,7 @@ mx::array take_rows(const mx::array& dy, std::span<const int> rows, int n) {
   return dx;
 }
 
-CrossEntropy cross_entropy(
+LogitLoss cross_entropy(
     const mx::array& logits,
     std::span<const std::int32_t> labels,
     std::span<const float> weights) {
@@ -269,6 +269,44 @@ CrossEntropy cross_entropy(
               from + t * width,
               sums[t],
               labels[t],
+              weights[t],
+              width,
+              to + t * width);
+        }
+      });
+  return {std::move(losses), gradient};
+}
+
+LogitLoss kl_divergence(
+    const mx::array& reference,
+    const mx::array& logits,
+    std::span<const float> weights) {
+  constexpr const char* kFunction = "kl_divergence";
+  std::vector<double> losses = cpu::kl_divergence(reference, logits);
+  if (weights.size() != losses.size()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] found {} weights, expected one for each of the {} rows.",
+        kFunction,
+        weights.size(),
+        losses.size());
+  }
+  const std::vector<double> reference_sums = log_sum_exp(reference);
+  const std::vector<double> sums = log_sum_exp(logits);
+  const OpTimer timer("kl_divergence_gradient");
+  const mx::array p = io::materialize(reference);
+  const mx::array q = io::materialize(logits);
+  mx::array gradient = io::make_array(logits.shape(), mx::float32);
+  const auto width = static_cast<std::size_t>(logits.shape(1));
+  float* to = io::mutable_floats(gradient).data();
+  parallel_for(
+      losses.size(),
+      rows_per_grain(width),
+      [&](std::size_t begin, std::size_t end) {
+        for (std::size_t t = begin; t < end; ++t) {
+          kl_divergence_gradient(
+              {io::floats(p).data() + t * width, reference_sums[t]},
+              {io::floats(q).data() + t * width, sums[t]},
               weights[t],
               width,
               to + t * width);

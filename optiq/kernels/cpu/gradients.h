@@ -38,9 +38,13 @@ DeltaNetInput gated_delta_net(
     const DeltaNetWeights& weights,
     const DeltaNetShape& shape,
     std::span<const Segment> segments);
-CrossEntropy cross_entropy(
+LogitLoss cross_entropy(
     const mx::array& logits,
     std::span<const std::int32_t> labels,
+    std::span<const float> weights);
+LogitLoss kl_divergence(
+    const mx::array& reference,
+    const mx::array& logits,
     std::span<const float> weights);
 
 } // namespace optiq::kernels::cpu::gradients

@@ -11,11 +11,13 @@ enum class Number : int { Float32, BFloat16, Float16 };
 
 // --- products ----------------------------------------------------------------
 
-/** Bfloat16 numbers that add up to an activation: three hold any float32. */
+/** Numbers of 16 bits that add up to an activation. Three of bfloat16 hold any
+ * float32; two of float16 all but its last bit, of rows brought below 2^15. */
 inline constexpr int kMostDigits = 3;
 
-/** Rows as products take them: after an optional norm, as sums of bfloat16
- * digits, padded with zeros to whole spans of columns. */
+/** Rows as products take them: after an optional norm, as sums of digits,
+ * padded with zeros to whole spans of columns. Bfloat16 digits for dense
+ * weights; float16 ones, of rows times a power of two each, for codes. */
 struct PrepareRows {
   const float* x; // [T, width]
   const float* weight; // [width] of a norm; null without one
@@ -26,8 +28,10 @@ struct PrepareRows {
   int padded;
   float* plain; // [T, width], or null: not wanted
   int n_digits; // 0: none wanted
-  std::uint16_t* digits; // bf16 [n_digits, T, padded]
+  int is_half; // float16
+  std::uint16_t* digits; // [n_digits, T, padded]
   float* sums; // [T, padded / 32] of the digits
+  float* scales; // [T] what digits are to be multiplied by
 };
 
 /** A matrix [out, in] of a launch, packed or dense bfloat16, and what comes of
@@ -36,9 +40,9 @@ struct MultiplyPart {
   const std::uint32_t* weight; // codes, or bf16 [out, in]
   const std::uint32_t* params; // (scale, bias) pairs
   Number param_type; // bf16 or f16
-  int chunks_per_group; // of 32 columns
+  int group_shift; // 32 columns << shift are a group
   int out;
-  int first_block; // of the launch
+  int first_block; // of the launch's, as many tiles each as its kernel takes
   const float* bias; // [out] or null
   const float* residual; // [T, out] or null
   float* y; // [T, out]
@@ -46,15 +50,21 @@ struct MultiplyPart {
 
 inline constexpr int kMostParts = 4;
 
+enum class Elementwise : int { Add, Scale, Silu, GeluTanh, Softcap };
+
 /** Products of the same rows with matrices of one width. */
 struct Multiply {
   MultiplyPart parts[kMostParts];
   int n_parts;
   int n_blocks; // of all parts
-  const std::uint16_t* digits; // bf16 [n, T, padded]
+  int is_gated; // y of the second part is activation(first) * second
+  Elementwise activation;
+  const std::uint16_t* digits; // [n, T, padded]
   const float* sums; // [T, padded / 32]
+  const float* scales; // [T]
   int rows; // T
   int in;
+  PrepareRows own; // of a single row, which every block prepares for itself
 };
 
 /** A matrix in the file's layout: dense, or MLX's affine triple. */
@@ -94,7 +104,8 @@ struct PackParams {
   const std::uint16_t* biases;
   int out;
   int groups;
-  int padded_groups; // with those of the padding of columns
+  int spans; // of 128 columns
+  int group_shift; // 32 columns << shift are a group
   std::uint32_t* params;
   long long words; // of params
 };
@@ -136,10 +147,7 @@ struct LowRankAdd {
   float* y; // [rows, out]
 };
 
-// --- elementwise and moves
-// -----------------------------------------------------
-
-enum class Elementwise : int { Add, Scale, Silu, GeluTanh, Softcap };
+// --- elementwise -------------------------------------------------------------
 
 /** y = a + b, a factor, activation(a) b, or factor tanh(a / factor). */
 struct Apply {
@@ -161,8 +169,7 @@ struct Gather {
   float* y; // [n, width]
 };
 
-// --- attention
-// -----------------------------------------------------------------
+// --- attention ---------------------------------------------------------------
 
 enum class KvCode : int { Dense, Affine, Turbo };
 
@@ -245,6 +252,18 @@ inline constexpr int kFewQueries = 4;
 inline constexpr int kSpanTokens = 256;
 inline constexpr int kChunkTokens = 32;
 inline constexpr int kMaxHeadDim = 512;
+inline constexpr int kMaxKvGroups = 8; // of a head (attention_tiles.cu)
+
+/** What attention_tiles.cu takes of shared memory for heads of `dim` channels,
+ * of which keys and values together have `groups`. */
+constexpr int attend_tiles_bytes(int dim, int groups) {
+  constexpr int kWarps = 8;
+  const int queries = 3 * 2 * kTileQueries * (dim + 32);
+  const int weights = 4 * kTileQueries * (kSpanTokens + 4);
+  const int sums = 4 * kTileQueries * (kMaxKvGroups + 2 * kWarps);
+  const int pointers = 2 * 8 * kSpanTokens / 64;
+  return queries + weights + sums + pointers + groups * kSpanTokens * 8;
+}
 
 /** Partial sums of spans of keys: per (row, head, slot) a maximum, a sum of
  * weights and a weighted sum of values. */
@@ -272,8 +291,7 @@ struct Combine {
   float* y; // [T, n_heads, head_dim]
 };
 
-// --- gated delta net
-// -------------------------------------------------------------
+// --- gated delta net ---------------------------------------------------------
 
 struct StateSegment {
   int first_row;
@@ -307,8 +325,20 @@ struct DeltaNet {
 
 inline constexpr int kStateColumns = 32; // of one block
 
-// --- reductions
-// --------------------------------------------------------------------
+// --- moves and reductions ----------------------------------------------------
+
+/** Words that travel to the card with the launch, in structs of a few sizes:
+ * arguments may take 32764 bytes. */
+inline constexpr int kFewWords = 240;
+inline constexpr int kSomeWords = 1000;
+inline constexpr int kManyWords = 8000;
+
+template <int kWords>
+struct StoreWords {
+  std::uint32_t* to;
+  int words;
+  std::uint32_t data[kWords];
+};
 
 struct Reduce {
   const float* x; // [T, n]

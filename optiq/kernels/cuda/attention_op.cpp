@@ -168,13 +168,48 @@ mx::array place_heads(
   return to_q;
 }
 
-const char* kernel_of(int tile_queries, int head_dim) {
-  static constexpr std::array<const char*, 3> kFew{
-      "attend_4_1", "attend_4_2", "attend_4_4"};
-  static constexpr std::array<const char*, 3> kTile{
-      "attend_16_1", "attend_16_2", "attend_16_4"};
-  const int strips = head_dim <= 128 ? 0 : head_dim <= 256 ? 1 : 2;
-  return (tile_queries == kFewQueries ? kFew : kTile)[strips];
+/** Bits of a side as kernels on tensor cores read it: 16 of bfloat16, or those
+ * of affine codes. 0: not for them. */
+int bits_of_tiles(const KvSide& side) {
+  if (side.code == KvCode::Dense) {
+    return side.is_half ? 16 : 0;
+  }
+  const KvPart& part = side.parts[0];
+  const bool is_one_width = side.n_parts == 1 && part.padded == side.head_dim;
+  return side.code == KvCode::Affine && is_one_width ? part.bits : 0;
+}
+
+int groups_of(const KvSide& side) {
+  return side.code == KvCode::Affine ? side.head_dim / side.parts[0].group : 0;
+}
+
+struct KernelChoice {
+  std::string name;
+  unsigned threads = 0;
+  std::size_t shared_bytes = 0;
+};
+
+/** The kernel for a shape: on tensor cores where there is one. Rows have no say
+ * in it: their bits must not depend on how many there are. */
+KernelChoice choose_kernel(const KvShape& shape, int tile_queries) {
+  constexpr unsigned kTilesThreads = 256;
+  static constexpr std::array<std::pair<int, int>, 4> kWidths{
+      {{16, 16}, {4, 4}, {8, 4}, {8, 8}}};
+  const int dim = shape.key.head_dim;
+  const std::pair widths{bits_of_tiles(shape.key), bits_of_tiles(shape.value)};
+  if ((dim == 64 || dim == 128 || dim == 256) &&
+      std::find(kWidths.begin(), kWidths.end(), widths) != kWidths.end()) {
+    const int groups = groups_of(shape.key) + groups_of(shape.value);
+    return {
+        fmt::format("attend_tiles_{}_{}_{}", dim, widths.first, widths.second),
+        kTilesThreads,
+        static_cast<std::size_t>(attend_tiles_bytes(dim, groups))};
+  }
+  const int strips = dim <= 128 ? 1 : dim <= 256 ? 2 : 4;
+  const auto floats = static_cast<std::size_t>(tile_queries) * dim +
+      static_cast<std::size_t>(kChunkTokens) * (dim + kPad);
+  return {
+      fmt::format("attend_{}_{}", tile_queries, strips), kThreads, 4 * floats};
 }
 
 /** Attention, and what its spans' partials come to: [T, n_heads * head_dim]. */
@@ -201,13 +236,13 @@ mx::array attend_placed(
       .softcap = rule.scores.softcap,
       .slots = plan.slots,
       .partials = pointer_of<float>(*partials)};
+  const KernelChoice kernel = choose_kernel(shape, plan.tile_queries);
   card.launch(
-      kernel_of(plan.tile_queries, rule.head_dim),
+      kernel.name.c_str(),
       {.x = plan.items.size(),
        .y = static_cast<std::size_t>(rule.n_kv_heads),
-       .threads = kThreads,
-       .shared_bytes =
-           4 * (plan.tile_queries * dim + kChunkTokens * (dim + kPad))},
+       .threads = kernel.threads,
+       .shared_bytes = kernel.shared_bytes},
       attend_args);
   const mx::array y = card.make_array(placed.shape());
   const Combine combine_args{

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 #include "optiq/base/error.h"
@@ -13,9 +14,11 @@ namespace optiq::kernels::cuda {
 namespace {
 
 constexpr int kOldestMajor = 8; // bfloat16 products on tensor cores
+constexpr int kOverlappingMajor = 9; // begin_kernel() of instructions.cuh
 // Left for the driver's own needs while a model runs.
 constexpr std::uint64_t kReserve = std::uint64_t{256} << 20;
 constexpr std::size_t kParcelAlignment = 16;
+constexpr unsigned kStoreThreads = 256;
 // What a kernel may have of shared memory without asking.
 constexpr std::size_t kSharedForAll = std::size_t{48} << 10;
 
@@ -86,6 +89,28 @@ CardInfo checked_card(const Driver& driver, int index, std::size_t n_images) {
   return info;
 }
 
+/** Writes bytes to the card by a kernel that has them for arguments. Whether
+ * they fit. */
+template <int kWords>
+bool store(Card& card, std::span<const std::byte> bytes, DevicePointer to) {
+  constexpr std::size_t kWordBytes = sizeof(std::uint32_t);
+  StoreWords<kWords> args;
+  if (bytes.size() > sizeof(args.data)) {
+    return false;
+  }
+  args.to = reinterpret_cast<std::uint32_t*>(to);
+  args.words = static_cast<int>((bytes.size() + kWordBytes - 1) / kWordBytes);
+  std::memcpy(args.data, bytes.data(), bytes.size());
+  const std::string kernel = fmt::format("store_words_{}", kWords);
+  card.launch(
+      kernel.c_str(),
+      {.x = static_cast<std::size_t>(
+           (args.words + kStoreThreads - 1) / kStoreThreads),
+       .threads = kStoreThreads},
+      args);
+  return true;
+}
+
 } // namespace
 
 std::size_t Parcel::add_bytes(std::span<const std::byte> values) {
@@ -120,8 +145,13 @@ Card::Card(
 }
 
 void Card::use() {
-  // Threads come and go; the context is a property of the thread.
-  check(driver_, driver_.set_context(context_), "a card's context");
+  // Threads come and go; the context is a property of the thread, and nobody
+  // else of this process sets one.
+  thread_local const Card* current = nullptr;
+  if (current != this) {
+    check(driver_, driver_.set_context(context_), "a card's context");
+    current = this;
+  }
 }
 
 void Card::load_kernels(std::string_view image) {
@@ -173,21 +203,63 @@ void Card::launch_with(
     return;
   }
   use();
-  std::array<void*, 1> pointers{const_cast<void*>(arguments)};
+  if (OpProfile* profile = OpProfile::active()) {
+    start_timed(*profile, kernel, grid, arguments);
+  } else {
+    start(kernel, grid, arguments);
+  }
+}
+
+/** Alone on the card: what ran before is done, what comes after waits. */
+void Card::start_timed(
+    OpProfile& profile,
+    const char* kernel,
+    const Grid& grid,
+    const void* arguments) {
+  const double seconds = seconds_of([&] { start(kernel, grid, arguments); });
+  const OpKey key{
+      .name = kernels_.find(kernel)->first, // which lives as long as the card
+      .in = grid.in,
+      .out = grid.out,
+      .bits = grid.bits};
+  profile.add(key, seconds, grid.bytes);
+}
+
+template <class F>
+double Card::seconds_of(const F& work) {
+  if (begin_ == nullptr) {
+    check(driver_, driver_.create_event(&begin_, 0), "an event");
+    check(driver_, driver_.create_event(&end_, 0), "an event");
+  }
+  synchronize();
+  check(driver_, driver_.record_event(begin_, stream_), "an event");
+  work();
+  check(driver_, driver_.record_event(end_, stream_), "an event");
+  synchronize();
+  float milliseconds = 0.f;
   check(
       driver_,
-      driver_.launch(
-          function_of(kernel, grid.shared_bytes),
-          static_cast<unsigned>(grid.x),
-          static_cast<unsigned>(grid.y),
-          static_cast<unsigned>(grid.z),
-          grid.threads,
-          1,
-          1,
-          static_cast<unsigned>(grid.shared_bytes),
-          stream_,
-          pointers.data(),
-          nullptr),
+      driver_.elapsed_ms(&milliseconds, begin_, end_),
+      "an event's time");
+  return 1e-3 * milliseconds;
+}
+
+void Card::start(const char* kernel, const Grid& grid, const void* arguments) {
+  std::array<void*, 1> pointers{const_cast<void*>(arguments)};
+  static constexpr LaunchAttribute kBesideTheLast;
+  const LaunchConfig config{
+      .grid_x = static_cast<unsigned>(grid.x),
+      .grid_y = static_cast<unsigned>(grid.y),
+      .grid_z = static_cast<unsigned>(grid.z),
+      .block_x = grid.threads,
+      .shared_bytes = static_cast<unsigned>(grid.shared_bytes),
+      .stream = stream_,
+      .attributes = &kBesideTheLast,
+      .n_attributes = info_.major >= kOverlappingMajor ? 1u : 0u};
+  const Function function = function_of(kernel, grid.shared_bytes);
+  check(
+      driver_,
+      driver_.launch(&config, function, pointers.data(), nullptr),
       kernel);
 }
 
@@ -223,8 +295,14 @@ void Card::fill_zero(DevicePointer to, std::size_t bytes) {
 }
 
 Buffer Card::send(const Parcel& parcel) {
-  Buffer buffer = memory().take(parcel.bytes().size());
-  copy_in(*buffer, parcel.bytes().data(), parcel.bytes().size());
+  const std::span<const std::byte> bytes = parcel.bytes();
+  Buffer buffer = memory().take(bytes.size());
+  // Little travels with a launch: a copy would be waited for on both sides.
+  if (!store<kFewWords>(*this, bytes, *buffer) &&
+      !store<kSomeWords>(*this, bytes, *buffer) &&
+      !store<kManyWords>(*this, bytes, *buffer)) {
+    copy_in(*buffer, bytes.data(), bytes.size());
+  }
   return buffer;
 }
 
@@ -241,23 +319,14 @@ double Card::measure_read_bandwidth(std::size_t bytes, int repeats) {
       reinterpret_cast<const std::uint32_t*>(*region),
       static_cast<long long>(bytes / 16),
       reinterpret_cast<std::uint32_t*>(*result)};
-  Event begin = nullptr;
-  Event end = nullptr;
-  check(driver_, driver_.create_event(&begin, 0), "an event");
-  check(driver_, driver_.create_event(&end, 0), "an event");
-  float best = 0.f;
+  double best = 0;
   for (int i = 0; i <= repeats; ++i) { // the first warms up
-    check(driver_, driver_.record_event(begin, stream_), "an event");
-    launch("read_all", {.x = bytes / 16 / 1024, .threads = 256}, arguments);
-    check(driver_, driver_.record_event(end, stream_), "an event");
-    synchronize();
-    float took = 0.f;
-    check(driver_, driver_.elapsed_ms(&took, begin, end), "an event's time");
+    const double took = seconds_of([&] {
+      start("read_all", {.x = bytes / 16 / 1024, .threads = 256}, &arguments);
+    });
     best = i <= 1 ? took : std::min(best, took);
   }
-  check(driver_, driver_.release_event(begin), "an event");
-  check(driver_, driver_.release_event(end), "an event");
-  return static_cast<double>(bytes) / (1e-3 * best);
+  return static_cast<double>(bytes) / best;
 }
 
 mx::array Card::make_array(const mx::Shape& shape, mx::Dtype dtype) {

@@ -14,10 +14,12 @@
 
 #include "optiq/kernels/cuda/driver.h"
 #include "optiq/kernels/cuda/memory.h"
+#include "optiq/kernels/profile.h"
 
 namespace optiq::kernels::cuda {
 
 namespace mx = mlx::core;
+using kernels::OpProfile;
 
 /** How many blocks of how many threads, and the bytes of shared memory that
  * each asks for beside what its kernel declares. */
@@ -27,6 +29,11 @@ struct Grid {
   std::size_t z = 1;
   unsigned threads = 128;
   std::size_t shared_bytes = 0;
+  /** What a profile says of a product: its sizes, and the bytes of weights. */
+  int in = 0;
+  int out = 0;
+  int bits = 0;
+  std::uint64_t bytes = 0;
 };
 
 /** What is said of a card. */
@@ -123,6 +130,15 @@ class Card {
   hand_out(DevicePointer address, Buffer buffer, const mx::Shape&, mx::Dtype);
   const Handle& handle_of(const char* function, const mx::array& x) const;
   void launch_with(const char* kernel, const Grid& grid, const void* arguments);
+  void start(const char* kernel, const Grid& grid, const void* arguments);
+  void start_timed(
+      OpProfile& profile,
+      const char* kernel,
+      const Grid& grid,
+      const void* arguments);
+  /** Seconds of the stream's work between two marks. */
+  template <class F>
+  double seconds_of(const F& work);
   void load_kernels(std::string_view image);
   Function function_of(const char* kernel, std::size_t shared_bytes);
   void use();
@@ -136,6 +152,8 @@ class Card {
   CardInfo info_;
   Context context_ = nullptr;
   Stream stream_ = nullptr;
+  Event begin_ = nullptr; // marks of timed work, made when first asked for
+  Event end_ = nullptr;
   std::unordered_map<std::string_view, Kernel> kernels_; // by name
   std::unique_ptr<Memory> memory_;
   mutable std::mutex mutex_; // guards handles_

@@ -32,7 +32,7 @@ class CudaDevice final : public Device {
   std::string arithmetic() const override {
     const cuda::CardInfo& info = card_.info();
     return fmt::format(
-        "{}, sm_{}{}, bfloat16 digits", info.name, info.major, info.minor);
+        "{}, sm_{}{}, float16 digits", info.name, info.major, info.minor);
   }
 
   Matrix dense(const mx::array& weight) override {

@@ -14,8 +14,8 @@ namespace optiq::kernels {
  * `finish`, `to_host` and reductions wait, and what went wrong shows there.
  *
  * Activations are float32 between operations. Products run on tensor cores with
- * activations as bfloat16 digits, two in Compute::Fast (errors of 2^-17) and
- * three in Compute::Exact (none), sums in float32; Compute::Int8 is refused.
+ * activations as float16 digits, one in Compute::Fast (errors of 2^-12) and two
+ * in Compute::Exact (2^-24), sums in float32; Compute::Int8 is refused.
  * Attention, delta nets and norms are float32. Rows are independent bit for
  * bit. There are no gradients.
  *

@@ -56,7 +56,7 @@ void find_all(void* library, Driver& d) {
   find(library, "cuModuleEnumerateFunctions", d.list_functions);
   find(library, "cuFuncGetName", d.function_name);
   find(library, "cuFuncSetAttribute", d.set_function);
-  find(library, "cuLaunchKernel", d.launch);
+  find(library, "cuLaunchKernelEx", d.launch);
 }
 
 Driver started_driver() {

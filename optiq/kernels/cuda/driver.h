@@ -34,6 +34,29 @@ enum class Attribute : int {
 /** CUfunction_attribute: bytes of shared memory that a launch may ask for. */
 inline constexpr int kMaxDynamicShared = 8;
 
+/** CUlaunchAttribute: that a kernel may start before those ahead of it are
+ * done, as one does that waits for them by itself. */
+struct alignas(8) LaunchAttribute {
+  int id = 6; // programmatic stream serialization
+  char pad[4] = {};
+  int is_allowed = 1;
+  char rest[60] = {};
+};
+
+/** CUlaunchConfig. */
+struct LaunchConfig {
+  unsigned grid_x = 1;
+  unsigned grid_y = 1;
+  unsigned grid_z = 1;
+  unsigned block_x = 1;
+  unsigned block_y = 1;
+  unsigned block_z = 1;
+  unsigned shared_bytes = 0;
+  Stream stream = nullptr;
+  const LaunchAttribute* attributes = nullptr;
+  unsigned n_attributes = 0;
+};
+
 /** The functions, all there. */
 struct Driver {
   Result (*init)(unsigned flags);
@@ -84,15 +107,8 @@ struct Driver {
   Result (*function_name)(const char** name, Function function);
   Result (*set_function)(Function function, int attribute, int value);
   Result (*launch)(
+      const LaunchConfig* config,
       Function function,
-      unsigned grid_x,
-      unsigned grid_y,
-      unsigned grid_z,
-      unsigned block_x,
-      unsigned block_y,
-      unsigned block_z,
-      unsigned shared_bytes,
-      Stream stream,
       void** arguments,
       void** extra);
 };

@@ -38,8 +38,8 @@ void pack(
   const std::int64_t spans = spans_of(data.in);
   const std::int64_t words = tiles * spans * kLanes * 2 * data.bits;
   const int groups = data.in / data.group_size;
-  const int padded_groups = padded_columns(data.in) / data.group_size;
-  const std::int64_t pairs = tiles * padded_groups * kTileRows;
+  const int shift = shift_of_group(data.group_size);
+  const std::int64_t pairs = tiles * spans * kTileRows * span_params(shift);
   data.weight = card.memory().take_exactly(words * sizeof(std::uint32_t));
   data.params = card.memory().take_exactly(pairs * sizeof(std::uint32_t));
   const Buffer rows = lend(card, weight);
@@ -59,7 +59,8 @@ void pack(
       .biases = halves_of(*lent_biases),
       .out = data.out,
       .groups = groups,
-      .padded_groups = padded_groups,
+      .spans = static_cast<int>(spans),
+      .group_shift = shift,
       .params = mutable_words_of(*data.params),
       .words = pairs};
   card.launch("pack_params", grid_of(pairs), params);
@@ -95,6 +96,7 @@ Matrix dense_matrix(Card& card, const mx::array& weight) {
       : Layout::Plain;
   data->weight = keep(card, weight);
   data->nbytes = weight.nbytes();
+  card.synchronize(); // products read weights ahead of what is before them
   return Matrix(std::move(data));
 }
 
@@ -118,6 +120,7 @@ Matrix quantized_matrix(
     data->layout = Layout::Packed;
     data->param_type = data->type;
     pack(card, weight, scales, biases, *data);
+    card.synchronize(); // products read weights ahead of what is before them
     return Matrix(std::move(data));
   }
   data->weight = keep(card, weight);

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "optiq/kernels/cuda/arguments.h"
 #include "optiq/kernels/cuda/card.h"
 #include "optiq/kernels/device.h"
 
@@ -27,6 +28,7 @@ mx::array glu(
     const mx::array& gate,
     const mx::array& up,
     Activation activation);
+Elementwise elementwise_of(Activation activation);
 mx::array softcap(Card& card, const mx::array& x, float cap);
 
 mx::array reshape(Card& card, const mx::array& x, const mx::Shape& shape);

@@ -8,14 +8,17 @@
  *
  *   codes   u32 [tiles of 16 rows][spans of 128 columns][32 lanes][2 rows]
  *           [bits]
- *   params  u32 [tiles][groups][16 rows], scale and bias as two halves
+ *   params  u32 [tiles][spans][16 rows][2 or 4], scale and bias as two halves
  *
  * Lane 4 g + t has rows g and g + 8 of its tile, and of each of the span's four
  * chunks of 32 columns the eight from 8 t on: 32 codes a row, in `bits` words.
- * A width is one or two bit planes (3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2, 8 = 4 +
- * 4), low bits first; in a plane, codes 2 i and 2 i + 1 stand at the same place
+ * A width is one bit plane or two (3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2), low bits
+ * first; in a plane, codes 2 i and 2 i + 1 stand at the same place
  * of the two halves of a word, so that a shift and a mask give both. Rows and
  * columns behind the last are zeros with a scale and bias of zero.
+ *
+ * Params are those of each half of a span, twice the same for groups of 128; of
+ * groups of 32 the second of each half, then the first.
  *
  * Functions are shared by host and card.
  */
@@ -37,9 +40,32 @@ constexpr int padded_columns(int in) {
   return spans_of(in) * kSpanColumns;
 }
 
+/** Which of the groups of `32 << shift` columns: 0, 1 or 2. */
+constexpr int shift_of_group(int group) {
+  return group / kChunkColumns / 2;
+}
+/** Params of a row in a span, and where that of a chunk of columns stands. */
+constexpr int span_params(int shift) {
+  return shift == 0 ? 4 : 2;
+}
+constexpr int param_of_chunk(int chunk, int shift) {
+  return shift == 0 && chunk % 2 == 0 ? 2 + chunk / 2 : chunk / 2;
+}
+/** A chunk that has the param. */
+constexpr int chunk_of_param(int param) {
+  return param < 2 ? 2 * param + 1 : 2 * (param - 2);
+}
+/** Words before a row's params of a span. */
+constexpr std::int64_t
+params_before(int tile, int span, int spans, int row, int shift) {
+  const std::int64_t rows =
+      (static_cast<std::int64_t>(tile) * spans + span) * kTileRows + row;
+  return rows * span_params(shift);
+}
+
 /** Bits of the first plane of a width, and of the second, which may be 0. */
 constexpr int low_bits(int bits) {
-  return bits == 3 ? 2 : bits > 4 ? 4 : bits;
+  return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits;
 }
 constexpr int high_bits(int bits) {
   return bits - low_bits(bits);

@@ -14,120 +14,143 @@ namespace optiq::kernels::cuda {
 namespace {
 
 constexpr const char* kFunction = "multiply";
-// Rows of x that a tile of the product kernels has (product.cu).
+// Rows of x that the product kernels take at once (product.cu).
 constexpr int kFewRows = 8;
+constexpr int kMoreRows = 16;
 constexpr int kManyRows = 32;
 constexpr int kManyTiles = 2; // of 16 outputs
 constexpr unsigned kProductThreads = 256;
+// Of those that go through several tiles, on a multiprocessor at once.
+constexpr int kBlocksAtOnce = 2;
+// What any card has of shared memory for a block of threads, less what the
+// kernels declare.
+constexpr std::size_t kMostOwnBytes = std::size_t{80} << 10;
 constexpr int kPlainRows = 8;
 constexpr int kPlainWarps = 4;
 
-/** Bfloat16 digits of an activation. One would err by 2^-9: a mean KL of 2e-4
- * on tiny-qwen3.5. */
-constexpr int kFast = 2; // 2^-17
-constexpr int kExact = 3; // all of float32
-
-int digits_of(Compute compute) {
+/** Whether products are exact, or fast: an activation rounded to one float16,
+ * 2^-12 of it. */
+bool is_exact(Compute compute) {
   if (compute == Compute::Int8) {
     fail(
         ErrorKind::Unsupported,
         "[cuda] compute: found int8, expected fast or exact: tensor cores "
-        "multiply bfloat16. Choose one of these, or the cpu device.");
+        "multiply float16. Choose one of these, or the cpu device.");
   }
-  return compute == Compute::Exact ? kExact : kFast;
+  return compute == Compute::Exact;
 }
 
-/** Names of kernels by width, digits and number of rows. */
-const char* kernel_of(int bits, int n_digits, int rows) {
-  struct Row {
-    int bits;
-    const char* names[2][2]; // fast or exact, then many or few rows
-  };
-  static constexpr Row kRows[] = {
-      {2,
-       {{"multiply_2bit_fast_many", "multiply_2bit_fast_few"},
-        {"multiply_2bit_exact_many", "multiply_2bit_exact_few"}}},
-      {3,
-       {{"multiply_3bit_fast_many", "multiply_3bit_fast_few"},
-        {"multiply_3bit_exact_many", "multiply_3bit_exact_few"}}},
-      {4,
-       {{"multiply_4bit_fast_many", "multiply_4bit_fast_few"},
-        {"multiply_4bit_exact_many", "multiply_4bit_exact_few"}}},
-      {5,
-       {{"multiply_5bit_fast_many", "multiply_5bit_fast_few"},
-        {"multiply_5bit_exact_many", "multiply_5bit_exact_few"}}},
-      {6,
-       {{"multiply_6bit_fast_many", "multiply_6bit_fast_few"},
-        {"multiply_6bit_exact_many", "multiply_6bit_exact_few"}}},
-      {8,
-       {{"multiply_8bit_fast_many", "multiply_8bit_fast_few"},
-        {"multiply_8bit_exact_many", "multiply_8bit_exact_few"}}},
-      {16,
-       {{"multiply_16bit_fast_many", "multiply_16bit_fast_few"},
-        {"multiply_16bit_exact_many", "multiply_16bit_exact_few"}}}};
-  const Row* row = std::find_if(
-      std::begin(kRows), std::end(kRows), [&](const Row& candidate) {
-        return candidate.bits == bits;
-      });
-  return row->names[n_digits - kFast][rows <= kFewRows ? 1 : 0];
+/** The two kinds of digits that products take (arguments.h). */
+enum class Digits { OfDense, OfCodes };
+
+int count_of(Digits kind, bool exact) {
+  return (kind == Digits::OfDense ? 2 : 1) + (exact ? 1 : 0);
 }
+
+/** Rows as digits on the card. */
+struct PreparedDigits {
+  Buffer digits; // [n, T, padded]
+  Buffer sums; // [T, padded / 32]
+  Buffer scales; // [T]
+};
 
 /** The rows that projections read, in the forms that they ask for. */
 struct PreparedRows {
   int rows = 0;
+  PrepareRows args; // of plain rows
   std::optional<mx::array> plain; // [T, in]
-  Buffer digits; // bf16 [n, T, padded]
-  Buffer sums; // [T, padded / 32]
+  std::map<Digits, PreparedDigits> digits;
 };
 
-/** Few rows are cut into parts of as many columns as a block has threads. */
+/** Few rows are cut into parts, a span for each warp. */
 Grid grid_of_preparing(const PrepareRows& args, int rows) {
-  constexpr unsigned kThreads = 256;
+  constexpr int kWarps = kProductThreads / kLanes;
   constexpr int kFew = 64;
-  const int parts = rows <= kFew ? (args.padded + kThreads - 1) / kThreads : 1;
+  const int spans = args.padded / kSpanColumns;
+  const int parts = rows <= kFew ? (spans + kWarps - 1) / kWarps : 1;
   return {
       .x = static_cast<std::size_t>(rows),
       .y = static_cast<std::size_t>(parts),
-      .threads = kThreads};
+      .threads = kProductThreads};
 }
 
-PreparedRows
-prepare(Card& card, const mx::array& x, const Product& product, int n_digits) {
-  PreparedRows made{.rows = x.shape(0)};
+Digits kind_of(const MatrixData& data) {
+  return data.layout == Layout::Dense ? Digits::OfDense : Digits::OfCodes;
+}
+
+PrepareRows with_digits(PrepareRows args, Digits kind, bool exact) {
+  args.plain = nullptr;
+  args.n_digits = count_of(kind, exact);
+  args.is_half = kind == Digits::OfCodes ? 1 : 0;
+  return args;
+}
+
+/** What rows become, but for digits. */
+PrepareRows
+describe_rows(const Card& card, const mx::array& x, const Norm* norm) {
   const int width = x.shape(1);
-  bool wants_plain = false;
-  bool wants_digits = false;
-  for (const Projection& projection : product.projections) {
-    const MatrixData& data = data_of(kFunction, card, *projection.weight);
-    wants_digits |= data.layout != Layout::Plain;
-    wants_plain |= data.layout == Layout::Plain || !projection.updates.empty();
-  }
-  if (wants_plain) {
-    made.plain = product.norm != nullptr ? card.make_array(x.shape()) : x;
-  }
   PrepareRows args{
       .x = floats_of(kFunction, card, x),
       .width = width,
       .padded = padded_columns(width)};
+  if (norm != nullptr) {
+    require_shape(kFunction, "norm", norm->weight, {width});
+    args.weight = floats_of(kFunction, card, norm->weight);
+    if (norm->bias) {
+      require_shape(kFunction, "norm.bias", *norm->bias, {width});
+      args.bias = floats_of(kFunction, card, *norm->bias);
+    }
+    args.eps = norm->eps;
+    args.is_layer_norm = norm->is_layer_norm ? 1 : 0;
+  }
+  return args;
+}
+
+PreparedDigits
+make_digits(Card& card, PrepareRows args, int rows, Digits kind, bool exact) {
+  args = with_digits(args, kind, exact);
+  const std::size_t values = static_cast<std::size_t>(rows) * args.padded;
+  PreparedDigits made{
+      .digits = card.memory().take(2 * args.n_digits * values),
+      .sums = card.memory().take(4 * values / kChunkColumns),
+      .scales = card.memory().take(4 * static_cast<std::size_t>(rows))};
+  args.digits = pointer_of<std::uint16_t>(*made.digits);
+  args.sums = pointer_of<float>(*made.sums);
+  args.scales = pointer_of<float>(*made.scales);
+  card.launch("prepare_rows", grid_of_preparing(args, rows), args);
+  return made;
+}
+
+/** Bytes of a row's digits and their sums. */
+std::size_t own_bytes(const PrepareRows& args) {
+  return static_cast<std::size_t>(args.padded) * 2 * args.n_digits +
+      sizeof(float) * args.padded / kChunkColumns;
+}
+
+/** Whether every block of a product can prepare its only row for itself. */
+bool can_own(const PrepareRows& args, int rows, Digits kind, bool exact) {
+  return rows == 1 &&
+      own_bytes(with_digits(args, kind, exact)) <= kMostOwnBytes;
+}
+
+PreparedRows prepare(Card& card, const mx::array& x, const Product& product) {
+  PreparedRows made{
+      .rows = x.shape(0), .args = describe_rows(card, x, product.norm)};
+  const bool wants_plain = std::any_of(
+      product.projections.begin(),
+      product.projections.end(),
+      [&](const Projection& projection) {
+        return !projection.updates.empty() ||
+            data_of(kFunction, card, *projection.weight).layout ==
+            Layout::Plain;
+      });
+  if (!wants_plain) {
+    return made;
+  }
+  made.plain = product.norm != nullptr ? card.make_array(x.shape()) : x;
   if (product.norm != nullptr) {
-    const Norm& norm = *product.norm;
-    require_shape(kFunction, "norm", norm.weight, {width});
-    args.weight = floats_of(kFunction, card, norm.weight);
-    args.bias = norm.bias ? floats_of(kFunction, card, *norm.bias) : nullptr;
-    args.eps = norm.eps;
-    args.is_layer_norm = norm.is_layer_norm ? 1 : 0;
-    args.plain = made.plain ? new_floats_of(card, *made.plain) : nullptr;
-  }
-  if (wants_digits) {
-    const std::size_t values =
-        static_cast<std::size_t>(made.rows) * args.padded;
-    made.digits = card.memory().take(2 * n_digits * values);
-    made.sums = card.memory().take(4 * values / kChunkColumns);
-    args.n_digits = n_digits;
-    args.digits = pointer_of<std::uint16_t>(*made.digits);
-    args.sums = pointer_of<float>(*made.sums);
-  }
-  if (wants_digits || args.plain != nullptr) {
+    PrepareRows args = made.args;
+    args.plain = new_floats_of(card, *made.plain);
     card.launch("prepare_rows", grid_of_preparing(args, made.rows), args);
   }
   return made;
@@ -142,54 +165,130 @@ struct Added {
 /** Products on tensor cores: those of one width are one launch. */
 class PackedProducts {
  public:
-  PackedProducts(Card& card, const PreparedRows& x, int in, int n_digits)
-      : card_(card), x_(x), in_(in), n_digits_(n_digits) {}
+  PackedProducts(Card& card, PreparedRows& x, bool exact)
+      : card_(card), x_(x), exact_(exact) {}
 
   void add(const MatrixData& data, const Added& added, const mx::array& y) {
-    const int row_tiles = x_.rows <= kFewRows ? 1 : kManyTiles;
-    Multiply& launch = by_bits_[data.bits];
-    launch.parts[launch.n_parts++] = {
-        .weight = words_of(*data.weight),
-        .params = data.params ? words_of(*data.params) : nullptr,
-        .param_type = data.param_type,
-        .chunks_per_group = std::max(1, data.group_size / kChunkColumns),
-        .out = data.out,
-        .first_block = launch.n_blocks,
-        .bias = added.bias,
-        .residual = added.residual,
-        .y = new_floats_of(card_, y)};
-    launch.n_blocks += (tiles_of(data.out) + row_tiles - 1) / row_tiles;
-    if (launch.n_parts == kMostParts) {
-      start(data.bits);
+    Width& width = add_part(data, added, new_floats_of(card_, y));
+    if (width.launch.n_parts == kMostParts) {
+      start(width);
     }
   }
+  /** y = activation(gate) up, where can_gate. */
+  void add_gated(
+      const MatrixData& gate,
+      const Added& of_gate,
+      const MatrixData& up,
+      const Added& of_up,
+      Activation activation,
+      const mx::array& y) {
+    add_part(gate, of_gate, nullptr);
+    Width& width = add_part(up, of_up, new_floats_of(card_, y));
+    width.launch.is_gated = 1;
+    width.launch.activation = elementwise_of(activation);
+    start(width);
+  }
   void start_all() {
-    for (const auto& [bits, launch] : by_bits_) {
-      start(bits);
+    for (auto& [bits, width] : widths_) {
+      start(width);
     }
   }
 
  private:
-  void start(int bits) {
-    Multiply& launch = by_bits_[bits];
-    launch.digits = halves_of(*x_.digits);
-    launch.sums = pointer_of<const float>(*x_.sums);
+  /** A launch that is being put together. */
+  struct Width {
+    Multiply launch{};
+    const MatrixData* last = nullptr;
+    int out = 0; // of all parts
+    std::uint64_t bytes = 0;
+  };
+
+  int row_tiles() const {
+    return x_.rows <= kMoreRows ? 1 : kManyTiles;
+  }
+  Width& add_part(const MatrixData& data, const Added& added, float* y) {
+    Width& width = widths_[data.bits];
+    Multiply& launch = width.launch;
+    launch.parts[launch.n_parts++] = {
+        .weight = words_of(*data.weight),
+        .params = data.params ? words_of(*data.params) : nullptr,
+        .param_type = data.param_type,
+        .group_shift = shift_of_group(data.group_size),
+        .out = data.out,
+        .first_block = launch.n_blocks,
+        .bias = added.bias,
+        .residual = added.residual,
+        .y = y};
+    launch.n_blocks += (tiles_of(data.out) + row_tiles() - 1) / row_tiles();
+    width.last = &data;
+    width.out += data.out;
+    width.bytes += data.nbytes;
+    return width;
+  }
+
+  /** Starts what there is of a width. */
+  void start(Width& width) {
+    Multiply& launch = width.launch;
+    if (launch.n_parts == 0) {
+      return;
+    }
+    const MatrixData& data = *width.last;
+    Grid grid = grid_of(launch);
+    grid.in = data.in;
+    grid.out = width.out;
+    grid.bits = data.bits;
+    grid.bytes = width.bytes;
     launch.rows = x_.rows;
-    launch.in = in_;
-    const int rows = x_.rows <= kFewRows ? kFewRows : kManyRows;
-    const Grid grid{
-        .x = static_cast<std::size_t>(launch.n_blocks),
-        .y = static_cast<std::size_t>((x_.rows + rows - 1) / rows),
+    launch.in = data.in;
+    const char* form = x_.rows <= kFewRows ? "8"
+        : x_.rows <= kMoreRows             ? "16"
+                                           : "all";
+    const Digits kind = kind_of(data);
+    if (can_own(x_.args, x_.rows, kind, exact_)) {
+      form = "own";
+      launch.own = with_digits(x_.args, kind, exact_);
+      grid.shared_bytes = own_bytes(launch.own);
+    } else {
+      const PreparedDigits& digits = digits_of(kind);
+      launch.digits = halves_of(*digits.digits);
+      launch.sums = pointer_of<const float>(*digits.sums);
+      launch.scales = pointer_of<const float>(*digits.scales);
+    }
+    const std::string kernel = fmt::format(
+        "multiply_{}bit_{}_{}", data.bits, exact_ ? "exact" : "fast", form);
+    card_.launch(kernel.c_str(), grid, launch);
+    width = {};
+  }
+
+  /** Few rows: blocks that go through tiles. Many: tiles of rows and outputs.
+   */
+  Grid grid_of(const Multiply& launch) const {
+    const int tiles = launch.n_blocks / (launch.is_gated ? 2 : 1);
+    if (x_.rows <= kMoreRows) {
+      const int at_once = kBlocksAtOnce * card_.info().multiprocessors;
+      return {
+          .x = static_cast<std::size_t>(std::min(tiles, at_once)),
+          .threads = kProductThreads};
+    }
+    return {
+        .x = static_cast<std::size_t>(tiles),
+        .y = static_cast<std::size_t>((x_.rows + kManyRows - 1) / kManyRows),
         .threads = kProductThreads};
-    card_.launch(kernel_of(bits, n_digits_, x_.rows), grid, launch);
-    launch = {};
+  }
+  const PreparedDigits& digits_of(Digits kind) {
+    const auto found = x_.digits.find(kind);
+    if (found != x_.digits.end()) {
+      return found->second;
+    }
+    return x_.digits
+        .emplace(kind, make_digits(card_, x_.args, x_.rows, kind, exact_))
+        .first->second;
   }
 
   Card& card_;
-  const PreparedRows& x_;
-  int in_;
-  int n_digits_;
-  std::map<int, Multiply> by_bits_; // not started
+  PreparedRows& x_;
+  bool exact_;
+  std::map<int, Width> widths_; // by bits
 };
 
 void multiply_plain(
@@ -250,24 +349,60 @@ void add_update(
   card.launch("low_rank_add", grid, add_args);
 }
 
-/** The projections before their updates. */
-std::vector<mx::array> multiply_all(
+Added bias_of(const Card& card, const Projection& projection) {
+  if (projection.bias == nullptr) {
+    return {};
+  }
+  const int out = projection.weight->out_features();
+  require_shape(kFunction, "bias", *projection.bias, {out});
+  return {.bias = floats_of(kFunction, card, *projection.bias)};
+}
+
+/** Whether gate, up and activation are one launch. */
+bool can_gate(const Card& card, const Product& product, int rows) {
+  if (!product.activation || rows > kMoreRows) {
+    return false;
+  }
+  const Projection& gate = product.projections[0];
+  const Projection& up = product.projections[1];
+  const MatrixData& of_gate = data_of(kFunction, card, *gate.weight);
+  const MatrixData& of_up = data_of(kFunction, card, *up.weight);
+  return gate.updates.empty() && up.updates.empty() &&
+      of_gate.layout != Layout::Plain && of_up.layout == of_gate.layout &&
+      of_up.bits == of_gate.bits && of_up.out == of_gate.out;
+}
+
+/** activation(gate) up. */
+mx::array multiply_gated(
     Card& card,
     const Product& product,
-    const PreparedRows& x,
-    int n_digits) {
-  const int in = product.projections.front().weight->in_features();
-  PackedProducts packed(card, x, in, n_digits);
+    PreparedRows& x,
+    bool exact) {
+  const Projection& gate = product.projections[0];
+  const Projection& up = product.projections[1];
+  const MatrixData& of_up = data_of(kFunction, card, *up.weight);
+  mx::array y = card.make_array({x.rows, of_up.out});
+  PackedProducts(card, x, exact)
+      .add_gated(
+          data_of(kFunction, card, *gate.weight),
+          bias_of(card, gate),
+          of_up,
+          bias_of(card, up),
+          *product.activation,
+          y);
+  return y;
+}
+
+/** The projections before their updates. */
+std::vector<mx::array>
+multiply_all(Card& card, const Product& product, PreparedRows& x, bool exact) {
+  PackedProducts packed(card, x, exact);
   std::vector<mx::array> results;
   for (const Projection& projection : product.projections) {
     const MatrixData& data = data_of(kFunction, card, *projection.weight);
     const mx::array& y =
         results.emplace_back(card.make_array({x.rows, data.out}));
-    Added added;
-    if (projection.bias != nullptr) {
-      require_shape(kFunction, "bias", *projection.bias, {data.out});
-      added.bias = floats_of(kFunction, card, *projection.bias);
-    }
+    Added added = bias_of(card, projection);
     if (product.residual != nullptr) {
       require_shape(kFunction, "residual", *product.residual, y.shape());
       added.residual = projection.updates.empty()
@@ -289,7 +424,7 @@ std::vector<mx::array> multiply_all(
 std::vector<mx::array>
 multiply(Card& card, const mx::array& x, const Product& product) {
   check_product(kFunction, product);
-  const int n_digits = digits_of(product.compute);
+  const bool exact = is_exact(product.compute);
   const int rows = x.ndim() == 2 ? x.shape(0) : 0;
   for (const Projection& projection : product.projections) {
     require_shape(kFunction, "x", x, {rows, projection.weight->in_features()});
@@ -297,9 +432,11 @@ multiply(Card& card, const mx::array& x, const Product& product) {
   if (product.projections.empty()) {
     return {};
   }
-  const PreparedRows prepared = prepare(card, x, product, n_digits);
-  std::vector<mx::array> results =
-      multiply_all(card, product, prepared, n_digits);
+  PreparedRows prepared = prepare(card, x, product);
+  if (can_gate(card, product, rows)) {
+    return {multiply_gated(card, product, prepared, exact)};
+  }
+  std::vector<mx::array> results = multiply_all(card, product, prepared, exact);
   for (std::size_t i = 0; i < results.size(); ++i) {
     const Projection& projection = product.projections[i];
     for (const LowRankUpdate& update : projection.updates) {

@@ -6,7 +6,7 @@
 namespace optiq::kernels::cuda {
 namespace {
 
-constexpr unsigned kThreads = 512;
+constexpr unsigned kThreads = 1024;
 
 /** The rows of logits [T, V], as kernels take them. */
 Reduce

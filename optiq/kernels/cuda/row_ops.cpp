@@ -3,6 +3,7 @@
 #include "optiq/base/error.h"
 #include "optiq/kernels/cuda/arguments.h"
 #include "optiq/kernels/cuda/operations.h"
+#include "optiq/kernels/cuda/packed_layout.h"
 #include "optiq/kernels/cuda/pointers_impl.h"
 #include "optiq/kernels/shape_checks_impl.h"
 
@@ -56,7 +57,7 @@ mx::array normalize(Card& card, const mx::array& x, const Norm& norm) {
       .eps = norm.eps,
       .is_layer_norm = norm.is_layer_norm ? 1 : 0,
       .width = width,
-      .padded = (width + 31) / 32 * 32,
+      .padded = padded_columns(width),
       .plain = new_floats_of(card, y)};
   const std::size_t rows = width == 0 ? 0 : x.size() / width;
   card.launch("prepare_rows", {.x = rows, .threads = 256}, args);
@@ -69,7 +70,15 @@ mx::array add(Card& card, const mx::array& a, const mx::array& b) {
 }
 
 mx::array scale(Card& card, const mx::array& x, float factor) {
+  if (factor == 1.f) {
+    return card.view(x, 0, x.shape());
+  }
   return apply("scale", card, Elementwise::Scale, x, nullptr, factor);
+}
+
+Elementwise elementwise_of(Activation activation) {
+  return activation == Activation::Silu ? Elementwise::Silu
+                                        : Elementwise::GeluTanh;
 }
 
 mx::array glu(
@@ -78,10 +87,7 @@ mx::array glu(
     const mx::array& up,
     Activation activation) {
   require_shape("glu", "up", up, gate.shape());
-  const Elementwise what = activation == Activation::Silu
-      ? Elementwise::Silu
-      : Elementwise::GeluTanh;
-  return apply("glu", card, what, gate, &up, 0.f);
+  return apply("glu", card, elementwise_of(activation), gate, &up, 0.f);
 }
 
 mx::array softcap(Card& card, const mx::array& x, float cap) {

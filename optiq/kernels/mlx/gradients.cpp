@@ -181,7 +181,7 @@ class MlxGradients final : public Gradients {
         dy);
     return {d[0], d[1], d[2], d[3]};
   }
-  CrossEntropy cross_entropy(
+  LogitLoss cross_entropy(
       const mx::array& logits,
       std::span<const std::int32_t> labels,
       std::span<const float> weights) override {
@@ -202,8 +202,47 @@ class MlxGradients final : public Gradients {
             {logits},
             by_row)
             .front();
-    mx::array losses = losses_of(mx::astype(logits, mx::float32));
-    guarded("cross_entropy", [&] { mx::eval({losses, gradient}); });
+    return evaluated_loss(
+        "cross_entropy", losses_of(mx::astype(logits, mx::float32)), gradient);
+  }
+  LogitLoss kl_divergence(
+      const mx::array& reference,
+      const mx::array& logits,
+      std::span<const float> weights) override {
+    require_shape("kl_divergence", "logits", logits, reference.shape());
+    require_shape(
+        "kl_divergence",
+        "reference",
+        reference,
+        {static_cast<int>(weights.size()), logits.shape(1)});
+    const mx::array by_row(
+        weights.data(), mx::Shape{static_cast<int>(weights.size())});
+    const auto log_softmax = [](const mx::array& x) {
+      return mx::subtract(x, mx::logsumexp(x, -1, true));
+    };
+    const mx::array log_p = log_softmax(mx::astype(reference, mx::float32));
+    const auto losses_of = [&](const mx::array& x) {
+      return mx::sum(
+          mx::multiply(mx::exp(log_p), mx::subtract(log_p, log_softmax(x))),
+          -1);
+    };
+    const mx::array gradient =
+        pull_back(
+            "kl_divergence",
+            [&](const Arrays& x) { return losses_of(x[0]); },
+            {logits},
+            by_row)
+            .front();
+    return evaluated_loss(
+        "kl_divergence", losses_of(mx::astype(logits, mx::float32)), gradient);
+  }
+
+ private:
+  static LogitLoss evaluated_loss(
+      const char* function,
+      mx::array losses,
+      const mx::array& gradient) {
+    guarded(function, [&] { mx::eval({losses, gradient}); });
     const float* values = losses.data<float>();
     return {{values, values + losses.size()}, gradient};
   }

@@ -5,7 +5,7 @@
 // far; spans are added in order, by the same arithmetic here and in `combine`.
 // So a query's bits depend on its own tokens alone, not on the tile it is in,
 // nor on whether spans were shared out.
-#include "optiq/kernels/cuda/device/kv_side.cuh"
+#include "optiq/kernels/cuda/device/attention.cuh"
 
 namespace optiq::kernels::cuda {
 namespace {
@@ -13,34 +13,6 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPad = 4; // floats behind a token's channels: no bank conflicts
-
-/** The partial (m, l, sum of values) of `more` added to that of `all`: factors
- * of both. Spans that a query does not see change nothing. */
-struct Joined {
-  float maximum;
-  float weight;
-  float factor; // of what was there
-  float more; // of what is added
-};
-
-__device__ __forceinline__ Joined
-join(float maximum, float weight, float other_maximum, float other_weight) {
-  if (other_maximum == -INFINITY) {
-    return {maximum, weight, 1.f, 0.f};
-  }
-  if (maximum == -INFINITY) {
-    return {other_maximum, other_weight, 0.f, 1.f};
-  }
-  const float m = fmaxf(maximum, other_maximum);
-  const float a = expf(maximum - m);
-  const float b = expf(other_maximum - m);
-  return {m, __fmaf_rn(weight, a, __fmul_rn(other_weight, b)), a, b};
-}
-
-__device__ __forceinline__ float
-join_values(const Joined& joined, float value, float other) {
-  return __fmaf_rn(value, joined.factor, __fmul_rn(other, joined.more));
-}
 
 /** What a tile of kQueries queries keeps in shared memory. */
 template <int kQueries>
@@ -54,20 +26,6 @@ struct Tile {
   Centroids key_table;
   Centroids value_table;
 };
-
-/** Positions that a query of an item sees: [first, last]. */
-struct Seen {
-  int first;
-  int last;
-};
-
-__device__ __forceinline__ Seen
-seen_by(const Attend& args, const AttendItem& item, int query, int group) {
-  const int last = item.start + (item.first_query + query) / group;
-  const int first =
-      args.window == 0 || last < args.window ? 0 : last - args.window + 1;
-  return {first, last};
-}
 
 /** Four channels of a dense side. */
 __device__ __forceinline__ float4
@@ -391,6 +349,7 @@ __device__ __forceinline__ void attend(const Attend& args) {
 #define OPTIQ_ATTEND(QUERIES, STRIPS)                                    \
   extern "C" __global__ void __launch_bounds__(kThreads)                 \
       attend_##QUERIES##_##STRIPS(const __grid_constant__ Attend args) { \
+    begin_kernel();                                                      \
     attend<QUERIES, STRIPS>(args);                                       \
   }
 
@@ -403,6 +362,7 @@ OPTIQ_ATTEND(16, 4)
 
 /** Grid: rows, heads. Shared: a vector. */
 extern "C" __global__ void combine(const __grid_constant__ Combine args) {
+  begin_kernel();
   extern __shared__ float attended[];
   const int head_dim = args.head_dim;
   const long long head =
@@ -413,6 +373,7 @@ extern "C" __global__ void combine(const __grid_constant__ Combine args) {
     float maximum = partials[0];
     float sum = partials[1];
     float value = partials[2 + i];
+#pragma unroll 8
     for (int slot = 1; slot < slots; ++slot) {
       const float* other = partials + slot * (head_dim + 2);
       const Joined joined = join(maximum, sum, other[0], other[1]);

@@ -6,6 +6,7 @@
 #include <cuda_fp16.h>
 
 #include "optiq/kernels/cuda/arguments.h"
+#include "optiq/kernels/cuda/device/instructions.cuh"
 
 namespace optiq::kernels::cuda {
 
@@ -34,6 +35,35 @@ __device__ __forceinline__ float2 param_pair(std::uint32_t bits, Number type) {
   return type == Number::BFloat16
       ? make_float2(bf16_bits(bits & 0xffff), bf16_bits(bits >> 16))
       : make_float2(half_bits(bits & 0xffff), half_bits(bits >> 16));
+}
+
+/** Two halves less two others. */
+__device__ __forceinline__ std::uint32_t half2_difference(
+    std::uint32_t a,
+    std::uint32_t b) {
+  const __half2 d = __hsub2(
+      *reinterpret_cast<const __half2*>(&a),
+      *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const std::uint32_t*>(&d);
+}
+
+/** Two codes of kBits, one in each half, in bfloat16, which holds them. */
+template <int kBits>
+__device__ __forceinline__ std::uint32_t bf16_codes(std::uint32_t both) {
+  static_assert(kBits == 4 || kBits == 8);
+  __nv_bfloat162 v;
+  if constexpr (kBits == 4) { // 128 + code, less 128
+    constexpr std::uint32_t kMagic = 0x43004300u;
+    both |= kMagic;
+    v = __hsub2(
+        *reinterpret_cast<const __nv_bfloat162*>(&both),
+        *reinterpret_cast<const __nv_bfloat162*>(&kMagic));
+  } else { // 2^23 + code in float32, less 2^23
+    v = __floats2bfloat162_rn(
+        __uint_as_float(0x4b000000u | (both & 0xff)) - 8388608.f,
+        __uint_as_float(0x4b000000u | both >> 16) - 8388608.f);
+  }
+  return *reinterpret_cast<const std::uint32_t*>(&v);
 }
 
 __device__ __forceinline__ float warp_sum(float x) {
@@ -86,8 +116,30 @@ __device__ __forceinline__ T block_sum(T x) {
   return sum;
 }
 
+/** The largest of the block's threads' numbers, which every thread gets. */
+__device__ __forceinline__ float block_max(float x) {
+  __shared__ float parts[32];
+  const int warps = (blockDim.x + 31) / 32;
+  x = warp_max(x);
+  __syncthreads(); // who still reads the last one
+  if (threadIdx.x % 32 == 0) {
+    parts[threadIdx.x / 32] = x;
+  }
+  __syncthreads();
+  float largest = parts[0];
+  for (int i = 1; i < warps; ++i) {
+    largest = fmaxf(largest, parts[i]);
+  }
+  return largest;
+}
+
 __device__ __forceinline__ float silu(float x) {
   return x / (1.f + expf(-x));
+}
+
+__device__ __forceinline__ float gelu_tanh(float x) {
+  const float u = 0.7978845608028654f * fmaf(0.044715f * x * x, x, x);
+  return 0.5f * x * (1.f + tanhf(u));
 }
 
 } // namespace optiq::kernels::cuda

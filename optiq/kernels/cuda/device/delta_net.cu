@@ -57,6 +57,7 @@ __device__ __forceinline__ float softplus(float x) {
 
 /** Grid: channels, rows. */
 extern "C" __global__ void delta_conv(const __grid_constant__ DeltaNet args) {
+  begin_kernel();
   const int channel = blockIdx.x * blockDim.x + threadIdx.x;
   const int channels = channels_of(args);
   if (channel >= channels) {
@@ -78,6 +79,7 @@ extern "C" __global__ void delta_conv(const __grid_constant__ DeltaNet args) {
 /** The last rows become the conv state. Grid: channels, segments. */
 extern "C" __global__ void delta_keep_rows(
     const __grid_constant__ DeltaNet args) {
+  begin_kernel();
   const int channel = blockIdx.x * blockDim.x + threadIdx.x;
   const int channels = channels_of(args);
   const StateSegment segment = args.segments[blockIdx.y];
@@ -97,6 +99,7 @@ extern "C" __global__ void delta_keep_rows(
  * each. */
 extern "C" __global__ void delta_prepare(
     const __grid_constant__ DeltaNet args) {
+  begin_kernel();
   const long long row = blockIdx.x;
   const int head = blockIdx.y;
   const int dim = args.key_dim;
@@ -135,6 +138,7 @@ extern "C" __global__ void delta_prepare(
  * q, k and what the parts have of two sums. */
 extern "C" __global__ void __launch_bounds__(kThreads)
     delta_recur(const __grid_constant__ DeltaNet args) {
+  begin_kernel();
   extern __shared__ float shared[];
   const StateSegment segment = args.segments[blockIdx.z];
   const int head = blockIdx.y;
@@ -207,6 +211,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 
 /** y = y / rms(y) * norm * silu(z). Grid: rows, value heads. */
 extern "C" __global__ void delta_gate(const __grid_constant__ DeltaNet args) {
+  begin_kernel();
   const long long at =
       (static_cast<long long>(blockIdx.x) * args.n_value_heads + blockIdx.y) *
       args.value_dim;

@@ -198,6 +198,7 @@ __device__ void encode_head(
 /** Grid: rows, then heads of q, of k and of v. Shared: two vectors, codes. */
 extern "C" __global__ void place_heads(
     const __grid_constant__ PlaceHeads args) {
+  begin_kernel();
   extern __shared__ float shared[];
   const int head_dim = args.shape.key.head_dim;
   float* x = shared;

@@ -2,346 +2,259 @@
 // mma.sync.m16n8k16 and 8 rows of x its B operand, so that up to 8 rows of x
 // cost one pass over W:
 //
-//   y[t][o] = sum over groups: s (sum q x) + b (sum x)
+//   y[t][o] = scale[t] * sum over groups: s (sum q x) + b (sum x)
 //
-// Codes enter as the exact bfloat16 numbers 128 + q, x as two or three bfloat16
-// digits; sums are float32, and 128 sum(x) leaves with b. 8 bits are two planes
-// of 4. Eight warps share the columns, warp w taking spans w, w + 8, ...; their
-// sums are added in order. So the bits of a row do not depend on how many rows
-// there are, and the larger tiles of many rows change no bit.
-#include "optiq/kernels/cuda/device/common.cuh"
-#include "optiq/kernels/cuda/packed_layout.h"
+// Codes are exact integers in float16: 1024 + q, whose 1024 sum(x) leaves with
+// b (one digit of x), or q itself (two digits). x is one or two float16 digits
+// of a row brought below 2^15, of dense weights two or three bfloat16 digits;
+// sums are float32. Eight warps share the columns, warp w taking spans w, w +
+// 8, ...; their sums are added in order. So the bits of a row do not depend on
+// how many rows there are, nor on which of the kernels below runs.
+#include "optiq/kernels/cuda/device/product_span.cuh"
 
 namespace optiq::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kDense = 16; // "bits" of bfloat16 weights
-
-__device__ __forceinline__ void mma(
-    float (&c)[4],
-    std::uint32_t a0,
-    std::uint32_t a1,
-    std::uint32_t a2,
-    std::uint32_t a3,
-    std::uint32_t b0,
-    std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-/** Weights are read once: they need not push x out of the first cache. */
-__device__ __forceinline__ uint4 stream4(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
-
-__device__ __forceinline__ uint2 stream2(const void* p) {
-  uint2 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
-               : "=r"(v.x), "=r"(v.y)
-               : "l"(p));
-  return v;
-}
-
-/** A lane's share of 16 rows and one span. */
-template <int kBits>
-struct Weights {
-  std::uint32_t words[2][kBits];
-  std::uint32_t params[4][2]; // of the groups that end with chunk i
+/** Sums of one warp: [tokens][outputs], spread over the banks. */
+template <int kTokenTiles, int kRowTiles>
+struct Partial {
+  static constexpr int kTokens = 8 * kTokenTiles;
+  static constexpr int kOutputs = kTileRows * kRowTiles;
+  float values[kTokens][kOutputs + 4];
 
   __device__ __forceinline__ void
-  load(const MultiplyPart& part, int tile, int span, int spans, int lane) {
-    const std::uint32_t* from =
-        part.weight + words_before(tile, span, spans, lane, 0, kBits);
-    std::uint32_t* flat = words[0];
-    if constexpr (kBits % 2 == 0) {
-#pragma unroll
-      for (int i = 0; i < 2 * kBits; i += 4) {
-        const uint4 v = stream4(from + i);
-        flat[i] = v.x;
-        flat[i + 1] = v.y;
-        flat[i + 2] = v.z;
-        flat[i + 3] = v.w;
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < 2 * kBits; i += 2) {
-        const uint2 v = stream2(from + i);
-        flat[i] = v.x;
-        flat[i + 1] = v.y;
-      }
-    }
-    const int groups = spans * 4 / part.chunks_per_group;
-#pragma unroll
-    for (int chunk = 0; chunk < 4; ++chunk) {
-      if ((chunk + 1) % part.chunks_per_group == 0) {
-        const int group = (4 * span + chunk) / part.chunks_per_group;
-        const std::uint32_t* at = part.params +
-            (static_cast<std::int64_t>(tile) * groups + group) * kTileRows +
-            lane / 4;
-        params[chunk][0] = __ldg(at);
-        params[chunk][1] = __ldg(at + 8);
-      }
-    }
-  }
-
-  template <int kWidth>
-  static __device__ __forceinline__ std::uint32_t plane(
-      const std::uint32_t* row,
-      int pair) {
-    constexpr int kPerWord = 16 / kWidth;
-    constexpr std::uint32_t kMask = ((1u << kWidth) - 1) * 0x00010001u;
-    return row[pair / kPerWord] >> (pair % kPerWord * kWidth) & kMask;
-  }
-
-  /** Codes 2 pair and 2 pair + 1 of a row as 128 + q in bfloat16; at 8 bits
-   * those of one plane. */
-  __device__ __forceinline__ std::uint32_t
-  operand(int row, int pair, int of_plane) const {
-    constexpr std::uint32_t kMagic = 0x43004300u;
-    constexpr int kLow = low_bits(kBits);
-    constexpr int kHigh = high_bits(kBits);
-    if constexpr (kBits == 8) {
-      return plane<4>(words[row] + 4 * of_plane, pair) | kMagic;
-    } else if constexpr (kHigh == 0) {
-      return plane<kLow>(words[row], pair) | kMagic;
-    } else {
-      return plane<kLow>(words[row], pair) |
-          plane<kHigh>(words[row] + kLow, pair) << kLow | kMagic;
-    }
-  }
-};
-
-template <>
-struct Weights<kDense> {
-  uint4 words[2][4];
-
-  __device__ __forceinline__ void
-  load(const MultiplyPart& part, int in, int tile, int span, int lane) {
-    const auto* weight = reinterpret_cast<const std::uint16_t*>(part.weight);
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const int from = tile * kTileRows + row_of(lane, row);
-#pragma unroll
-      for (int chunk = 0; chunk < 4; ++chunk) {
-        const int column = span * kSpanColumns + column_of(lane, 8 * chunk);
-        words[row][chunk] = from < part.out && column < in
-            ? stream4(weight + static_cast<std::int64_t>(from) * in + column)
-            : make_uint4(0, 0, 0, 0);
-      }
-    }
-  }
-
-  __device__ __forceinline__ std::uint32_t operand(int row, int pair, int)
-      const {
-    const uint4& v = words[row][pair / 4];
-    const int i = pair % 4;
-    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-  }
-};
-
-/** One chunk of 32 columns times one digit of 8 rows of x, into the sums of one
- * plane or two. */
-template <int kBits, int kPlanes>
-__device__ __forceinline__ void multiply_chunk(
-    const Weights<kBits>& weights,
-    int chunk,
-    const uint4& x,
-    float (&sums)[kPlanes][4]) {
-#pragma unroll
-  for (int plane = 0; plane < kPlanes; ++plane) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int pair = 4 * chunk + 2 * half;
-      mma(sums[plane],
-          weights.operand(0, pair, plane),
-          weights.operand(1, pair, plane),
-          weights.operand(0, pair + 1, plane),
-          weights.operand(1, pair + 1, plane),
-          half == 0 ? x.x : x.z,
-          half == 0 ? x.y : x.w);
-    }
-  }
-}
-
-/** acc += s (sum q x) + b (sum x), then the sums begin anew. */
-template <int kBits, int kPlanes>
-__device__ __forceinline__ void end_group(
-    const std::uint32_t (&params)[2],
-    Number type,
-    const float (&x_sums)[2],
-    float (&sums)[kPlanes][4],
-    float (&acc)[4]) {
-  constexpr float kOffset = kBits == 8 ? 128.f * 17.f : 128.f;
-#pragma unroll
-  for (int row = 0; row < 2; ++row) {
-    const float2 param = param_pair(params[row], type);
-    const float rest = param.y - kOffset * param.x;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float sum = sums[0][2 * row + i];
-      if constexpr (kPlanes == 2) {
-        sum += 16.f * sums[1][2 * row + i];
-      }
-      acc[2 * row + i] =
-          fmaf(rest, x_sums[i], fmaf(param.x, sum, acc[2 * row + i]));
-    }
-  }
-#pragma unroll
-  for (int plane = 0; plane < kPlanes; ++plane) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      sums[plane][i] = 0.f;
-    }
-  }
-}
-
-/** The rows of x of a block's tile, as one lane reads them. Behind the last row
- * the last is read again; what comes of it is not written. */
-template <int kTokenTiles>
-struct Rows {
-  const std::uint16_t* digits[kTokenTiles]; // the lane's columns of a chunk
-  std::int64_t digit_stride;
-  const float4* sums[kTokenTiles][2]; // of the rows whose results it has
-
-  __device__ __forceinline__ Rows(const Multiply& args, int first, int lane) {
-    const std::int64_t padded = padded_columns(args.in);
-    digit_stride = args.rows * padded;
-#pragma unroll
-    for (int n = 0; n < kTokenTiles; ++n) {
-      const int row = min(first + n * 8 + lane / 4, args.rows - 1);
-      digits[n] = args.digits + row * padded + lane % 4 * 8;
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int of = min(first + n * 8 + lane % 4 * 2 + i, args.rows - 1);
-        sums[n][i] = reinterpret_cast<const float4*>(
-            args.sums + of * (padded / kChunkColumns));
-      }
-    }
-  }
-  __device__ __forceinline__ uint4
-  digit(int index, int tile, int span, int chunk) const {
-    return *reinterpret_cast<const uint4*>(
-        digits[tile] + index * digit_stride + span * kSpanColumns +
-        chunk * kChunkColumns);
-  }
-};
-
-__device__ __forceinline__ float element(const float4& v, int i) {
-  return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-}
-
-/** One span of all the block's tiles. */
-template <int kBits, int kDigits, int kTokenTiles, int kRowTiles>
-__device__ __forceinline__ void multiply_span(
-    const Rows<kTokenTiles>& x,
-    const MultiplyPart& part,
-    const Weights<kBits> (&weights)[kRowTiles],
-    int span,
-    float (&acc)[kRowTiles][kTokenTiles][4]) {
-  constexpr int kPlanes = kBits == 8 ? 2 : 1;
-  float sums[kRowTiles][kTokenTiles][kPlanes][4] = {};
-  float x_sums[kTokenTiles][2] = {};
-#pragma unroll
-  for (int chunk = 0; chunk < 4; ++chunk) {
-#pragma unroll
-    for (int n = 0; n < kTokenTiles; ++n) {
-#pragma unroll
-      for (int digit = 0; digit < kDigits; ++digit) {
-        const uint4 v = x.digit(digit, n, span, chunk);
-#pragma unroll
-        for (int r = 0; r < kRowTiles; ++r) {
-          multiply_chunk<kBits>(weights[r], chunk, v, sums[r][n]);
-        }
-      }
-      if constexpr (kBits != kDense) {
-        x_sums[n][0] += element(x.sums[n][0][span], chunk);
-        x_sums[n][1] += element(x.sums[n][1][span], chunk);
-        if ((chunk + 1) % part.chunks_per_group == 0) {
-#pragma unroll
-          for (int r = 0; r < kRowTiles; ++r) {
-            end_group<kBits>(
-                weights[r].params[chunk],
-                part.param_type,
-                x_sums[n],
-                sums[r][n],
-                acc[r][n]);
-          }
-          x_sums[n][0] = 0.f;
-          x_sums[n][1] = 0.f;
-        }
-      }
-    }
-  }
-  if constexpr (kBits == kDense) {
+  write(const float (&acc)[kRowTiles][kTokenTiles][4], int rows, int lane) {
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
       for (int n = 0; n < kTokenTiles; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          acc[r][n][i] += sums[r][n][0][i];
+          const int token = n * 8 + lane % 4 * 2 + i % 2;
+          if (token < rows) {
+            values[token][r * kTileRows + row_of(lane, i / 2)] = acc[r][n][i];
+          }
         }
       }
     }
   }
+};
+
+/** The warps' sums in order, times the row's scale. */
+template <int kTokenTiles, int kRowTiles>
+__device__ __forceinline__ float sum_of_warps(
+    const Partial<kTokenTiles, kRowTiles> (&partials)[kWarps],
+    int token,
+    int output,
+    float scale) {
+  float y = 0.f;
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) {
+    y += partials[warp].values[token][output];
+  }
+  return y * scale;
 }
 
-/** The warps' sums, in order, with what is added to them. */
-template <int kTokenTiles, int kRowTiles>
-__device__ __forceinline__ void add_warps(
-    const MultiplyPart& part,
-    int rows,
-    int first_row,
-    const float (&acc)[kRowTiles][kTokenTiles][4],
-    float* shared) {
-  constexpr int kTokens = 8 * kTokenTiles;
-  constexpr int kOutputs = kTileRows * kRowTiles;
-  const int lane = threadIdx.x % 32;
-  float* mine = shared + threadIdx.x / 32 * kOutputs * kTokens;
-#pragma unroll
-  for (int r = 0; r < kRowTiles; ++r) {
-#pragma unroll
-    for (int n = 0; n < kTokenTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int output = r * kTileRows + row_of(lane, i / 2);
-        mine[output * kTokens + n * 8 + lane % 4 * 2 + i % 2] = acc[r][n][i];
+__device__ __forceinline__ void
+write_result(const MultiplyPart& part, int row, int output, float y) {
+  const long long at = static_cast<long long>(row) * part.out + output;
+  y += part.bias != nullptr ? part.bias[output] : 0.f;
+  part.y[at] = part.residual != nullptr ? part.residual[at] + y : y;
+}
+
+/** The tiles of a block of threads that goes through several, each in as many
+ * steps as a warp has spans at most. Of gated parts a tile of the first and the
+ * same of the second in turn. */
+struct Walk {
+  int tiles; // of this block
+  int steps; // of a tile
+  int index = 0; // of a tile among them
+  int step = 0;
+  int part; // of the tile in hand: constant memory is read by index
+  int tile;
+
+  __device__ __forceinline__ Walk(const Multiply& args, int spans)
+      : steps((spans + kWarps - 1) / kWarps) {
+    const int parts = args.is_gated ? 2 : 1;
+    const int all = args.is_gated ? args.n_blocks / 2 : args.n_blocks;
+    const auto blocks = static_cast<int>(gridDim.x);
+    tiles =
+        parts * ((all - static_cast<int>(blockIdx.x) + blocks - 1) / blocks);
+    begin_tile(args);
+  }
+  __device__ __forceinline__ bool is_inside() const {
+    return index < tiles;
+  }
+  __device__ __forceinline__ void begin_tile(const Multiply& args) {
+    const int n = args.is_gated ? index >> 1 : index;
+    step = 0;
+    part = args.is_gated ? index & 1 : 0;
+    tile = static_cast<int>(blockIdx.x) + n * static_cast<int>(gridDim.x);
+    if (!args.is_gated) {
+      const int block = tile;
+      for (int i = 1; i < args.n_parts; ++i) {
+        if (block >= args.parts[i].first_block) {
+          part = i;
+          tile = block - args.parts[i].first_block;
+        }
       }
     }
   }
+  /** On to the next step; whether a tile is done. */
+  __device__ __forceinline__ bool move(const Multiply& args) {
+    if (++step < steps) {
+      return false;
+    }
+    ++index;
+    begin_tile(args);
+    return true;
+  }
+};
+
+/** The digits of a single row in shared memory: digits, then their sums. */
+__device__ __forceinline__ Rows<1> own_row(
+    const PrepareRows& args,
+    float& scale) {
+  extern __shared__ uint4 own_digits[];
+  const RowDigits to{
+      reinterpret_cast<std::uint16_t*>(own_digits),
+      args.padded,
+      reinterpret_cast<float*>(
+          reinterpret_cast<std::uint16_t*>(own_digits) +
+          static_cast<long long>(args.n_digits) * args.padded)};
+  const RowForm form = form_of(args.x, args);
+  for (int span = threadIdx.x / 32; span < args.padded / kSpanColumns;
+       span += kWarps) {
+    write_span(args, args.x, form, span, nullptr, to);
+  }
   __syncthreads();
-  // Outputs run fastest: stores are whole lines.
-  for (int i = threadIdx.x; i < kOutputs * kTokens; i += kWarps * 32) {
-    const int output =
-        (blockIdx.x - part.first_block) * kOutputs + i % kOutputs;
-    const int row = first_row + i / kOutputs;
-    if (output >= part.out || row >= rows) {
-      continue;
+  scale = inverse_scale(form.scale);
+  return Rows<1>(to.digits, to.sums, 1, args.padded, 0, threadIdx.x % 32);
+}
+
+/** Up to 8 kTokenTiles rows; kOwn: one, which the block prepares. */
+template <int kBits, bool kExact, int kTokenTiles, bool kOwn>
+__device__ __forceinline__ void multiply_few(const Multiply& args) {
+  // Spans on their way at once: what hides the latency of memory.
+  constexpr int kAhead = (kBits <= 4       ? 4
+                              : kBits <= 6 ? 3
+                                           : 2) -
+      (kTokenTiles - 1);
+  __shared__ Partial<kTokenTiles, 1> partials[2][kWarps];
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int spans = spans_of(args.in);
+  allow_next();
+  Walk ahead(args, spans);
+  Source source;
+  source.begin<kBits>(args.parts[ahead.part], ahead.tile, spans);
+  Weights<kBits, kExact> ring[kAhead][1];
+  const auto load = [&](Weights<kBits, kExact>& to) {
+    if (!ahead.is_inside()) {
+      return;
     }
-    float y = 0.f;
+    if (source.span < spans) {
+      to.load(source, args.in);
+    }
+    if (!ahead.move(args)) {
+      source.move<kBits>();
+    } else if (ahead.is_inside()) {
+      source.begin<kBits>(args.parts[ahead.part], ahead.tile, spans);
+    }
+  };
 #pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) {
-      y += shared
-          [warp * kOutputs * kTokens + i % kOutputs * kTokens + i / kOutputs];
+  for (int i = 0; i < kAhead; ++i) {
+    load(ring[i][0]);
+  }
+  await_previous(); // weights are there for long, rows are not
+  float own_scale = 1.f;
+  const Rows<kTokenTiles> x = [&] {
+    if constexpr (kOwn) {
+      return own_row(args.own, own_scale);
+    } else {
+      return Rows<kTokenTiles>(
+          args.digits, args.sums, args.rows, padded_columns(args.in), 0, lane);
     }
-    const std::int64_t at = static_cast<std::int64_t>(row) * part.out + output;
-    y += part.bias != nullptr ? part.bias[output] : 0.f;
-    part.y[at] = part.residual != nullptr ? part.residual[at] + y : y;
+  }();
+  float acc[1][kTokenTiles][4] = {};
+  float gate = 0.f; // of this thread's result
+  Walk walk(args, spans);
+  while (walk.is_inside()) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (!walk.is_inside()) {
+        break;
+      }
+      const MultiplyPart& part = args.parts[walk.part];
+      const int span = warp + walk.step * kWarps;
+      if (span < spans) {
+        const auto more_params = [&](int, int row) {
+          Source again;
+          again.begin<kBits>(part, walk.tile, spans);
+          again.params += (span - warp) * kTileRows * span_params(again.shift);
+          return again.load_params(row, 2);
+        };
+        multiply_span<kBits, kExact>(
+            x,
+            span,
+            {part.group_shift, part.param_type},
+            ring[i],
+            more_params,
+            acc);
+      }
+      load(ring[i][0]);
+      const int index = walk.index;
+      const int tile = walk.tile;
+      if (!walk.move(args)) {
+        continue;
+      }
+      // Two sets of sums: a warp that is ahead writes the other.
+      Partial<kTokenTiles, 1>(&sums)[kWarps] = partials[index % 2];
+      sums[warp].write(acc, args.rows, lane);
+#pragma unroll
+      for (int n = 0; n < kTokenTiles; ++n) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          acc[0][n][j] = 0.f;
+        }
+      }
+      __syncthreads();
+      const int token = threadIdx.x / kTileRows;
+      const int output =
+          tile * kTileRows + static_cast<int>(threadIdx.x) % kTileRows;
+      if (token >= args.rows || output >= part.out) {
+        continue;
+      }
+      const float scale = kOwn ? own_scale : args.scales[token];
+      const float y = sum_of_warps(sums, token, threadIdx.x % kTileRows, scale);
+      if (!args.is_gated) {
+        write_result(part, token, output, y);
+        continue;
+      }
+      const float with_bias =
+          y + (part.bias != nullptr ? part.bias[output] : 0.f);
+      if (index % 2 == 0) {
+        gate = with_bias;
+      } else {
+        const float activated =
+            args.activation == Elementwise::Silu ? silu(gate) : gelu_tanh(gate);
+        part.y[static_cast<long long>(token) * part.out + output] =
+            activated * with_bias;
+      }
+    }
   }
 }
 
-template <int kBits, int kDigits, int kTokenTiles, int kRowTiles>
-__device__ __forceinline__ void multiply(const Multiply& args) {
-  __shared__ float shared[kWarps * kTileRows * kRowTiles * 8 * kTokenTiles];
+/** Tiles of 32 rows and 32 outputs. */
+template <int kBits, bool kExact>
+__device__ __forceinline__ void multiply_many(const Multiply& args) {
+  constexpr int kTokenTiles = 4;
+  constexpr int kRowTiles = 2;
+  using Sums = Partial<kTokenTiles, kRowTiles>;
+  __shared__ Sums partials[kWarps];
+  begin_kernel();
   const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
   int index = 0;
   while (index + 1 < args.n_parts &&
          static_cast<int>(blockIdx.x) >= args.parts[index + 1].first_block) {
@@ -349,61 +262,82 @@ __device__ __forceinline__ void multiply(const Multiply& args) {
   }
   const MultiplyPart& part = args.parts[index];
   const int spans = spans_of(args.in);
-  const int tiles = tiles_of(part.out);
   const int tile =
       (static_cast<int>(blockIdx.x) - part.first_block) * kRowTiles;
   const int first = static_cast<int>(blockIdx.y) * 8 * kTokenTiles;
-  const Rows<kTokenTiles> x(args, first, lane);
+  const Rows<kTokenTiles> x(
+      args.digits, args.sums, args.rows, padded_columns(args.in), first, lane);
   float acc[kRowTiles][kTokenTiles][4] = {};
-  const auto load = [&](Weights<kBits>(&weights)[kRowTiles], int span) {
+  Source sources[kRowTiles];
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+    // A tile behind the last is computed again and not written.
+    sources[r].begin<kBits>(part, min(tile + r, tiles_of(part.out) - 1), spans);
+  }
+  const auto more_params = [&](int r, int row) {
+    return sources[r].load_params(row, 2);
+  };
+  while (sources[0].span < spans) {
+    Weights<kBits, kExact> weights[kRowTiles];
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
-      // A tile behind the last is computed again and not written.
-      const int of_part = min(tile + r, tiles - 1);
-      if constexpr (kBits == kDense) {
-        weights[r].load(part, args.in, of_part, span, lane);
-      } else {
-        weights[r].load(part, of_part, span, spans, lane);
-      }
+      weights[r].load(sources[r], args.in);
     }
-  };
-  // Spans on their way at once: what hides the latency of memory where there
-  // are registers for it.
-  constexpr int kAhead = kRowTiles > 1 ? 1 : kBits <= 4 ? 4 : 2;
-  for (int begin = threadIdx.x / 32; begin < spans; begin += kWarps * kAhead) {
-    Weights<kBits> weights[kAhead][kRowTiles];
+    multiply_span<kBits, kExact>(
+        x,
+        sources[0].span,
+        {part.group_shift, part.param_type},
+        weights,
+        more_params,
+        acc);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (begin + i * kWarps < spans) {
-        load(weights[i], begin + i * kWarps);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (begin + i * kWarps < spans) {
-        multiply_span<kBits, kDigits>(
-            x, part, weights[i], begin + i * kWarps, acc);
-      }
+    for (int r = 0; r < kRowTiles; ++r) {
+      sources[r].move<kBits>();
     }
   }
-  add_warps<kTokenTiles, kRowTiles>(part, args.rows, first, acc, shared);
+  partials[warp].write(acc, args.rows - first, lane);
+  __syncthreads();
+  // Outputs run fastest: stores are whole lines.
+  for (int i = threadIdx.x; i < Sums::kOutputs * Sums::kTokens; i += kThreads) {
+    const int output = tile * kTileRows + i % Sums::kOutputs;
+    const int row = first + i / Sums::kOutputs;
+    if (output < part.out && row < args.rows) {
+      write_result(
+          part,
+          row,
+          output,
+          sum_of_warps(
+              partials,
+              i / Sums::kOutputs,
+              i % Sums::kOutputs,
+              args.scales[row]));
+    }
+  }
 }
 
 } // namespace
 
-#define OPTIQ_MULTIPLY(BITS, DIGITS, NAME)                            \
-  extern "C" __global__ void __launch_bounds__(kWarps * 32)           \
-      multiply_##NAME##_few(const __grid_constant__ Multiply args) {  \
-    multiply<BITS, DIGITS, 1, 1>(args);                               \
-  }                                                                   \
-  extern "C" __global__ void __launch_bounds__(kWarps * 32)           \
-      multiply_##NAME##_many(const __grid_constant__ Multiply args) { \
-    multiply<BITS, DIGITS, 4, 2>(args);                               \
+#define OPTIQ_MULTIPLY(BITS, EXACT, NAME)                            \
+  extern "C" __global__ void __launch_bounds__(kThreads, 2)          \
+      multiply_##NAME##_own(const __grid_constant__ Multiply args) { \
+    multiply_few<BITS, EXACT, 1, true>(args);                        \
+  }                                                                  \
+  extern "C" __global__ void __launch_bounds__(kThreads, 2)          \
+      multiply_##NAME##_8(const __grid_constant__ Multiply args) {   \
+    multiply_few<BITS, EXACT, 1, false>(args);                       \
+  }                                                                  \
+  extern "C" __global__ void __launch_bounds__(kThreads, 2)          \
+      multiply_##NAME##_16(const __grid_constant__ Multiply args) {  \
+    multiply_few<BITS, EXACT, 2, false>(args);                       \
+  }                                                                  \
+  extern "C" __global__ void __launch_bounds__(kThreads)             \
+      multiply_##NAME##_all(const __grid_constant__ Multiply args) { \
+    multiply_many<BITS, EXACT>(args);                                \
   }
 
-#define OPTIQ_MULTIPLY_WIDTH(BITS)        \
-  OPTIQ_MULTIPLY(BITS, 2, BITS##bit_fast) \
-  OPTIQ_MULTIPLY(BITS, 3, BITS##bit_exact)
+#define OPTIQ_MULTIPLY_WIDTH(BITS)            \
+  OPTIQ_MULTIPLY(BITS, false, BITS##bit_fast) \
+  OPTIQ_MULTIPLY(BITS, true, BITS##bit_exact)
 
 OPTIQ_MULTIPLY_WIDTH(2)
 OPTIQ_MULTIPLY_WIDTH(3)

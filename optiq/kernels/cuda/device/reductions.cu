@@ -21,9 +21,12 @@ __device__ __forceinline__ Largest larger(Largest a, Largest b) {
 __device__ Largest largest_of(const float* x, int n) {
   __shared__ Largest parts[32];
   Largest best{-INFINITY, 0x7fffffff};
+  // Loads of several on their way.
+#pragma unroll 8
   for (int i = threadIdx.x; i < n; i += blockDim.x) {
-    if (x[i] > best.value) { // false for NaN
-      best = {x[i], i};
+    const float value = x[i];
+    if (value > best.value) { // false for NaN
+      best = {value, i};
     }
   }
   for (int step = 16; step > 0; step /= 2) {
@@ -64,6 +67,7 @@ __device__ double log_sum_exp_of(const float* x, int n) {
 
 /** Grid: 1024 quads of words. */
 extern "C" __global__ void read_all(const __grid_constant__ ReadAll args) {
+  begin_kernel();
   const auto* from = reinterpret_cast<const uint4*>(args.from);
   std::uint32_t seen = 0;
 #pragma unroll
@@ -80,6 +84,7 @@ extern "C" __global__ void read_all(const __grid_constant__ ReadAll args) {
 }
 
 extern "C" __global__ void argmax(const __grid_constant__ Reduce args) {
+  begin_kernel();
   const Largest best =
       largest_of(args.x + static_cast<long long>(blockIdx.x) * args.n, args.n);
   if (threadIdx.x == 0) {
@@ -88,6 +93,7 @@ extern "C" __global__ void argmax(const __grid_constant__ Reduce args) {
 }
 
 extern "C" __global__ void log_sum_exp(const __grid_constant__ Reduce args) {
+  begin_kernel();
   const double found = log_sum_exp_of(
       args.x + static_cast<long long>(blockIdx.x) * args.n, args.n);
   if (threadIdx.x == 0) {
@@ -96,6 +102,7 @@ extern "C" __global__ void log_sum_exp(const __grid_constant__ Reduce args) {
 }
 
 extern "C" __global__ void pick(const __grid_constant__ Reduce args) {
+  begin_kernel();
   const long long row = blockIdx.x;
   if (threadIdx.x == 0) {
     args.values[row] = args.x[row * args.n + args.ids[row]];
@@ -103,6 +110,7 @@ extern "C" __global__ void pick(const __grid_constant__ Reduce args) {
 }
 
 extern "C" __global__ void kl_divergence(const __grid_constant__ Reduce args) {
+  begin_kernel();
   const long long at = static_cast<long long>(blockIdx.x) * args.n;
   const float* x = args.x + at;
   const float* reference = args.reference + at;

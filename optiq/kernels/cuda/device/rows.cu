@@ -1,45 +1,13 @@
 // Row by row: norms and digits before products, embedding, low-rank updates,
 // elementwise operations, moves, and products whose weights stay in the file's
 // layout.
-#include "optiq/kernels/cuda/device/common.cuh"
-#include "optiq/kernels/cuda/packed_layout.h"
+#include "optiq/kernels/cuda/device/prepare.cuh"
 
 namespace optiq::kernels::cuda {
 namespace {
 
 __device__ __forceinline__ long long thread_index() {
   return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-
-/** What a norm does to a row: y = (x - mean) * factor, then gain and bias. */
-struct RowNorm {
-  float mean;
-  float factor;
-};
-
-__device__ __forceinline__ RowNorm
-norm_of(const float* x, const PrepareRows& args) {
-  const auto width = static_cast<float>(args.width);
-  float mean = 0.f;
-  if (args.is_layer_norm) {
-    float sum = 0.f;
-#pragma unroll 8
-    for (int i = threadIdx.x; i < args.width; i += blockDim.x) {
-      sum += x[i];
-    }
-    mean = block_sum(sum) / width;
-  }
-  float squares = 0.f;
-#pragma unroll 8
-  for (int i = threadIdx.x; i < args.width; i += blockDim.x) {
-    const float centered = x[i] - mean;
-    squares = fmaf(centered, centered, squares);
-  }
-  return {mean, 1.f / sqrtf(block_sum(squares) / width + args.eps)};
-}
-
-__device__ __forceinline__ unsigned short bf16_of(float x) {
-  return __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 
 /** Element of a matrix in the file's layout. */
@@ -63,50 +31,53 @@ weight_at(const PlainMatrix& w, int row, int column) {
 
 constexpr int kPlainRows = 8; // of x, that share a read of W
 
+template <int kWords>
+__device__ __forceinline__ void store(const StoreWords<kWords>& args) {
+  begin_kernel();
+  for (int i = thread_index(); i < args.words; i += gridDim.x * blockDim.x) {
+    args.to[i] = args.data[i];
+  }
+}
+
 } // namespace
 
+#define OPTIQ_STORE_WORDS(WORDS)                        \
+  extern "C" __global__ void store_words_##WORDS(       \
+      const __grid_constant__ StoreWords<WORDS> args) { \
+    store(args);                                        \
+  }
+
+OPTIQ_STORE_WORDS(240)
+OPTIQ_STORE_WORDS(1000)
+OPTIQ_STORE_WORDS(8000)
+
 /** Grid: rows, parts of a row, each of which sums up the whole norm. */
-extern "C" __global__ void prepare_rows(
-    const __grid_constant__ PrepareRows args) {
+extern "C" __global__ void __launch_bounds__(kPrepareThreads)
+    prepare_rows(const __grid_constant__ PrepareRows args) {
+  begin_kernel();
   const long long row = blockIdx.x;
   const long long rows = gridDim.x;
   const float* x = args.x + row * args.width;
-  const RowNorm norm =
-      args.weight != nullptr ? norm_of(x, args) : RowNorm{0.f, 1.f};
-  const int lane = threadIdx.x % 32;
-  const int chunks = args.padded / kChunkColumns;
-  const int warps = blockDim.x / 32;
-  for (int chunk = blockIdx.y * warps + threadIdx.x / 32; chunk < chunks;
-       chunk += gridDim.y * warps) {
-    const int i = chunk * kChunkColumns + lane;
-    float y = 0.f;
-    if (i < args.width) {
-      y = x[i];
-      if (args.weight != nullptr) {
-        y = (y - norm.mean) * norm.factor * args.weight[i];
-        y += args.bias != nullptr ? args.bias[i] : 0.f;
-      }
-      if (args.plain != nullptr) {
-        args.plain[row * args.width + i] = y;
-      }
-    }
-    if (args.n_digits == 0) {
-      continue;
-    }
-    float sum = 0.f;
-    for (int digit = 0; digit < args.n_digits; ++digit) {
-      const unsigned short bits = bf16_of(y - sum);
-      args.digits[(digit * rows + row) * args.padded + i] = bits;
-      sum += bf16_bits(bits);
-    }
-    sum = warp_sum(sum);
-    if (lane == 0) {
-      args.sums[row * chunks + chunk] = sum;
-    }
+  const RowForm form = form_of(x, args);
+  const RowDigits to{
+      args.digits + row * args.padded,
+      rows * args.padded,
+      args.sums + row * (args.padded / kChunkColumns)};
+  float* plain =
+      args.plain != nullptr ? args.plain + row * args.width : nullptr;
+  constexpr int kWarps = kPrepareThreads / 32;
+  const int spans = args.padded / kSpanColumns;
+  for (int span = blockIdx.y * kWarps + threadIdx.x / 32; span < spans;
+       span += gridDim.y * kWarps) {
+    write_span(args, x, form, span, plain, to);
+  }
+  if (args.scales != nullptr && blockIdx.y == 0 && threadIdx.x == 0) {
+    args.scales[row] = inverse_scale(form.scale);
   }
 }
 
 extern "C" __global__ void pack_codes(const __grid_constant__ PackCodes args) {
+  begin_kernel();
   const long long at = thread_index();
   if (at < args.words) {
     args.codes[at] = packed_word(
@@ -116,13 +87,18 @@ extern "C" __global__ void pack_codes(const __grid_constant__ PackCodes args) {
 
 extern "C" __global__ void pack_params(
     const __grid_constant__ PackParams args) {
+  begin_kernel();
   const long long at = thread_index();
   if (at >= args.words) {
     return;
   }
-  const auto group = static_cast<int>(at / kTileRows % args.padded_groups);
+  const int each = span_params(args.group_shift);
+  const int chunk = chunk_of_param(static_cast<int>(at % each));
+  const long long tile_row = at / each;
+  const auto span = static_cast<int>(tile_row / kTileRows % args.spans);
+  const int group = (4 * span + chunk) >> args.group_shift;
   const long long row =
-      at / kTileRows / args.padded_groups * kTileRows + at % kTileRows;
+      tile_row / kTileRows / args.spans * kTileRows + tile_row % kTileRows;
   const bool is_inside = row < args.out && group < args.groups;
   const long long from = row * args.groups + group;
   args.params[at] = is_inside
@@ -132,16 +108,17 @@ extern "C" __global__ void pack_params(
 
 extern "C" __global__ void embed_packed(
     const __grid_constant__ EmbedPacked args) {
+  begin_kernel();
   const int row = args.ids[blockIdx.x];
   const int spans = spans_of(args.in);
-  const int groups = spans * kSpanColumns / args.group;
-  const std::uint32_t* params = args.params +
-      static_cast<long long>(row / kTileRows) * groups * kTileRows +
-      row % kTileRows;
+  const int shift = shift_of_group(args.group);
   float* y = args.y + static_cast<long long>(blockIdx.x) * args.in;
   for (int i = threadIdx.x; i < args.in; i += blockDim.x) {
-    const float2 param =
-        param_pair(params[i / args.group * kTileRows], args.param_type);
+    const std::int64_t before = params_before(
+        row / kTileRows, i / kSpanColumns, spans, row % kTileRows, shift);
+    const int chunk = i % kSpanColumns / kChunkColumns;
+    const float2 param = param_pair(
+        args.params[before + param_of_chunk(chunk, shift)], args.param_type);
     const auto code =
         static_cast<float>(code_at(args.codes, spans, args.bits, row, i));
     y[i] = fmaf(param.x, code, param.y) * args.scale;
@@ -150,6 +127,7 @@ extern "C" __global__ void embed_packed(
 
 extern "C" __global__ void embed_plain(
     const __grid_constant__ EmbedPlain args) {
+  begin_kernel();
   const int row = args.ids[blockIdx.x];
   float* y = args.y + static_cast<long long>(blockIdx.x) * args.weight.in;
   for (int i = threadIdx.x; i < args.weight.in; i += blockDim.x) {
@@ -160,6 +138,7 @@ extern "C" __global__ void embed_plain(
 /** A warp has one output of kPlainRows rows. */
 extern "C" __global__ void multiply_plain(
     const __grid_constant__ MultiplyPlain args) {
+  begin_kernel();
   const int output = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   const int first = blockIdx.y * kPlainRows;
   const int in = args.weight.in;
@@ -193,6 +172,7 @@ extern "C" __global__ void multiply_plain(
 /** Grid: rows of the update, ranks. */
 extern "C" __global__ void low_rank_inner(
     const __grid_constant__ LowRankInner args) {
+  begin_kernel();
   const long long row = blockIdx.x;
   const long long rank = blockIdx.y;
   float sum = 0.f;
@@ -211,6 +191,7 @@ extern "C" __global__ void low_rank_inner(
 /** Grid: outputs, rows. */
 extern "C" __global__ void low_rank_add(
     const __grid_constant__ LowRankAdd args) {
+  begin_kernel();
   const long long output = thread_index();
   const long long row = blockIdx.y;
   if (output >= args.out) {
@@ -229,6 +210,7 @@ extern "C" __global__ void low_rank_add(
 }
 
 extern "C" __global__ void apply(const __grid_constant__ Apply args) {
+  begin_kernel();
   const long long i = thread_index();
   if (i >= args.n) {
     return;
@@ -244,11 +226,9 @@ extern "C" __global__ void apply(const __grid_constant__ Apply args) {
     case Elementwise::Silu:
       args.y[i] = silu(a) * args.b[i];
       break;
-    case Elementwise::GeluTanh: {
-      const float u = 0.7978845608028654f * fmaf(0.044715f * a * a, a, a);
-      args.y[i] = 0.5f * a * (1.f + tanhf(u)) * args.b[i];
+    case Elementwise::GeluTanh:
+      args.y[i] = gelu_tanh(a) * args.b[i];
       break;
-    }
     case Elementwise::Softcap:
       args.y[i] = args.factor * tanhf(a / args.factor);
       break;
@@ -257,6 +237,7 @@ extern "C" __global__ void apply(const __grid_constant__ Apply args) {
 
 /** Grid: columns, rows. */
 extern "C" __global__ void gather(const __grid_constant__ Gather args) {
+  begin_kernel();
   const long long column = thread_index();
   const long long row = blockIdx.y;
   if (column < args.width) {
