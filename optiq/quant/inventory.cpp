@@ -19,16 +19,6 @@ std::uint64_t count_elements(const mx::Shape& shape) {
   return n;
 }
 
-void check_group_size(int group_size) {
-  if (!artifacts::is_one_of(artifacts::kAffineGroupSizes, group_size)) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[convert] --group-size {}: expected {}.",
-        group_size,
-        artifacts::list_text(artifacts::kAffineGroupSizes));
-  }
-}
-
 void refuse_quantized(const models::CheckpointTensor& tensor) {
   if (artifacts::split_tensor_name(tensor.name).leaf == "scales") {
     fail(
@@ -40,6 +30,16 @@ void refuse_quantized(const models::CheckpointTensor& tensor) {
 }
 
 } // namespace
+
+void check_group_size(int group_size) {
+  if (!artifacts::is_one_of(artifacts::kAffineGroupSizes, group_size)) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --group-size {}: expected {}.",
+        group_size,
+        artifacts::list_text(artifacts::kAffineGroupSizes));
+  }
+}
 
 Inventory take_inventory(const models::Checkpoint& checkpoint, int group_size) {
   check_group_size(group_size);

@@ -26,8 +26,11 @@ struct Inventory {
   std::uint64_t parameters = 0; // of all tensors of model*.safetensors
 };
 
-/** Throws InvalidInput for a group size that the format does not have or that
- * no matrix divides by, Unsupported for a source that is quantized already. */
+/** Throws InvalidInput for a group size that the format does not have. */
+void check_group_size(int group_size);
+
+/** Throws as check_group_size does, InvalidInput for a group size that no
+ * matrix divides by, Unsupported for a source that is quantized already. */
 Inventory take_inventory(const models::Checkpoint& checkpoint, int group_size);
 
 /** The tensor of a module's weight. Throws NotFound. */

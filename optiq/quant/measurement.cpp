@@ -42,6 +42,18 @@ void copy(
   to.record(module, bits, 0, kl);
 }
 
+void copy_all(
+    const SensitivityJournal& from,
+    const SensitivityOptions& options,
+    int n_chunks,
+    SensitivityJournal& to) {
+  for (const std::string& module : options.modules) {
+    for (const int bits : options.candidate_bits) {
+      copy(from, module, bits, n_chunks, to);
+    }
+  }
+}
+
 /** What the cache has, or an empty journal in memory. */
 std::unique_ptr<SensitivityJournal> open_existing(const std::string& key) {
   const std::filesystem::path path = sensitivity_journal_path(key);
@@ -237,11 +249,7 @@ bool Measurement::measure_all(const Maker* maker) {
     } else if (!has_all(*group.measured, group.options, n)) {
       return false;
     }
-    for (const std::string& name : group.options.modules) {
-      for (const int bits : group.options.candidate_bits) {
-        copy(*group.measured, name, bits, n, group.settled);
-      }
-    }
+    copy_all(*group.measured, group.options, n, group.settled);
   }
   return true;
 }
@@ -265,11 +273,7 @@ bool Measurement::estimate(const Maker* maker) {
     if (!has_all(*group.estimated, group.options, n)) {
       return false;
     }
-    for (const std::string& name : group.options.modules) {
-      for (const int bits : group.options.candidate_bits) {
-        copy(*group.estimated, name, bits, n, group.settled);
-      }
-    }
+    copy_all(*group.estimated, group.options, n, group.settled);
   }
   return true;
 }

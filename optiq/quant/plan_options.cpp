@@ -5,6 +5,7 @@
 
 #include "optiq/artifacts/affine_format.h"
 #include "optiq/base/error.h"
+#include "optiq/quant/inventory.h"
 
 namespace optiq::quant {
 namespace {
@@ -36,13 +37,7 @@ void check_widths(const PlanOptions& options) {
 
 void check_group_sizes(const PlanOptions& options) {
   for (const int group_size : group_sizes_of(options)) {
-    if (!artifacts::is_one_of(artifacts::kAffineGroupSizes, group_size)) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[convert] --group-size {}: expected {}.",
-          group_size,
-          artifacts::list_text(artifacts::kAffineGroupSizes));
-    }
+    check_group_size(group_size);
   }
   if (options.other_group_sizes.empty()) {
     return;

@@ -14,20 +14,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
-from _support import BIN, MODEL, optiq, scratch
+from _support import BIN, MODEL, assert_same_bytes, files, optiq, scratch
 
 PLAN = ["--target-bpw", "4.5", "--candidate-bits", "4,8", "--n-calibration", "2"]
 MEASURE = [*PLAN, "--sensitivity", "exact"]
-
-
-def files(folder):
-    return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-
-
-def assert_same_bytes(a, b):
-    assert files(a) == files(b), (files(a), files(b))
-    _, different, errors = filecmp.cmpfiles(a, b, files(a), shallow=False)
-    assert not different and not errors, (different, errors)
 
 
 def weight_bytes(folder):

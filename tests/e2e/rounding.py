@@ -13,21 +13,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
-from _support import BIN, MODEL, optiq, scratch
+from _support import BIN, MODEL, assert_same_bytes, optiq, scratch
 
 UNIFORM = ["--method", "uniform", "--bits", "3"]
 MEASURED = ["--target-file-bpw", "4.5", "--candidate-bits", "3,8", "--protect", "off"]
 CALIBRATED = ["--n-calibration", "6"]
-
-
-def files(folder):
-    return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-
-
-def assert_same_bytes(a, b):
-    assert files(a) == files(b), (files(a), files(b))
-    _, different, errors = filecmp.cmpfiles(a, b, files(a), shallow=False)
-    assert not different and not errors, (different, errors)
 
 
 def convert(out, *flags, env):

@@ -1,5 +1,6 @@
 """Shared by the oracle and e2e scripts: paths, running the tools, KL."""
 
+import filecmp
 import os
 import shutil
 import subprocess
@@ -46,6 +47,17 @@ def run(*command, expect=0, stdin=None, env=None):
 
 def optiq(*arguments, **options):
     return run(BIN, *arguments, **options)
+
+
+def files(folder):
+    """Paths of all files below a folder, relative to it."""
+    return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+
+
+def assert_same_bytes(a, b):
+    assert files(a) == files(b), (files(a), files(b))
+    _, different, errors = filecmp.cmpfiles(a, b, files(a), shallow=False)
+    assert not different and not errors, (different, errors)
 
 
 def float32_copy(folder):

@@ -9,6 +9,7 @@
 #include <hwy/highway.h>
 
 #include "optiq/kernels/cpu/panel_kernel-inl.h"
+#include "optiq/kernels/cpu/prefetch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu {
@@ -148,7 +149,7 @@ HWY_INLINE void Fetch(const Packed& next, std::size_t part, std::size_t parts) {
     for (std::size_t i = lines * part / parts;
          panel != nullptr && i < lines * (part + 1) / parts;
          ++i) {
-      __builtin_prefetch(panel + i * kLine, 0, 2); // to the second level
+      prefetch_far(panel + i * kLine);
     }
   }
 }
