@@ -46,6 +46,8 @@ CardInfo info_of(const Driver& driver, int index) {
       .major = attribute(Attribute::Major),
       .minor = attribute(Attribute::Minor),
       .multiprocessors = attribute(Attribute::Multiprocessors),
+      .shared_bytes =
+          static_cast<std::size_t>(attribute(Attribute::SharedPerBlock)),
       .total_bytes = bytes};
 }
 

@@ -43,6 +43,7 @@ struct CardInfo {
   int major = 0; // compute capability
   int minor = 0;
   int multiprocessors = 0;
+  std::size_t shared_bytes = 0; // that a block of threads may have
   std::uint64_t total_bytes = 0;
 };
 
