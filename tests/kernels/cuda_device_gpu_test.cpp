@@ -89,8 +89,7 @@ TEST_F(CudaDevice, MoreThan64RowsAreAsGoodAndDependOnNoOther) {
         // Sums in another order; in fast they hold 1024 sum(x), too.
         const double bound =
             chain_error(in) * (compute == Compute::Fast ? 1024 : 1);
-        const std::vector<float> few =
-            product(w, rows_of(x, 7, 64), compute);
+        const std::vector<float> few = product(w, rows_of(x, 7, 64), compute);
         EXPECT_LE(distance(part(all, 7, 64, kOut), few), bound)
             << bits << " bits, groups of " << group;
       }

@@ -67,10 +67,12 @@ constexpr int few_stages(int bits, bool has_large) {
   if (!has_large) {
     return bits == 2 ? 6 : bits <= 3 ? 5 : bits == 4 ? 4 : bits == 5 ? 3 : 2;
   }
-#ifdef OPTIQ_STAGES
-  return OPTIQ_STAGES;
-#endif
-  return bits == 2 ? 9 : bits == 3 ? 7 : bits == 4 ? 5 : bits <= 6 ? 4 : bits == 8 ? 3 : 2;
+  return bits == 2 ? 9
+      : bits == 3  ? 7
+      : bits == 4  ? 5
+      : bits <= 6  ? 4
+      : bits == 8  ? 3
+                   : 2;
 }
 /** The same of the kernel for many rows, in at most 222 KB. */
 constexpr int wide_stages(int bits, bool is_exact) {
@@ -273,6 +275,19 @@ struct PlaceHeads {
   float* to_q; // [T, n_heads, head_dim]
 };
 
+/** The same with the numbers that it and attention read, as words on their way
+ * to `to`: pointers into what lies there are read from `data`. */
+template <int kWords>
+struct PlaceHeadsSending {
+  PlaceHeads place;
+  std::uint32_t* to;
+  int words; // 0: they are there
+  alignas(16) std::uint32_t data[kWords];
+};
+
+inline constexpr int kFewPlaceWords = 1000;
+inline constexpr int kManyPlaceWords = 7000;
+
 /** Queries of one segment that share keys: `n_queries` at most kTileQueries,
  * numbered row * group + head within the kv head. */
 struct AttendItem {
@@ -284,6 +299,8 @@ struct AttendItem {
   int first_span;
   int last_span;
   int slot; // where its partial goes
+  int n_slots; // of its tile: partials that make a result
+  int tile; // with other items the same, whose last makes it
 };
 
 inline constexpr int kTileQueries = 16;
@@ -316,18 +333,10 @@ struct Attend {
   float softcap;
   int slots;
   float* partials; // [T, n_heads, slots, head_dim + 2]
-};
-
-/** Partials into y, rotated back and gated. */
-struct Combine {
-  const float* partials;
-  const int* row_slots; // [T]
-  int slots;
-  int n_heads;
-  int head_dim;
-  const float* rotation; // [head_dim][head_dim] or null
+  unsigned* arrived; // [tiles, n_kv_heads]: zeros before and behind
+  const float* rotation; // of values, [head_dim][head_dim], or null
   const float* gate; // of head 0 of row 0, heads 2 * head_dim apart; or null
-  float* y; // [T, n_heads, head_dim]
+  float* y; // [T, n_heads, head_dim]: rotated back and gated
 };
 
 // --- gated delta net ---------------------------------------------------------

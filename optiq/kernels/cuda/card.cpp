@@ -308,6 +308,16 @@ Buffer Card::send(const Parcel& parcel) {
   return buffer;
 }
 
+DevicePointer Card::counters(std::size_t n) {
+  if (n > n_counters_) {
+    constexpr std::size_t kLeast = 4096;
+    n_counters_ = std::max(n, kLeast);
+    counters_ = memory().take_exactly(sizeof(std::uint32_t) * n_counters_);
+    fill_zero(*counters_, sizeof(std::uint32_t) * n_counters_);
+  }
+  return counters_ ? *counters_ : 0;
+}
+
 void Card::synchronize() {
   use();
   check(driver_, driver_.synchronize(stream_), "waiting for " + info_.name);

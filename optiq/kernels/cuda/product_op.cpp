@@ -31,6 +31,9 @@ constexpr unsigned kWideThreads = 288;
 constexpr int kMostEqualRows = 64;
 // What kernels declare of shared memory beside what they ask for.
 constexpr std::size_t kFewDeclared = std::size_t{21} << 10;
+// So that the next launch's blocks, which start as these end, do not come to
+// lie two on one multiprocessor and none on another.
+constexpr std::size_t kMoreThanHalf = std::size_t{114} << 10;
 constexpr int kPlainRows = 8;
 constexpr int kPlainWarps = 4;
 
@@ -137,8 +140,8 @@ std::size_t own_bytes(const PrepareRows& args) {
 
 /** The same of rows whose begins are spread over the banks. */
 std::size_t shared_bytes(const PrepareRows& args, int rows) {
-  const std::size_t digits = 2 * static_cast<std::size_t>(args.n_digits) *
-      (args.padded + kFewPadding);
+  const std::size_t digits =
+      2 * static_cast<std::size_t>(args.n_digits) * (args.padded + kFewPadding);
   const std::size_t sums =
       sizeof(float) * (args.padded / kChunkColumns + kFewSumsPadding);
   return rows * (digits + sums);
@@ -213,6 +216,9 @@ Form few_form(
   } else if (ring + shared_bytes(args, x.rows) <= room) {
     form.shares_rows = true;
     form.shared_bytes += shared_bytes(args, x.rows);
+  }
+  if (has_large_shared(info.major)) {
+    form.shared_bytes = std::max(form.shared_bytes, kMoreThanHalf);
   }
   return form;
 }
@@ -367,8 +373,7 @@ class PackedProducts {
         .threads = form.threads,
         .shared_bytes = form.shared_bytes};
     if (form.rows == 0) {
-      grid.x = std::min<std::size_t>(
-          grid.x, card_.info().multiprocessors);
+      grid.x = std::min<std::size_t>(grid.x, card_.info().multiprocessors);
     } else if (form.digits == Digits::OfWide) {
       std::swap(grid.x, grid.y); // blocks that follow each other share weights
     }
@@ -560,45 +565,6 @@ multiply(Card& card, const mx::array& x, const Product& product) {
     return {glu(card, results[0], results[1], *product.activation)};
   }
   return results;
-}
-
-mx::array embed(
-    Card& card,
-    std::span<const std::int32_t> ids,
-    const Matrix& weight,
-    float scale) {
-  constexpr const char* kName = "embed";
-  const MatrixData& data = data_of(kName, card, weight);
-  for (const std::int32_t id : ids) {
-    check_range(kName, "id", id, 1, data.out);
-  }
-  const mx::array y = card.make_array({static_cast<int>(ids.size()), data.in});
-  Parcel parcel;
-  parcel.add(ids);
-  const Buffer sent = card.send(parcel);
-  const Grid grid{.x = ids.size(), .threads = 256};
-  const int* on_card = pointer_of<const int>(*sent);
-  if (data.layout == Layout::Packed) {
-    const EmbedPacked args{
-        .ids = on_card,
-        .codes = words_of(*data.weight),
-        .params = words_of(*data.params),
-        .param_type = data.param_type,
-        .bits = data.bits,
-        .group = data.group_size,
-        .in = data.in,
-        .scale = scale,
-        .y = new_floats_of(card, y)};
-    card.launch("embed_packed", grid, args);
-  } else {
-    const EmbedPlain args{
-        .ids = on_card,
-        .weight = data.plain(),
-        .scale = scale,
-        .y = new_floats_of(card, y)};
-    card.launch("embed_plain", grid, args);
-  }
-  return y;
 }
 
 } // namespace optiq::kernels::cuda

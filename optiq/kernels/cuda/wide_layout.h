@@ -4,16 +4,16 @@
 
 /**
  * How rows lie for the products of many rows (product_wide.cu): in the order in
- * which wgmma reads its B operand from shared memory, so that a tile of rows and
- * columns is one copy.
+ * which wgmma reads its B operand from shared memory, so that a tile of rows
+ * and columns is one copy.
  *
  *   digits  f16 [digits][tiles of 128 rows][tiles of 64 columns][128][64]
  *   sums    f32 [tiles of 128 rows][tiles of 64 columns][128]
  *
  * A row of a tile is 128 bytes, whose eight 16-byte pieces are swapped by the
- * row's last three bits (the 128-byte swizzle). Of every 32 columns, 8 t + 4 h +
- * 2 m + e stands at 16 h + 8 m + 2 t + e: that is the place where lane t of the A
- * operand has it (packed_layout.h).
+ * row's last three bits (the 128-byte swizzle). Of every 32 columns, 8 t + 4 h
+ * + 2 m + e stands at 16 h + 8 m + 2 t + e: that is the place where lane t of
+ * the A operand has it (packed_layout.h).
  *
  * Functions are shared by host and card.
  */

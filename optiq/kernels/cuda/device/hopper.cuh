@@ -11,32 +11,35 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
 }
 
 /** A barrier of `arrivals`, and of the bytes that one of them announces. */
-__device__ __forceinline__ void
-make_barrier(std::uint64_t& barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(
-                   shared_address(&barrier)),
-               "r"(arrivals)
-               : "memory");
+__device__ __forceinline__ void make_barrier(
+    std::uint64_t& barrier,
+    int arrivals) {
+  asm volatile(
+      "mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(&barrier)),
+      "r"(arrivals)
+      : "memory");
 }
 /** What barriers were made is seen by copies, too. */
 __device__ __forceinline__ void publish_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 __device__ __forceinline__ void arrive(std::uint64_t& barrier) {
-  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(
-                   shared_address(&barrier))
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(&barrier))
+      : "memory");
 }
-__device__ __forceinline__ void
-arrive_expecting(std::uint64_t& barrier, int bytes) {
+__device__ __forceinline__ void arrive_expecting(
+    std::uint64_t& barrier,
+    int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(
                    shared_address(&barrier)),
                "r"(bytes)
                : "memory");
 }
 /** Waits for the end of the phase of this parity. */
-__device__ __forceinline__ void
-await_barrier(std::uint64_t& barrier, int parity) {
+__device__ __forceinline__ void await_barrier(
+    std::uint64_t& barrier,
+    int parity) {
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -49,11 +52,8 @@ await_barrier(std::uint64_t& barrier, int parity) {
 }
 
 /** Copies bytes, a multiple of 16, into shared memory; the barrier counts. */
-__device__ __forceinline__ void copy_bulk(
-    void* to,
-    const void* from,
-    int bytes,
-    std::uint64_t& barrier) {
+__device__ __forceinline__ void
+copy_bulk(void* to, const void* from, int bytes, std::uint64_t& barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
       "[%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
@@ -68,7 +68,8 @@ __device__ __forceinline__ std::uint64_t operand_of(const void* tile) {
   constexpr std::uint64_t kSwizzled = std::uint64_t{1} << 62;
   constexpr std::uint64_t kEightRows = std::uint64_t{1024 >> 4} << 32;
   constexpr std::uint64_t kUnused = std::uint64_t{1} << 16;
-  return kSwizzled | kEightRows | kUnused | (shared_address(tile) & 0x3ffff) >> 4;
+  return kSwizzled | kEightRows | kUnused |
+      (shared_address(tile) & 0x3ffff) >> 4;
 }
 
 /** Registers written before are there for what follows. */
@@ -100,22 +101,70 @@ __device__ __forceinline__ void multiply_group(
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
       "{%64, %65, %66, %67}, %68, adds, 1, 1, 0;\n"
       "}"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]),
-        "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-        "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),
-        "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
-        "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-        "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
-        "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]),
-        "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-        "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]),
-        "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
-        "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]),
-        "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
-        "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]),
-        "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-        "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]),
-        "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
+      : "+f"(c[0]),
+        "+f"(c[1]),
+        "+f"(c[2]),
+        "+f"(c[3]),
+        "+f"(c[4]),
+        "+f"(c[5]),
+        "+f"(c[6]),
+        "+f"(c[7]),
+        "+f"(c[8]),
+        "+f"(c[9]),
+        "+f"(c[10]),
+        "+f"(c[11]),
+        "+f"(c[12]),
+        "+f"(c[13]),
+        "+f"(c[14]),
+        "+f"(c[15]),
+        "+f"(c[16]),
+        "+f"(c[17]),
+        "+f"(c[18]),
+        "+f"(c[19]),
+        "+f"(c[20]),
+        "+f"(c[21]),
+        "+f"(c[22]),
+        "+f"(c[23]),
+        "+f"(c[24]),
+        "+f"(c[25]),
+        "+f"(c[26]),
+        "+f"(c[27]),
+        "+f"(c[28]),
+        "+f"(c[29]),
+        "+f"(c[30]),
+        "+f"(c[31]),
+        "+f"(c[32]),
+        "+f"(c[33]),
+        "+f"(c[34]),
+        "+f"(c[35]),
+        "+f"(c[36]),
+        "+f"(c[37]),
+        "+f"(c[38]),
+        "+f"(c[39]),
+        "+f"(c[40]),
+        "+f"(c[41]),
+        "+f"(c[42]),
+        "+f"(c[43]),
+        "+f"(c[44]),
+        "+f"(c[45]),
+        "+f"(c[46]),
+        "+f"(c[47]),
+        "+f"(c[48]),
+        "+f"(c[49]),
+        "+f"(c[50]),
+        "+f"(c[51]),
+        "+f"(c[52]),
+        "+f"(c[53]),
+        "+f"(c[54]),
+        "+f"(c[55]),
+        "+f"(c[56]),
+        "+f"(c[57]),
+        "+f"(c[58]),
+        "+f"(c[59]),
+        "+f"(c[60]),
+        "+f"(c[61]),
+        "+f"(c[62]),
+        "+f"(c[63])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{adds}));
 }
 

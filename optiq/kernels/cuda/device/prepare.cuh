@@ -146,10 +146,8 @@ form_of_usual(const float* x, const PrepareRows& args, RowBatch& batch) {
       squares = fmaf(v.y, v.y, squares);
       squares = fmaf(v.z, v.z, squares);
       squares = fmaf(v.w, v.w, squares);
-      largest = fmaxf(
-          largest, fmaxf(fabsf(v.x * w.x), fabsf(v.y * w.y)));
-      largest = fmaxf(
-          largest, fmaxf(fabsf(v.z * w.z), fabsf(v.w * w.w)));
+      largest = fmaxf(largest, fmaxf(fabsf(v.x * w.x), fabsf(v.y * w.y)));
+      largest = fmaxf(largest, fmaxf(fabsf(v.z * w.z), fabsf(v.w * w.w)));
     }
   }
   const float2 all = block_sum_and_max(squares, largest);

@@ -3,30 +3,18 @@
 #include "optiq/kernels/cuda/device/product_few.cuh"
 
 namespace optiq::kernels::cuda {
-namespace {
-
-/** Where a thread makes do with 64 registers two blocks share a multiprocessor:
- * the next kernel's weights are on their way while this one runs. */
-constexpr int few_blocks(int bits, bool is_exact) {
-  return bits <= 4 && !is_exact ? 2 : 1;
-}
-
-} // namespace
-
-#define OPTIQ_MULTIPLY(BITS, EXACT, NAME)                                      \
-  extern "C" __global__ void                                                   \
-  __launch_bounds__(kFewThreads, few_blocks(BITS, EXACT))                      \
-      multiply_##NAME##_own(const __grid_constant__ Multiply args) {           \
-    multiply_few<BITS, EXACT, 1, true>(args);                                  \
-  }                                                                            \
-  extern "C" __global__ void                                                   \
-  __launch_bounds__(kFewThreads, few_blocks(BITS, EXACT))                      \
-      multiply_##NAME##_8(const __grid_constant__ Multiply args) {             \
-    multiply_few<BITS, EXACT, 1, false>(args);                                 \
-  }                                                                            \
-  extern "C" __global__ void __launch_bounds__(kFewThreads, 1)                 \
-      multiply_##NAME##_16(const __grid_constant__ Multiply args) {            \
-    multiply_few<BITS, EXACT, 2, false>(args);                                 \
+#define OPTIQ_MULTIPLY(BITS, EXACT, NAME)                            \
+  extern "C" __global__ void __launch_bounds__(kFewThreads, 1)       \
+      multiply_##NAME##_own(const __grid_constant__ Multiply args) { \
+    multiply_few<BITS, EXACT, 1, true>(args);                        \
+  }                                                                  \
+  extern "C" __global__ void __launch_bounds__(kFewThreads, 1)       \
+      multiply_##NAME##_8(const __grid_constant__ Multiply args) {   \
+    multiply_few<BITS, EXACT, 1, false>(args);                       \
+  }                                                                  \
+  extern "C" __global__ void __launch_bounds__(kFewThreads, 1)       \
+      multiply_##NAME##_16(const __grid_constant__ Multiply args) {  \
+    multiply_few<BITS, EXACT, 2, false>(args);                       \
   }
 
 #define OPTIQ_MULTIPLY_WIDTH(BITS)            \

@@ -37,15 +37,15 @@ struct Task {
       tile = (index - first) * kTeams;
     }
   }
-  __device__ __forceinline__ const MultiplyPart&
-  part_of(const Multiply& args, int team) const {
+  __device__ __forceinline__ const MultiplyPart& part_of(
+      const Multiply& args,
+      int team) const {
     return args.parts[args.is_gated ? team : part];
   }
   /** A tile behind the last is computed again and not written. */
   __device__ __forceinline__ int tile_of(const Multiply& args, int team) const {
-    return args.is_gated
-        ? tile
-        : min(tile + team, tiles_of(args.parts[part].out) - 1);
+    return args.is_gated ? tile
+                         : min(tile + team, tiles_of(args.parts[part].out) - 1);
   }
 };
 
@@ -84,7 +84,8 @@ struct Loader {
       const int row = tile * kTileRows + lane / 16;
       rows_left = part.out - row;
       codes = weight +
-          2 * (static_cast<std::int64_t>(row) * args.in + span * kSpanColumns +
+          2 *
+              (static_cast<std::int64_t>(row) * args.in + span * kSpanColumns +
                lane % 16 * 8);
     } else {
       const std::int64_t at = static_cast<std::int64_t>(tile) * spans + span;
@@ -111,13 +112,10 @@ struct Loader {
     for (int i = 0; i < Place::kQuads; i += kLanes) {
       char* to = stage + 16 * Place::place_of(i + lane);
       if constexpr (kBits == kDense) {
-        const bool is_wanted = i / 16 < rows_left &&
-            span * kSpanColumns + lane % 16 * 8 < args.in;
+        const bool is_wanted =
+            i / 16 < rows_left && span * kSpanColumns + lane % 16 * 8 < args.in;
         const std::int64_t rows = i / 16;
-        copy16(
-            to,
-            is_wanted ? codes + rows * 2 * args.in : codes,
-            is_wanted);
+        copy16(to, is_wanted ? codes + rows * 2 * args.in : codes, is_wanted);
       } else if (i + kLanes <= Place::kQuads || i + lane < Place::kQuads) {
         copy16(to, codes + 16 * i);
       }
@@ -150,8 +148,7 @@ own_row(const PrepareRows& args, char* memory, float& scale) {
       args, args.x, form, batch, to);
   __syncthreads();
   scale = inverse_scale(form.scale);
-  return Rows<1>(
-      to.digits, to.stride, 0, to.sums, 0, 1, 0, threadIdx.x % 32);
+  return Rows<1>(to.digits, to.stride, 0, to.sums, 0, 1, 0, threadIdx.x % 32);
 }
 
 /** Rows as they are on the card, or copied into shared memory, where rows begin
@@ -281,8 +278,7 @@ __device__ __forceinline__ void multiply_few_of(
     if constexpr (kOwn) {
       return own_row<kBits, kExact>(args.own, behind, own_scale);
     } else {
-      return prepared_rows<kTokenTiles>(
-          args, digits_of(kBits, kExact), behind);
+      return prepared_rows<kTokenTiles>(args, digits_of(kBits, kExact), behind);
     }
   }();
   char* stage = ring;
@@ -325,8 +321,7 @@ __device__ __forceinline__ void multiply_few(const Multiply& args) {
     multiply_few_of<kBits, kExact, kTokenTiles, kOwn>(
         args, UsualGroups{}, partials);
   } else {
-    multiply_few_of<kBits, kExact, kTokenTiles, kOwn>(
-        args, groups, partials);
+    multiply_few_of<kBits, kExact, kTokenTiles, kOwn>(args, groups, partials);
   }
 }
 

@@ -284,7 +284,8 @@ struct Rows {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const long long of = min(first + n * 8 + lane % 4 * 2 + i, rows - 1);
-        sums[n][i] = reinterpret_cast<const float4*>(of_sums + of * sums_stride);
+        sums[n][i] =
+            reinterpret_cast<const float4*>(of_sums + of * sums_stride);
       }
     }
   }

@@ -59,8 +59,9 @@ struct WidePlace {
 
 /** The ninth warp: copies span after span. */
 template <int kBits, bool kExact>
-__device__ __forceinline__ void
-fill_ring(const Multiply& args, WideMemory<kBits, kExact>& memory) {
+__device__ __forceinline__ void fill_ring(
+    const Multiply& args,
+    WideMemory<kBits, kExact>& memory) {
   using Memory = WideMemory<kBits, kExact>;
   using Stage = WideStage<kBits, kExact>;
   const int lane = threadIdx.x % 32;
@@ -68,16 +69,16 @@ fill_ring(const Multiply& args, WideMemory<kBits, kExact>& memory) {
   const WidePlace place(args);
   const MultiplyPart& part = args.parts[place.part];
   // A tile behind the last is computed again and not written.
-  const std::int64_t tile =
-      min(place.tile + lane, tiles_of(part.out) - 1);
-  const std::uint32_t* codes = part.weight +
-      tile * spans * (kLanes * 2 * kBits);
+  const std::int64_t tile = min(place.tile + lane, tiles_of(part.out) - 1);
+  const std::uint32_t* codes =
+      part.weight + tile * spans * (kLanes * 2 * kBits);
   const std::uint32_t* params =
       part.params + tile * spans * (kTileRows * kHalves);
   const std::int64_t columns = static_cast<std::int64_t>(spans) * kSpanColumns;
   const std::uint16_t* digits = args.digits + blockIdx.x * kTokens * columns;
   const std::int64_t digit_stride = gridDim.x * kTokens * columns;
-  const float* sums = args.sums + blockIdx.x * kTokens * (columns / kWideColumns);
+  const float* sums =
+      args.sums + blockIdx.x * kTokens * (columns / kWideColumns);
   for (int span = 0; span < spans; ++span) {
     const int at = span % Memory::kStages;
     Stage& stage = memory.stages[at];
@@ -216,8 +217,10 @@ __device__ __forceinline__ void end_half(
 }
 
 /** What a warp's sums come to. */
-__device__ __forceinline__ void
-write_outputs(const Multiply& args, const float (&acc)[64]) {
+template <int kSums>
+__device__ __forceinline__ void write_outputs(
+    const Multiply& args,
+    const float (&acc)[kSums]) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const WidePlace place(args);
@@ -244,8 +247,9 @@ write_outputs(const Multiply& args, const float (&acc)[64]) {
 }
 
 template <int kBits, bool kExact, bool kIsBf16>
-__device__ __forceinline__ void
-multiply_spans(const Multiply& args, WideMemory<kBits, kExact>& memory) {
+__device__ __forceinline__ void multiply_spans(
+    const Multiply& args,
+    WideMemory<kBits, kExact>& memory) {
   using Memory = WideMemory<kBits, kExact>;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -303,25 +307,21 @@ __device__ __forceinline__ void multiply_wide(const Multiply& args) {
 
 } // namespace
 
-#define OPTIQ_MULTIPLY_WIDE(BITS, EXACT, NAME)                       \
-  extern "C" __global__ void __launch_bounds__(kWideThreads, 1)      \
+#define OPTIQ_MULTIPLY_WIDE(BITS, EXACT, NAME)                        \
+  extern "C" __global__ void __launch_bounds__(kWideThreads, 1)       \
       multiply_##NAME##_wide(const __grid_constant__ Multiply args) { \
-    multiply_wide<BITS, EXACT>(args);                                \
+    multiply_wide<BITS, EXACT>(args);                                 \
   }
 
 #define OPTIQ_MULTIPLY_WIDE_WIDTH(BITS)            \
   OPTIQ_MULTIPLY_WIDE(BITS, false, BITS##bit_fast) \
   OPTIQ_MULTIPLY_WIDE(BITS, true, BITS##bit_exact)
 
-#ifdef OPTIQ_WIDE_BENCH
-OPTIQ_MULTIPLY_WIDE_WIDTH(4)
-#else
 OPTIQ_MULTIPLY_WIDE_WIDTH(2)
 OPTIQ_MULTIPLY_WIDE_WIDTH(3)
 OPTIQ_MULTIPLY_WIDE_WIDTH(4)
 OPTIQ_MULTIPLY_WIDE_WIDTH(5)
 OPTIQ_MULTIPLY_WIDE_WIDTH(6)
 OPTIQ_MULTIPLY_WIDE_WIDTH(8)
-#endif
 
 } // namespace optiq::kernels::cuda
