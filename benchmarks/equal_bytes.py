@@ -1,4 +1,4 @@
-"""What measuring buys at equal bytes, on tiny-qwen3.5.
+"""What measured widths alone buy at equal bytes (rounding to nearest), on tiny-qwen3.5.
 
 For the bytes of the uniform 3-bit file, of the uniform 4-bit file and of
 mlx-lm's recipe mixed_3_6: the KL of `optiq`, `static` and the file itself, on
@@ -75,8 +75,8 @@ class Bench:
         flags = ["--method", method, "--target-size", size, "--candidate-bits", bits,
                  "--protect", "off"]
         if method == "optiq":
-            flags += ["--seed", seed, "--n-calibration", self.arguments.n_calibration,
-                      "--calibration", self.arguments.calibration]
+            flags += ["--rounding", "nearest", "--seed", seed, "--n-calibration",
+                      self.arguments.n_calibration, "--calibration", self.arguments.calibration]
         return self.convert(name, *flags)
 
     def measure_all_widths(self, seed):

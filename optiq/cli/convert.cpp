@@ -166,23 +166,64 @@ void write_result_json(
   write_result(path, artifacts::dump_json(json, 2), options.source);
 }
 
-void run_convert(const ConvertFlags& flags) {
-  const quant::ConvertOptions options = to_options(flags);
+/** Shows progress, and ends the work where the user does. */
+template <class Work>
+auto with_progress(const ConvertFlags& flags, const Work& work) {
   const InterruptGuard interrupt;
   ProgressPrinter printer(parse_progress_mode(flags.progress));
+  auto result = work([&](const ProgressEvent& event) {
+    if (interrupt.flag()) {
+      printer.finish();
+      fail(
+          ErrorKind::Cancelled,
+          "[convert] interrupted; nothing was written. What was measured is "
+          "kept: the same command goes on from there.");
+    }
+    printer.show(event);
+  });
+  printer.finish();
+  return result;
+}
+
+void run_share(const ConvertFlags& flags) {
+  const quant::Share share = quant::parse_share(flags.shard);
+  const quant::ConvertOptions options = to_options(flags);
+  const quant::ShareResult result =
+      with_progress(flags, [&](const ProgressSink& progress) {
+        return quant::measure_share(options, share, progress);
+      });
+  for (const std::string& notice : result.notices) {
+    print_error("note: {}\n", notice);
+  }
+  print(
+      "share {}: {} of {} chunks are measured. When all shares are, the same "
+      "command without --shard converts.\n",
+      share.name(),
+      result.chunks.end - result.chunks.first,
+      result.n_chunks);
+  if (!flags.json.empty()) {
+    const artifacts::Json json = {
+        {"share", share.index},
+        {"shares", share.count},
+        {"first_chunk", result.chunks.first},
+        {"end_chunk", result.chunks.end},
+        {"chunks", result.n_chunks},
+        {"notices", result.notices}};
+    write_result(flags.json, artifacts::dump_json(json, 2), options.source);
+  }
+}
+
+void run_convert(const ConvertFlags& flags) {
+  if (!flags.shard.empty()) {
+    run_share(flags);
+    return;
+  }
+  const quant::ConvertOptions options = to_options(flags);
   const auto start = std::chrono::steady_clock::now();
   const quant::ConvertResult result =
-      quant::convert(options, [&](const ProgressEvent& event) {
-        if (interrupt.flag()) {
-          printer.finish();
-          fail(
-              ErrorKind::Cancelled,
-              "[convert] interrupted; nothing was written. What was measured "
-              "is kept: the same command goes on from there.");
-        }
-        printer.show(event);
+      with_progress(flags, [&](const ProgressSink& progress) {
+        return quant::convert(options, progress);
       });
-  printer.finish();
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
@@ -243,6 +284,13 @@ void add_output_options(CLI::App& command, ConvertFlags& flags) {
       command, "--save-plan", flags.save_plan, "Write the plan to this file");
   command.add_option(
       "--plan", flags.plan, "Take the widths from this plan; measure nothing");
+  command
+      .add_option(
+          "--shard",
+          flags.shard,
+          "Measure this share of the calibration text and end: 1/4 to 4/4 in "
+          "several processes, or on machines that share OPTIQ_CACHE_DIR")
+      ->option_text("I/N");
   add_progress_option(command, flags.progress);
   add_file_option(
       command, "--json", flags.json, "Write the result to this file");
@@ -279,6 +327,14 @@ void add_width_options(CLI::App& command, ConvertFlags& flags) {
           "Keep head, embeddings and outer mixers at the widest candidate")
       ->transform(CLI::CheckedTransformer(kSwitch))
       ->option_text("on|off");
+  command
+      .add_option(
+          "--tie",
+          flags.options.plan.tie,
+          "One width for q, k and v of a layer, and one for gate and up, for "
+          "kernels that multiply them at once [off]")
+      ->transform(CLI::CheckedTransformer(kSwitch))
+      ->option_text("on|off");
 }
 
 void add_rounding_options(CLI::App& command, ConvertFlags& flags) {
@@ -288,7 +344,8 @@ void add_rounding_options(CLI::App& command, ConvertFlags& flags) {
           flags.rounding,
           "nearest: each weight to its nearest code; search: scales and biases "
           "of least error; gptq: error feedback by what the matrix reads on the "
-          "calibration text")
+          "calibration text (default: gptq where widths are measured, else "
+          "nearest)")
       ->option_text("nearest|search|gptq");
   command
       .add_option(
@@ -306,7 +363,7 @@ void add_calibration_options(CLI::App& command, ConvertFlags& flags) {
           "--calibration",
           calibration.source,
           "Text to measure on: mix (built in), self (sampled from the model), "
-          "both (half of each) or a FILE of text or JSONL")
+          "both (half of each) or a FILE of text or JSONL [both]")
       ->option_text("mix|self|both|FILE");
   command
       .add_option(

@@ -23,6 +23,7 @@ struct ConvertFlags {
   std::string json;
   std::string save_plan;
   std::string plan;
+  std::string shard;
   bool protect = true;
   std::optional<int> bits;
   quant::ConvertOptions options;

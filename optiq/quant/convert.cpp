@@ -18,6 +18,7 @@
 #include "optiq/quant/convert_cost.h"
 #include "optiq/quant/inventory.h"
 #include "optiq/quant/measurement.h"
+#include "optiq/quant/model_calibration.h"
 #include "optiq/quant/model_writer.h"
 #include "optiq/quant/plan.h"
 #include "optiq/quant/plan_choice.h"
@@ -98,16 +99,21 @@ void add_source_notices(
   }
 }
 
+bool is_measured(const ConvertOptions& options) {
+  return options.plan.method == PlanMethod::Optiq && !options.load_plan;
+}
+
+Rounding rounding_of(const ConvertOptions& options) {
+  return options.rounding.value_or(
+      is_measured(options) ? Rounding::Gptq : Rounding::Nearest);
+}
+
 bool looks_at_inputs(const ConvertOptions& options) {
-  return options.rounding != Rounding::Nearest;
+  return rounding_of(options) != Rounding::Nearest;
 }
 
 bool is_calibrated(const ConvertOptions& options) {
   return looks_at_inputs(options) || options.tune_steps > 0;
-}
-
-bool is_measured(const ConvertOptions& options) {
-  return options.plan.method == PlanMethod::Optiq && !options.load_plan;
 }
 
 void check_time_budget(std::optional<double> seconds) {
@@ -151,8 +157,24 @@ class Conversion {
     result_.source_bytes = source_.file_bytes();
     result_.metadata.tool_version = kVersion;
     result_.metadata.base_model = base_name(options.source);
-    result_.metadata.rounding = name_of(options.rounding);
+    result_.metadata.rounding = name_of(rounding_of(options));
     add_source_notices(checkpoint_, inventory_, result_.notices);
+  }
+
+  ShareResult run_share(const Share& share) {
+    models::load_model(source_.outline());
+    Measurement measurement = make_measurement(calibrate());
+    require_ram(
+        measuring_bytes_ + rounded_bytes_,
+        "the weights and measuring with them");
+    measurement.run_share(
+        share, model_digest(source_), make_matrices(), progress_);
+    result_.notices.insert(
+        result_.notices.end(),
+        calibration_->notices.begin(),
+        calibration_->notices.end());
+    const std::size_t n = calibration_->chunks.size();
+    return {share.chunks(n), n, std::move(result_.notices)};
   }
 
   ConvertResult run() {
@@ -338,7 +360,7 @@ class Conversion {
     options.budget_seconds = options_.time_budget;
     options.form = options_.sensitivity;
     options.seed = options_.calibration.seed;
-    options.rounding = options_.rounding;
+    options.rounding = rounding_of(options_);
     keep_logits_in_ram(options);
     return options;
   }
@@ -353,7 +375,12 @@ class Conversion {
   }
 
   const Calibration& calibrate() {
-    calibration_ = make_calibration();
+    calibration_ = calibrate_model(
+        options_.calibration,
+        source_,
+        options_.dry_run,
+        [this]() -> auto& { return load_setup(); },
+        progress_);
     return *calibration_;
   }
 
@@ -368,46 +395,10 @@ class Conversion {
           setup,
           *calibration_,
           InputMetricOptions{
-              .has_factors = options_.rounding == Rounding::Gptq},
+              .has_factors = rounding_of(options_) == Rounding::Gptq},
           progress_);
     }
     return *metrics_;
-  }
-
-  // Token ids to measure on: `both` is half of each.
-  Calibration make_calibration() {
-    const CalibrationOptions& wanted = options_.calibration;
-    if (wanted.source == "self") {
-      return sample(wanted);
-    }
-    if (wanted.source != "both") {
-      return load_calibration(wanted, make_calibration_encoder(source_));
-    }
-    CalibrationOptions mix = wanted;
-    mix.source = "mix";
-    mix.n_chunks /= 2;
-    CalibrationOptions self = wanted;
-    self.n_chunks -= mix.n_chunks;
-    return mix.n_chunks == 0
-        ? sample(self)
-        : join_calibrations(
-              sample(self),
-              load_calibration(mix, make_calibration_encoder(source_)));
-  }
-
-  // What the model itself writes; ids that only count in a dry run.
-  Calibration sample(const CalibrationOptions& wanted) {
-    if (options_.dry_run) {
-      Calibration counted;
-      counted.chunks.assign(
-          static_cast<std::size_t>(wanted.n_chunks),
-          std::vector<std::int32_t>(
-              static_cast<std::size_t>(wanted.chunk_tokens), 0));
-      return counted;
-    }
-    generate::Engine engine(load_setup(), {});
-    return sample_calibration(
-        wanted, make_calibration_encoder(source_), engine, progress_);
   }
 
   Measurement make_measurement(const Calibration& calibration) {
@@ -579,6 +570,14 @@ ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
     }
   }
   return Conversion(options, progress).run();
+}
+
+ShareResult measure_share(
+    ConvertOptions options,
+    const Share& share,
+    const ProgressSink& progress) {
+  validate(options.plan);
+  return Conversion(options, progress).run_share(share);
 }
 
 } // namespace optiq::quant

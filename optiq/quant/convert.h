@@ -14,6 +14,7 @@
 #include "optiq/quant/rank_agreement.h"
 #include "optiq/quant/rounder.h"
 #include "optiq/quant/scale_tuning.h"
+#include "optiq/quant/share.h"
 
 namespace optiq::quant {
 
@@ -21,8 +22,12 @@ struct ConvertOptions {
   std::filesystem::path source;
   std::filesystem::path output; // the model directory itself
   PlanOptions plan;
-  CalibrationOptions calibration;
-  Rounding rounding = Rounding::Nearest; // others run the calibration text
+  /** `both`, by default: what a model writes itself is the text that it is sure
+   * of, and no more of it than of other text. */
+  CalibrationOptions calibration{.source = "both"};
+  /** Nearest, or one that runs the calibration text. By default gptq where
+   * widths are measured, which runs it anyway, and nearest elsewhere. */
+  std::optional<Rounding> rounding;
   int tune_steps = 0; // TuningOptions::steps
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
   std::optional<std::uint64_t> measure_budget; // of MeasurementOptions,
@@ -60,5 +65,24 @@ struct ConvertResult {
  * Exhausted, Denied, Io, or what progress throws to cancel.
  */
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress);
+
+struct ShareResult {
+  ChunkRange chunks; // that are in the cache now
+  std::size_t n_chunks = 0; // of the calibration text
+  std::vector<std::string> notices;
+};
+
+/**
+ * Measures a share of the calibration text, with equal options for all shares,
+ * and keeps it in the cache: what is estimated, or of form exact measured, of
+ * every matrix. A conversion beside the same cache then takes the shares from
+ * there and measures what is missing; its bytes are the same. Only machines
+ * whose devices compute alike (Device::arithmetic) share. Throws as convert
+ * does, and Denied where the cache cannot be written.
+ */
+ShareResult measure_share(
+    ConvertOptions options,
+    const Share& share,
+    const ProgressSink& progress);
 
 } // namespace optiq::quant

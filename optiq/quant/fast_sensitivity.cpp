@@ -190,7 +190,9 @@ class FastPass {
 
   void run(const MatrixMaker& make_matrix) {
     std::vector<int> missing;
-    for (std::size_t c = 0; c < calibration_.chunks.size(); ++c) {
+    const std::size_t end =
+        std::min(options_.chunks.end, calibration_.chunks.size());
+    for (std::size_t c = options_.chunks.first; c < end; ++c) {
       if (!is_there(static_cast<int>(c))) {
         missing.push_back(static_cast<int>(c));
       }
@@ -203,7 +205,8 @@ class FastPass {
         setup_,
         {.recomputes_layers = !keeps_layers(
              *setup_.model, calibration_, options_.max_kept_bytes)});
-    n_done_ = calibration_.chunks.size() - missing.size();
+    n_chunks_ = end - options_.chunks.first;
+    n_done_ = n_chunks_ - missing.size();
     for (const int chunk : missing) {
       run_chunk(backpropagation, chunk);
       ++n_done_;
@@ -323,12 +326,9 @@ class FastPass {
   void report(const std::string& detail) const {
     if (progress_) {
       const std::uint64_t work =
-          fast_sensitivity_work(*setup_.model, calibration_);
-      progress_(
-          {"sensitivity",
-           work * n_done_ / calibration_.chunks.size(),
-           work,
-           detail});
+          fast_sensitivity_work(*setup_.model, calibration_) * n_chunks_ /
+          calibration_.chunks.size();
+      progress_({"sensitivity", work * n_done_ / n_chunks_, work, detail});
     }
   }
 
@@ -341,7 +341,8 @@ class FastPass {
   std::vector<models::Module> modules_; // to estimate
   std::vector<Target> targets_; // of modules_
   std::map<const kernels::MatrixStorage*, std::size_t> by_storage_;
-  std::size_t n_done_ = 0; // chunks
+  std::size_t n_chunks_ = 0; // to estimate
+  std::size_t n_done_ = 0; // of them
 };
 
 } // namespace

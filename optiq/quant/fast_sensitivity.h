@@ -35,6 +35,7 @@ struct FastOptions {
   std::vector<std::string> modules; // to estimate; names of model.modules()
   std::vector<int> candidate_bits;
   std::uint64_t seed = 0; // of the labels
+  ChunkRange chunks; // to estimate
   /** Arrays of a chunk that are kept for the way back; of more, only the
    * layers' inputs are, and each layer runs again. */
   std::size_t max_kept_bytes = std::size_t{64} << 20;

@@ -1,7 +1,6 @@
 #include "optiq/quant/measurement.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <utility>
 
@@ -52,14 +51,6 @@ void copy_all(
       copy(from, module, bits, n_chunks, to);
     }
   }
-}
-
-/** What the cache has, or an empty journal in memory. */
-std::unique_ptr<SensitivityJournal> open_existing(const std::string& key) {
-  const std::filesystem::path path = sensitivity_journal_path(key);
-  return std::filesystem::exists(path)
-      ? std::make_unique<SensitivityJournal>(path, key)
-      : std::make_unique<SensitivityJournal>();
 }
 
 } // namespace
@@ -174,10 +165,41 @@ std::optional<artifacts::Sensitivity> Measurement::find(
     const std::string& model_digest) {
   for (Group& group : groups_) {
     const int size = group.options.group_size;
-    group.estimated = open_existing(key_of(model_digest, size, true));
-    group.measured = open_existing(key_of(model_digest, size, false));
+    group.estimated =
+        find_sensitivity_journal(key_of(model_digest, size, true));
+    group.measured =
+        find_sensitivity_journal(key_of(model_digest, size, false));
   }
   return make_all(nullptr) ? std::optional(result(model_digest)) : std::nullopt;
+}
+
+void Measurement::run_share(
+    const Share& share,
+    const std::string& model_digest,
+    const MatrixMaker& make_matrix,
+    const ProgressSink& progress) {
+  const ChunkRange chunks = share.chunks(calibration_.chunks.size());
+  std::vector<GroupJournal> journals;
+  for (Group& group : groups_) {
+    std::unique_ptr<SensitivityJournal>& journal =
+        is_estimated() ? group.estimated : group.measured;
+    const int size = group.options.group_size;
+    journal =
+        open_share_journal(key_of(model_digest, size, is_estimated()), share);
+    if (is_estimated()) {
+      journals.push_back({size, journal.get()});
+    } else {
+      group.options.chunks = chunks;
+      measure_all_widths(
+          setup_, make_matrix, calibration_, group.options, *journal, progress);
+    }
+  }
+  if (is_estimated()) {
+    FastOptions options = fast_options();
+    options.chunks = chunks;
+    estimate_sensitivity(
+        setup_, make_matrix, calibration_, options, journals, progress);
+  }
 }
 
 std::optional<RankAgreement> Measurement::agreement() const {
@@ -239,7 +261,7 @@ bool Measurement::measure_all(const Maker* maker) {
   const auto n = static_cast<int>(calibration_.chunks.size());
   for (Group& group : groups_) {
     if (maker != nullptr) {
-      measure_sensitivity(
+      measure_all_widths(
           setup_,
           maker->make_matrix,
           calibration_,

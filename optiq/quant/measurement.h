@@ -77,7 +77,15 @@ class Measurement {
       const MatrixMaker& make_matrix,
       const ProgressSink& progress,
       std::vector<std::string>& notices);
-  /** The same from the cache alone; nothing where something is missing. */
+  /** Makes a share's chunks of what is estimated, or of form exact measured,
+   * for a later run beside the same cache. Throws Denied or Io where it cannot
+   * be kept. */
+  void run_share(
+      const Share& share,
+      const std::string& model_digest,
+      const MatrixMaker& make_matrix,
+      const ProgressSink& progress);
+  /** As run, from the cache alone; nothing where something is missing. */
   std::optional<artifacts::Sensitivity> find(const std::string& model_digest);
 
   /** After run or find, of what was both estimated and measured, 2 bits apart;

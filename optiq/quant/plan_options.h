@@ -28,6 +28,9 @@ struct PlanOptions {
    * counts scales. */
   std::vector<int> other_group_sizes;
   bool protect = true; // the rule of protected_modules; not for uniform
+  /** Methods optiq and static: one width for q, k and v of a layer, and one for
+   * gate and up, which kernels then run as one product. */
+  bool tie = false;
   /** Method optiq: error = relative_kl^(1 - w) * (parameters * 4^-bits)^w. The
    * KL of one matrix alone is noisy and the sum over matrices is not the KL of
    * them together; the prior, which by itself gives equal widths, holds against

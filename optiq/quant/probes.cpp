@@ -54,19 +54,21 @@ struct Batch {
 // Consecutive chunks whose hidden states are held together.
 using Wave = std::vector<Batch>;
 
-std::vector<Wave> make_waves(
+/** Adds the waves of a range, which has no chunks in common with others. */
+void add_waves(
     const models::Model& model,
     const Calibration& calibration,
-    const ProbeOptions& options) {
+    const ProbeOptions& options,
+    const ChunkRange& range,
+    std::vector<Wave>& waves) {
   const std::size_t max_batch = batch_rows(model, options);
   // Two states per row: the present layer's input and the final one.
   const std::size_t max_wave = options.max_state_bytes /
       (2 * sizeof(float) * static_cast<std::size_t>(model.info().hidden_size));
-  std::vector<Wave> waves;
   std::size_t wave_rows = 0;
-  for (std::size_t i = 0; i < calibration.chunks.size(); ++i) {
+  for (std::size_t i = range.first; i < range.end; ++i) {
     const auto& chunk = calibration.chunks[i];
-    if (waves.empty() || wave_rows + chunk.size() > max_wave) {
+    if (i == range.first || wave_rows + chunk.size() > max_wave) {
       waves.emplace_back();
       wave_rows = 0;
     }
@@ -84,7 +86,6 @@ std::vector<Wave> make_waves(
     ++batch.n_chunks;
     wave_rows += chunk.size();
   }
-  return waves;
 }
 
 std::size_t rows_of(const Wave& wave) {
@@ -352,6 +353,45 @@ class WavePass {
   std::vector<mx::array> logits_; // per batch [T, V]; empty: recomputed
 };
 
+bool has_chunk(
+    const SensitivityJournal& journal,
+    std::span<const Probe> probes,
+    std::size_t chunk) {
+  return std::all_of(probes.begin(), probes.end(), [&](const Probe& probe) {
+    return std::all_of(
+        probe.variants.begin(),
+        probe.variants.end(),
+        [&](const Variant& variant) {
+          return journal.has(
+              probe.name, variant.bits, static_cast<int>(chunk), 1);
+        });
+  });
+}
+
+/** The waves of the wanted chunks that lack anything: a share of the chunks
+ * that is missing costs no more than itself. */
+std::vector<Wave> missing_waves(
+    const models::Model& model,
+    const Calibration& calibration,
+    const ProbeOptions& options,
+    std::span<const Probe> probes,
+    const SensitivityJournal& journal) {
+  std::vector<Wave> waves;
+  const std::size_t end =
+      std::min(options.chunks.end, calibration.chunks.size());
+  for (std::size_t at = options.chunks.first; at < end; ++at) {
+    ChunkRange gap{at, at};
+    while (gap.end < end && !has_chunk(journal, probes, gap.end)) {
+      ++gap.end;
+    }
+    if (gap.end > gap.first) {
+      add_waves(model, calibration, options, gap, waves);
+      at = gap.end;
+    }
+  }
+  return waves;
+}
+
 } // namespace
 
 void measure_probes(
@@ -362,8 +402,16 @@ void measure_probes(
     SensitivityJournal& journal,
     const ProgressSink& progress) {
   const models::Model& model = *setup.model;
-  Reporter reporter(progress, probe_work(model, probes, calibration));
-  for (const Wave& wave : make_waves(model, calibration, options)) {
+  const std::vector<Wave> waves =
+      missing_waves(model, calibration, options, probes, journal);
+  std::uint64_t rows = 0;
+  for (const Wave& wave : waves) {
+    rows += rows_of(wave);
+  }
+  Reporter reporter(
+      progress,
+      probe_work(model, probes, calibration) * rows / calibration.n_tokens());
+  for (const Wave& wave : waves) {
     WavePass(setup, wave, options, journal, reporter).run(probes);
   }
 }

@@ -40,6 +40,7 @@ struct ProbeOptions {
   std::size_t max_state_bytes = std::size_t{256} << 20;
   std::size_t max_logit_bytes = std::size_t{256} << 20;
   std::size_t max_activation_bytes = std::size_t{256} << 20;
+  ChunkRange chunks; // to measure
 };
 
 /** Raises max_logit_bytes to what this machine has room for: the reference's

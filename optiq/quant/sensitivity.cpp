@@ -100,9 +100,20 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     const SensitivityOptions& options,
     SensitivityJournal& journal,
     const ProgressSink& progress) {
+  measure_all_widths(
+      setup, make_matrix, calibration, options, journal, progress);
+  return summarize_sensitivity(*setup.model, calibration, options, journal);
+}
+
+void measure_all_widths(
+    const models::Setup& setup,
+    const MatrixMaker& make_matrix,
+    const Calibration& calibration,
+    const SensitivityOptions& options,
+    SensitivityJournal& journal,
+    const ProgressSink& progress) {
   const std::vector<Probe> probes = make_probes(setup, make_matrix, options);
   measure_probes(setup, probes, calibration, options, journal, progress);
-  return summarize_sensitivity(*setup.model, calibration, options, journal);
 }
 
 void measure_widths(

@@ -33,6 +33,16 @@ std::vector<artifacts::LayerSensitivity> measure_sensitivity(
     SensitivityJournal& journal,
     const ProgressSink& progress);
 
+/** Brings them into the journal: of options.chunks, and nothing is summed up.
+ */
+void measure_all_widths(
+    const models::Setup& setup,
+    const MatrixMaker& make_matrix,
+    const Calibration& calibration,
+    const SensitivityOptions& options,
+    SensitivityJournal& journal,
+    const ProgressSink& progress);
+
 /** Modules and the widths that each is measured at. */
 using WidthsByModule = std::map<std::string, std::vector<int>>;
 

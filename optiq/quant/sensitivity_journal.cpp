@@ -1,9 +1,11 @@
 #include "optiq/quant/sensitivity_journal.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -57,6 +59,44 @@ std::optional<Record> parse_record(std::string_view line) {
   }
 }
 
+std::string header_of(const std::string& key) {
+  return Json{{"schema", kSchema}, {"key", key}}.dump();
+}
+
+/** The folder of all journals; empty where no cache is set. */
+fs::path journal_folder() {
+  const auto folder = [](const char* variable) -> fs::path {
+    const char* value = std::getenv(variable);
+    return value == nullptr ? "" : value;
+  };
+  fs::path cache = folder("OPTIQ_CACHE_DIR");
+  if (cache.empty() && !folder("XDG_CACHE_HOME").empty()) {
+    cache = folder("XDG_CACHE_HOME") / "optiq";
+  }
+  if (cache.empty() && !folder("HOME").empty()) {
+    cache = folder("HOME") / ".cache" / "optiq";
+  }
+  return cache.empty() ? fs::path() : cache / "sensitivity";
+}
+
+/** Adds what the shares of a key hold, in the order of their names. */
+void merge_shares(const std::string& key, SensitivityJournal& journal) {
+  std::vector<fs::path> shares;
+  std::error_code error;
+  for (const fs::directory_entry& entry :
+       fs::directory_iterator(journal_folder(), error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(key + ".") && name.ends_with(".jsonl") &&
+        name.size() > key.size() + 6) {
+      shares.push_back(entry.path());
+    }
+  }
+  std::sort(shares.begin(), shares.end());
+  for (const fs::path& share : shares) {
+    journal.merge(share, key);
+  }
+}
+
 } // namespace
 
 SensitivityJournal::SensitivityJournal(
@@ -82,7 +122,14 @@ SensitivityJournal::SensitivityJournal(
           "shared.",
           path.string());
     }
-    read(key);
+    const std::size_t good = read(path_, key);
+    if (good != fs::file_size(path_) &&
+        ::ftruncate(fd_, static_cast<off_t>(good)) != 0) {
+      fail_errno(path_, "be cut");
+    }
+    if (good == 0) {
+      append(header_of(key) + "\n");
+    }
   } catch (...) {
     ::close(fd_);
     throw;
@@ -95,11 +142,17 @@ SensitivityJournal::~SensitivityJournal() {
   }
 }
 
-void SensitivityJournal::read(const std::string& key) {
-  const std::string text = read_text_file(path_, kMaxJournalBytes);
-  const Json header = {{"schema", kSchema}, {"key", key}};
-  const std::string first = header.dump();
-  std::size_t good = 0; // bytes up to the end of the last whole line
+void SensitivityJournal::merge(const fs::path& path, const std::string& key) {
+  read(path, key);
+}
+
+/** Keeps the records; returns where the last whole line ends. */
+std::size_t SensitivityJournal::read(
+    const fs::path& path,
+    const std::string& key) {
+  const std::string text = read_text_file(path, kMaxJournalBytes);
+  const std::string first = header_of(key);
+  std::size_t good = 0;
   while (good < text.size()) {
     const std::size_t end = text.find('\n', good);
     if (end == std::string::npos) {
@@ -113,7 +166,7 @@ void SensitivityJournal::read(const std::string& key) {
             ErrorKind::Corrupt,
             "[SensitivityJournal] {}: the first line is not {}. Delete the "
             "file.",
-            path_.string(),
+            path.string(),
             first);
       }
     } else {
@@ -125,12 +178,7 @@ void SensitivityJournal::read(const std::string& key) {
     }
     good = end + 1;
   }
-  if (good != text.size() && ::ftruncate(fd_, static_cast<off_t>(good)) != 0) {
-    fail_errno(path_, "be cut");
-  }
-  if (good == 0) {
-    append(first + "\n");
-  }
+  return good;
 }
 
 void SensitivityJournal::append(const std::string& lines) {
@@ -233,18 +281,15 @@ std::string sensitivity_key(
 }
 
 fs::path sensitivity_journal_path(const std::string& key) {
-  const auto folder = [](const char* variable) -> fs::path {
-    const char* value = std::getenv(variable);
-    return value == nullptr ? "" : value;
-  };
-  fs::path cache = folder("OPTIQ_CACHE_DIR");
-  if (cache.empty() && !folder("XDG_CACHE_HOME").empty()) {
-    cache = folder("XDG_CACHE_HOME") / "optiq";
-  }
-  if (cache.empty() && !folder("HOME").empty()) {
-    cache = folder("HOME") / ".cache" / "optiq";
-  }
-  return cache.empty() ? fs::path() : cache / "sensitivity" / (key + ".jsonl");
+  const fs::path folder = journal_folder();
+  return folder.empty() ? fs::path() : folder / (key + ".jsonl");
+}
+
+fs::path sensitivity_journal_path(const std::string& key, const Share& share) {
+  const fs::path folder = journal_folder();
+  return folder.empty() ? fs::path()
+                        : folder /
+          fmt::format("{}.{}-of-{}.jsonl", key, share.index, share.count);
 }
 
 std::unique_ptr<SensitivityJournal> open_sensitivity_journal(
@@ -252,9 +297,11 @@ std::unique_ptr<SensitivityJournal> open_sensitivity_journal(
     std::vector<std::string>& notices) {
   const fs::path path = sensitivity_journal_path(key);
   std::string reason = "neither OPTIQ_CACHE_DIR nor HOME is set";
+  auto journal = std::make_unique<SensitivityJournal>();
   if (!path.empty()) {
     try {
-      return std::make_unique<SensitivityJournal>(path, key);
+      journal = std::make_unique<SensitivityJournal>(path, key);
+      reason.clear();
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::Denied) {
         throw;
@@ -262,9 +309,36 @@ std::unique_ptr<SensitivityJournal> open_sensitivity_journal(
       reason = e.what();
     }
   }
-  notices.push_back(
-      "the measurement is not kept and cannot be resumed: " + reason);
-  return std::make_unique<SensitivityJournal>();
+  if (!reason.empty()) {
+    notices.push_back(
+        "the measurement is not kept and cannot be resumed: " + reason);
+  }
+  merge_shares(key, *journal);
+  return journal;
+}
+
+std::unique_ptr<SensitivityJournal> find_sensitivity_journal(
+    const std::string& key) {
+  const fs::path path = sensitivity_journal_path(key);
+  auto journal = fs::exists(path)
+      ? std::make_unique<SensitivityJournal>(path, key)
+      : std::make_unique<SensitivityJournal>();
+  merge_shares(key, *journal);
+  return journal;
+}
+
+std::unique_ptr<SensitivityJournal> open_share_journal(
+    const std::string& key,
+    const Share& share) {
+  const fs::path path = sensitivity_journal_path(key, share);
+  if (path.empty()) {
+    fail(
+        ErrorKind::Denied,
+        "[convert] --shard: neither OPTIQ_CACHE_DIR nor HOME is set, expected a "
+        "folder for what is measured. Set OPTIQ_CACHE_DIR to one that all "
+        "shares see.");
+  }
+  return std::make_unique<SensitivityJournal>(path, key);
 }
 
 } // namespace optiq::quant

@@ -10,6 +10,7 @@
 
 #include "optiq/io/model_directory.h"
 #include "optiq/kernels/device.h"
+#include "optiq/quant/share.h"
 
 /**
  * What was measured so far, so that a killed measurement goes on and a finished
@@ -40,6 +41,11 @@ class SensitivityJournal {
   SensitivityJournal(const SensitivityJournal&) = delete;
   SensitivityJournal& operator=(const SensitivityJournal&) = delete;
 
+  /** Takes what another file of the same key holds, as far as its lines are
+   * whole; it may be one that is being written. Throws Corrupt when it holds
+   * another key. */
+  void merge(const std::filesystem::path& path, const std::string& key);
+
   /** Whether all of chunks [first, first + n) are there. */
   bool has(const std::string& module, int bits, int first, int n) const;
   /** Mean KL of one chunk, which must be there. */
@@ -53,7 +59,7 @@ class SensitivityJournal {
   void record(std::span<const Record> records);
 
  private:
-  void read(const std::string& key);
+  std::size_t read(const std::filesystem::path& path, const std::string& key);
   void keep(const Record& record);
   void append(const std::string& lines);
 
@@ -84,10 +90,26 @@ std::string sensitivity_key(
  * $XDG_CACHE_HOME/optiq or $HOME/.cache/optiq; empty when none is set. */
 std::filesystem::path sensitivity_journal_path(const std::string& key);
 
-/** The journal at that path; one in memory, with a notice, where it may not be
- * written: that costs only the resuming. */
+/** The same with "<key>.2-of-3.jsonl" for a name. */
+std::filesystem::path sensitivity_journal_path(
+    const std::string& key,
+    const Share& share);
+
+/** The journal at that path, with what the shares' beside it hold; one in
+ * memory, with a notice, where it may not be written: that costs only the
+ * resuming. */
 std::unique_ptr<SensitivityJournal> open_sensitivity_journal(
     const std::string& key,
     std::vector<std::string>& notices);
+
+/** The same where it exists, else one in memory. */
+std::unique_ptr<SensitivityJournal> find_sensitivity_journal(
+    const std::string& key);
+
+/** A share's own. Throws Denied or Io where it cannot be written: it is all
+ * that the share is measured for. */
+std::unique_ptr<SensitivityJournal> open_share_journal(
+    const std::string& key,
+    const Share& share);
 
 } // namespace optiq::quant

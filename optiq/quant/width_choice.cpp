@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "optiq/artifacts/affine_format.h"
 #include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
@@ -25,7 +27,7 @@ using artifacts::PlanMethod;
 /** The free layers as a knapsack. Cost: code bits, or bytes in the file. */
 struct Knapsack {
   std::vector<AllocationItem> items;
-  std::vector<std::size_t> layer; // of each item
+  std::vector<std::vector<std::size_t>> layers; // of each item
 };
 
 enum class Cost { CodeBits, Bytes };
@@ -101,45 +103,100 @@ class Errors {
   std::map<std::pair<std::string, int>, const LayerSensitivity*> by_name_;
 };
 
+/** What is alike for matrices of one layer that kernels multiply at once, as
+ * they read the same rows; empty for one that is multiplied alone. */
+std::string fused_with(const std::string& module) {
+  using artifacts::ModuleRole;
+  const artifacts::ModuleId id = artifacts::module_id(module);
+  switch (id.role) {
+    case ModuleRole::Query:
+    case ModuleRole::Key:
+    case ModuleRole::Value:
+      return fmt::format("{} qkv", id.layer);
+    case ModuleRole::Gate:
+    case ModuleRole::Up:
+      return fmt::format("{} gate, up", id.layer);
+    case ModuleRole::ExpertGate:
+    case ModuleRole::ExpertUp:
+      return fmt::format("{} gate, up of experts", id.layer);
+    default:
+      return {};
+  }
+}
+
+/** The free layers that get one width each time, in order. */
+std::vector<std::vector<std::size_t>> layers_of_items(
+    const std::vector<LayerBits>& layers,
+    bool tie) {
+  std::vector<std::vector<std::size_t>> items;
+  std::map<std::string, std::size_t> tied; // item
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (layers[i].is_protected) {
+      continue;
+    }
+    const std::string with = tie ? fused_with(layers[i].name) : "";
+    const auto [at, is_new] = tied.try_emplace(with, items.size());
+    if (with.empty() || is_new) {
+      items.push_back({i});
+    } else {
+      items[at->second].push_back(i);
+    }
+  }
+  return items;
+}
+
 Knapsack make_knapsack(
     const models::Checkpoint& checkpoint,
     const std::vector<LayerBits>& layers,
     const PlanOptions& options,
     const Errors& errors,
     Cost cost) {
-  Knapsack knapsack;
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    if (layers[i].is_protected) {
-      continue;
-    }
-    AllocationItem item{.name = layers[i].name, .options = {}};
-    const int columns = weight_of(checkpoint, layers[i].name).shape[1];
+  Knapsack knapsack{
+      .items = {}, .layers = layers_of_items(layers, options.tie)};
+  for (const std::vector<std::size_t>& members : knapsack.layers) {
+    const std::string& name = layers[members.front()].name;
+    AllocationItem item{.name = name, .options = {}};
+    // Tied ones read the same rows, and so have as many columns.
+    const int columns = weight_of(checkpoint, name).shape[1];
     for (const int bits : options.candidate_bits) {
       for (const int group_size : group_sizes_for(columns, options)) {
         if (bits == artifacts::kDenseBits && group_size != options.group_size) {
           continue; // it has no groups
         }
-        item.options.push_back(
-            {bits,
-             option_cost(checkpoint, layers[i], bits, group_size, cost),
-             errors.of(layers[i], bits, group_size),
-             group_size});
+        WidthOption option{
+            .bits = bits, .cost = 0, .error = 0, .group_size = group_size};
+        for (const std::size_t i : members) {
+          option.cost +=
+              option_cost(checkpoint, layers[i], bits, group_size, cost);
+          option.error += errors.of(layers[i], bits, group_size);
+        }
+        item.options.push_back(option);
       }
     }
     knapsack.items.push_back(std::move(item));
-    knapsack.layer.push_back(i);
   }
   return knapsack;
+}
+
+void set_width(
+    const WidthOption& option,
+    const std::vector<std::size_t>& members,
+    std::vector<LayerBits>& layers) {
+  for (const std::size_t i : members) {
+    layers[i].bits = option.bits;
+    layers[i].group_size = option.group_size;
+  }
 }
 
 void set_widths(
     const Knapsack& knapsack,
     const Allocation& allocation,
     std::vector<LayerBits>& layers) {
-  for (std::size_t i = 0; i < knapsack.layer.size(); ++i) {
-    const WidthOption& option = knapsack.items[i].options[allocation.choice[i]];
-    layers[knapsack.layer[i]].bits = option.bits;
-    layers[knapsack.layer[i]].group_size = option.group_size;
+  for (std::size_t i = 0; i < knapsack.items.size(); ++i) {
+    set_width(
+        knapsack.items[i].options[allocation.choice[i]],
+        knapsack.layers[i],
+        layers);
   }
 }
 
@@ -150,15 +207,14 @@ std::uint64_t other_bytes(
     const Knapsack& knapsack,
     std::vector<LayerBits> layers) {
   std::uint64_t widest = 0;
-  for (std::size_t i = 0; i < knapsack.layer.size(); ++i) {
+  for (std::size_t i = 0; i < knapsack.items.size(); ++i) {
     const auto& options = knapsack.items[i].options;
     const WidthOption& option = *std::max_element(
         options.begin(), options.end(), [](const auto& a, const auto& b) {
           return a.cost < b.cost;
         });
     widest += option.cost;
-    layers[knapsack.layer[i]].bits = option.bits;
-    layers[knapsack.layer[i]].group_size = option.group_size;
+    set_width(option, knapsack.layers[i], layers);
   }
   return planned_bytes(checkpoint, layers) - widest;
 }

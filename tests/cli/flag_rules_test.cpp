@@ -27,6 +27,8 @@ constexpr const char* kAbsent = "no-such-model"; // of models and other files
 std::string sample_value(const CLI::Option& flag) {
   static const std::map<std::string, const char*> kValues{
       {"--protect", "on"},
+      {"--tie", "on"},
+      {"--shard", "1/2"},
       {"--file-bpw", "3:8:1"},
       {"--rounding", "nearest"},
       {"--kv-rotation", "hadamard"},

@@ -39,7 +39,7 @@ def each_rounding_buys_something(tmp, env):
         flags = [] if rounding == "nearest" else CALIBRATED
         metadata = convert(tmp / rounding, *UNIFORM, "--rounding", rounding, *flags, env=env)
         assert metadata["rounding"] == rounding
-        assert (metadata["calibration"] == "mix") == (rounding != "nearest"), metadata
+        assert (metadata["calibration"] == "both") == (rounding != "nearest"), metadata
         found.append(kl(tmp / rounding, tmp))
     print("KL of nearest, search, gptq:", *(f"{value:.4f}" for value in found))
     # Of 16 rows' noise a third; which of the two is better they cannot tell.

@@ -1,7 +1,11 @@
 #include "optiq/quant/plan.h"
 
 #include <algorithm>
+#include <map>
 #include <random>
+#include <set>
+#include <string>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -9,6 +13,7 @@
 #include "support/memory_checkpoint.h"
 #include "support/scratch_folder.h"
 
+#include "optiq/artifacts/module_id.h"
 #include "optiq/io/model_directory.h"
 #include "optiq/quant/planned_tensors.h"
 
@@ -80,6 +85,70 @@ TEST(MakePlan, TheTargetIsTheMeanCodeWidthOutsideTheProtectedSet) {
   EXPECT_LE(plan.achieved_bpw, 4.5);
   // The largest matrix is 15 % of the free weights: one step is 4 x 0.15 bits.
   EXPECT_GT(plan.achieved_bpw, 4.5 - 0.6);
+}
+
+/** The widths of what kernels multiply at once, by layer. */
+std::map<std::string, std::set<std::pair<int, int>>> widths_of_fused(
+    const artifacts::Plan& plan) {
+  std::map<std::string, std::set<std::pair<int, int>>> widths;
+  for (const artifacts::LayerBits& layer : plan.layers) {
+    using artifacts::ModuleRole;
+    const artifacts::ModuleId id = artifacts::module_id(layer.name);
+    const bool is_mixer = id.role == ModuleRole::Query ||
+        id.role == ModuleRole::Key || id.role == ModuleRole::Value;
+    if (is_mixer || id.role == ModuleRole::Gate || id.role == ModuleRole::Up) {
+      widths[std::to_string(id.layer) + (is_mixer ? " qkv" : " gate, up")]
+          .emplace(layer.bits, layer.group_size);
+    }
+  }
+  return widths;
+}
+
+/** Adds a matrix of the shape of another. */
+void add_like(
+    models::Checkpoint& checkpoint,
+    const std::string& module,
+    const std::string& like) {
+  models::CheckpointTensor tensor =
+      checkpoint.tensors[checkpoint.index.at(like + ".weight")];
+  tensor.name = tensor.source = module + ".weight";
+  checkpoint.index[tensor.name] = checkpoint.tensors.size();
+  checkpoint.tensors.push_back(std::move(tensor));
+}
+
+TEST(MakePlan, TiedMatricesHaveOneWidth) {
+  Planner planner;
+  for (const std::string block : {"model.layers.0.", "model.layers.1."}) {
+    add_like(
+        planner.checkpoint,
+        block + "self_attn.k_proj",
+        block + "self_attn.q_proj");
+    add_like(
+        planner.checkpoint, block + "mlp.gate_proj", block + "mlp.up_proj");
+  }
+  planner.inventory = take_inventory(planner.checkpoint, 64);
+  planner.options.protect = false;
+  planner.options.candidate_bits = {2, 3, 4, 5, 6, 8};
+  planner.options.target_file_bpw = 4.5;
+  const auto most_widths = [](const artifacts::Plan& plan) {
+    std::size_t most = 0;
+    for (const auto& [fused, widths] : widths_of_fused(plan)) {
+      most = std::max(most, widths.size());
+    }
+    return most;
+  };
+  for (const QuantizableModule& module : planner.inventory.modules) {
+    if (module.id.role == artifacts::ModuleRole::Query ||
+        module.id.role == artifacts::ModuleRole::Up) {
+      planner.options.error_factors[module.name] = 1e4;
+    }
+  }
+  EXPECT_GT(most_widths(planner.plan()), 1);
+  planner.options.tie = true;
+  const artifacts::Plan tied = planner.plan();
+  EXPECT_EQ(most_widths(tied), 1);
+  EXPECT_LE(tied.file_bpw, 4.5);
+  EXPECT_GT(tied.file_bpw, 4.2); // no matrix is left out of the budget
 }
 
 TEST(MakePlan, FileBytesAreThoseOfTheWrittenFiles) {

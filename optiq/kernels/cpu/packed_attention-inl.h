@@ -89,7 +89,7 @@ HWY_INLINE void DotQuads(
     std::size_t vector,
     const std::int8_t* const* digits,
     hn::Vec<PanelI32> (&sums)[R][P]) {
-  const PanelI32 di;
+  constexpr int kCode = kLook ? 8 : 4; // bits of what meets a digit
   const PanelU32 du;
   const PanelU8 d8;
   std::size_t at[P];
@@ -116,13 +116,13 @@ HWY_INLINE void DotQuads(
     for (std::size_t r = 0; r < R; ++r) {
       const auto x0 = QuadDigits(digits[r] + 4 * (first_quad + quad));
       for (std::size_t v = 0; v < P; ++v) {
-        sums[r][v] = hn::SumOfMulQuadAccumulate(di, low[v], x0, sums[r][v]);
+        sums[r][v] = AddDot4<kCode>(low[v], x0, sums[r][v]);
       }
     }
     for (std::size_t r = 0; r < R; ++r) {
       const auto x1 = QuadDigits(digits[r] + 4 * (first_quad + quad + 1));
       for (std::size_t v = 0; v < P; ++v) {
-        sums[r][v] = hn::SumOfMulQuadAccumulate(di, high[v], x1, sums[r][v]);
+        sums[r][v] = AddDot4<kCode>(high[v], x1, sums[r][v]);
       }
     }
   }
