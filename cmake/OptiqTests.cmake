@@ -37,7 +37,7 @@ if(TARGET optiq_kernels)
 endif()
 
 # Only a program's own word makes it skipped: what it prints does not.
-set(OPTIQ_TEST_PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900)
+set(OPTIQ_TEST_PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 1800)
 
 # GoogleTest's main, which returns 77 when something was skipped and nothing failed.
 add_library(optiq_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/support/test_main.cpp)
