@@ -163,10 +163,7 @@ class Conversion {
 
   ShareResult run_share(const Share& share) {
     models::load_model(source_.outline());
-    Measurement measurement = make_measurement(calibrate());
-    require_ram(
-        measuring_bytes_ + rounded_bytes_,
-        "the weights and measuring with them");
+    Measurement measurement = make_measurement_within_ram();
     measurement.run_share(
         share, model_digest(source_), make_matrices(), progress_);
     result_.notices.insert(
@@ -413,12 +410,17 @@ class Conversion {
     return measurement;
   }
 
-  // Whatever is not in the cache is measured. Always true.
-  bool measure() {
+  Measurement make_measurement_within_ram() {
     Measurement measurement = make_measurement(calibrate());
     require_ram(
         measuring_bytes_ + rounded_bytes_,
         "the weights and measuring with them");
+    return measurement;
+  }
+
+  // Whatever is not in the cache is measured. Always true.
+  bool measure() {
+    Measurement measurement = make_measurement_within_ram();
     set_sensitivity(measurement.run(
         model_digest(source_), make_matrices(), progress_, result_.notices));
     note_outcome(measurement);
