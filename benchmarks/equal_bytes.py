@@ -14,11 +14,12 @@ Needs mlx-lm (scripts/setup --developer) and ../shared.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from _optiq_runs import run_optiq
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "tiny-qwen3.5"
@@ -53,8 +54,7 @@ class Bench:
         }
 
     def optiq(self, *words):
-        command = [str(w) for w in (self.arguments.optiq, *words, "--progress", "none")]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run_optiq(self.arguments.optiq, *words)
 
     def convert(self, name, *flags):
         out = self.out / name

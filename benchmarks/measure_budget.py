@@ -11,12 +11,10 @@ MODEL: tiny-qwen3.5 by default (questions and, with ../shared, WikiText-2); any 
 
 import argparse
 import json
-import subprocess
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TINY = ROOT / "models/tiny-qwen3.5"
+from _optiq_runs import QUESTIONS, ROOT, TINY, run_optiq, unseen_texts
 
 
 def parse_arguments():
@@ -39,16 +37,10 @@ class Bench:
     def __init__(self, arguments):
         self.arguments = arguments
         arguments.out.mkdir(parents=True, exist_ok=True)
-        self.texts = {}
-        if arguments.model.resolve() == TINY:
-            self.texts["questions"] = [TINY / "eval_arithmetic.jsonl", "--limit", "128"]
-        wiki = arguments.shared / "data" / "wikitext2-valid.txt"
-        if wiki.exists():
-            self.texts["wikitext"] = [wiki, "--limit", arguments.rows, "--seq-len", "512"]
+        self.texts = unseen_texts(arguments.model, arguments.shared, arguments.rows)
 
     def optiq(self, *words):
-        command = [str(w) for w in (self.arguments.optiq, *words, "--progress", "none")]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run_optiq(self.arguments.optiq, *words)
 
     def convert(self, *flags):
         """The directory, what was said of it, and the seconds."""
@@ -66,11 +58,11 @@ class Bench:
             self.optiq("eval", model, "--task", "kl", "--reference", self.arguments.model,
                        "--data", *data, "--json", result)
             kl = json.loads(result.read_text())
-            found.append(f"{name} {kl['mean_kl']:.5f} ± {kl['stderr']:.5f}")
+            found.append(f"{name.lower()} {kl['mean_kl']:.5f} ± {kl['stderr']:.5f}")
         if "questions" in self.texts:
             result = self.arguments.out / "answers.json"
             self.optiq("eval", model, "--task", "exact-match", "--data",
-                       TINY / "eval_arithmetic.jsonl", "--json", result)
+                       QUESTIONS, "--json", result)
             found.append(f"right {json.loads(result.read_text())['accuracy']:.3f}")
         return ", ".join(found)
 

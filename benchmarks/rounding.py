@@ -9,12 +9,11 @@ and seconds.
 import argparse
 import json
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TINY = ROOT / "models/tiny-qwen3.5"
+from _optiq_runs import QUESTIONS, ROOT, TINY, run_optiq, unseen_texts
+
 ALLOCATION = ["--candidate-bits", "2,3,4,5,6,8", "--group-size", "32,64,128", "--protect", "off"]
 
 
@@ -41,18 +40,11 @@ class Bench:
     def __init__(self, arguments):
         self.arguments = arguments
         arguments.out.mkdir(parents=True, exist_ok=True)
-        self.texts = {}
-        self.questions = None
-        if arguments.model.resolve() == TINY:
-            self.questions = TINY / "eval_arithmetic.jsonl"
-            self.texts["questions"] = [self.questions, "--limit", "128"]
-        wiki = arguments.shared / "data" / "wikitext2-valid.txt"
-        if wiki.exists():
-            self.texts["WikiText"] = [wiki, "--limit", arguments.rows, "--seq-len", "512"]
+        self.texts = unseen_texts(arguments.model, arguments.shared, arguments.rows)
+        self.questions = QUESTIONS if "questions" in self.texts else None
 
     def optiq(self, *words):
-        command = [str(w) for w in (self.arguments.optiq, *words, "--progress", "none")]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run_optiq(self.arguments.optiq, *words)
 
     def convert(self, flags):
         """The directory, and how long it took."""
