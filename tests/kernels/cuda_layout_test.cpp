@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "optiq/kernels/cuda/packed_layout.h"
+#include "optiq/kernels/cuda/wide_layout.h"
 
 /** The layout of quantized matrices on a card, on the host: its maps are the
  * ones that kernels use. */
@@ -160,6 +161,36 @@ TEST(CudaLayout, OperandsMeetTheirColumns) {
       EXPECT_EQ(multiplied(codes, x, row), expected) << bits << ", " << row;
     }
   }
+}
+
+TEST(CudaLayout, WideRowsStandWhereLanesHaveTheirCodes) {
+  // wgmma's k of 16: a lane t has 2 t, 2 t + 1 and those 8 behind.
+  for (int lane = 0; lane < 4; ++lane) {
+    for (int pair = 0; pair < kLaneCodes / 2; ++pair) {
+      for (int i = 0; i < 2; ++i) {
+        const int column = column_of(lane, 2 * pair + i);
+        const int step = pair / 2;
+        EXPECT_EQ(column / kWideColumns, step / 4);
+        EXPECT_EQ(
+            wide_column(column % kWideColumns),
+            step % 4 * 16 + pair % 2 * 8 + 2 * lane + i);
+      }
+    }
+  }
+}
+
+TEST(CudaLayout, WideTilesAreFilledOnce) {
+  std::set<std::int64_t> places;
+  for (int row = 0; row < kWideRows; ++row) {
+    for (int column = 0; column < kSpanColumns; ++column) {
+      places.insert(wide_place(row, column));
+      // The 128-byte swizzle: 16 bytes by the row's last three bits.
+      const std::int64_t in_row = wide_place(row, column) % kWideColumns;
+      EXPECT_EQ(in_row / 8, wide_column(column % kWideColumns) / 8 ^ row % 8);
+    }
+  }
+  EXPECT_EQ(places.size(), std::size_t{kWideRows} * kSpanColumns);
+  EXPECT_EQ(*places.rbegin(), kWideRows * kSpanColumns - 1);
 }
 
 } // namespace

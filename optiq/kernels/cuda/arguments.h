@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 /** What kernels are given, one struct each: shared by host and card, so that
@@ -32,6 +33,7 @@ struct PrepareRows {
   std::uint16_t* digits; // [n_digits, T, padded]
   float* sums; // [T, padded / 32] of the digits
   float* scales; // [T] what digits are to be multiplied by
+  int is_tiled; // digits and sums as wide_layout.h has them
 };
 
 /** A matrix [out, in] of a launch, packed or dense bfloat16, and what comes of
@@ -50,13 +52,51 @@ struct MultiplyPart {
 
 inline constexpr int kMostParts = 4;
 
+/** Bytes of a span of a tile in shared memory: codes and params, or dense. */
+constexpr std::size_t stage_bytes(int bits, int group_shift) {
+  return 256 * bits + (bits == 16 ? 0 : group_shift == 0 ? 256 : 128);
+}
+/** Cards whose blocks of threads have 227 KB of shared memory; others have 99
+ * or more. */
+constexpr bool has_large_shared(int major) {
+  return major == 9 || major == 10;
+}
+/** Spans that a warp of the kernels for few rows has in shared memory: one in
+ * hand, and on their way what hides the latency of memory. */
+constexpr int few_stages(int bits, bool has_large) {
+  if (!has_large) {
+    return bits == 2 ? 6 : bits <= 3 ? 5 : bits == 4 ? 4 : bits == 5 ? 3 : 2;
+  }
+  return bits == 2 ? 9
+      : bits == 3  ? 7
+      : bits == 4  ? 5
+      : bits <= 6  ? 4
+      : bits == 8  ? 3
+                   : 2;
+}
+/** The same of the kernel for many rows, in at most 222 KB. */
+constexpr int wide_stages(int bits, bool is_exact) {
+  return is_exact ? 2 : bits == 8 ? 3 : 4;
+}
+constexpr std::size_t wide_bytes(int bits, bool is_exact) {
+  constexpr std::size_t kDigitBytes = 2 * 128 * 128;
+  constexpr std::size_t kParamAndSumBytes = 2048;
+  const std::size_t stage = (is_exact ? 2 : 1) * kDigitBytes +
+      8 * 256 * static_cast<std::size_t>(bits) + kParamAndSumBytes;
+  constexpr std::size_t kBarriers = 1024;
+  return wide_stages(bits, is_exact) * stage + kBarriers;
+}
+/** Between rows in shared memory, of digits and of sums: other banks. */
+inline constexpr int kFewPadding = 32;
+inline constexpr int kFewSumsPadding = 4;
+
 enum class Elementwise : int { Add, Scale, Silu, GeluTanh, Softcap };
 
 /** Products of the same rows with matrices of one width. */
 struct Multiply {
   MultiplyPart parts[kMostParts];
   int n_parts;
-  int n_blocks; // of all parts
+  int n_blocks; // of all parts; of few rows tasks of blocks
   int is_gated; // y of the second part is activation(first) * second
   Elementwise activation;
   const std::uint16_t* digits; // [n, T, padded]
@@ -64,6 +104,7 @@ struct Multiply {
   const float* scales; // [T]
   int rows; // T
   int in;
+  int shares_rows; // few rows: whether they fit into shared memory
   PrepareRows own; // of a single row, which every block prepares for itself
 };
 
@@ -234,6 +275,19 @@ struct PlaceHeads {
   float* to_q; // [T, n_heads, head_dim]
 };
 
+/** The same with the numbers that it and attention read, as words on their way
+ * to `to`: pointers into what lies there are read from `data`. */
+template <int kWords>
+struct PlaceHeadsSending {
+  PlaceHeads place;
+  std::uint32_t* to;
+  int words; // 0: they are there
+  alignas(16) std::uint32_t data[kWords];
+};
+
+inline constexpr int kFewPlaceWords = 1000;
+inline constexpr int kManyPlaceWords = 7000;
+
 /** Queries of one segment that share keys: `n_queries` at most kTileQueries,
  * numbered row * group + head within the kv head. */
 struct AttendItem {
@@ -245,6 +299,8 @@ struct AttendItem {
   int first_span;
   int last_span;
   int slot; // where its partial goes
+  int n_slots; // of its tile: partials that make a result
+  int tile; // with other items the same, whose last makes it
 };
 
 inline constexpr int kTileQueries = 16;
@@ -277,18 +333,10 @@ struct Attend {
   float softcap;
   int slots;
   float* partials; // [T, n_heads, slots, head_dim + 2]
-};
-
-/** Partials into y, rotated back and gated. */
-struct Combine {
-  const float* partials;
-  const int* row_slots; // [T]
-  int slots;
-  int n_heads;
-  int head_dim;
-  const float* rotation; // [head_dim][head_dim] or null
+  unsigned* arrived; // [tiles, n_kv_heads]: zeros before and behind
+  const float* rotation; // of values, [head_dim][head_dim], or null
   const float* gate; // of head 0 of row 0, heads 2 * head_dim apart; or null
-  float* y; // [T, n_heads, head_dim]
+  float* y; // [T, n_heads, head_dim]: rotated back and gated
 };
 
 // --- gated delta net ---------------------------------------------------------

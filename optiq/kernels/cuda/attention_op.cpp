@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/cuda/attention_plan.h"
@@ -67,36 +68,40 @@ struct Numbers {
   }
 };
 
-/** Where numbers and plan lie on the card. */
+/** Numbers and plan, and where they lie on the card: there, or on their way
+ * with place_heads. */
 struct Sent {
+  Parcel parcel;
   Buffer buffer;
+  bool is_there = false;
   const AttendItem* items = nullptr;
   const unsigned long long* blocks = nullptr;
   const unsigned long long* row_blocks = nullptr;
-  const int* row_slots = nullptr;
   const int* positions = nullptr;
   const float* frequencies = nullptr;
   const float* growth = nullptr;
 };
 
 Sent send(Card& card, const Numbers& numbers, const AttentionPlan& plan) {
-  Parcel parcel;
+  constexpr std::size_t kMostSent = sizeof(std::uint32_t) * kManyPlaceWords;
+  Sent sent;
   const auto add = [&](const auto& values) {
-    return parcel.add(std::span(values));
+    return sent.parcel.add(std::span(values));
   };
   const std::size_t items = add(plan.items);
   const std::size_t blocks = add(plan.blocks);
   const std::size_t row_blocks = add(plan.row_blocks);
-  const std::size_t row_slots = add(plan.row_slots);
   const std::size_t positions = add(numbers.positions);
   const std::size_t frequencies = add(numbers.frequencies);
   const std::size_t growth = add(numbers.growth);
-  Sent sent{.buffer = card.send(parcel)};
+  const std::size_t bytes = sent.parcel.bytes().size();
+  sent.is_there = bytes > kMostSent;
+  sent.buffer =
+      sent.is_there ? card.send(sent.parcel) : card.memory().take(bytes);
   const DevicePointer at = *sent.buffer;
   sent.items = pointer_of<const AttendItem>(at + items);
   sent.blocks = pointer_of<const unsigned long long>(at + blocks);
   sent.row_blocks = pointer_of<const unsigned long long>(at + row_blocks);
-  sent.row_slots = pointer_of<const int>(at + row_slots);
   sent.positions = pointer_of<const int>(at + positions);
   sent.frequencies = numbers.frequencies.empty()
       ? nullptr
@@ -104,6 +109,26 @@ Sent send(Card& card, const Numbers& numbers, const AttentionPlan& plan) {
   sent.growth =
       numbers.growth.empty() ? nullptr : pointer_of<const float>(at + growth);
   return sent;
+}
+
+/** Places heads; what is not there yet goes with the launch. */
+template <int kWords>
+void launch_placing(
+    Card& card,
+    const Grid& grid,
+    const PlaceHeads& place,
+    const Sent& sent) {
+  PlaceHeadsSending<kWords> args;
+  args.place = place;
+  args.to = mutable_words_of(*sent.buffer);
+  args.words = 0;
+  if (!sent.is_there) {
+    const std::span<const std::byte> bytes = sent.parcel.bytes();
+    std::memcpy(args.data, bytes.data(), bytes.size());
+    args.words = static_cast<int>((bytes.size() + 3) / 4);
+  }
+  const std::string kernel = fmt::format("place_heads_{}", kWords);
+  card.launch(kernel.c_str(), grid, args);
 }
 
 /** q, k and v of a call. */
@@ -158,13 +183,17 @@ mx::array place_heads(
   // Two vectors, and codes with what fills their last group.
   const std::size_t shared =
       2 * 4 * static_cast<std::size_t>(rule.head_dim) + rule.head_dim + 128;
-  card.launch(
-      "place_heads",
-      {.x = static_cast<std::size_t>(rows),
-       .y = static_cast<std::size_t>(heads),
-       .threads = kThreads,
-       .shared_bytes = shared},
-      args);
+  const Grid grid{
+      .x = static_cast<std::size_t>(rows),
+      .y = static_cast<std::size_t>(heads),
+      .threads = kThreads,
+      .shared_bytes = shared};
+  const std::size_t words = sent.is_there ? 0 : sent.parcel.bytes().size() / 4;
+  if (words < kFewPlaceWords) {
+    launch_placing<kFewPlaceWords>(card, grid, args, sent);
+  } else {
+    launch_placing<kManyPlaceWords>(card, grid, args, sent);
+  }
   return to_q;
 }
 
@@ -212,7 +241,7 @@ KernelChoice choose_kernel(const KvShape& shape, int tile_queries) {
       fmt::format("attend_{}_{}", tile_queries, strips), kThreads, 4 * floats};
 }
 
-/** Attention, and what its spans' partials come to: [T, n_heads * head_dim]. */
+/** Attention: [T, n_heads * head_dim]. */
 mx::array attend_placed(
     Card& card,
     const mx::array& placed,
@@ -226,7 +255,11 @@ mx::array attend_placed(
   const std::size_t dim = static_cast<std::size_t>(rule.head_dim);
   const Buffer partials =
       card.memory().take(4 * rows * rule.n_heads * plan.slots * (dim + 2));
-  const Attend attend_args{
+  const mx::array y = card.make_array(placed.shape());
+  const std::size_t counters = plan.slots > 1
+      ? plan.tiles * static_cast<std::size_t>(rule.n_kv_heads)
+      : 0;
+  const Attend args{
       .shape = shape,
       .items = sent.items,
       .blocks = sent.blocks,
@@ -235,7 +268,13 @@ mx::array attend_placed(
       .window = format.window,
       .softcap = rule.scores.softcap,
       .slots = plan.slots,
-      .partials = pointer_of<float>(*partials)};
+      .partials = pointer_of<float>(*partials),
+      .arrived = pointer_of<unsigned>(card.counters(counters)),
+      .rotation = shape.value.rotation,
+      .gate = rule.has_output_gate
+          ? floats_of(kFunction, card, q) + rule.head_dim
+          : nullptr,
+      .y = new_floats_of(card, y)};
   const KernelChoice kernel = choose_kernel(shape, plan.tile_queries);
   card.launch(
       kernel.name.c_str(),
@@ -243,26 +282,7 @@ mx::array attend_placed(
        .y = static_cast<std::size_t>(rule.n_kv_heads),
        .threads = kernel.threads,
        .shared_bytes = kernel.shared_bytes},
-      attend_args);
-  const mx::array y = card.make_array(placed.shape());
-  const Combine combine_args{
-      .partials = pointer_of<const float>(*partials),
-      .row_slots = sent.row_slots,
-      .slots = plan.slots,
-      .n_heads = rule.n_heads,
-      .head_dim = rule.head_dim,
-      .rotation = shape.value.rotation,
-      .gate = rule.has_output_gate
-          ? floats_of(kFunction, card, q) + rule.head_dim
-          : nullptr,
-      .y = new_floats_of(card, y)};
-  card.launch(
-      "combine",
-      {.x = rows,
-       .y = static_cast<std::size_t>(rule.n_heads),
-       .threads = kThreads,
-       .shared_bytes = 4 * dim},
-      combine_args);
+      args);
   return y;
 }
 

@@ -36,7 +36,9 @@ void add_tiles(
            .n_queries = std::min(queries_per_tile, end_row * group - at),
            .first_span = seen / kSpanTokens,
            .last_span = (segment.start + end_row - 1) / kSpanTokens + 1,
-           .slot = 0});
+           .slot = 0,
+           .n_slots = 1,
+           .tile = static_cast<int>(plan.items.size())});
     }
   }
   for (const BlockId block : segment.blocks) {
@@ -54,22 +56,16 @@ int spans_of(const AttendItem& item) {
 }
 
 /** Each span of each tile by itself. */
-void cut_into_spans(AttentionPlan& plan, int group) {
+void cut_into_spans(AttentionPlan& plan) {
   std::vector<AttendItem> cut;
   for (const AttendItem& tile : plan.items) {
-    const int first = tile.first_row + tile.first_query / group;
-    const int last =
-        tile.first_row + (tile.first_query + tile.n_queries - 1) / group;
-    std::fill(
-        plan.row_slots.begin() + first,
-        plan.row_slots.begin() + last + 1,
-        spans_of(tile));
     plan.slots = std::max(plan.slots, spans_of(tile));
     for (int span = tile.first_span; span < tile.last_span; ++span) {
       AttendItem item = tile;
       item.first_span = span;
       item.last_span = span + 1;
       item.slot = span - tile.first_span;
+      item.n_slots = spans_of(tile);
       cut.push_back(item);
     }
   }
@@ -93,7 +89,7 @@ AttentionPlan plan_attention(
   for (const Segment& segment : segments) {
     add_tiles(segment, load, plan);
   }
-  plan.row_slots.assign(rows, 1);
+  plan.tiles = plan.items.size();
   int most_spans = 0;
   for (const AttendItem& tile : plan.items) {
     most_spans = std::max(most_spans, spans_of(tile));
@@ -103,7 +99,7 @@ AttentionPlan plan_attention(
   const auto blocks = static_cast<int>(plan.items.size()) * load.n_kv_heads;
   if (blocks < kBlocksPerMultiprocessor * load.multiprocessors &&
       partials <= kMostPartials) {
-    cut_into_spans(plan, group);
+    cut_into_spans(plan);
   }
   return plan;
 }

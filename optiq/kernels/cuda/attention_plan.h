@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <vector>
 
@@ -11,11 +12,11 @@ namespace optiq::kernels::cuda {
 /** How attention of one call is shared out over blocks of threads. */
 struct AttentionPlan {
   std::vector<AttendItem> items; // of every kv head
-  std::vector<int> row_slots; // [T] partials of a row
   std::vector<unsigned long long> blocks; // of all segments
   std::vector<unsigned long long> row_blocks; // [T] of a row's own token
   int tile_queries = 0; // kFewQueries or kTileQueries
   int slots = 1; // the most partials of a row
+  std::size_t tiles = 0; // that items are of
 };
 
 /** What a plan is made for. */

@@ -46,6 +46,8 @@ CardInfo info_of(const Driver& driver, int index) {
       .major = attribute(Attribute::Major),
       .minor = attribute(Attribute::Minor),
       .multiprocessors = attribute(Attribute::Multiprocessors),
+      .shared_bytes =
+          static_cast<std::size_t>(attribute(Attribute::SharedPerBlock)),
       .total_bytes = bytes};
 }
 
@@ -304,6 +306,16 @@ Buffer Card::send(const Parcel& parcel) {
     copy_in(*buffer, bytes.data(), bytes.size());
   }
   return buffer;
+}
+
+DevicePointer Card::counters(std::size_t n) {
+  if (n > n_counters_) {
+    constexpr std::size_t kLeast = 4096;
+    n_counters_ = std::max(n, kLeast);
+    counters_ = memory().take_exactly(sizeof(std::uint32_t) * n_counters_);
+    fill_zero(*counters_, sizeof(std::uint32_t) * n_counters_);
+  }
+  return counters_ ? *counters_ : 0;
 }
 
 void Card::synchronize() {

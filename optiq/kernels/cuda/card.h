@@ -43,6 +43,7 @@ struct CardInfo {
   int major = 0; // compute capability
   int minor = 0;
   int multiprocessors = 0;
+  std::size_t shared_bytes = 0; // that a block of threads may have
   std::uint64_t total_bytes = 0;
 };
 
@@ -103,6 +104,8 @@ class Card {
   void copy_within(DevicePointer to, DevicePointer from, std::size_t bytes);
   void fill_zero(DevicePointer to, std::size_t bytes);
   Buffer send(const Parcel& parcel);
+  /** At least n zeros, 32 bits each, that every kernel leaves as they were. */
+  DevicePointer counters(std::size_t n);
   /** Waits until everything is done; what went wrong shows here. */
   void synchronize();
   /** Bytes read per second by a kernel that does nothing else; best of
@@ -156,6 +159,8 @@ class Card {
   Event end_ = nullptr;
   std::unordered_map<std::string_view, Kernel> kernels_; // by name
   std::unique_ptr<Memory> memory_;
+  Buffer counters_;
+  std::size_t n_counters_ = 0;
   mutable std::mutex mutex_; // guards handles_
   /** By what arrays have for data. */
   std::unordered_map<const void*, const Handle*> handles_;

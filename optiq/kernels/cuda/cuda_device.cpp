@@ -34,6 +34,9 @@ class CudaDevice final : public Device {
     return fmt::format(
         "{}, sm_{}{}, float16 digits", info.name, info.major, info.minor);
   }
+  bool has_exact_rows() const override {
+    return !cuda::has_wide_products(card_.info());
+  }
 
   Matrix dense(const mx::array& weight) override {
     return cuda::dense_matrix(card_, weight);

@@ -29,6 +29,7 @@ enum class Attribute : int {
   Multiprocessors = 16,
   Major = 75, // of the compute capability
   Minor = 76,
+  SharedPerBlock = 97, // bytes, for kernels that ask
 };
 
 /** CUfunction_attribute: bytes of shared memory that a launch may ask for. */

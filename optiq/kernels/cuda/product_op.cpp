@@ -1,12 +1,15 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/cuda/matrix.h"
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/packed_layout.h"
 #include "optiq/kernels/cuda/pointers_impl.h"
+#include "optiq/kernels/cuda/wide_layout.h"
 #include "optiq/kernels/product_checks.h"
 #include "optiq/kernels/shape_checks_impl.h"
 
@@ -14,17 +17,23 @@ namespace optiq::kernels::cuda {
 namespace {
 
 constexpr const char* kFunction = "multiply";
-// Rows of x that the product kernels take at once (product.cu).
+// Rows of x that the product kernels take at once, and tiles of 16 outputs.
 constexpr int kFewRows = 8;
 constexpr int kMoreRows = 16;
+constexpr int kFewTiles = 2;
 constexpr int kManyRows = 32;
-constexpr int kManyTiles = 2; // of 16 outputs
-constexpr unsigned kProductThreads = 256;
-// Of those that go through several tiles, on a multiprocessor at once.
-constexpr int kBlocksAtOnce = 2;
-// What any card has of shared memory for a block of threads, less what the
-// kernels declare.
-constexpr std::size_t kMostOwnBytes = std::size_t{80} << 10;
+constexpr int kManyTiles = 2;
+constexpr int kWideTiles = 8;
+constexpr unsigned kFewThreads = 512;
+constexpr unsigned kManyThreads = 256;
+constexpr unsigned kWideThreads = 288;
+// More rows than this may have other bits (product_wide.cu).
+constexpr int kMostEqualRows = 64;
+// What kernels declare of shared memory beside what they ask for.
+constexpr std::size_t kFewDeclared = std::size_t{21} << 10;
+// So that the next launch's blocks, which start as these end, do not come to
+// lie two on one multiprocessor and none on another.
+constexpr std::size_t kMoreThanHalf = std::size_t{114} << 10;
 constexpr int kPlainRows = 8;
 constexpr int kPlainWarps = 4;
 
@@ -40,8 +49,9 @@ bool is_exact(Compute compute) {
   return compute == Compute::Exact;
 }
 
-/** The two kinds of digits that products take (arguments.h). */
-enum class Digits { OfDense, OfCodes };
+/** The kinds of digits that products take (arguments.h): the last in the order
+ * of wide_layout.h. */
+enum class Digits { OfDense, OfCodes, OfWide };
 
 int count_of(Digits kind, bool exact) {
   return (kind == Digits::OfDense ? 2 : 1) + (exact ? 1 : 0);
@@ -64,24 +74,22 @@ struct PreparedRows {
 
 /** Few rows are cut into parts, a span for each warp. */
 Grid grid_of_preparing(const PrepareRows& args, int rows) {
-  constexpr int kWarps = kProductThreads / kLanes;
+  constexpr unsigned kThreads = 512;
+  constexpr int kWarps = kThreads / kLanes;
   constexpr int kFew = 64;
   const int spans = args.padded / kSpanColumns;
   const int parts = rows <= kFew ? (spans + kWarps - 1) / kWarps : 1;
   return {
       .x = static_cast<std::size_t>(rows),
       .y = static_cast<std::size_t>(parts),
-      .threads = kProductThreads};
-}
-
-Digits kind_of(const MatrixData& data) {
-  return data.layout == Layout::Dense ? Digits::OfDense : Digits::OfCodes;
+      .threads = kThreads};
 }
 
 PrepareRows with_digits(PrepareRows args, Digits kind, bool exact) {
   args.plain = nullptr;
   args.n_digits = count_of(kind, exact);
-  args.is_half = kind == Digits::OfCodes ? 1 : 0;
+  args.is_half = kind != Digits::OfDense ? 1 : 0;
+  args.is_tiled = kind == Digits::OfWide ? 1 : 0;
   return args;
 }
 
@@ -109,7 +117,10 @@ describe_rows(const Card& card, const mx::array& x, const Norm* norm) {
 PreparedDigits
 make_digits(Card& card, PrepareRows args, int rows, Digits kind, bool exact) {
   args = with_digits(args, kind, exact);
-  const std::size_t values = static_cast<std::size_t>(rows) * args.padded;
+  const int places = args.is_tiled != 0
+      ? (rows + kWideRows - 1) / kWideRows * kWideRows
+      : rows;
+  const std::size_t values = static_cast<std::size_t>(places) * args.padded;
   PreparedDigits made{
       .digits = card.memory().take(2 * args.n_digits * values),
       .sums = card.memory().take(4 * values / kChunkColumns),
@@ -127,10 +138,18 @@ std::size_t own_bytes(const PrepareRows& args) {
       sizeof(float) * args.padded / kChunkColumns;
 }
 
-/** Whether every block of a product can prepare its only row for itself. */
-bool can_own(const PrepareRows& args, int rows, Digits kind, bool exact) {
-  return rows == 1 &&
-      own_bytes(with_digits(args, kind, exact)) <= kMostOwnBytes;
+/** The same of rows whose begins are spread over the banks. */
+std::size_t shared_bytes(const PrepareRows& args, int rows) {
+  const std::size_t digits =
+      2 * static_cast<std::size_t>(args.n_digits) * (args.padded + kFewPadding);
+  const std::size_t sums =
+      sizeof(float) * (args.padded / kChunkColumns + kFewSumsPadding);
+  return rows * (digits + sums);
+}
+
+/** Whether a row is_usual (prepare.cuh). */
+bool is_usual(const PrepareRows& args) {
+  return args.width % 4 == 0 && args.is_layer_norm == 0 && args.bias == nullptr;
 }
 
 PreparedRows prepare(Card& card, const mx::array& x, const Product& product) {
@@ -154,6 +173,85 @@ PreparedRows prepare(Card& card, const mx::array& x, const Product& product) {
     card.launch("prepare_rows", grid_of_preparing(args, made.rows), args);
   }
   return made;
+}
+
+/** A kernel for products on tensor cores, and how it is launched. */
+struct Form {
+  const char* name = nullptr;
+  int rows = 0; // of x that a block has; 0: all
+  int tiles = 0; // of weights
+  unsigned threads = 0;
+  std::size_t shared_bytes = 0;
+  Digits digits{};
+  bool prepares = false; // its only row
+  bool shares_rows = false; // copies them into shared memory
+};
+
+/** The kernels for few rows. Null names: too large for this card. */
+Form few_form(
+    const Card& card,
+    const MatrixData& data,
+    const PreparedRows& x,
+    Digits digits,
+    bool exact) {
+  const CardInfo& info = card.info();
+  const PrepareRows args = with_digits(x.args, digits, exact);
+  const std::size_t room = info.shared_bytes - kFewDeclared;
+  const std::size_t ring = kFewThreads / kLanes *
+      few_stages(data.bits, has_large_shared(info.major)) *
+      stage_bytes(data.bits, shift_of_group(data.group_size));
+  Form form{
+      .name = x.rows <= kFewRows ? "8" : "16",
+      .tiles = kFewTiles,
+      .threads = kFewThreads,
+      .shared_bytes = ring,
+      .digits = digits};
+  if (info.shared_bytes < kFewDeclared || ring > room) {
+    return {};
+  }
+  if (x.rows == 1 && is_usual(args) && ring + own_bytes(args) <= room) {
+    form.name = "own";
+    form.prepares = true;
+    form.shared_bytes += own_bytes(args);
+  } else if (ring + shared_bytes(args, x.rows) <= room) {
+    form.shares_rows = true;
+    form.shared_bytes += shared_bytes(args, x.rows);
+  }
+  if (has_large_shared(info.major)) {
+    form.shared_bytes = std::max(form.shared_bytes, kMoreThanHalf);
+  }
+  return form;
+}
+
+Form choose_form(
+    const Card& card,
+    const MatrixData& data,
+    const PreparedRows& x,
+    bool exact) {
+  const bool is_dense = data.layout == Layout::Dense;
+  const Digits digits = is_dense ? Digits::OfDense : Digits::OfCodes;
+  if (x.rows <= kMoreRows) {
+    const Form form = few_form(card, data, x, digits, exact);
+    if (form.name != nullptr) {
+      return form;
+    }
+  }
+  if (x.rows > kMostEqualRows && has_wide_products(card.info()) && !is_dense &&
+      shift_of_group(data.group_size) > 0) {
+    return {
+        .name = "wide",
+        .rows = kWideRows,
+        .tiles = kWideTiles,
+        .threads = kWideThreads,
+        .shared_bytes = wide_bytes(data.bits, exact),
+        .digits = Digits::OfWide};
+  }
+  return {
+      .name = "all",
+      .rows = kManyRows,
+      .tiles = kManyTiles,
+      .threads = kManyThreads,
+      .digits = digits};
 }
 
 /** What a product adds to its results on its way out. */
@@ -189,37 +287,41 @@ class PackedProducts {
     start(width);
   }
   void start_all() {
-    for (auto& [bits, width] : widths_) {
+    for (auto& [kind, width] : widths_) {
       start(width);
     }
   }
 
  private:
+  /** What can be one launch: bits, shift of groups, type of params. */
+  using Kind = std::tuple<int, int, Number>;
+
   /** A launch that is being put together. */
   struct Width {
+    Form form{};
     Multiply launch{};
     const MatrixData* last = nullptr;
     int out = 0; // of all parts
     std::uint64_t bytes = 0;
   };
 
-  int row_tiles() const {
-    return x_.rows <= kMoreRows ? 1 : kManyTiles;
-  }
   Width& add_part(const MatrixData& data, const Added& added, float* y) {
-    Width& width = widths_[data.bits];
+    const int shift = shift_of_group(data.group_size);
+    Width& width = widths_[Kind(data.bits, shift, data.param_type)];
+    width.form = choose_form(card_, data, x_, exact_);
     Multiply& launch = width.launch;
     launch.parts[launch.n_parts++] = {
         .weight = words_of(*data.weight),
         .params = data.params ? words_of(*data.params) : nullptr,
         .param_type = data.param_type,
-        .group_shift = shift_of_group(data.group_size),
+        .group_shift = shift,
         .out = data.out,
         .first_block = launch.n_blocks,
         .bias = added.bias,
         .residual = added.residual,
         .y = y};
-    launch.n_blocks += (tiles_of(data.out) + row_tiles() - 1) / row_tiles();
+    launch.n_blocks +=
+        (tiles_of(data.out) + width.form.tiles - 1) / width.form.tiles;
     width.last = &data;
     width.out += data.out;
     width.bytes += data.nbytes;
@@ -233,47 +335,49 @@ class PackedProducts {
       return;
     }
     const MatrixData& data = *width.last;
-    Grid grid = grid_of(launch);
+    if (launch.is_gated != 0) { // a block has a tile of either
+      launch.n_blocks = tiles_of(data.out);
+    }
+    Grid grid = grid_of(width.form, launch.n_blocks);
     grid.in = data.in;
     grid.out = width.out;
     grid.bits = data.bits;
     grid.bytes = width.bytes;
     launch.rows = x_.rows;
     launch.in = data.in;
-    const char* form = x_.rows <= kFewRows ? "8"
-        : x_.rows <= kMoreRows             ? "16"
-                                           : "all";
-    const Digits kind = kind_of(data);
-    if (can_own(x_.args, x_.rows, kind, exact_)) {
-      form = "own";
-      launch.own = with_digits(x_.args, kind, exact_);
-      grid.shared_bytes = own_bytes(launch.own);
+    launch.shares_rows = width.form.shares_rows ? 1 : 0;
+    if (width.form.prepares) {
+      launch.own = with_digits(x_.args, width.form.digits, exact_);
     } else {
-      const PreparedDigits& digits = digits_of(kind);
+      const PreparedDigits& digits = digits_of(width.form.digits);
       launch.digits = halves_of(*digits.digits);
       launch.sums = pointer_of<const float>(*digits.sums);
       launch.scales = pointer_of<const float>(*digits.scales);
     }
     const std::string kernel = fmt::format(
-        "multiply_{}bit_{}_{}", data.bits, exact_ ? "exact" : "fast", form);
+        "multiply_{}bit_{}_{}",
+        data.bits,
+        exact_ ? "exact" : "fast",
+        width.form.name);
     card_.launch(kernel.c_str(), grid, launch);
     width = {};
   }
 
-  /** Few rows: blocks that go through tiles. Many: tiles of rows and outputs.
-   */
-  Grid grid_of(const Multiply& launch) const {
-    const int tiles = launch.n_blocks / (launch.is_gated ? 2 : 1);
-    if (x_.rows <= kMoreRows) {
-      const int at_once = kBlocksAtOnce * card_.info().multiprocessors;
-      return {
-          .x = static_cast<std::size_t>(std::min(tiles, at_once)),
-          .threads = kProductThreads};
+  /** Few rows: as many blocks as run at once, which go through all. */
+  Grid grid_of(const Form& form, int n_blocks) const {
+    const int row_blocks =
+        form.rows == 0 ? 1 : (x_.rows + form.rows - 1) / form.rows;
+    Grid grid{
+        .x = static_cast<std::size_t>(n_blocks),
+        .y = static_cast<std::size_t>(row_blocks),
+        .threads = form.threads,
+        .shared_bytes = form.shared_bytes};
+    if (form.rows == 0) {
+      grid.x = std::min<std::size_t>(grid.x, card_.info().multiprocessors);
+    } else if (form.digits == Digits::OfWide) {
+      std::swap(grid.x, grid.y); // blocks that follow each other share weights
     }
-    return {
-        .x = static_cast<std::size_t>(tiles),
-        .y = static_cast<std::size_t>((x_.rows + kManyRows - 1) / kManyRows),
-        .threads = kProductThreads};
+    return grid;
   }
   const PreparedDigits& digits_of(Digits kind) {
     const auto found = x_.digits.find(kind);
@@ -288,7 +392,7 @@ class PackedProducts {
   Card& card_;
   PreparedRows& x_;
   bool exact_;
-  std::map<int, Width> widths_; // by bits
+  std::map<Kind, Width> widths_;
 };
 
 void multiply_plain(
@@ -359,8 +463,12 @@ Added bias_of(const Card& card, const Projection& projection) {
 }
 
 /** Whether gate, up and activation are one launch. */
-bool can_gate(const Card& card, const Product& product, int rows) {
-  if (!product.activation || rows > kMoreRows) {
+bool can_gate(
+    const Card& card,
+    const Product& product,
+    const PreparedRows& x,
+    bool exact) {
+  if (!product.activation || x.rows > kMoreRows) {
     return false;
   }
   const Projection& gate = product.projections[0];
@@ -369,7 +477,10 @@ bool can_gate(const Card& card, const Product& product, int rows) {
   const MatrixData& of_up = data_of(kFunction, card, *up.weight);
   return gate.updates.empty() && up.updates.empty() &&
       of_gate.layout != Layout::Plain && of_up.layout == of_gate.layout &&
-      of_up.bits == of_gate.bits && of_up.out == of_gate.out;
+      of_up.bits == of_gate.bits && of_up.out == of_gate.out &&
+      of_up.group_size == of_gate.group_size &&
+      of_up.param_type == of_gate.param_type &&
+      choose_form(card, of_up, x, exact).rows == 0;
 }
 
 /** activation(gate) up. */
@@ -421,6 +532,10 @@ multiply_all(Card& card, const Product& product, PreparedRows& x, bool exact) {
 
 } // namespace
 
+bool has_wide_products(const CardInfo& card) {
+  return card.major == 9; // wgmma
+}
+
 std::vector<mx::array>
 multiply(Card& card, const mx::array& x, const Product& product) {
   check_product(kFunction, product);
@@ -433,7 +548,7 @@ multiply(Card& card, const mx::array& x, const Product& product) {
     return {};
   }
   PreparedRows prepared = prepare(card, x, product);
-  if (can_gate(card, product, rows)) {
+  if (can_gate(card, product, prepared, exact)) {
     return {multiply_gated(card, product, prepared, exact)};
   }
   std::vector<mx::array> results = multiply_all(card, product, prepared, exact);
@@ -450,45 +565,6 @@ multiply(Card& card, const mx::array& x, const Product& product) {
     return {glu(card, results[0], results[1], *product.activation)};
   }
   return results;
-}
-
-mx::array embed(
-    Card& card,
-    std::span<const std::int32_t> ids,
-    const Matrix& weight,
-    float scale) {
-  constexpr const char* kName = "embed";
-  const MatrixData& data = data_of(kName, card, weight);
-  for (const std::int32_t id : ids) {
-    check_range(kName, "id", id, 1, data.out);
-  }
-  const mx::array y = card.make_array({static_cast<int>(ids.size()), data.in});
-  Parcel parcel;
-  parcel.add(ids);
-  const Buffer sent = card.send(parcel);
-  const Grid grid{.x = ids.size(), .threads = 256};
-  const int* on_card = pointer_of<const int>(*sent);
-  if (data.layout == Layout::Packed) {
-    const EmbedPacked args{
-        .ids = on_card,
-        .codes = words_of(*data.weight),
-        .params = words_of(*data.params),
-        .param_type = data.param_type,
-        .bits = data.bits,
-        .group = data.group_size,
-        .in = data.in,
-        .scale = scale,
-        .y = new_floats_of(card, y)};
-    card.launch("embed_packed", grid, args);
-  } else {
-    const EmbedPlain args{
-        .ids = on_card,
-        .weight = data.plain(),
-        .scale = scale,
-        .y = new_floats_of(card, y)};
-    card.launch("embed_plain", grid, args);
-  }
-  return y;
 }
 
 } // namespace optiq::kernels::cuda

@@ -2,6 +2,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/cuda/arguments.h"
+#include "optiq/kernels/cuda/matrix.h"
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/packed_layout.h"
 #include "optiq/kernels/cuda/pointers_impl.h"
@@ -176,6 +177,45 @@ mx::array concatenate(Card& card, std::span<const mx::array> parts) {
   for (const mx::array& part : parts) {
     card.copy_within(to, card.address("concatenate", part), part.nbytes());
     to += part.nbytes();
+  }
+  return y;
+}
+
+mx::array embed(
+    Card& card,
+    std::span<const std::int32_t> ids,
+    const Matrix& weight,
+    float scale) {
+  constexpr const char* kName = "embed";
+  const MatrixData& data = data_of(kName, card, weight);
+  for (const std::int32_t id : ids) {
+    check_range(kName, "id", id, 1, data.out);
+  }
+  const mx::array y = card.make_array({static_cast<int>(ids.size()), data.in});
+  Parcel parcel;
+  parcel.add(ids);
+  const Buffer sent = card.send(parcel);
+  const Grid grid{.x = ids.size(), .threads = 1024};
+  const int* on_card = pointer_of<const int>(*sent);
+  if (data.layout == Layout::Packed) {
+    const EmbedPacked args{
+        .ids = on_card,
+        .codes = words_of(*data.weight),
+        .params = words_of(*data.params),
+        .param_type = data.param_type,
+        .bits = data.bits,
+        .group = data.group_size,
+        .in = data.in,
+        .scale = scale,
+        .y = new_floats_of(card, y)};
+    card.launch("embed_packed", grid, args);
+  } else {
+    const EmbedPlain args{
+        .ids = on_card,
+        .weight = data.plain(),
+        .scale = scale,
+        .y = new_floats_of(card, y)};
+    card.launch("embed_plain", grid, args);
   }
   return y;
 }

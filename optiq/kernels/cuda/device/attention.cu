@@ -2,7 +2,7 @@
 // tokens, each in chunks of 32. A block of threads has up to 16 queries that
 // share a kv head; keys, then values, of a chunk lie in shared memory as
 // float32. Within a span weights are exp(s - m) with the largest score m so
-// far; spans are added in order, by the same arithmetic here and in `combine`.
+// far; spans are added in order, by the same arithmetic whoever adds them.
 // So a query's bits depend on its own tokens alone, not on the tile it is in,
 // nor on whether spans were shared out.
 #include "optiq/kernels/cuda/device/attention.cuh"
@@ -342,6 +342,7 @@ __device__ __forceinline__ void attend(const Attend& args) {
       }
     }
   }
+  finish_tile(args, item, group, reinterpret_cast<float*>(dynamic));
 }
 
 } // namespace
@@ -359,44 +360,5 @@ OPTIQ_ATTEND(4, 4)
 OPTIQ_ATTEND(16, 1)
 OPTIQ_ATTEND(16, 2)
 OPTIQ_ATTEND(16, 4)
-
-/** Grid: rows, heads. Shared: a vector. */
-extern "C" __global__ void combine(const __grid_constant__ Combine args) {
-  begin_kernel();
-  extern __shared__ float attended[];
-  const int head_dim = args.head_dim;
-  const long long head =
-      static_cast<long long>(blockIdx.x) * args.n_heads + blockIdx.y;
-  const float* partials = args.partials + head * args.slots * (head_dim + 2);
-  const int slots = args.row_slots[blockIdx.x];
-  for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
-    float maximum = partials[0];
-    float sum = partials[1];
-    float value = partials[2 + i];
-#pragma unroll 8
-    for (int slot = 1; slot < slots; ++slot) {
-      const float* other = partials + slot * (head_dim + 2);
-      const Joined joined = join(maximum, sum, other[0], other[1]);
-      maximum = joined.maximum;
-      sum = joined.weight;
-      value = join_values(joined, value, other[2 + i]);
-    }
-    attended[i] = value / sum;
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
-    float y = attended[i];
-    if (args.rotation != nullptr) {
-      y = 0.f;
-      for (int j = 0; j < head_dim; ++j) {
-        y = fmaf(attended[j], args.rotation[i * head_dim + j], y);
-      }
-    }
-    if (args.gate != nullptr) {
-      y /= 1.f + expf(-args.gate[head * 2 * head_dim + i]);
-    }
-    args.y[head * head_dim + i] = y;
-  }
-}
 
 } // namespace optiq::kernels::cuda

@@ -48,4 +48,91 @@ seen_by(const Attend& args, const AttendItem& item, int query, int group) {
   return {first, last};
 }
 
+/** The result of a query's channel: its partials joined in order. */
+__device__ __forceinline__ float
+joined_value(const float* partials, int slots, int head_dim, int channel) {
+  float maximum = __ldcg(partials);
+  float sum = __ldcg(partials + 1);
+  float value = __ldcg(partials + 2 + channel);
+#pragma unroll 8
+  for (int slot = 1; slot < slots; ++slot) {
+    const float* other = partials + slot * (head_dim + 2);
+    const Joined joined = join(maximum, sum, __ldcg(other), __ldcg(other + 1));
+    maximum = joined.maximum;
+    sum = joined.weight;
+    value = join_values(joined, value, __ldcg(other + 2 + channel));
+  }
+  return value / sum;
+}
+
+/** Whether this block is the last of its tile to have written partials, which
+ * then are all there. */
+__device__ __forceinline__ bool is_last_of_tile(
+    const Attend& args,
+    const AttendItem& item) {
+  __shared__ bool is_last;
+  if (item.n_slots == 1) {
+    __syncthreads();
+    return true;
+  }
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    unsigned* arrived =
+        args.arrived + item.tile * args.shape.n_kv_heads + blockIdx.y;
+    is_last = atomicAdd(arrived, 1u) + 1 == item.n_slots;
+    if (is_last) {
+      *arrived = 0; // for the next launch
+    }
+  }
+  __syncthreads();
+  __threadfence();
+  return is_last;
+}
+
+/** What a block does behind its partials: the last one of a tile makes its
+ * results. `attended` is shared memory for kTileQueries heads that nobody reads
+ * any more. */
+__device__ __forceinline__ void finish_tile(
+    const Attend& args,
+    const AttendItem& item,
+    int group,
+    float* attended) {
+  if (!is_last_of_tile(args, item)) {
+    return;
+  }
+  const int head_dim = args.shape.key.head_dim;
+  const int n = item.n_queries * head_dim;
+  const auto head_of = [&](int query) {
+    const int at = item.first_query + query;
+    return static_cast<long long>(item.first_row + at / group) * args.n_heads +
+        static_cast<int>(blockIdx.y) * group + at % group;
+  };
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    const long long head = head_of(i / head_dim);
+    attended[i] = joined_value(
+        args.partials + head * args.slots * (head_dim + 2),
+        item.n_slots,
+        head_dim,
+        i % head_dim);
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    const long long head = head_of(i / head_dim);
+    const int channel = i % head_dim;
+    float y = attended[i];
+    if (args.rotation != nullptr) {
+      const float* row = attended + i - channel;
+      y = 0.f;
+      for (int j = 0; j < head_dim; ++j) {
+        y = fmaf(row[j], args.rotation[channel * head_dim + j], y);
+      }
+    }
+    if (args.gate != nullptr) {
+      y /= 1.f + expf(-args.gate[head * 2 * head_dim + channel]);
+    }
+    args.y[head * head_dim + channel] = y;
+  }
+}
+
 } // namespace optiq::kernels::cuda

@@ -555,6 +555,7 @@ __device__ __forceinline__ void attend(const Attend& args) {
       }
     }
   }
+  finish_tile(args, item, group, reinterpret_cast<float*>(dynamic));
 }
 
 } // namespace

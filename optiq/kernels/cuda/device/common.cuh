@@ -133,6 +133,24 @@ __device__ __forceinline__ float block_max(float x) {
   return largest;
 }
 
+/** The sum and the largest, in the orders of the two above. Once a kernel. */
+__device__ __forceinline__ float2 block_sum_and_max(float x, float y) {
+  __shared__ float2 parts[32];
+  const int warps = (blockDim.x + 31) / 32;
+  x = warp_sum(x);
+  y = warp_max(y);
+  if (threadIdx.x % 32 == 0) {
+    parts[threadIdx.x / 32] = make_float2(x, y);
+  }
+  __syncthreads();
+  float2 all = make_float2(0.f, 0.f);
+  for (int i = 0; i < warps; ++i) {
+    all.x += parts[i].x;
+    all.y = fmaxf(all.y, parts[i].y);
+  }
+  return all;
+}
+
 __device__ __forceinline__ float silu(float x) {
   return x / (1.f + expf(-x));
 }

@@ -31,10 +31,22 @@ __device__ void norm_head(
   __syncthreads();
 }
 
-__device__ void turn_head(float* x, int row, const PlaceHeads& args) {
-  const auto position = static_cast<float>(args.positions[row]);
-  const float* frequencies =
-      args.frequencies + static_cast<long long>(row) * args.frequencies_stride;
+/** Where the numbers of PlaceHeads are, all of them given by the host. */
+struct PlaceNumbers {
+  const int* positions;
+  const float* frequencies;
+  const float* growth;
+  const unsigned long long* blocks;
+};
+
+__device__ void turn_head(
+    float* x,
+    int row,
+    const PlaceHeads& args,
+    const PlaceNumbers& numbers) {
+  const auto position = static_cast<float>(numbers.positions[row]);
+  const float* frequencies = numbers.frequencies +
+      static_cast<long long>(row) * args.frequencies_stride;
   for (int i = threadIdx.x; i < args.half; i += blockDim.x) {
     const int first = args.is_interleaved ? 2 * i : i;
     const int second = args.is_interleaved ? 2 * i + 1 : i + args.half;
@@ -193,12 +205,10 @@ __device__ void encode_head(
   }
 }
 
-} // namespace
-
 /** Grid: rows, then heads of q, of k and of v. Shared: two vectors, codes. */
-extern "C" __global__ void place_heads(
-    const __grid_constant__ PlaceHeads args) {
-  begin_kernel();
+__device__ __forceinline__ void place_head(
+    const PlaceHeads& args,
+    const PlaceNumbers& numbers) {
   extern __shared__ float shared[];
   const int head_dim = args.shape.key.head_dim;
   float* x = shared;
@@ -233,11 +243,11 @@ extern "C" __global__ void place_heads(
   } else if (norm != nullptr) {
     norm_head(x, norm, head_dim, from, 1, head_dim, args.eps);
   }
-  if (args.frequencies != nullptr && (is_query || is_key)) {
-    turn_head(x, row, args);
+  if (numbers.frequencies != nullptr && (is_query || is_key)) {
+    turn_head(x, row, args, numbers);
   }
   if (is_query) {
-    const float growth = args.growth != nullptr ? args.growth[row] : 1.f;
+    const float growth = numbers.growth != nullptr ? numbers.growth[row] : 1.f;
     for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
       x[i] = x[i] * growth * args.scale;
     }
@@ -256,13 +266,53 @@ extern "C" __global__ void place_heads(
     }
     return;
   }
-  const int token = args.positions[row] % kBlockTokens;
+  const int token = numbers.positions[row] % kBlockTokens;
   encode_head(
       side,
       x,
       token,
       codes,
-      side_of(args.shape, args.blocks[row], head, is_key));
+      side_of(args.shape, numbers.blocks[row], head, is_key));
 }
+
+/** Places heads with the numbers that came with the launch, and sends them on
+ * to where attention reads them. */
+template <int kWords>
+__device__ __forceinline__ void place_heads(
+    const PlaceHeadsSending<kWords>& args) {
+  begin_kernel();
+  const PlaceHeads& place = args.place;
+  const auto here = [&](auto* there) {
+    if (args.words == 0 || there == nullptr) {
+      return there;
+    }
+    const auto offset = reinterpret_cast<const char*>(there) -
+        reinterpret_cast<const char*>(args.to);
+    return reinterpret_cast<decltype(there)>(
+        reinterpret_cast<const char*>(args.data) + offset);
+  };
+  const int block = blockIdx.y * gridDim.x + blockIdx.x;
+  for (int i = block * blockDim.x + threadIdx.x; i < args.words;
+       i += gridDim.x * gridDim.y * blockDim.x) {
+    args.to[i] = args.data[i];
+  }
+  place_head(
+      place,
+      {here(place.positions),
+       here(place.frequencies),
+       here(place.growth),
+       here(place.blocks)});
+}
+
+} // namespace
+
+#define OPTIQ_PLACE_HEADS(WORDS)                               \
+  extern "C" __global__ void place_heads_##WORDS(              \
+      const __grid_constant__ PlaceHeadsSending<WORDS> args) { \
+    place_heads(args);                                         \
+  }
+
+OPTIQ_PLACE_HEADS(1000)
+OPTIQ_PLACE_HEADS(7000)
 
 } // namespace optiq::kernels::cuda

@@ -73,6 +73,25 @@ __device__ __forceinline__ std::uint32_t stream1(const void* p) {
   return v;
 }
 
+/** 16 bytes on their way into shared memory; zeros unless wanted. */
+__device__ __forceinline__ void
+copy16(const void* to, const void* from, bool is_wanted = true) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(
+                   static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
+               "l"(from),
+               "r"(is_wanted ? 16 : 0)
+               : "memory");
+}
+/** What was copied since the last call is a group of copies. */
+__device__ __forceinline__ void end_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/** Waits until all of this thread's groups but the last kPending are there. */
+template <int kPending>
+__device__ __forceinline__ void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
 /** Lets the next kernel of the stream start beside this one, as far as it does
  * not read what this one writes. */
 __device__ __forceinline__ void allow_next() {

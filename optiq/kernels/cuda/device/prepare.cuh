@@ -5,10 +5,11 @@
 
 #include "optiq/kernels/cuda/device/common.cuh"
 #include "optiq/kernels/cuda/packed_layout.h"
+#include "optiq/kernels/cuda/wide_layout.h"
 
 namespace optiq::kernels::cuda {
 
-inline constexpr int kPrepareThreads = 256;
+inline constexpr int kPrepareThreads = 512;
 
 /** Columns [i, i + 4) of an array of `width` floats, i below it and a multiple
  * of 4; zeros behind the end. */
@@ -22,6 +23,37 @@ __device__ __forceinline__ float4 four_of(const float* x, int i, int width) {
       i + 2 < width ? x[i + 2] : 0.f,
       i + 3 < width ? x[i + 3] : 0.f);
 }
+
+/** Whether a row is what most are: aligned, with an RMS norm or none. */
+__device__ __forceinline__ bool is_usual(const PrepareRows& args) {
+  return args.width % 4 == 0 && !args.is_layer_norm && args.bias == nullptr;
+}
+
+/** A thread's columns of a usual row: four of each of kBatch spans that its
+ * warp has in turn, loaded together; zeros behind the end. */
+struct RowBatch {
+  static constexpr int kBatch = 4;
+  static constexpr int kStep = 4 * kPrepareThreads; // columns to the next one
+  float4 x[kBatch];
+  float4 gains[kBatch];
+
+  __device__ __forceinline__ void
+  load(const PrepareRows& args, const float* row, int first) {
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const int i = first + k * kStep;
+      x[k] = i < args.width ? *reinterpret_cast<const float4*>(row + i)
+                            : make_float4(0.f, 0.f, 0.f, 0.f);
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const int i = first + k * kStep;
+      gains[k] = args.weight != nullptr && i < args.width
+          ? *reinterpret_cast<const float4*>(args.weight + i)
+          : make_float4(1.f, 1.f, 1.f, 1.f);
+    }
+  }
+};
 
 /** What becomes of a row: y = (x - mean) * factor * gain + bias, and the power
  * of two that brings |y| below 2^15, far above what float16 rounds off. */
@@ -43,6 +75,7 @@ __device__ __forceinline__ float inverse_scale(float scale) {
   return __uint_as_float((254u << 23) - __float_as_uint(scale));
 }
 
+/** The form of any row. */
 __device__ __forceinline__ RowForm
 form_of(const float* x, const PrepareRows& args) {
   const int width = args.width;
@@ -54,8 +87,7 @@ form_of(const float* x, const PrepareRows& args) {
   }
   if (args.is_layer_norm) {
     float sum = 0.f;
-#pragma unroll 4
-    for (int i = 4 * threadIdx.x; i < width; i += 4 * kPrepareThreads) {
+    for (int i = 4 * threadIdx.x; i < width; i += RowBatch::kStep) {
       const float4 v = four_of(x, i, width);
       sum += v.x + v.y + (v.z + v.w);
     }
@@ -64,18 +96,12 @@ form_of(const float* x, const PrepareRows& args) {
   float squares = 0.f;
   float largest = 0.f;
   float largest_bias = 0.f;
-#pragma unroll 4
-  for (int i = 4 * threadIdx.x; i < width; i += 4 * kPrepareThreads) {
+  for (int i = 4 * threadIdx.x; i < width; i += RowBatch::kStep) {
     const float4 v = four_of(x, i, width);
+    const float4 w = has_norm ? four_of(args.weight, i, width)
+                              : make_float4(1.f, 1.f, 1.f, 1.f);
     const float values[4] = {v.x, v.y, v.z, v.w};
-    float gains[4] = {1.f, 1.f, 1.f, 1.f};
-    if (has_norm) {
-      const float4 w = four_of(args.weight, i, width);
-      gains[0] = w.x;
-      gains[1] = w.y;
-      gains[2] = w.z;
-      gains[3] = w.w;
-    }
+    const float gains[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const float centered = i + j < width ? values[j] - form.mean : 0.f;
@@ -102,11 +128,46 @@ form_of(const float* x, const PrepareRows& args) {
   return form;
 }
 
+/** The same of a usual row, with the same bits: sums in the same order. Leaves
+ * the last batch. */
+__device__ __forceinline__ RowForm
+form_of_usual(const float* x, const PrepareRows& args, RowBatch& batch) {
+  float squares = 0.f;
+  float largest = 0.f;
+  // Threads behind the end load zeros, which they write later.
+  for (int begin = 0; begin < args.width;
+       begin += RowBatch::kBatch * RowBatch::kStep) {
+    batch.load(args, x, begin + 4 * static_cast<int>(threadIdx.x));
+#pragma unroll
+    for (int k = 0; k < RowBatch::kBatch; ++k) {
+      const float4 v = batch.x[k];
+      const float4 w = batch.gains[k];
+      squares = fmaf(v.x, v.x, squares);
+      squares = fmaf(v.y, v.y, squares);
+      squares = fmaf(v.z, v.z, squares);
+      squares = fmaf(v.w, v.w, squares);
+      largest = fmaxf(largest, fmaxf(fabsf(v.x * w.x), fabsf(v.y * w.y)));
+      largest = fmaxf(largest, fmaxf(fabsf(v.z * w.z), fabsf(v.w * w.w)));
+    }
+  }
+  const float2 all = block_sum_and_max(squares, largest);
+  RowForm form{0.f, 1.f, 1.f};
+  if (args.weight != nullptr) {
+    form.factor =
+        1.f / sqrtf(all.x / static_cast<float>(args.width) + args.eps);
+  }
+  if (args.is_half) {
+    form.scale = scale_of(all.y * form.factor);
+  }
+  return form;
+}
+
 /** Where the digits of one row go. */
 struct RowDigits {
   std::uint16_t* digits; // [n_digits] rows of `padded`, `stride` apart
   long long stride;
   float* sums; // [padded / 32]
+  int tile_row = -1; // in a tile of wide_layout.h, which `digits` begins; or -1
 };
 
 __device__ __forceinline__ std::uint32_t digit_bits(float x, bool is_half) {
@@ -114,32 +175,68 @@ __device__ __forceinline__ std::uint32_t digit_bits(float x, bool is_half) {
                  : __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 
-/** One span of a row, by a warp: four columns a lane. */
-__device__ __forceinline__ void write_span(
+/** Four columns from i on of a row times its scale; a warp has a span. */
+__device__ __forceinline__ void write_digits(
+    const float (&y)[4],
+    int i,
+    int n_digits,
+    bool is_half,
+    const RowDigits& to) {
+  float sum[4] = {};
+#pragma unroll 1
+  for (int digit = 0; digit < n_digits; ++digit) {
+    std::uint32_t bits[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      bits[j] = digit_bits(y[j] - sum[j], is_half);
+      sum[j] += is_half ? half_bits(bits[j]) : bf16_bits(bits[j]);
+    }
+    std::uint16_t* at = to.digits + digit * to.stride;
+    if (to.tile_row < 0) {
+      *reinterpret_cast<uint2*>(at + i) =
+          make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+    } else {
+      *reinterpret_cast<std::uint32_t*>(at + wide_place(to.tile_row, i)) =
+          bits[0] | bits[1] << 16;
+      *reinterpret_cast<std::uint32_t*>(at + wide_place(to.tile_row, i + 2)) =
+          bits[2] | bits[3] << 16;
+    }
+  }
+  float all = sum[0] + sum[1] + (sum[2] + sum[3]);
+#pragma unroll
+  for (int step = 4; step > 0; step /= 2) { // eight lanes have a chunk
+    all += __shfl_xor_sync(kAllLanes, all, step);
+  }
+  if (to.tile_row < 0) {
+    if (threadIdx.x % 8 == 0) {
+      to.sums[i / kChunkColumns] = all;
+    }
+    return;
+  }
+  all += __shfl_xor_sync(kAllLanes, all, 8); // two chunks are half a span
+  if (threadIdx.x % 16 == 0) {
+    to.sums[i / kWideColumns * kWideRows + to.tile_row] = all;
+  }
+}
+
+/** A span of a row, by a warp: four columns a lane, from i on: x and the norm's
+ * gains. */
+__device__ __forceinline__ void write_columns(
     const PrepareRows& args,
-    const float* x,
+    int i,
+    const float4& v,
+    const float4& w,
     const RowForm& form,
-    int span,
     float* plain,
     const RowDigits& to) {
-  const int lane = threadIdx.x % 32;
-  const int i = span * kSpanColumns + 4 * lane;
-  float y[4] = {};
-  if (i < args.width) {
-    const float4 v = four_of(x, i, args.width);
-    y[0] = v.x;
-    y[1] = v.y;
-    y[2] = v.z;
-    y[3] = v.w;
-    if (args.weight != nullptr) {
-      const float4 w = four_of(args.weight, i, args.width);
-      const float4 b = args.bias != nullptr ? four_of(args.bias, i, args.width)
-                                            : make_float4(0.f, 0.f, 0.f, 0.f);
-      y[0] = fmaf((y[0] - form.mean) * form.factor, w.x, b.x);
-      y[1] = fmaf((y[1] - form.mean) * form.factor, w.y, b.y);
-      y[2] = fmaf((y[2] - form.mean) * form.factor, w.z, b.z);
-      y[3] = fmaf((y[3] - form.mean) * form.factor, w.w, b.w);
-    }
+  float y[4] = {v.x, v.y, v.z, v.w};
+  if (i < args.width && args.weight != nullptr) {
+    const float4 b = args.bias != nullptr ? four_of(args.bias, i, args.width)
+                                          : make_float4(0.f, 0.f, 0.f, 0.f);
+    y[0] = fmaf((y[0] - form.mean) * form.factor, w.x, b.x);
+    y[1] = fmaf((y[1] - form.mean) * form.factor, w.y, b.y);
+    y[2] = fmaf((y[2] - form.mean) * form.factor, w.z, b.z);
+    y[3] = fmaf((y[3] - form.mean) * form.factor, w.w, b.w);
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -150,27 +247,59 @@ __device__ __forceinline__ void write_span(
     }
     y[j] *= form.scale;
   }
-  if (args.n_digits == 0) {
-    return;
+  if (args.n_digits > 0) {
+    write_digits(y, i, args.n_digits, args.is_half, to);
   }
-  float sum[4] = {};
-  for (int digit = 0; digit < args.n_digits; ++digit) {
-    std::uint32_t bits[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      bits[j] = digit_bits(y[j] - sum[j], args.is_half);
-      sum[j] += args.is_half ? half_bits(bits[j]) : bf16_bits(bits[j]);
+}
+
+/** A thread's share of columns [first, end) of a row, `first` being its own. */
+__device__ __forceinline__ void write_row(
+    const PrepareRows& args,
+    const float* x,
+    const RowForm& form,
+    int first,
+    int end,
+    float* plain,
+    const RowDigits& to) {
+  for (int i = first; i < end; i += RowBatch::kStep) {
+    const bool is_inside = i < args.width;
+    const float4 none = make_float4(0.f, 0.f, 0.f, 0.f);
+    const float4 v = is_inside ? four_of(x, i, args.width) : none;
+    const float4 w = is_inside && args.weight != nullptr
+        ? four_of(args.weight, i, args.width)
+        : none;
+    write_columns(args, i, v, w, form, plain, to);
+  }
+}
+
+/** All of a usual row, of whose batches the last is at hand. */
+template <int kDigits, bool kIsHalf>
+__device__ __forceinline__ void write_usual(
+    const PrepareRows& args,
+    const float* x,
+    const RowForm& form,
+    RowBatch& batch,
+    const RowDigits& to) {
+  constexpr int kColumns = RowBatch::kBatch * RowBatch::kStep;
+  for (int first = 4 * threadIdx.x; first < args.padded; first += kColumns) {
+    if (args.width > kColumns) {
+      batch.load(args, x, first);
     }
-    *reinterpret_cast<uint2*>(to.digits + digit * to.stride + i) =
-        make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
-  }
-  float all = sum[0] + sum[1] + (sum[2] + sum[3]);
 #pragma unroll
-  for (int step = 4; step > 0; step /= 2) { // eight lanes have a chunk
-    all += __shfl_xor_sync(kAllLanes, all, step);
-  }
-  if (lane % 8 == 0) {
-    to.sums[i / kChunkColumns] = all;
+    for (int k = 0; k < RowBatch::kBatch; ++k) {
+      const int i = first + k * RowBatch::kStep;
+      if (i >= args.padded) {
+        break;
+      }
+      const float4 v = batch.x[k];
+      const float4 w = batch.gains[k];
+      const float y[4] = {
+          fmaf(v.x * form.factor, w.x, 0.f) * form.scale,
+          fmaf(v.y * form.factor, w.y, 0.f) * form.scale,
+          fmaf(v.z * form.factor, w.z, 0.f) * form.scale,
+          fmaf(v.w * form.factor, w.w, 0.f) * form.scale};
+      write_digits(y, i, kDigits, kIsHalf, to);
+    }
   }
 }
 

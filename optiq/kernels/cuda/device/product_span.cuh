@@ -9,7 +9,6 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-static_assert(kThreads == kPrepareThreads);
 constexpr int kDense = 16; // "bits" of bfloat16 weights
 
 /** Digits of x for fast and exact. */
@@ -55,6 +54,33 @@ struct Source {
   }
 };
 
+/** A span of a tile in shared memory: codes, then params of its rows. Of dense
+ * weights 16 rows of 256 bytes. */
+template <int kBits>
+struct Stage {
+  static constexpr int kCodeBytes = kLanes * 2 * kBits * 4;
+  static constexpr int kQuads = kCodeBytes / 16;
+
+  static __device__ __forceinline__ int bytes(int each) {
+    return kBits == kDense ? kCodeBytes : kCodeBytes + 4 * kTileRows * each;
+  }
+  /** Where 16 bytes of it lie: so that eight lanes' lie in different banks. */
+  static __device__ __forceinline__ int place_of(int quad) {
+    if constexpr (kBits == kDense) {
+      return quad ^ (quad >> 4 & 1) << 2;
+    } else if constexpr (kBits == 4 || kBits == 8) {
+      return quad ^ (quad >> 3 & (kBits / 2 - 1));
+    } else {
+      return quad;
+    }
+  }
+  static __device__ __forceinline__ uint2
+  params_of(const char* stage, int row, int each, int from) {
+    return *reinterpret_cast<const uint2*>(
+        stage + kCodeBytes + 4 * (row * each + from));
+  }
+};
+
 /** A lane's share of 16 rows and one span. */
 template <int kBits, bool kExact>
 struct Weights {
@@ -82,6 +108,36 @@ struct Weights {
     }
     params[0] = from.load_params(0);
     params[1] = from.load_params(1);
+  }
+
+  /** The same from a stage of a ring (product_ring.cuh). */
+  __device__ __forceinline__ void read(const char* stage, int each) {
+    using Place = Stage<kBits>;
+    const int lane = threadIdx.x % 32;
+    std::uint32_t* flat = words[0];
+    if constexpr (kBits % 2 == 0) {
+#pragma unroll
+      for (int i = 0; i < kBits / 2; ++i) {
+        const uint4 v = *reinterpret_cast<const uint4*>(
+            stage + 16 * Place::place_of(lane * (kBits / 2) + i));
+        flat[4 * i] = v.x;
+        flat[4 * i + 1] = v.y;
+        flat[4 * i + 2] = v.z;
+        flat[4 * i + 3] = v.w;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kBits; ++i) {
+        const uint2 v =
+            *reinterpret_cast<const uint2*>(stage + 8 * (lane * kBits + i));
+        flat[2 * i] = v.x;
+        flat[2 * i + 1] = v.y;
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      params[row] = Place::params_of(stage, row_of(lane, row), each, 0);
+    }
   }
 
   /** Codes 2 pair and 2 pair + 1 of a row in float16, 1024 more than they are
@@ -128,6 +184,21 @@ struct Weights<kDense, kExact> {
         words[row][chunk] = output < part.out && column < in
             ? stream4(weight + static_cast<std::int64_t>(output) * in + column)
             : make_uint4(0, 0, 0, 0);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void read(const char* stage, int) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+#pragma unroll
+      for (int chunk = 0; chunk < 4; ++chunk) {
+        words[row][chunk] = *reinterpret_cast<const uint4*>(
+            stage +
+            16 *
+                Stage<kDense>::place_of(
+                    row_of(lane, row) * 16 + 4 * chunk + lane % 4));
       }
     }
   }
@@ -194,24 +265,27 @@ struct Rows {
   long long digit_stride;
   const float4* sums[kTokenTiles][2]; // of the rows whose results it has
 
+  /** `stride` and `sums_stride`: from row to row. */
   __device__ __forceinline__ Rows(
       const std::uint16_t* of_digits,
+      long long of_digit_stride,
+      int stride,
       const float* of_sums,
+      int sums_stride,
       int rows,
-      int padded,
       int first,
-      int lane) {
-    digit_stride = static_cast<long long>(rows) * padded;
+      int lane)
+      : digit_stride(of_digit_stride) {
 #pragma unroll
     for (int n = 0; n < kTokenTiles; ++n) {
       const int row = min(first + n * 8 + lane / 4, rows - 1);
       digits[n] =
-          of_digits + static_cast<long long>(row) * padded + lane % 4 * 8;
+          of_digits + static_cast<long long>(row) * stride + lane % 4 * 8;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const long long of = min(first + n * 8 + lane % 4 * 2 + i, rows - 1);
-        sums[n][i] = reinterpret_cast<const float4*>(
-            of_sums + of * (padded / kChunkColumns));
+        sums[n][i] =
+            reinterpret_cast<const float4*>(of_sums + of * sums_stride);
       }
     }
   }
@@ -233,6 +307,12 @@ struct Groups {
   Number type;
 };
 
+/** Most often: of 64 columns and more, in bfloat16. */
+struct UsualGroups {
+  static constexpr int shift = 1;
+  static constexpr Number type = Number::BFloat16;
+};
+
 /** One span of kRowTiles tiles, whose groups end with its halves. Those of 32
  * columns end in their middle, too: what they are scaled by is loaded only
  * here, by `more_params`. */
@@ -241,11 +321,12 @@ template <
     bool kExact,
     int kTokenTiles,
     int kRowTiles,
+    class OfGroups,
     class MoreParams>
 __device__ __forceinline__ void multiply_span(
     const Rows<kTokenTiles>& x,
     int span,
-    const Groups& groups,
+    const OfGroups& groups,
     const Weights<kBits, kExact> (&weights)[kRowTiles],
     const MoreParams& more_params,
     float (&acc)[kRowTiles][kTokenTiles][4]) {

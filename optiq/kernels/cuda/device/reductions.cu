@@ -21,12 +21,19 @@ __device__ __forceinline__ Largest larger(Largest a, Largest b) {
 __device__ Largest largest_of(const float* x, int n) {
   __shared__ Largest parts[32];
   Largest best{-INFINITY, 0x7fffffff};
-  // Loads of several on their way.
-#pragma unroll 8
-  for (int i = threadIdx.x; i < n; i += blockDim.x) {
-    const float value = x[i];
-    if (value > best.value) { // false for NaN
-      best = {value, i};
+  constexpr int kBatch = 16; // loads on their way together
+  for (int first = threadIdx.x; first < n; first += kBatch * blockDim.x) {
+    float values[kBatch];
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const int i = first + k * static_cast<int>(blockDim.x);
+      values[k] = i < n ? x[i] : -INFINITY;
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      if (values[k] > best.value) { // false for NaN
+        best = {values[k], first + k * static_cast<int>(blockDim.x)};
+      }
     }
   }
   for (int step = 16; step > 0; step /= 2) {

@@ -58,19 +58,29 @@ extern "C" __global__ void __launch_bounds__(kPrepareThreads)
   const long long row = blockIdx.x;
   const long long rows = gridDim.x;
   const float* x = args.x + row * args.width;
-  const RowForm form = form_of(x, args);
-  const RowDigits to{
+  RowBatch batch;
+  const RowForm form =
+      is_usual(args) ? form_of_usual(x, args, batch) : form_of(x, args);
+  RowDigits to{
       args.digits + row * args.padded,
       rows * args.padded,
       args.sums + row * (args.padded / kChunkColumns)};
+  if (args.is_tiled) {
+    const long long tile = row / kWideRows;
+    const long long tiles = (rows + kWideRows - 1) / kWideRows;
+    to.digits = args.digits + tile * kWideRows * args.padded;
+    to.stride = tiles * kWideRows * args.padded;
+    to.sums = args.sums + tile * kWideRows * (args.padded / kWideColumns);
+    to.tile_row = static_cast<int>(row % kWideRows);
+  }
   float* plain =
       args.plain != nullptr ? args.plain + row * args.width : nullptr;
-  constexpr int kWarps = kPrepareThreads / 32;
-  const int spans = args.padded / kSpanColumns;
-  for (int span = blockIdx.y * kWarps + threadIdx.x / 32; span < spans;
-       span += gridDim.y * kWarps) {
-    write_span(args, x, form, span, plain, to);
-  }
+  // Parts of few rows are a span for each warp, so that none is left over.
+  const int first = (blockIdx.y * kPrepareThreads + threadIdx.x) * 4;
+  const int end = gridDim.y == 1
+      ? args.padded
+      : min(args.padded, static_cast<int>(blockIdx.y + 1) * RowBatch::kStep);
+  write_row(args, x, form, first, end, plain, to);
   if (args.scales != nullptr && blockIdx.y == 0 && threadIdx.x == 0) {
     args.scales[row] = inverse_scale(form.scale);
   }

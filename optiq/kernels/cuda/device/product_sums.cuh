@@ -1,0 +1,60 @@
+// What comes of the sums that the warps of a block have.
+#pragma once
+
+#include "optiq/kernels/cuda/device/product_span.cuh"
+
+namespace optiq::kernels::cuda {
+namespace {
+
+/** Sums of one warp: [tokens][outputs], spread over the banks. */
+template <int kTokens, int kRowTiles>
+struct Partial {
+  static constexpr int kOutputs = kTileRows * kRowTiles;
+  float values[kTokens][kOutputs + 4];
+
+  template <int kTokenTiles>
+  __device__ __forceinline__ void
+  write(const float (&acc)[kRowTiles][kTokenTiles][4], int rows, int lane) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+      for (int n = 0; n < kTokenTiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (kTokens == 1 && i % 2 == 1) {
+            continue;
+          }
+          const int token = n * 8 + lane % 4 * 2 + i % 2;
+          if (token < rows) {
+            values[token][r * kTileRows + row_of(lane, i / 2)] = acc[r][n][i];
+          }
+        }
+      }
+    }
+  }
+};
+
+/** The warps' sums in order, times the row's scale. */
+template <int kTokens, int kRowTiles>
+__device__ __forceinline__ float sum_of_warps(
+    const Partial<kTokens, kRowTiles> (&partials)[kWarps],
+    int token,
+    int output,
+    float scale) {
+  float y = 0.f;
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) {
+    y += partials[warp].values[token][output];
+  }
+  return y * scale;
+}
+
+__device__ __forceinline__ void
+write_result(const MultiplyPart& part, int row, int output, float y) {
+  const long long at = static_cast<long long>(row) * part.out + output;
+  y += part.bias != nullptr ? part.bias[output] : 0.f;
+  part.y[at] = part.residual != nullptr ? part.residual[at] + y : y;
+}
+
+} // namespace
+} // namespace optiq::kernels::cuda
