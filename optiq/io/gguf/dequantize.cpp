@@ -136,13 +136,26 @@ mx::array dequantize(
     const GgufTensor& tensor,
     InterleavedHeads heads) {
   const Rows rows(file, tensor, heads);
-  mx::array values = make_array(shape_of(tensor), mx::float32);
+  return reshaped(
+      dequantize_rows(file, tensor, heads, 0, static_cast<int>(rows.count())),
+      shape_of(tensor));
+}
+
+mx::array dequantize_rows(
+    const GgufFile& file,
+    const GgufTensor& tensor,
+    InterleavedHeads heads,
+    int first,
+    int n) {
+  const Rows rows(file, tensor, heads);
+  mx::array values = make_array({n, rows.cols()}, mx::float32);
   auto* out = values.data<float>();
-  parallel_for(rows.count(), 1, [&](std::size_t begin, std::size_t end) {
+  const auto count = static_cast<std::size_t>(n);
+  parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
     for (std::size_t row = begin; row < end; ++row) {
       dequantize_row(
           tensor.type,
-          rows.at(row),
+          rows.at(static_cast<std::size_t>(first) + row),
           rows.cols(),
           out + row * static_cast<std::size_t>(rows.cols()));
     }

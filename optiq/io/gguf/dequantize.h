@@ -23,6 +23,14 @@ mx::array dequantize(
     const GgufTensor& tensor,
     InterleavedHeads heads = {});
 
+/** Rows [first, first + n) of the same. */
+mx::array dequantize_rows(
+    const GgufFile& file,
+    const GgufTensor& tensor,
+    InterleavedHeads heads,
+    int first,
+    int n);
+
 /** F32, F16 and BF16 tensors as they are: a view of the file where rows are in
  * order and the offset is aligned for the dtype, else a copy. */
 mx::array load_plain(

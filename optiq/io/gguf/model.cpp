@@ -1,5 +1,8 @@
 #include "optiq/io/gguf/model.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include <mlx/ops.h>
 
 #include "optiq/artifacts/module_id.h"
@@ -37,6 +40,9 @@ mx::Dtype dtype_to_convert(const GgufFile& file) {
   }
   return mx::float16;
 }
+
+// Values of a matrix that are there in float32 at once: 4 MB.
+constexpr int kRoundedAtOnce = 1 << 20;
 
 /** A bias whose rows the file stores interleaved, in order. */
 mx::array in_order(const mx::array& stored, int head_dim) {
@@ -180,14 +186,10 @@ mx::array GgufModel::load_values(const Source& source) const {
                                : dequantize(file_, tensor, heads);
 }
 
-mx::array GgufModel::load_rounded(std::size_t index) const {
-  const mx::array values = load_values(sources_[index]);
-  if (values.dtype() == dtype_) {
-    return values;
-  }
+mx::array GgufModel::rounded(const mx::array& values, const GgufTensor& tensor)
+    const {
   mx::array rounded = materialize(mx::astype(values, dtype_));
   if (!mx::all(mx::isfinite(rounded)).item<bool>()) {
-    const GgufTensor& tensor = file_.tensors()[sources_[index].tensor];
     fail(
         ErrorKind::Unsupported,
         "[GgufModel] {}: tensor '{}': found values that float16 cannot hold "
@@ -196,6 +198,34 @@ mx::array GgufModel::load_rounded(std::size_t index) const {
         tensor.name);
   }
   return rounded;
+}
+
+mx::array GgufModel::load_rounded(std::size_t index) const {
+  const Source& source = sources_[index];
+  const GgufTensor& tensor = file_.tensors()[source.tensor];
+  if (source.shifted || tensor.shape.size() != 2 || is_plain(tensor.type)) {
+    const mx::array values = load_values(source);
+    return values.dtype() == dtype_ ? values : rounded(values, tensor);
+  }
+  const auto n_rows = static_cast<int>(tensor.shape[0]);
+  const auto n_cols = static_cast<int>(tensor.shape[1]);
+  mx::array all = make_array({n_rows, n_cols}, dtype_);
+  const int block = std::max(1, kRoundedAtOnce / n_cols);
+  for (int first = 0; first < n_rows; first += block) {
+    const mx::array part = rounded(
+        dequantize_rows(
+            file_,
+            tensor,
+            {source.head_dim},
+            first,
+            std::min(block, n_rows - first)),
+        tensor);
+    std::memcpy(
+        all.data<char>() + part.itemsize() * first * n_cols,
+        part.data<char>(),
+        part.nbytes());
+  }
+  return all;
 }
 
 mx::array GgufModel::load(std::size_t index) const {

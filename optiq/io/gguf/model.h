@@ -54,6 +54,8 @@ class GgufModel {
   int head_dim_of(const GgufTensor& tensor, const std::string& name) const;
   mx::array load_values(const Source& source) const;
   mx::array load_rounded(std::size_t index) const;
+  /** Values of a tensor in the dtype to convert. Throws Unsupported. */
+  mx::array rounded(const mx::array& values, const GgufTensor& tensor) const;
 
   GgufFile file_;
   QuantizedForm form_;
