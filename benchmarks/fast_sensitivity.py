@@ -31,6 +31,8 @@ def parse_arguments():
     parser.add_argument("--candidate-bits", default="3,4,8")
     parser.add_argument("--n-calibration", type=int, default=8)
     parser.add_argument("--calibration", default="mix")
+    parser.add_argument("--rounding", default="nearest",
+                        help="what is estimated and measured; search and gptq take time of their own")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     return parser.parse_args()
@@ -57,6 +59,7 @@ class Bench:
                  "--target-bpw", self.arguments.candidate_bits.split(",")[-1],
                  "--n-calibration", self.arguments.n_calibration,
                  "--calibration", self.arguments.calibration, "--seed", seed,
+                 "--rounding", self.arguments.rounding,
                  "-o", self.folder / form]
         seconds = self.cpu_seconds(*flags)
         seconds -= self.cpu_seconds(*flags)  # all but the making
