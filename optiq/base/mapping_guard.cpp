@@ -145,6 +145,24 @@ void unregister_mapping(MappingSlot* slot) {
   all.free_slots.push_back(slot);
 }
 
+void drop_mapped_pages() {
+  const std::lock_guard guard(
+      registry().mutex); // nothing is unmapped meanwhile
+  for (MappingSlot* slot = first_slot; slot != nullptr; slot = slot->next) {
+    const std::uintptr_t begin = slot->begin;
+    if (begin != 0) {
+      // Advice: a kernel that refuses it changes no result.
+      (void)::madvise(
+          reinterpret_cast<void*>(begin), slot->end - begin, MADV_DONTNEED);
+    }
+  }
+}
+
+bool is_mapped(const void* bytes) {
+  const std::lock_guard guard(registry().mutex);
+  return slot_of(reinterpret_cast<std::uintptr_t>(bytes)) != nullptr;
+}
+
 void fail_if_mapped(std::span<const std::byte> bytes) {
   const std::lock_guard guard(registry().mutex);
   const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data());

@@ -13,6 +13,9 @@ namespace optiq {
  */
 void guard_mappings();
 
+/** Whether these bytes are of a mapped file: its pages can be let go of. */
+bool is_mapped(const void* bytes);
+
 /**
  * Throws Io, naming the file, when zeros were read in place of it. Models call
  * it after every forward and OutputFile before a file is complete, so that

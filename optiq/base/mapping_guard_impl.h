@@ -18,6 +18,10 @@ MappingSlot* register_mapping(
 /** Before the pages are unmapped. */
 void unregister_mapping(MappingSlot* slot);
 
+/** Lets go of the pages in memory of all mappings that are registered. They
+ * come from their files again as they are touched, also while this runs. */
+void drop_mapped_pages();
+
 /** Throws Io naming the mapped file that these bytes are of, if they are. For
  * bytes that the system could not read (EFAULT). */
 void fail_if_mapped(std::span<const std::byte> bytes);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 
 namespace optiq {
@@ -19,6 +20,13 @@ class ScratchFile {
 
   /** Where the bytes begin. Throws Exhausted for a full disk, Io. */
   std::uint64_t append(std::span<const std::byte> bytes);
+  /** More of the file as writable memory, from the begin of a page on; zeros
+   * before it is written. The file stays for as long as it is held, its part of
+   * the disk is free then. Throws Exhausted for a full disk or address space.
+   */
+  static std::shared_ptr<std::byte[]> map_more(
+      std::shared_ptr<ScratchFile> file,
+      std::size_t bytes);
   /** Bytes that were appended. Throws Io. */
   void read(std::uint64_t offset, std::span<std::byte> bytes) const;
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "optiq/base/error.h"
+#include "optiq/base/ram_limit.h"
 #include "optiq/base/system_impl.h"
 
 namespace optiq {
@@ -136,6 +137,13 @@ std::optional<std::uint64_t> address_space_left() {
   return minus(limit.rlim_cur, mapped);
 }
 
+/** Gives back what the heap keeps of memory that was let go. */
+void trim_heap() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 std::string cpu_name() {
   const auto name = line_after("/proc/cpuinfo", "model name");
   if (!name) {
@@ -195,6 +203,7 @@ SystemInfo system_info() {
   }
   lower(limits.available, limits.total);
   lower(limits.available, address_space_left());
+  lower(limits.available, RamLimit::left());
   return {
       .cpu = cpu_name(),
       .cores = usable_cores(),
@@ -212,8 +221,27 @@ std::uint64_t peak_rss_bytes() {
   return static_cast<std::uint64_t>(usage.ru_maxrss); // bytes on macOS
 }
 
+std::optional<ResidentMemory> resident_memory() {
+#ifdef __linux__
+  // Sizes in pages: all, what is in memory, of that what files have.
+  std::ifstream in("/proc/self/statm");
+  std::uint64_t all = 0;
+  std::uint64_t resident = 0;
+  std::uint64_t file = 0;
+  if (in >> all >> resident >> file) {
+    const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+    return ResidentMemory{minus(resident, file) * page, file * page};
+  }
+#endif
+  return std::nullopt;
+}
+
 void require_ram(std::uint64_t needed, const std::string& what) {
-  const std::uint64_t available = system_info().available_ram_bytes;
+  std::uint64_t available = system_info().available_ram_bytes;
+  if (needed > available && RamLimit::left()) {
+    trim_heap();
+    available = system_info().available_ram_bytes;
+  }
   if (needed > available) {
     constexpr double kMib = 1 << 20;
     fail(

@@ -11,7 +11,7 @@ struct SystemInfo {
   int cores = 1; // processors this process may run on
   /** Of the machine, further limited by cgroup. */
   std::uint64_t total_ram_bytes = 0;
-  /** MemAvailable, further limited by cgroup and RLIMIT_AS. */
+  /** MemAvailable, further limited by cgroup, RLIMIT_AS and RamLimit. */
   std::uint64_t available_ram_bytes = 0;
 };
 

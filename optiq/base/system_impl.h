@@ -19,4 +19,13 @@ struct MemoryLimits {
  */
 MemoryLimits read_memory_limits(const std::filesystem::path& root);
 
+/** What a process has in memory, bytes. */
+struct ResidentMemory {
+  std::uint64_t heap = 0; // and stacks: what no file has
+  std::uint64_t file = 0; // pages of mapped files
+};
+
+/** Of this process; nothing where the system does not say. */
+std::optional<ResidentMemory> resident_memory();
+
 } // namespace optiq

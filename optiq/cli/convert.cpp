@@ -291,6 +291,13 @@ void add_output_options(CLI::App& command, ConvertFlags& flags) {
           "Measure this share of the calibration text and end: 1/4 to 4/4 in "
           "several processes, or on machines that share OPTIQ_CACHE_DIR")
       ->option_text("I/N");
+  command
+      .add_option(
+          "--max-ram",
+          flags.max_ram,
+          "Keep the process within this memory, 400MB or 2GiB: weights stay in "
+          "their files, and long-lived arrays go to OPTIQ_CACHE_DIR")
+      ->option_text("SIZE");
   add_progress_option(command, flags.progress);
   add_file_option(
       command, "--json", flags.json, "Write the result to this file");
@@ -410,6 +417,9 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   options.plan.uniform_bits = flags.bits.value_or(options.plan.uniform_bits);
   if (!flags.target_size.empty()) {
     options.plan.target_bytes = artifacts::parse_size(flags.target_size);
+  }
+  if (!flags.max_ram.empty()) {
+    options.max_ram = artifacts::parse_size(flags.max_ram);
   }
   if (!flags.save_plan.empty()) {
     options.save_plan = flags.save_plan;

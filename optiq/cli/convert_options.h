@@ -24,6 +24,7 @@ struct ConvertFlags {
   std::string save_plan;
   std::string plan;
   std::string shard;
+  std::string max_ram;
   bool protect = true;
   std::optional<int> bits;
   quant::ConvertOptions options;

@@ -6,6 +6,7 @@
 #include "optiq/base/error.h"
 #include "optiq/eval/row_forward_impl.h"
 #include "optiq/eval/statistics.h"
+#include "optiq/io/spilled.h"
 #include "optiq/kernels/devices.h"
 #include "optiq/models/forward.h"
 
@@ -95,7 +96,7 @@ KlReference::KlReference(
   state_ = std::make_unique<State>(
       State{reference, rows, std::move(options), std::move(batches), {}});
   for (std::size_t i = 0; keep_states && i < state_->batches.size(); ++i) {
-    state_->kept.push_back(state_->run(i));
+    state_->kept.push_back(io::spilled(state_->run(i)));
   }
 }
 

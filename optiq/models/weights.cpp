@@ -6,6 +6,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/pages.h"
 #include "optiq/io/array.h"
+#include "optiq/io/spilled.h"
 #include "optiq/models/quantization.h"
 #include "optiq/models/shape_keys_impl.h"
 
@@ -75,7 +76,7 @@ WeightLoader::matrix(const std::string& module, int out, int in) {
     require_shape(where_, weight, {out, in});
     require_float(where_, weight);
     return weight.is_outline ? zero_matrix(out, in)
-                             : device_.dense(weight.load());
+                             : device_.dense(io::spilled(weight.load()));
   }
   const auto [bits, group_size] = *quantization;
   const CheckpointTensor& scales = checkpoint_.at(module + ".scales");

@@ -10,6 +10,7 @@
 #include "optiq/base/file.h"
 #include "optiq/base/output_file.h"
 #include "optiq/base/printable.h"
+#include "optiq/base/ram_limit.h"
 #include "optiq/base/staged_directory.h"
 #include "optiq/base/system.h"
 #include "optiq/base/version.h"
@@ -25,6 +26,8 @@
 #include "optiq/quant/plan_selection.h"
 #include "optiq/quant/planned_tensors.h"
 #include "optiq/quant/rounder.h"
+#include "optiq/quant/sensitivity_journal.h"
+#include "optiq/quant/source_notices.h"
 #include "optiq/quant/trial_run.h"
 #include "optiq/quant/width_choice.h"
 
@@ -57,46 +60,6 @@ std::string dtype_label(
   const mx::Dtype dtype =
       weight_of(checkpoint, inventory.modules.front().name).dtype;
   return dtype == mx::bfloat16 ? "bf16" : dtype == mx::float16 ? "f16" : "f32";
-}
-
-std::uint64_t bytes_of(const models::CheckpointTensor& tensor) {
-  std::uint64_t bytes = mx::size_of(tensor.dtype);
-  for (const auto dim : tensor.shape) {
-    bytes *= static_cast<std::uint64_t>(dim);
-  }
-  return bytes;
-}
-
-void add_source_notices(
-    const models::Checkpoint& checkpoint,
-    const Inventory& inventory,
-    std::vector<std::string>& notices) {
-  std::size_t n_towers = 0;
-  std::uint64_t tower_bytes = 0;
-  for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
-    if (tensor.role == models::TensorRole::Tower) {
-      tower_bytes += bytes_of(tensor);
-      ++n_towers;
-    }
-  }
-  if (n_towers > 0) {
-    notices.push_back(fmt::format(
-        "{} vision or audio tensors ({}) are left out: the result is a text "
-        "model",
-        n_towers,
-        artifacts::format_size(tower_bytes)));
-  }
-  if (!inventory.kept_dense.empty()) {
-    std::string names;
-    for (const std::string& name : inventory.kept_dense) {
-      names += (names.empty() ? "" : ", ") + name;
-    }
-    notices.push_back(fmt::format(
-        "{} matrices stay as they are, because their rows do not divide by "
-        "the group size: {}",
-        inventory.kept_dense.size(),
-        names));
-  }
 }
 
 bool is_measured(const ConvertOptions& options) {
@@ -135,6 +98,12 @@ void check_tune_steps(int steps) {
   }
 }
 
+std::unique_ptr<RamLimit> limit_ram(const ConvertOptions& options) {
+  return options.max_ram
+      ? std::make_unique<RamLimit>(*options.max_ram, scratch_folder())
+      : nullptr;
+}
+
 // One conversion, step by step.
 class Conversion {
  public:
@@ -158,7 +127,7 @@ class Conversion {
     result_.metadata.tool_version = kVersion;
     result_.metadata.base_model = base_name(options.source);
     result_.metadata.rounding = name_of(rounding_of(options));
-    add_source_notices(checkpoint_, inventory_, result_.notices);
+    result_.notices = source_notices(checkpoint_, inventory_);
   }
 
   ShareResult run_share(const Share& share) {
@@ -204,12 +173,7 @@ class Conversion {
         source_, checkpoint_, result_.metadata, result_.sensitivity, rounder_};
     result_.mtp_bytes = mtp_bytes(checkpoint_, plan);
     result_.cost.disk_bytes = written_bytes(model);
-    result_.cost.ram_bytes = process_bytes_ + rounded_bytes_ +
-        std::max(
-                                 {measuring_bytes_,
-                                  metric_bytes_,
-                                  tuning_bytes_,
-                                  writing_bytes(source_, checkpoint_, plan)});
+    result_.cost.ram_bytes = ram_bytes(plan);
     if (options_.save_plan) {
       io::require_apart_from_model(*options_.save_plan, options_.source);
       write_named_file(
@@ -230,6 +194,25 @@ class Conversion {
   }
 
  private:
+  /** That stay in memory: none under a limit. */
+  std::uint64_t weight_bytes() const {
+    return options_.max_ram ? 0 : source_.loaded_bytes();
+  }
+
+  /** At the peak; under a limit weights take what is left of it. */
+  std::uint64_t ram_bytes(const artifacts::Plan& plan) const {
+    const std::uint64_t bytes =
+        process_bytes_ + rounded_bytes_ +
+        std::max(
+            {measuring_bytes_,
+             metric_bytes_,
+             tuning_bytes_,
+             writing_bytes(source_, checkpoint_, plan)});
+    return options_.max_ram
+        ? std::min(bytes + source_.loaded_bytes(), *options_.max_ram)
+        : bytes;
+  }
+
   /** What runs the calibration text whatever the method. */
   void prepare_calibrated() {
     if (!calibration_) {
@@ -238,10 +221,10 @@ class Conversion {
     const models::Model& model = *load_setup().model;
     if (looks_at_inputs(options_)) {
       metric_bytes_ =
-          source_.loaded_bytes() + input_metrics_bytes(model, *calibration_);
+          weight_bytes() + input_metrics_bytes(model, *calibration_);
     }
     if (options_.tune_steps > 0) {
-      tuning_bytes_ = source_.loaded_bytes() +
+      tuning_bytes_ = weight_bytes() +
           tuning_bytes(model,
                        *calibration_,
                        result_.metadata.plan.layers,
@@ -256,7 +239,7 @@ class Conversion {
   /** From here on the rounder gives what is tuned. */
   void tune() {
     const models::Setup& setup = load_setup();
-    require_ram(tuning_bytes_ - source_.loaded_bytes(), "tuning the scales");
+    require_ram(tuning_bytes_ - weight_bytes(), "tuning the scales");
     TuningResult tuned = tune_scales(
         setup,
         checkpoint_,
@@ -358,14 +341,13 @@ class Conversion {
     options.form = options_.sensitivity;
     options.seed = options_.calibration.seed;
     options.rounding = rounding_of(options_);
-    keep_logits_in_ram(options);
+    fit_into_ram(options);
     return options;
   }
 
   const models::Setup& load_setup() {
     if (!setup_) {
-      require_ram(
-          source_.loaded_bytes(), "the weights of " + source_.path().string());
+      require_ram(weight_bytes(), "the weights of " + source_.path().string());
       setup_.emplace(models::load_model(source_), kernels::Compute::Exact);
     }
     return *setup_;
@@ -458,7 +440,7 @@ class Conversion {
   }
 
   void note_measuring_bytes(const Measurement& measurement) {
-    measuring_bytes_ = source_.loaded_bytes() + measurement.bytes();
+    measuring_bytes_ = weight_bytes() + measurement.bytes();
     rounded_bytes_ =
         std::min(kMaxRoundedBytes, all_rounded_bytes(measurement_options()));
   }
@@ -571,6 +553,7 @@ ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
           std::min(options.plan.group_size, layer.group_size);
     }
   }
+  const auto limit = limit_ram(options);
   return Conversion(options, progress).run();
 }
 
@@ -579,6 +562,7 @@ ShareResult measure_share(
     const Share& share,
     const ProgressSink& progress) {
   validate(options.plan);
+  const auto limit = limit_ram(options);
   return Conversion(options, progress).run_share(share);
 }
 

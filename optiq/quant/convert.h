@@ -32,6 +32,8 @@ struct ConvertOptions {
   artifacts::SensitivityForm sensitivity = artifacts::SensitivityForm::Auto;
   std::optional<std::uint64_t> measure_budget; // of MeasurementOptions,
   std::optional<double> time_budget; // in forwards or in seconds
+  /** Of the whole process, for as long as the conversion takes (RamLimit). */
+  std::optional<std::uint64_t> max_ram;
   bool overwrite = false; // an existing model directory (StagedDirectory)
   bool dry_run = false; // writes nothing but save_plan
   std::optional<std::filesystem::path> save_plan;

@@ -99,12 +99,14 @@ std::uint64_t gradient_pass_bytes(
     std::size_t max_kept_bytes) {
   const std::uint64_t tokens = longest_chunk(calibration);
   const std::uint64_t n_layers = model.info().n_layers;
-  std::uint64_t widest = 0; // of a gradient's row
+  std::uint64_t widest = 0; // of a gradient's row in a layer
   for (const models::Module& module : model.modules()) {
-    widest = std::max(
-        {widest,
-         static_cast<std::uint64_t>(module.matrix.in_features()),
-         static_cast<std::uint64_t>(module.matrix.out_features())});
+    if (module.id.layer >= 0) {
+      widest = std::max(
+          {widest,
+           static_cast<std::uint64_t>(module.matrix.in_features()),
+           static_cast<std::uint64_t>(module.matrix.out_features())});
+    }
   }
   const std::uint64_t all = kept_bytes(model, tokens);
   const std::uint64_t inputs =
@@ -112,8 +114,11 @@ std::uint64_t gradient_pass_bytes(
   const std::uint64_t layer = all / n_layers;
   const std::uint64_t kept =
       keeps_layers(model, calibration, max_kept_bytes) ? all : inputs + layer;
-  const std::uint64_t logits = 3 * 64 * sizeof(float) *
-      static_cast<std::uint64_t>(model.info().vocab_size);
+  // Of the rows whose logits are there at once, with their gradients and what
+  // is made of these.
+  const std::uint64_t logits = 3 *
+      static_cast<std::uint64_t>(train::BackpropagationOptions{}.logit_rows) *
+      sizeof(float) * static_cast<std::uint64_t>(model.info().vocab_size);
   return kept + layer + logits + tokens * widest * sizeof(float);
 }
 

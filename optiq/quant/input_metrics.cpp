@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "optiq/io/spilled.h"
 #include "optiq/models/forward.h"
 #include "optiq/quant/sensitivity_journal.h"
 
@@ -22,12 +23,6 @@ constexpr int kHeadStride = 4;
 constexpr double kDampings[] = {0.01, 0.03, 0.1, 0.3, 1.0, 3.0};
 // Of embeddings that are the head too: lookups count as much.
 constexpr double kTiedDamping = 1.0;
-
-std::filesystem::path scratch_folder() {
-  const auto path = sensitivity_journal_path("scratch");
-  return path.empty() ? std::filesystem::temp_directory_path()
-                      : path.parent_path();
-}
 
 /** Layers that read the K/V of others need these in the same forward. */
 bool shares_kv(const models::Model& model) {
@@ -64,7 +59,7 @@ class InputMetrics::Collection {
     };
     std::vector<mx::array> states; // per chunk [T, hidden]
     for (const auto& chunk : calibration.chunks) {
-      states.push_back(model.embed(chunk));
+      states.push_back(io::spilled(model.embed(chunk)));
     }
     const bool keeps_forwards = shares_kv(model);
     for (int layer = 0; layer < n_layers; ++layer) {
@@ -76,8 +71,8 @@ class InputMetrics::Collection {
               make_forward(calibration.chunks[i]);
         }
         is_held_out_ = calibration.is_held_out(i);
-        states[i] = forwards_[keeps_forwards ? i : 0]->run_layers(
-            layer, layer + 1, states[i]);
+        states[i] = io::spilled(forwards_[keeps_forwards ? i : 0]->run_layers(
+            layer, layer + 1, states[i]));
         seen_.clear();
       }
       finish_layer(0);

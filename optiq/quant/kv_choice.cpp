@@ -111,7 +111,7 @@ KvCacheResult choose_kv_cache(
   result.notices = calibration.notices;
   result.calibration_hash = calibration.hash;
   ProbeOptions probing;
-  keep_logits_in_ram(probing);
+  fit_into_ram(probing);
   require_ram(
       kv_sensitivity_bytes(setup, layers, calibration, search, probing),
       "measuring the K/V cache");

@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "optiq/base/ram_limit.h"
 #include "optiq/quant/convert_cost.h"
 
 namespace optiq::quant {
@@ -419,10 +420,15 @@ std::uint64_t Measurement::work_of(const std::vector<Choice>& choices) const {
 }
 
 FastOptions Measurement::fast_options() const {
-  return {
+  FastOptions options{
       .modules = options_.modules,
       .candidate_bits = options_.candidate_bits,
       .seed = options_.seed};
+  if (const auto left = RamLimit::left()) {
+    options.max_kept_bytes =
+        std::min<std::uint64_t>(options.max_kept_bytes, *left / 8);
+  }
+  return options;
 }
 
 std::vector<artifacts::LayerSensitivity> Measurement::summarize() const {

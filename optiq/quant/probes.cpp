@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "optiq/base/error.h"
+#include "optiq/base/ram_limit.h"
 #include "optiq/base/system.h"
 #include "optiq/models/forward.h"
 
@@ -12,9 +13,9 @@ namespace {
 
 namespace mx = mlx::core;
 
-// Variants of one probe that are held at the same time.
-constexpr std::uint64_t kMaxCandidateBytes = 128u << 20;
 constexpr int kMaxBatchRows = 2048;
+// However large the machine: a conversion takes a model and 1 GB at most.
+constexpr std::size_t kMostLogitBytes = std::size_t{512} << 20;
 // Tokenizer, journal and what the heap keeps.
 constexpr std::uint64_t kHeapBytes = 8u << 20;
 
@@ -234,7 +235,8 @@ class WavePass {
     std::vector<Candidate> candidates;
     std::uint64_t bytes = 0;
     for (const Variant* variant : variants) {
-      if (!candidates.empty() && bytes + variant->bytes > kMaxCandidateBytes) {
+      if (!candidates.empty() &&
+          bytes + variant->bytes > options_.max_variant_bytes) {
         measure_together(probe, candidates);
         candidates.clear();
         bytes = 0;
@@ -445,8 +447,10 @@ std::uint64_t probe_bytes(
       largest = std::max(largest, variant.bytes);
       all += variant.bytes;
     }
-    candidates =
-        std::max({candidates, largest, std::min(kMaxCandidateBytes, all)});
+    candidates = std::max(
+        {candidates,
+         largest,
+         std::min<std::uint64_t>(options.max_variant_bytes, all)});
   }
   const std::uint64_t rows =
       std::min<std::uint64_t>(tokens, batch_rows(model, options));
@@ -501,9 +505,17 @@ double mean_relative_kl(
   return sum / static_cast<double>(scales.size());
 }
 
-void keep_logits_in_ram(ProbeOptions& options) {
-  options.max_logit_bytes = std::max<std::size_t>(
-      options.max_logit_bytes, system_info().available_ram_bytes / 8);
+void fit_into_ram(ProbeOptions& options) {
+  const std::size_t share = system_info().available_ram_bytes / 8;
+  options.max_logit_bytes =
+      std::max(options.max_logit_bytes, std::min(share, kMostLogitBytes));
+  if (RamLimit::left()) {
+    options.max_state_bytes = std::min(options.max_state_bytes, share);
+    options.max_logit_bytes = share;
+    options.max_activation_bytes =
+        std::min(options.max_activation_bytes, share);
+    options.max_variant_bytes = std::min(options.max_variant_bytes, share);
+  }
 }
 
 } // namespace optiq::quant

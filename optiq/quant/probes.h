@@ -36,17 +36,18 @@ struct Probe {
 
 struct ProbeOptions {
   /** Bounds of the memory used beside the weights: the hidden states kept,
-   * the reference's logits, and the activations of one forward. */
+   * the reference's logits, the activations of one forward, and the variants of
+   * one probe that are held at the same time, one at least. */
   std::size_t max_state_bytes = std::size_t{256} << 20;
   std::size_t max_logit_bytes = std::size_t{256} << 20;
   std::size_t max_activation_bytes = std::size_t{256} << 20;
+  std::size_t max_variant_bytes = std::size_t{128} << 20;
   ChunkRange chunks; // to measure
 };
 
-/** Raises max_logit_bytes to what this machine has room for: the reference's
- * logits, made once, save a run of its head per probe; with a vocabulary of
- * 262144 a third of the whole time. */
-void keep_logits_in_ram(ProbeOptions& options);
+/** Raises max_logit_bytes where this machine has room: the reference's logits,
+ * made once, save a run of its head per probe. A RamLimit lowers all bounds. */
+void fit_into_ram(ProbeOptions& options);
 
 /** Brings every variant's mean KL of every chunk into the journal; measures
  * what it lacks. Reports (stage "sensitivity") in rows times layers. Throws

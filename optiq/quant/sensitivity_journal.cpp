@@ -285,6 +285,11 @@ fs::path sensitivity_journal_path(const std::string& key) {
   return folder.empty() ? fs::path() : folder / (key + ".jsonl");
 }
 
+fs::path scratch_folder() {
+  const fs::path path = sensitivity_journal_path("scratch");
+  return path.empty() ? fs::temp_directory_path() : path.parent_path();
+}
+
 fs::path sensitivity_journal_path(const std::string& key, const Share& share) {
   const fs::path folder = journal_folder();
   return folder.empty() ? fs::path()

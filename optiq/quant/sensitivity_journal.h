@@ -89,6 +89,9 @@ std::string sensitivity_key(
 /** <cache>/sensitivity/<key>.jsonl, where <cache> is $OPTIQ_CACHE_DIR,
  * $XDG_CACHE_HOME/optiq or $HOME/.cache/optiq; empty when none is set. */
 std::filesystem::path sensitivity_journal_path(const std::string& key);
+/** Where ScratchFiles go: beside the journals, or among the temporary files
+ * where there is no place for these. */
+std::filesystem::path scratch_folder();
 
 /** The same with "<key>.2-of-3.jsonl" for a name. */
 std::filesystem::path sensitivity_journal_path(

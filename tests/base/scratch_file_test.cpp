@@ -1,6 +1,7 @@
 #include "optiq/base/scratch_file.h"
 
 #include <filesystem>
+#include <memory>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -38,6 +39,22 @@ TEST(ScratchFile, HasNoName) {
   const test::ScratchFolder folder;
   ScratchFile file(folder.path());
   file.append(bytes_of(0, 10));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(ScratchFile, IsMappedMemoryToo) {
+  const test::ScratchFolder folder;
+  auto file = std::make_shared<ScratchFile>(folder.path());
+  file->append(bytes_of(1, 3));
+  const auto memory = ScratchFile::map_more(file, 100'000);
+  EXPECT_EQ(memory[0], std::byte{0});
+  memory[99'999] = std::byte{7};
+  const std::uint64_t behind = file->append(bytes_of(9, 1));
+  std::vector<std::byte> back(1);
+  file->read(behind - 1, back);
+  EXPECT_EQ(back[0], std::byte{7});
+  file.reset(); // the memory keeps it
+  EXPECT_EQ(memory[99'999], std::byte{7});
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
-from _support import BIN, MODEL, scratch
+from _support import BIN, MODEL, assert_same_bytes, scratch
 
 MB = 1_000_000
 GENERATE_SLACK = 100 * MB  # program and libraries, activations of 512 rows
@@ -19,6 +19,7 @@ MEASURE_SLACK = 160 * MB  # and hidden states, logits, one matrix at each width
 MOMENT_SLACK = 24 * MB  # x^T x of a layer's inputs, which gptq rounds by
 # Nothing of the model but one matrix in float32 and its codes: 46 MB were seen.
 UNIFORM_LIMIT = 65 * MB
+MAX_RAM = 220 * MB
 TIGHT = 1.5  # a bound further from what was found shows nothing
 PROMPT_TOKENS = 1500  # about; prefilled in three chunks
 
@@ -93,6 +94,12 @@ def main():
         check("convert, uniform", rss, UNIFORM_LIMIT)
         rss = peak_rss("convert", source, "-o", folder / "mixed", "--n-calibration", "1")
         check("convert, measured", rss, weight_bytes(source) + MEASURE_SLACK + MOMENT_SLACK)
+        limited = folder / "limited"
+        os.environ["OPTIQ_CACHE_DIR"] = str(folder / "another cache")
+        rss = peak_rss("convert", source, "-o", limited, "--n-calibration", "1",
+                       "--max-ram", str(MAX_RAM))
+        check("convert, measured, --max-ram", rss, MAX_RAM)
+        assert_same_bytes(folder / "mixed", limited)
         # K and V of one layer: 4 heads of 64, bf16, whole blocks of 64 tokens.
         kv = 2 * 4 * 64 * 2 * (PROMPT_TOKENS + 128)
         prompt = "word " * (PROMPT_TOKENS // 2)

@@ -3,8 +3,11 @@
 #include <memory>
 #include <utility>
 
+#include <hwy/aligned_allocator.h>
+
 #include "optiq/base/error.h"
 #include "optiq/base/pages.h"
+#include "optiq/base/ram_limit.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/io/array.h"
 #include "optiq/kernels/affine_checks.h"
@@ -13,8 +16,12 @@ namespace optiq::kernels::cpu {
 namespace {
 
 /** Panels are read as one stream per thread: huge pages save a page walk every
- * 4 KB (4 bits, one row, one thread of a Zen 5: 46 GB/s become 53). */
-hwy::AlignedFreeUniquePtr<std::byte[]> allocate_panels(std::size_t bytes) {
+ * 4 KB (4 bits, one row, one thread of a Zen 5: 46 GB/s become 53). Null where
+ * there is no memory. */
+std::shared_ptr<std::byte[]> allocate_panels(std::size_t bytes) {
+  if (auto panels = RamLimit::spill(bytes)) {
+    return panels;
+  }
   auto panels = hwy::AllocateAligned<std::byte>(bytes);
   if (panels) {
     advise_huge_pages(panels.get(), bytes);

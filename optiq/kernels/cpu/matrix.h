@@ -1,9 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
-
-#include <hwy/aligned_allocator.h>
 
 #include "optiq/kernels/cpu/dense_matmul.h"
 #include "optiq/kernels/cpu/panels.h"
@@ -18,7 +17,7 @@ inline constexpr const char* kDeviceName = "cpu";
 struct MatrixData final : MatrixStorage {
   std::optional<mx::array> dense; // [out, in], evaluated and contiguous
   PanelShape shape; // rows and cols in both forms
-  hwy::AlignedFreeUniquePtr<std::byte[]> panels;
+  std::shared_ptr<std::byte[]> panels;
 
   DenseWeights dense_weights() const;
   PanelWeights panel_weights() const {

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include <hwy/aligned_allocator.h>
+
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/cpu/elementwise.h"
