@@ -9,7 +9,7 @@
 namespace optiq::io {
 
 mx::array spilled(const mx::array& x) {
-  const mx::array from = materialize(x);
+  mx::array from = materialize(x);
   if (is_mapped(from.data<char>())) {
     return from;
   }
