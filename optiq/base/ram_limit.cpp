@@ -106,8 +106,8 @@ RamLimit::RamLimit(std::uint64_t bytes, const std::filesystem::path& scratch) {
   if (bytes < least) {
     fail(
         ErrorKind::InvalidInput,
-        "[RamLimit] {:.0f} MiB: expected {:.0f} MiB at least, of which the "
-        "process has {:.0f} already",
+        "[RamLimit] a limit of {:.0f} MiB: expected {:.0f} MiB at least, of which "
+        "the process has {:.0f} already",
         static_cast<double>(bytes) / kMib,
         static_cast<double>(least) / kMib,
         static_cast<double>(memory.heap + memory.file) / kMib);

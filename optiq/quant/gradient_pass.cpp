@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "optiq/base/ram_limit.h"
 #include "optiq/kernels/gradients.h"
 
 namespace optiq::quant {
@@ -109,8 +110,9 @@ std::uint64_t gradient_pass_bytes(
     }
   }
   const std::uint64_t all = kept_bytes(model, tokens);
-  const std::uint64_t inputs =
-      tokens * model.info().hidden_size * sizeof(float) * (n_layers + 1);
+  const std::uint64_t inputs = RamLimit::left() // they are spilled
+      ? 0
+      : tokens * model.info().hidden_size * sizeof(float) * (n_layers + 1);
   const std::uint64_t layer = all / n_layers;
   const std::uint64_t kept =
       keeps_layers(model, calibration, max_kept_bytes) ? all : inputs + layer;

@@ -9,6 +9,7 @@
 
 #include "optiq/artifacts/module_id.h"
 #include "optiq/base/error.h"
+#include "optiq/io/spilled.h"
 #include "optiq/models/forward.h"
 #include "optiq/models/on_device.h"
 
@@ -140,6 +141,7 @@ class Backpropagation::Step {
     for (int layer = 0; layer < n_layers; ++layer) {
       x = forward_.run_layers(layer, layer + 1, std::move(x));
       if (is_differentiated && !keeps_notes) {
+        x = io::spilled(x);
         inputs_.push_back(x);
         tape_.finish({&x, 1});
       }
