@@ -27,4 +27,9 @@ inline std::optional<std::uint64_t> checked_add(
   return r;
 }
 
+/** a - b, or 0 when b is larger. */
+constexpr std::uint64_t saturated_sub(std::uint64_t a, std::uint64_t b) {
+  return a > b ? a - b : 0;
+}
+
 } // namespace optiq

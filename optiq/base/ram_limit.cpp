@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "optiq/base/checked.h"
 #include "optiq/base/error.h"
 #include "optiq/base/mapping_guard_impl.h"
 #include "optiq/base/scratch_file.h"
@@ -35,10 +36,6 @@ ResidentMemory resident_now() {
   return *memory;
 }
 
-std::uint64_t minus(std::uint64_t a, std::uint64_t b) {
-  return a > b ? a - b : 0;
-}
-
 } // namespace
 
 class RamLimit::Watch {
@@ -61,19 +58,27 @@ class RamLimit::Watch {
 
   /** Of the limit, beside the heap and the program's own pages. */
   std::uint64_t left() const {
-    return minus(bytes_, resident_now().heap + own_pages_);
+    return left_beside(resident_now());
   }
   std::shared_ptr<ScratchFile> scratch() const {
     return scratch_;
   }
 
  private:
+  std::uint64_t left_beside(const ResidentMemory& memory) const {
+    return saturated_sub(bytes_, memory.heap + own_pages_);
+  }
+
   void look_until_stopped() {
     std::unique_lock lock(mutex_);
     while (
         !stopped_.wait_for(lock, kInterval, [this] { return is_stopped_; })) {
-      const std::uint64_t pages = minus(resident_now().file, own_pages_);
-      const std::uint64_t room = left();
+      const auto memory = resident_memory();
+      if (!memory) {
+        continue; // no file could be opened: the next look will tell
+      }
+      const std::uint64_t pages = saturated_sub(memory->file, own_pages_);
+      const std::uint64_t room = left_beside(*memory);
       if (pages > room - std::min(room / 4, kMostMargin)) {
         drop_mapped_pages();
       }
@@ -133,7 +138,7 @@ std::optional<std::uint64_t> RamLimit::left() {
   if (in_force.watch == nullptr) {
     return std::nullopt;
   }
-  return minus(in_force.watch->left(), kLeastPages);
+  return saturated_sub(in_force.watch->left(), kLeastPages);
 }
 
 std::shared_ptr<std::byte[]> RamLimit::spill(std::size_t bytes) {

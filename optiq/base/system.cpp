@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "optiq/base/checked.h"
 #include "optiq/base/error.h"
 #include "optiq/base/ram_limit.h"
 #include "optiq/base/system_impl.h"
@@ -66,10 +67,6 @@ void lower(
   }
 }
 
-std::uint64_t minus(std::uint64_t a, std::uint64_t b) {
-  return a > b ? a - b : 0;
-}
-
 /** Names of the files of one cgroup version. */
 struct CgroupFiles {
   const char* mount;
@@ -107,7 +104,9 @@ void apply_cgroup_folder(
       number_after(stat, files.active_file).value_or(0) +
       number_after(stat, files.inactive_file).value_or(0);
   lower(limits.total, limit);
-  lower(limits.available, minus(*limit, minus(usage, reclaimable)));
+  lower(
+      limits.available,
+      saturated_sub(*limit, saturated_sub(usage, reclaimable)));
 }
 
 /** The process's cgroup and its ancestors up to the mount. In a container the
@@ -134,7 +133,7 @@ std::optional<std::uint64_t> address_space_left() {
   const std::uint64_t pages = number_after("/proc/self/statm", "").value_or(0);
   const std::uint64_t mapped =
       pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  return minus(limit.rlim_cur, mapped);
+  return saturated_sub(limit.rlim_cur, mapped);
 }
 
 /** Gives back what the heap keeps of memory that was let go. */
@@ -230,7 +229,7 @@ std::optional<ResidentMemory> resident_memory() {
   std::uint64_t file = 0;
   if (in >> all >> resident >> file) {
     const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-    return ResidentMemory{minus(resident, file) * page, file * page};
+    return ResidentMemory{saturated_sub(resident, file) * page, file * page};
   }
 #endif
   return std::nullopt;

@@ -30,14 +30,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::uint64_t bytes_of(const mx::Shape& shape, mx::Dtype dtype) {
-  std::uint64_t bytes = mx::size_of(dtype);
-  for (const auto dim : shape) {
-    bytes *= static_cast<std::uint64_t>(dim);
-  }
-  return bytes;
-}
-
 std::uint64_t largest_source(const models::Checkpoint& checkpoint) {
   std::uint64_t largest = 0;
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {

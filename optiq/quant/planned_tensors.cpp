@@ -9,14 +9,16 @@
 
 namespace optiq::quant {
 
-namespace mx = mlx::core;
-
-std::uint64_t bytes_of(const io::TensorToWrite& tensor) {
-  std::uint64_t bytes = mx::size_of(tensor.dtype);
-  for (const auto dim : tensor.shape) {
+std::uint64_t bytes_of(const mx::Shape& shape, mx::Dtype dtype) {
+  std::uint64_t bytes = mx::size_of(dtype);
+  for (const auto dim : shape) {
     bytes *= static_cast<std::uint64_t>(dim);
   }
   return bytes;
+}
+
+std::uint64_t bytes_of(const io::TensorToWrite& tensor) {
+  return bytes_of(tensor.shape, tensor.dtype);
 }
 
 std::vector<io::TensorToWrite> quantized_tensors(

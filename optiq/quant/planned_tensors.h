@@ -13,6 +13,10 @@
  * are the same for every rounder. */
 namespace optiq::quant {
 
+namespace mx = mlx::core;
+
+/** Bytes of an array. */
+std::uint64_t bytes_of(const mx::Shape& shape, mx::Dtype dtype);
 /** Bytes of a tensor in the file. */
 std::uint64_t bytes_of(const io::TensorToWrite& tensor);
 

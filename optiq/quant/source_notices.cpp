@@ -5,22 +5,9 @@
 #include <fmt/format.h>
 
 #include "optiq/artifacts/size.h"
+#include "optiq/quant/planned_tensors.h"
 
 namespace optiq::quant {
-
-namespace mx = mlx::core;
-
-namespace {
-
-std::uint64_t bytes_of(const models::CheckpointTensor& tensor) {
-  std::uint64_t bytes = mx::size_of(tensor.dtype);
-  for (const auto dim : tensor.shape) {
-    bytes *= static_cast<std::uint64_t>(dim);
-  }
-  return bytes;
-}
-
-} // namespace
 
 std::vector<std::string> source_notices(
     const models::Checkpoint& checkpoint,
@@ -30,7 +17,7 @@ std::vector<std::string> source_notices(
   std::uint64_t tower_bytes = 0;
   for (const models::CheckpointTensor& tensor : checkpoint.tensors) {
     if (tensor.role == models::TensorRole::Tower) {
-      tower_bytes += bytes_of(tensor);
+      tower_bytes += bytes_of(tensor.shape, tensor.dtype);
       ++n_towers;
     }
   }

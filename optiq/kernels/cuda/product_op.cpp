@@ -23,10 +23,8 @@ constexpr int kMoreRows = 16;
 constexpr int kFewTiles = 2;
 constexpr int kManyRows = 32;
 constexpr int kManyTiles = 2;
-constexpr int kWideTiles = 8;
 constexpr unsigned kFewThreads = 512;
 constexpr unsigned kManyThreads = 256;
-constexpr unsigned kWideThreads = 288;
 // More rows than this may have other bits (product_wide.cu).
 constexpr int kMostEqualRows = 64;
 // What kernels declare of shared memory beside what they ask for.

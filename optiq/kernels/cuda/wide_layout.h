@@ -21,6 +21,9 @@ namespace optiq::kernels::cuda {
 
 inline constexpr int kWideRows = 128;
 inline constexpr int kWideColumns = 64;
+// Of a block: tiles of 16 outputs, a warp for each, and one that copies.
+inline constexpr int kWideTiles = 8;
+inline constexpr int kWideThreads = 32 * (kWideTiles + 1);
 
 /** Where column i stands among its 64. */
 constexpr int wide_column(int i) {

@@ -103,16 +103,6 @@ __device__ __forceinline__ void multiply_many(const Multiply& args) {
     multiply_many<BITS, EXACT>(args);                                \
   }
 
-#define OPTIQ_MULTIPLY_WIDTH(BITS)            \
-  OPTIQ_MULTIPLY(BITS, false, BITS##bit_fast) \
-  OPTIQ_MULTIPLY(BITS, true, BITS##bit_exact)
-
-OPTIQ_MULTIPLY_WIDTH(2)
-OPTIQ_MULTIPLY_WIDTH(3)
-OPTIQ_MULTIPLY_WIDTH(4)
-OPTIQ_MULTIPLY_WIDTH(5)
-OPTIQ_MULTIPLY_WIDTH(6)
-OPTIQ_MULTIPLY_WIDTH(8)
-OPTIQ_MULTIPLY_WIDTH(16)
+OPTIQ_FOR_WEIGHTS(OPTIQ_MULTIPLY)
 
 } // namespace optiq::kernels::cuda

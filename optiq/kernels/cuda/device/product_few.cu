@@ -17,16 +17,6 @@ namespace optiq::kernels::cuda {
     multiply_few<BITS, EXACT, 2, false>(args);                       \
   }
 
-#define OPTIQ_MULTIPLY_WIDTH(BITS)            \
-  OPTIQ_MULTIPLY(BITS, false, BITS##bit_fast) \
-  OPTIQ_MULTIPLY(BITS, true, BITS##bit_exact)
-
-OPTIQ_MULTIPLY_WIDTH(2)
-OPTIQ_MULTIPLY_WIDTH(3)
-OPTIQ_MULTIPLY_WIDTH(4)
-OPTIQ_MULTIPLY_WIDTH(5)
-OPTIQ_MULTIPLY_WIDTH(6)
-OPTIQ_MULTIPLY_WIDTH(8)
-OPTIQ_MULTIPLY_WIDTH(16)
+OPTIQ_FOR_WEIGHTS(OPTIQ_MULTIPLY)
 
 } // namespace optiq::kernels::cuda

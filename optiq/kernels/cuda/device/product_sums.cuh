@@ -57,4 +57,25 @@ write_result(const MultiplyPart& part, int row, int output, float y) {
 }
 
 } // namespace
+
+// Kernels of every width of codes: M(bits, whether exact, part of the name).
+#define OPTIQ_FOR_CODES(M)  \
+  M(2, false, 2bit_fast)    \
+  M(2, true, 2bit_exact)    \
+  M(3, false, 3bit_fast)    \
+  M(3, true, 3bit_exact)    \
+  M(4, false, 4bit_fast)    \
+  M(4, true, 4bit_exact)    \
+  M(5, false, 5bit_fast)    \
+  M(5, true, 5bit_exact)    \
+  M(6, false, 6bit_fast)    \
+  M(6, true, 6bit_exact)    \
+  M(8, false, 8bit_fast)    \
+  M(8, true, 8bit_exact)
+// And of dense weights.
+#define OPTIQ_FOR_WEIGHTS(M) \
+  OPTIQ_FOR_CODES(M)         \
+  M(16, false, 16bit_fast)   \
+  M(16, true, 16bit_exact)
+
 } // namespace optiq::kernels::cuda

@@ -15,8 +15,6 @@
 namespace optiq::kernels::cuda {
 namespace {
 
-constexpr int kWideTiles = 8; // of 16 outputs, a warp each
-constexpr int kWideThreads = 32 * (kWideTiles + 1);
 constexpr int kHalves = 2; // of a span: 64 columns
 constexpr int kTokens = kWideRows;
 
@@ -313,15 +311,6 @@ __device__ __forceinline__ void multiply_wide(const Multiply& args) {
     multiply_wide<BITS, EXACT>(args);                                 \
   }
 
-#define OPTIQ_MULTIPLY_WIDE_WIDTH(BITS)            \
-  OPTIQ_MULTIPLY_WIDE(BITS, false, BITS##bit_fast) \
-  OPTIQ_MULTIPLY_WIDE(BITS, true, BITS##bit_exact)
-
-OPTIQ_MULTIPLY_WIDE_WIDTH(2)
-OPTIQ_MULTIPLY_WIDE_WIDTH(3)
-OPTIQ_MULTIPLY_WIDE_WIDTH(4)
-OPTIQ_MULTIPLY_WIDE_WIDTH(5)
-OPTIQ_MULTIPLY_WIDE_WIDTH(6)
-OPTIQ_MULTIPLY_WIDE_WIDTH(8)
+OPTIQ_FOR_CODES(OPTIQ_MULTIPLY_WIDE)
 
 } // namespace optiq::kernels::cuda
