@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "oracle"))
 from _support import BIN, MODEL, optiq, scratch
 
+END_TOKENS = json.loads((Path(MODEL) / "generation_config.json").read_text())["eos_token_id"]
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # its python3 has openai
 
 
@@ -161,7 +162,8 @@ def a_log_that_nobody_reads_holds_nobody_up():
 def a_second_signal_ends_it_at_once():
     with serving("--port", "0", "--drain-seconds", "50") as server:
         port = int(server.address.rsplit(":", 1)[1])
-        body = json.dumps({"prompt": "1 2 3", "max_tokens": 3900, "stream": True, "logit_bias": {"2": -100, "0": -100}})
+        no_end = {str(token): -100 for token in END_TOKENS}
+        body = json.dumps({"prompt": "1 2 3", "max_tokens": 3900, "stream": True, "logit_bias": no_end})
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}"
                            .encode())  # fmt: skip
