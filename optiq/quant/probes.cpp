@@ -281,6 +281,7 @@ class WavePass {
       std::vector<Candidate>& candidates) {
     const Batch& batch = wave_[at];
     std::vector<mx::array> outputs;
+    outputs.reserve(candidates.size());
     for (const Candidate& candidate : candidates) {
       outputs.push_back(run_layers(
           candidate.setup,

@@ -31,6 +31,7 @@ enum class GgufValueType : std::uint32_t {
   Float64 = 12,
 };
 
+// NOLINTBEGIN(readability-identifier-naming): the format's own names.
 /** Types of tensor elements that OptIQ reads, as the file numbers them. */
 enum class GgufType : std::uint32_t {
   F32 = 0,
@@ -50,6 +51,7 @@ enum class GgufType : std::uint32_t {
   BF16 = 30,
   MXFP4 = 39,
 };
+// NOLINTEND(readability-identifier-naming)
 
 /** "Q4_K". */
 const char* name_of(GgufType type);

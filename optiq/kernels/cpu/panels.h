@@ -52,7 +52,7 @@ struct PanelShape {
     return static_cast<std::size_t>(group) * bits * kPanelRows / 8;
   }
   std::size_t block_bytes() const {
-    return codes_bytes() + 2 * kPanelRows * size_of(params);
+    return codes_bytes() + std::size_t{2} * kPanelRows * size_of(params);
   }
   std::size_t panel_bytes() const {
     return blocks() * block_bytes();

@@ -54,7 +54,8 @@ inline constexpr int kMostParts = 4;
 
 /** Bytes of a span of a tile in shared memory: codes and params, or dense. */
 constexpr std::size_t stage_bytes(int bits, int group_shift) {
-  return 256 * bits + (bits == 16 ? 0 : group_shift == 0 ? 256 : 128);
+  const int params = bits == 16 ? 0 : group_shift == 0 ? 256 : 128;
+  return static_cast<std::size_t>(256 * bits + params);
 }
 /** Cards whose blocks of threads have 227 KB of shared memory; others have 99
  * or more. */
@@ -79,10 +80,10 @@ constexpr int wide_stages(int bits, bool is_exact) {
   return is_exact ? 2 : bits == 8 ? 3 : 4;
 }
 constexpr std::size_t wide_bytes(int bits, bool is_exact) {
-  constexpr std::size_t kDigitBytes = 2 * 128 * 128;
+  constexpr std::size_t kDigitBytes = sizeof(std::uint16_t) * 128 * 128;
   constexpr std::size_t kParamAndSumBytes = 2048;
   const std::size_t stage = (is_exact ? 2 : 1) * kDigitBytes +
-      8 * 256 * static_cast<std::size_t>(bits) + kParamAndSumBytes;
+      static_cast<std::size_t>(8 * 256 * bits) + kParamAndSumBytes;
   constexpr std::size_t kBarriers = 1024;
   return wide_stages(bits, is_exact) * stage + kBarriers;
 }

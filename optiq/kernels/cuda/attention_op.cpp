@@ -148,7 +148,7 @@ mx::array place_heads(
     const Sent& sent) {
   const int rows = x.q.shape(0);
   const bool appends = x.k.shape(0) > 0;
-  const mx::array to_q = card.make_array({rows, rule.n_heads * rule.head_dim});
+  mx::array to_q = card.make_array({rows, rule.n_heads * rule.head_dim});
   const HeadNorm q_norm =
       norm_of(card, rule.q_norm, rule.n_heads, rule.head_dim);
   const HeadNorm k_norm =
@@ -182,7 +182,7 @@ mx::array place_heads(
   const int heads = rule.n_heads + (appends ? 2 * rule.n_kv_heads : 0);
   // Two vectors, and codes with what fills their last group.
   const std::size_t shared =
-      2 * 4 * static_cast<std::size_t>(rule.head_dim) + rule.head_dim + 128;
+      static_cast<std::size_t>(8 * rule.head_dim) + rule.head_dim + 128;
   const Grid grid{
       .x = static_cast<std::size_t>(rows),
       .y = static_cast<std::size_t>(heads),
@@ -255,7 +255,7 @@ mx::array attend_placed(
   const std::size_t dim = static_cast<std::size_t>(rule.head_dim);
   const Buffer partials =
       card.memory().take(4 * rows * rule.n_heads * plan.slots * (dim + 2));
-  const mx::array y = card.make_array(placed.shape());
+  mx::array y = card.make_array(placed.shape());
   const std::size_t counters = plan.slots > 1
       ? plan.tiles * static_cast<std::size_t>(rule.n_kv_heads)
       : 0;

@@ -104,8 +104,7 @@ mx::array gated_delta_net(
   const auto rows = static_cast<std::size_t>(T);
   const SentSegments sent = send(card, segments);
   const Scratch scratch(card, rows, shape);
-  const mx::array y =
-      card.make_array({T, shape.n_value_heads * shape.value_dim});
+  mx::array y = card.make_array({T, shape.n_value_heads * shape.value_dim});
   const auto floats = [&](const mx::array& x) {
     return floats_of(kFunction, card, x);
   };

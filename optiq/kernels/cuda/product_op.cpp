@@ -120,7 +120,8 @@ make_digits(Card& card, PrepareRows args, int rows, Digits kind, bool exact) {
       : rows;
   const std::size_t values = static_cast<std::size_t>(places) * args.padded;
   PreparedDigits made{
-      .digits = card.memory().take(2 * args.n_digits * values),
+      .digits =
+          card.memory().take(sizeof(std::uint16_t) * args.n_digits * values),
       .sums = card.memory().take(4 * values / kChunkColumns),
       .scales = card.memory().take(4 * static_cast<std::size_t>(rows))};
   args.digits = pointer_of<std::uint16_t>(*made.digits);
@@ -195,7 +196,7 @@ Form few_form(
   const CardInfo& info = card.info();
   const PrepareRows args = with_digits(x.args, digits, exact);
   const std::size_t room = info.shared_bytes - kFewDeclared;
-  const std::size_t ring = kFewThreads / kLanes *
+  const std::size_t ring = std::size_t{kFewThreads / kLanes} *
       few_stages(data.bits, has_large_shared(info.major)) *
       stage_bytes(data.bits, shift_of_group(data.group_size));
   Form form{

@@ -32,7 +32,7 @@ mx::array apply(
     const mx::array& a,
     const mx::array* b,
     float factor) {
-  const mx::array y = card.make_array(a.shape());
+  mx::array y = card.make_array(a.shape());
   const Apply args{
       .what = what,
       .a = floats_of(function, card, a),
@@ -50,7 +50,7 @@ mx::array normalize(Card& card, const mx::array& x, const Norm& norm) {
   constexpr const char* kName = "normalize";
   const int width = x.ndim() == 0 ? 0 : x.shape(-1);
   require_shape(kName, "weight", norm.weight, {width});
-  const mx::array y = card.make_array(x.shape());
+  mx::array y = card.make_array(x.shape());
   const PrepareRows args{
       .x = floats_of(kName, card, x),
       .weight = floats_of(kName, card, norm.weight),
@@ -130,7 +130,7 @@ mx::array take_rows(Card& card, const mx::array& x, std::span<const int> rows) {
   }
   mx::Shape shape = x.shape();
   shape[0] = n;
-  const mx::array y = card.make_array(shape);
+  mx::array y = card.make_array(shape);
   Parcel parcel;
   parcel.add(rows);
   const Buffer sent = card.send(parcel);
@@ -150,7 +150,7 @@ mx::array take_rows(Card& card, const mx::array& x, std::span<const int> rows) {
 mx::array columns(Card& card, const mx::array& x, int begin, int width) {
   const std::int64_t stride = width_of(x);
   check_range("columns", "columns", begin, width, static_cast<int>(stride));
-  const mx::array y = card.make_array({rows_of(x), width});
+  mx::array y = card.make_array({rows_of(x), width});
   const Gather args{
       .x = floats_of("columns", card, x),
       .stride = stride,
@@ -172,7 +172,7 @@ mx::array concatenate(Card& card, std::span<const mx::array> parts) {
     rows += shape[0];
   }
   shape[0] = rows;
-  const mx::array y = card.make_array(shape);
+  mx::array y = card.make_array(shape);
   DevicePointer to = card.address("concatenate", y);
   for (const mx::array& part : parts) {
     card.copy_within(to, card.address("concatenate", part), part.nbytes());
@@ -191,7 +191,7 @@ mx::array embed(
   for (const std::int32_t id : ids) {
     check_range(kName, "id", id, 1, data.out);
   }
-  const mx::array y = card.make_array({static_cast<int>(ids.size()), data.in});
+  mx::array y = card.make_array({static_cast<int>(ids.size()), data.in});
   Parcel parcel;
   parcel.add(ids);
   const Buffer sent = card.send(parcel);

@@ -37,8 +37,8 @@ constexpr int wide_column(int i) {
 constexpr std::int64_t wide_place(int row, int column) {
   const int at = wide_column(column);
   const std::int64_t tile = column / kWideColumns;
-  return (tile * kWideRows + row) * kWideColumns + (at / 8 ^ row % 8) * 8 +
-      at % 8;
+  const int in_row = (at / 8 ^ row % 8) * 8 + at % 8;
+  return (tile * kWideRows + row) * kWideColumns + in_row;
 }
 
 } // namespace optiq::kernels::cuda
