@@ -20,6 +20,7 @@
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
+#include "optiq/kernels/devices.h"
 
 namespace optiq::cli {
 namespace {
@@ -133,6 +134,7 @@ void write_result_json(
     double seconds) {
   artifacts::Json json = artifacts::to_json(result.metadata);
   json["output"] = options.output.string();
+  json["device"] = options.device->name();
   json["dry_run"] = options.dry_run;
   json["source_bytes"] = result.source_bytes;
   json["mtp_bytes"] = result.mtp_bytes;
@@ -427,6 +429,7 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   if (!flags.plan.empty()) {
     options.load_plan = flags.plan;
   }
+  options.device = &kernels::find_device(flags.device);
   options.source =
       find_model(flags.source, parse_progress_mode(flags.progress));
   refuse_adapter_inside("convert", options.source);
@@ -446,6 +449,7 @@ void add_convert_command(CLI::App& app) {
   add_width_options(*command, *flags);
   add_rounding_options(*command, *flags);
   add_calibration_options(*command, *flags);
+  add_device_option(*command, flags->device);
   add_threads_option(*command);
   refuse_adapter_option(
       *command,

@@ -25,6 +25,7 @@ struct ConvertFlags {
   std::string plan;
   std::string shard;
   std::string max_ram;
+  std::string device = "cpu";
   bool protect = true;
   std::optional<int> bits;
   quant::ConvertOptions options;

@@ -4,6 +4,10 @@
 
 namespace optiq::kernels {
 
+bool has_gradients(const Device& device) {
+  return dynamic_cast<const DifferentiableDevice*>(&device) != nullptr;
+}
+
 Gradients& gradients_of(Device& device) {
   auto* differentiable = dynamic_cast<DifferentiableDevice*>(&device);
   if (differentiable == nullptr) {

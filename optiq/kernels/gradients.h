@@ -97,6 +97,7 @@ class DifferentiableDevice : public Device {
   virtual Gradients& gradients() = 0;
 };
 
+bool has_gradients(const Device& device);
 /** Throws Unsupported, with its name, for a device that cannot. */
 Gradients& gradients_of(Device& device);
 

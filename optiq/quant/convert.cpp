@@ -16,6 +16,7 @@
 #include "optiq/base/version.h"
 #include "optiq/io/hub/cache.h"
 #include "optiq/io/model_files.h"
+#include "optiq/kernels/gradients.h"
 #include "optiq/quant/convert_cost.h"
 #include "optiq/quant/inventory.h"
 #include "optiq/quant/measurement.h"
@@ -95,6 +96,22 @@ void check_tune_steps(int steps) {
         ErrorKind::InvalidInput,
         "[convert] --tune-steps {}: expected 0 to 100000.",
         steps);
+  }
+}
+
+void check_device(const ConvertOptions& options) {
+  const bool estimates = is_measured(options) &&
+      options.sensitivity != artifacts::SensitivityForm::Exact;
+  if ((estimates || options.tune_steps > 0) &&
+      !kernels::has_gradients(*options.device)) {
+    fail(
+        ErrorKind::Unsupported,
+        "[convert] --device {}: {} needs gradients, which it does not compute. "
+        "{}, or choose --device cpu.",
+        options.device->name(),
+        estimates ? "the estimate of --sensitivity auto and fast"
+                  : "--tune-steps",
+        estimates ? "Add --sensitivity exact" : "Leave it out");
   }
 }
 
@@ -348,7 +365,9 @@ class Conversion {
   const models::Setup& load_setup() {
     if (!setup_) {
       require_ram(weight_bytes(), "the weights of " + source_.path().string());
-      setup_.emplace(models::load_model(source_), kernels::Compute::Exact);
+      setup_.emplace(
+          models::load_model(source_, *options_.device),
+          kernels::Compute::Exact);
     }
     return *setup_;
   }
@@ -541,6 +560,7 @@ class Conversion {
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   check_time_budget(options.time_budget);
   check_tune_steps(options.tune_steps);
+  check_device(options);
   validate(options.plan);
   if (options.load_plan) {
     // Its group sizes decide which matrices can be quantized.
@@ -561,6 +581,7 @@ ShareResult measure_share(
     ConvertOptions options,
     const Share& share,
     const ProgressSink& progress) {
+  check_device(options);
   validate(options.plan);
   const auto limit = limit_ram(options);
   return Conversion(options, progress).run_share(share);

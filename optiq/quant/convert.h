@@ -8,6 +8,7 @@
 
 #include "optiq/artifacts/metadata.h"
 #include "optiq/base/progress.h"
+#include "optiq/kernels/device.h"
 #include "optiq/quant/calibration.h"
 #include "optiq/quant/plan_choice.h"
 #include "optiq/quant/plan_options.h"
@@ -22,6 +23,10 @@ struct ConvertOptions {
   std::filesystem::path source;
   std::filesystem::path output; // the model directory itself
   PlanOptions plan;
+  /** That the model runs on where the calibration text is run. Only one with
+   * gradients estimates or tunes, and only the CPU's model stays in its files
+   * (max_ram). */
+  kernels::Device* device = &kernels::cpu_device();
   /** `both`, by default: what a model writes itself is the text that it is sure
    * of, and no more of it than of other text. */
   CalibrationOptions calibration{.source = "both"};

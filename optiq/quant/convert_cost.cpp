@@ -149,7 +149,9 @@ double layer_seconds(
     const Calibration& calibration) {
   const auto forward = [&](std::span<const std::int32_t> tokens) {
     models::Forward one(setup);
-    models::logits_of(setup, one.add_fresh(tokens).hidden_states());
+    const mx::array logits =
+        models::logits_of(setup, one.add_fresh(tokens).hidden_states());
+    setup.model->device().finish({&logits, 1});
   };
   const std::span<const std::int32_t> tokens = calibration.chunks.front();
   // Pages of the weights come in with the first tokens.

@@ -81,6 +81,9 @@ std::string message_of(Line line) {
 
 /** A value of the partner that is none of the rule's. */
 std::string other_value(const FlagRule& rule) {
+  if (std::string(rule.partner) == "--device") {
+    return "mlx"; // one rule has this partner, and cpu
+  }
   std::set<std::string> taken(rule.values.begin(), rule.values.end());
   for (const FlagRule& other : flag_rules()) {
     if (std::string(other.partner) == rule.partner) {
