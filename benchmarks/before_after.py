@@ -6,16 +6,23 @@ each; perplexity of a text, to the last digit, says whether the logits are equal
 
   benchmarks/before_after.py --before OLD/optiq --after build/dev/optiq/cli/optiq MODEL...
 
+With --busy beside a process that keeps a core busy, and by medians: the best run
+is one that was not disturbed.
+
 An executable finds its library by its run path; `--before-library DIR` names the
 folder of an old one that was moved.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 from pathlib import Path
+
+from _neighbour import busy_neighbour
 
 CASES = {
     "prefill 512": ("prefill", ["--prompt", "512", "--gen", "1"]),
@@ -30,6 +37,7 @@ def parse_arguments():
     parser.add_argument("--before-library", type=Path)
     parser.add_argument("--after", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--busy", action="store_true")
     parser.add_argument("models", nargs="+")
     return parser.parse_args()
 
@@ -64,14 +72,15 @@ def equal_bits(builds, model):
     return True
 
 
-def best_speeds(builds, model, rounds, case):
+def speeds(builds, model, arguments, case):
     kind, flags = CASES[case]
-    best = [0.0, 0.0]
-    for _ in range(rounds):
-        for i, build in enumerate(builds):
-            speed = max(build.run("bench", model, "--repeats", 3, *flags)[f"{kind}_spread"])
-            best[i] = max(best[i], speed)
-    return best
+    found = [[], []]
+    with busy_neighbour() if arguments.busy else contextlib.nullcontext():
+        for _ in range(arguments.rounds):
+            for build, values in zip(builds, found):
+                bench = build.run("bench", model, "--repeats", 3, *flags)
+                values.append(bench[f"{kind}_tokens_per_second"] if arguments.busy else max(bench[f"{kind}_spread"]))
+    return [statistics.median(values) if arguments.busy else max(values) for values in found]
 
 
 def main():
@@ -83,7 +92,7 @@ def main():
         if not equal_bits(builds, model):
             raise SystemExit(f"{name}: the logits differ, expected equal bits in every mode")
         for case in CASES:
-            before, after = best_speeds(builds, model, arguments.rounds, case)
+            before, after = speeds(builds, model, arguments, case)
             print(f"| {name} | {case} | {before:.1f} | {after:.1f} | {after / before:.3f} |", flush=True)
     print("logits: equal bits in int8, fast and exact")
 

@@ -2,8 +2,9 @@
 
 Makes Q4_0 and Q8_0 files of SmolLM2 135M with llama-quantize and uniform 4- and
 8-bit directories of it with `optiq convert`, then measures decoding and prefill
-in rounds of one run each, so that both meet the machine in the same state.
-Prints a Markdown table of medians, spreads and ratios.
+in rounds of one run each, so that both meet the machine in the same state; with
+--busy both at 4 bits also beside a process that keeps a core busy. Prints
+Markdown tables of medians, spreads and ratios.
 
   benchmarks/peers.py --optiq build/release/optiq/cli/optiq --out DIR
 
@@ -16,6 +17,8 @@ import os
 import statistics
 import subprocess
 from pathlib import Path
+
+from _neighbour import busy_neighbour
 
 ROOT = Path(__file__).parent.parent
 CACHE = Path(os.environ.get("OPTIQ_CACHE_DIR", Path.home() / ".cache" / "optiq"))
@@ -33,6 +36,7 @@ def parse_arguments():
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--gen", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--busy", action="store_true")
     return parser.parse_args()
 
 
@@ -133,6 +137,14 @@ def print_ratios(runs):
         print(f"| {batch} / batch 1 | | {paired_ratio(runs[batch], runs[ours], 'decode')} |")
 
 
+def print_what_is_left(quiet, busy):
+    print("\n| of the quiet speed, what is left beside a busy neighbour | prefill | decode |")
+    print("|---|---|---|")
+    for name in busy:
+        prefill, decode = (paired_ratio(busy[name], quiet[name], k) for k in ("prefill", "decode"))
+        print(f"| {name} | {prefill} | {decode} |")
+
+
 def main():
     arguments = parse_arguments()
     peers = Peers(arguments)
@@ -150,9 +162,13 @@ def main():
         "OptIQ 8 bits, batch 8": lambda: peers.measure_ours(ours8, 8),
     }
     runs = {name: [] for name in plan}
+    busy = {name: [] for name in ("OptIQ 4 bits", "llama.cpp Q4_0") if arguments.busy}
     for _ in range(arguments.rounds):
         for name, measure in plan.items():
             runs[name].append(measure())
+            if name in busy:
+                with busy_neighbour():
+                    busy[name].append(measure())
     ours = [s for samples in runs.values() for s in samples if "bandwidth" in s]
     bandwidth = median(ours, "bandwidth")
     print(
@@ -163,6 +179,8 @@ def main():
     )
     print_table(runs, bandwidth)
     print_ratios(runs)
+    if busy:
+        print_what_is_left(runs, busy)
 
 
 if __name__ == "__main__":

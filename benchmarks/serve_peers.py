@@ -21,11 +21,11 @@ import signal
 import socket
 import statistics
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
 
+from _neighbour import busy_neighbour
 from peers import LLAMA_CPP, MODEL, ROOT, Peers
 from serve_load import Stream, run_streams, text_of, values_of
 
@@ -135,17 +135,6 @@ def start_theirs(arguments, model, log):
     command = [arguments.llama_cpp / "llama-server", "-m", model, "--host", "127.0.0.1", "--port", port]
     command += ["-t", arguments.threads, "-tb", arguments.threads, "-np", slots, "-c", context, "--no-webui"]
     return Server("llama.cpp", model, command, port, {"ignore_eos": True, "cache_prompt": True}, log)
-
-
-@contextlib.contextmanager
-def busy_neighbour():
-    """A process that keeps a core busy, as a machine with other work has."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 class Prompts:

@@ -1,11 +1,14 @@
 #include "optiq/base/thread_pool.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "optiq/base/error.h"
@@ -17,6 +20,13 @@ namespace {
 // About 50 us of pauses: longer than the gap between two ops of a decode step,
 // shorter than what a sleeping machine should burn.
 constexpr int kSpinPauses = 2000;
+
+// Of a region: small enough that one in the hands of a thread that does not run
+// is little, large enough that taking it is nothing.
+constexpr int kPiecesPerRank = 8;
+
+// Shares that no region touches are brought along after so many pieces.
+constexpr std::uint32_t kFarPieces = 1u << 28;
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -61,18 +71,74 @@ void wait_for(const Counter& counter, std::uint32_t target) {
   }
 }
 
+/** Work of one rank's share that nobody has taken yet: pieces [first, end) of
+ * a stage. As one word, so that taking one is one exchange. */
+struct Share {
+  std::uint32_t stage; // the number of its first piece
+  std::uint16_t first;
+  std::uint16_t end;
+
+  static Share of(std::uint64_t word) {
+    return {
+        static_cast<std::uint32_t>(word >> 32),
+        static_cast<std::uint16_t>(word >> 16),
+        static_cast<std::uint16_t>(word)};
+  }
+  std::uint64_t word() const {
+    return std::uint64_t{stage} << 32 | std::uint64_t{first} << 16 | end;
+  }
+};
+
+struct alignas(kLine) SharedShare {
+  std::atomic<std::uint64_t> word{0};
+};
+
+/** Sizes of a region's stages and the number of its first piece, as one word:
+ * whoever comes late reads those of one region, never of two. */
+struct Region {
+  static constexpr int kBits = 10;
+  static_assert(ThreadPool::kMostPieces < 1 << kBits);
+  static_assert(ThreadPool::kMostStages * kBits <= 32);
+
+  std::uint32_t begin = 0;
+  std::array<std::uint32_t, ThreadPool::kMostStages> sizes{};
+
+  static Region of(std::uint64_t word) {
+    Region region{static_cast<std::uint32_t>(word), {}};
+    for (std::size_t i = 0; i < region.sizes.size(); ++i) {
+      region.sizes[i] = word >> (32 + i * kBits) & ((1u << kBits) - 1);
+    }
+    return region;
+  }
+  std::uint64_t word() const {
+    std::uint64_t word = begin;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      word |= std::uint64_t{sizes[i]} << (32 + i * kBits);
+    }
+    return word;
+  }
+};
+
 /** What the current thread is in the region it runs. */
 struct Place {
   int rank = 0;
-  int n_ranks = 0; // 0: outside of any region
+  bool is_inside = false; // of any region
 };
 thread_local Place place;
 
 } // namespace
 
+/**
+ * Pieces are numbered through all regions, so the number of a stage's first
+ * piece names the stage, and `done` counts towards its end. A worker needs no
+ * leave to join: what it takes is an exchange in the share of a stage, which
+ * fails once that stage has ended; and while it has a piece, the stage has not
+ * ended and the caller's frame is there. Counters wrap around: distances count.
+ */
 struct ThreadPool::State {
-  State(int n, std::uint32_t first_region) : regions(first_region) {
-    command.number = first_region;
+  State(int n, std::uint32_t first_piece) : next(first_piece) {
+    publish({next - 1, {}});
+    done.value = next;
     start(n);
   }
 
@@ -84,11 +150,12 @@ struct ThreadPool::State {
    * only rank. */
   void start(int n) {
     set_ranks(std::max(1, n));
+    command.is_last = false;
     workers.reserve(n_ranks);
     try {
       for (int rank = 1; rank < n_ranks; ++rank) {
         workers.emplace_back(
-            [this, rank, seen = regions] { work(rank, seen); });
+            [this, rank, seen = command.begin.load()] { work(rank, seen); });
       }
     } catch (const std::system_error& error) {
       const std::size_t n_started = workers.size();
@@ -107,65 +174,147 @@ struct ThreadPool::State {
 
   void set_ranks(int n) {
     n_ranks = n;
-    rounds = 0;
-    while (1 << rounds < n_ranks) {
-      ++rounds;
+    shares = std::vector<SharedShare>(n_ranks);
+    clear_shares();
+  }
+
+  /** All are of a stage before any, and not so long ago that it seems to come.
+   * Between regions nobody exchanges them. */
+  void clear_shares() {
+    for (SharedShare& share : shares) {
+      share.word = Share{next - 1, 0, 0}.word();
     }
-    finished = std::vector<LoneCounter>(n_ranks);
-    for (LoneCounter& last : finished) {
-      last.value = regions; // a distance from 0 may be any after 2^31 regions
-    }
-    passed = std::vector<LoneCounter>(n_ranks);
-    signals = std::vector<LoneCounter>(n_ranks * rounds);
+    cleared = next;
   }
 
   void stop() {
-    send(nullptr, nullptr);
+    command.is_last = true;
+    publish({next++, {}}); // a number of its own
+    done.value = next;
     for (std::thread& worker : workers) {
       worker.join();
     }
     workers.clear();
   }
 
-  void send(Call call, const void* object) {
-    command.call = call;
-    command.object = object;
-    advance(command.number, ++regions);
+  void publish(const Region& region) {
+    command.region.store(region.word(), std::memory_order_release);
+    advance(command.begin, region.begin);
+  }
+
+  Region send(const std::array<std::uint32_t, kMostStages>& sizes) {
+    if (next - cleared > kFarPieces) {
+      clear_shares();
+    }
+    const Region region{next, sizes};
+    for (const std::uint32_t size : sizes) {
+      next += size;
+    }
+    publish(region);
+    return region;
   }
 
   void work(int rank, std::uint32_t seen) {
-    place = {rank, n_ranks};
+    place = {rank, true};
     while (true) {
-      wait_for(command.number, ++seen);
-      if (command.call == nullptr) {
+      wait_for(command.begin, seen + 1);
+      const Region region =
+          Region::of(command.region.load(std::memory_order_acquire));
+      if (command.is_last) {
         return;
       }
-      command.call(command.object, rank, n_ranks);
-      advance(finished[rank].value, seen);
+      seen = region.begin;
+      take_part(region, rank);
     }
   }
 
-  void run(Call call, const void* object) {
-    place = {0, n_ranks};
-    send(call, object);
-    call(object, 0, n_ranks);
-    for (int rank = 1; rank < n_ranks; ++rank) {
-      wait_for(finished[rank].value, regions);
+  /** All stages; at the end of the last one pieces may be in others' hands. */
+  void take_part(const Region& region, int rank) {
+    std::uint32_t begin = region.begin;
+    for (int i = 0; i < kMostStages && region.sizes[i] > 0; ++i) {
+      if (i > 0) {
+        wait_for(done.value, begin);
+      }
+      take_pieces(i, begin, region.sizes[i], rank);
+      begin += region.sizes[i];
     }
+  }
+
+  /** Of the rank's own share from its front, of others' from their back. */
+  void take_pieces(int stage, std::uint32_t begin, std::uint32_t n, int rank) {
+    for (int i = 0; i < n_ranks; ++i) {
+      const int whose = (rank + i) % n_ranks;
+      std::uint32_t n_taken = 0;
+      while (const std::optional<int> piece = take(begin, n, whose, i == 0)) {
+        commands[stage].call(commands[stage].object, rank, *piece);
+        ++n_taken;
+      }
+      if (finish(n_taken, begin + n)) {
+        return;
+      }
+    }
+  }
+
+  std::optional<int>
+  take(std::uint32_t begin, std::uint32_t n, int whose, bool is_own) {
+    std::atomic<std::uint64_t>& word = shares[whose].word;
+    std::uint64_t found = word.load(std::memory_order_acquire);
+    while (true) {
+      Share share = Share::of(found);
+      if (static_cast<std::int32_t>(share.stage - begin) > 0) {
+        return std::nullopt; // the stage has ended
+      }
+      if (share.stage != begin) { // nobody has taken of this one
+        share = {
+            begin,
+            static_cast<std::uint16_t>(n * whose / n_ranks),
+            static_cast<std::uint16_t>(n * (whose + 1) / n_ranks)};
+      }
+      if (share.first == share.end) {
+        return std::nullopt;
+      }
+      const int piece = is_own ? share.first++ : --share.end;
+      if (word.compare_exchange_weak(
+              found,
+              share.word(),
+              std::memory_order_acq_rel,
+              std::memory_order_acquire)) {
+        return piece;
+      }
+    }
+  }
+
+  /** Counts pieces as done; whether all up to `end` are. */
+  bool finish(std::uint32_t n, std::uint32_t end) {
+    if (n == 0) {
+      return static_cast<std::int32_t>(
+                 done.value.load(std::memory_order_acquire) - end) >= 0;
+    }
+    const std::uint32_t now =
+        done.value.fetch_add(n, std::memory_order_seq_cst) + n;
+    if (static_cast<std::int32_t>(now - end) < 0) {
+      return false;
+    }
+    done.value.notify_all();
+    return true;
+  }
+
+  void run(std::initializer_list<Stage> stages) {
+    std::array<std::uint32_t, kMostStages> sizes{};
+    std::size_t n_stages = 0;
+    for (const Stage& stage : stages) {
+      if (stage.n_pieces_ > 0) {
+        sizes.at(n_stages) = static_cast<std::uint32_t>(stage.n_pieces_);
+        commands[n_stages++] = {stage.call_, stage.object_};
+      }
+    }
+    if (n_stages == 0) {
+      return;
+    }
+    place = {0, true};
+    take_part(send(sizes), 0);
+    wait_for(done.value, next);
     place = {};
-  }
-
-  /** Dissemination: in round r a rank signals the one 2^r ahead of it and waits
-   * for the one 2^r behind. */
-  void barrier() {
-    Counter& mine = passed[place.rank].value;
-    const std::uint32_t number = mine.load(std::memory_order_relaxed) + 1;
-    mine.store(number, std::memory_order_relaxed);
-    for (int round = 0; round < rounds; ++round) {
-      const int ahead = (place.rank + (1 << round)) % n_ranks;
-      advance(signals[ahead * rounds + round].value, number);
-      wait_for(signals[place.rank * rounds + round].value, number);
-    }
   }
 
   /** False: the calling thread has the turn already. */
@@ -195,18 +344,22 @@ struct ThreadPool::State {
 
   /** All that a worker reads to begin, on one line. */
   struct alignas(kLine) Command {
-    Counter number{0}; // of the region
-    Call call = nullptr; // null: the worker ends
+    Counter begin{0}; // of the region, for those who wait
+    std::atomic<bool> is_last{false}; // the workers end
+    std::atomic<std::uint64_t> region{0};
+  };
+  struct Work {
+    Stage::Call call = nullptr;
     const void* object = nullptr;
   };
 
   int n_ranks = 1;
-  int rounds = 0; // of a barrier: log2(n_ranks), rounded up
-  std::uint32_t regions; // sent so far
+  std::uint32_t next; // the number of the next piece
+  std::uint32_t cleared = 0; // what it was when the shares were
   Command command;
-  std::vector<LoneCounter> finished; // per rank: its last region
-  std::vector<LoneCounter> passed; // per rank, its own: barriers
-  std::vector<LoneCounter> signals; // [rank][round]: barriers
+  std::array<Work, kMostStages> commands; // read by who has a piece
+  LoneCounter done; // pieces
+  std::vector<SharedShare> shares; // per rank
   std::vector<std::thread> workers;
 
   // Turns: who calls `run` draws a ticket and waits until it is served.
@@ -222,8 +375,8 @@ ThreadPool& ThreadPool::shared() {
   return *pool;
 }
 
-ThreadPool::ThreadPool(int n_threads, std::uint32_t first_region)
-    : state_(new State(n_threads, first_region)) {}
+ThreadPool::ThreadPool(int n_threads, std::uint32_t first_piece)
+    : state_(new State(n_threads, first_piece)) {}
 
 ThreadPool::~ThreadPool() {
   delete state_;
@@ -231,6 +384,15 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::size() const {
   return state_->n_ranks;
+}
+
+int ThreadPool::pieces(std::size_t most) const {
+  if (state_->n_ranks == 1) {
+    return 1;
+  }
+  const auto limit = static_cast<std::size_t>(kPiecesPerRank) * state_->n_ranks;
+  return static_cast<int>(std::clamp<std::size_t>(
+      most, 1, std::min<std::size_t>(limit, kMostPieces)));
 }
 
 void ThreadPool::resize(int n_threads) {
@@ -242,7 +404,7 @@ void ThreadPool::resize(int n_threads) {
 
 ThreadPool::Turn::Turn(ThreadPool& pool)
     : pool_(
-          place.n_ranks == 0 && pool.size() > 1 && pool.state_->take_turn()
+          !place.is_inside && pool.size() > 1 && pool.state_->take_turn()
               ? &pool
               : nullptr) {}
 
@@ -252,22 +414,31 @@ ThreadPool::Turn::~Turn() {
   }
 }
 
-void ThreadPool::run_region(Call call, const void* object) {
-  if (place.n_ranks == 0 && state_->n_ranks > 1) {
+void ThreadPool::run(std::initializer_list<Stage> stages) {
+  for (const Stage& stage : stages) {
+    if (stages.size() > kMostStages || stage.n_pieces_ > kMostPieces) {
+      fail(
+          ErrorKind::Internal,
+          "[ThreadPool] found {} stages, one of {} pieces, expected at most {} "
+          "of {}",
+          stages.size(),
+          stage.n_pieces_,
+          kMostStages,
+          kMostPieces);
+    }
+  }
+  if (!place.is_inside && state_->n_ranks > 1) {
     const Turn turn(*this);
-    state_->run(call, object);
+    state_->run(stages);
     return;
   }
-  const Place outer = place;
-  place = {0, 1};
-  call(object, 0, 1);
-  place = outer;
-}
-
-void ThreadPool::barrier() {
-  if (place.n_ranks > 1) {
-    state_->barrier();
+  const Place outer = std::exchange(place, {0, true});
+  for (const Stage& stage : stages) {
+    for (int piece = 0; piece < stage.n_pieces_; ++piece) {
+      stage.call_(stage.object_, 0, piece);
+    }
   }
+  place = outer;
 }
 
 } // namespace optiq

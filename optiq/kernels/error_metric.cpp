@@ -17,8 +17,8 @@ constexpr std::size_t kBlock = 64;
 // Rows of a strip of C: strips end at the diagonal, so half of C is left out.
 constexpr std::size_t kStrip = 96;
 
-/** Adds A B to C [n, n] on and above the diagonal, strips dealt to the ranks in
- * turn, as the first ones are the longest. */
+/** Adds A B to C [n, n] on and above the diagonal; every piece gets strips from
+ * all over, as the first ones are the longest. */
 void add_upper(
     const cpu::LeftFactor& a,
     const cpu::RightFactor& b,
@@ -27,8 +27,10 @@ void add_upper(
     std::size_t n,
     std::size_t inner) {
   const std::size_t n_strips = (n + kStrip - 1) / kStrip;
-  ThreadPool::shared().run([&](int rank, int n_ranks) {
-    for (std::size_t i = rank; i < n_strips; i += n_ranks) {
+  ThreadPool& pool = ThreadPool::shared();
+  const int n_pieces = pool.pieces(n_strips);
+  pool.run(n_pieces, [&](int, int piece) {
+    for (std::size_t i = piece; i < n_strips; i += n_pieces) {
       const std::size_t first = i * kStrip;
       cpu::FloatProduct strip{
           .a = a,

@@ -102,11 +102,12 @@ double measure_read_bandwidth(std::size_t bytes, int repeats) {
 double measure_int8_dot_peak(int repeats) {
   constexpr std::size_t kSteps = 1 << 20; // a few milliseconds
   ThreadPool& pool = ThreadPool::shared();
+  const int n_pieces = pool.pieces(static_cast<std::size_t>(pool.size()));
   std::atomic<std::int64_t> total{0};
   const double seconds = best_seconds(repeats, [&] {
-    pool.run([&](int, int) { total += cpu::spin_dots(kSteps); });
+    pool.run(n_pieces, [&](int, int) { total += cpu::spin_dots(kSteps); });
   });
-  return static_cast<double>(kSteps * cpu::dots_per_step()) * pool.size() /
+  return static_cast<double>(kSteps * cpu::dots_per_step()) * n_pieces /
       seconds;
 }
 

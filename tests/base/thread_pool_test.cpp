@@ -12,51 +12,132 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "support/expect_error.h"
+
 #include "optiq/base/error.h"
 
 namespace optiq {
 namespace {
 
-TEST(ThreadPool, EveryRankRunsOnceOnAThreadOfItsOwn) {
-  for (int threads : {1, 2, 3, 4, 7}) {
+/** Whether every rank takes part in a region, whose end waits for the slow. */
+bool has_all_ranks(ThreadPool& pool) {
+  std::atomic<int> n_begun{0};
+  std::atomic<int> n_ended{0};
+  pool.run(pool.size(), [&](int, int piece) {
+    ++n_begun;
+    while (n_begun < pool.size()) { // nobody has two
+      std::this_thread::yield();
+    }
+    if (piece != 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    ++n_ended;
+  });
+  return n_ended == pool.size();
+}
+
+/** What is wrong about how pieces of one stage were given out. */
+class Ledger {
+ public:
+  Ledger(int n_pieces, int n_ranks) : done_(n_pieces), busy_(n_ranks) {}
+
+  /** One piece, by body(). */
+  template <class Body>
+  void note(int rank, int piece, const Body& body) {
+    n_wrong_ += busy_[rank].exchange(1); // a rank has one piece at a time
+    body();
+    busy_[rank] = 0;
+    ++done_[piece];
+  }
+  int n_wrong() const {
+    int n = n_wrong_;
+    for (const auto& count : done_) {
+      n += count != 1;
+    }
+    return n;
+  }
+
+ private:
+  std::vector<std::atomic<int>> done_;
+  std::vector<std::atomic<int>> busy_;
+  std::atomic<int> n_wrong_{0};
+};
+
+TEST(ThreadPool, EveryPieceIsDoneOnce) {
+  for (const int threads : {1, 2, 3, 4, 7}) {
     ThreadPool pool(threads);
     ASSERT_EQ(pool.size(), threads);
     for (int repeat = 0; repeat < 100; ++repeat) {
-      std::vector<int> runs(threads, 0);
-      std::vector<std::thread::id> ids(threads);
-      pool.run([&](int rank, int n_ranks) {
-        EXPECT_EQ(n_ranks, threads);
-        ++runs[rank];
-        ids[rank] = std::this_thread::get_id();
-      });
-      EXPECT_EQ(runs, std::vector<int>(threads, 1));
-      EXPECT_EQ(std::set(ids.begin(), ids.end()).size(), ids.size());
-      EXPECT_EQ(ids[0], std::this_thread::get_id());
+      for (const int n : {1, 2, 5, 64, ThreadPool::kMostPieces}) {
+        Ledger ledger(n, threads);
+        pool.run(
+            n, [&](int rank, int piece) { ledger.note(rank, piece, [] {}); });
+        EXPECT_EQ(ledger.n_wrong(), 0) << n << " on " << threads;
+      }
     }
   }
 }
 
-TEST(ThreadPool, NobodyPassesABarrierBeforeTheLast) {
-  for (int threads : {1, 2, 3, 4, 5, 8}) {
-    ThreadPool pool(threads);
-    constexpr int kBarriers = 300;
-    // Each rank writes its cell, and behind the barrier reads all cells.
-    std::vector<std::vector<int>> cells(
-        kBarriers, std::vector<int>(threads, 0));
-    std::atomic<int> wrong{0};
-    pool.run([&](int rank, int n_ranks) {
-      for (int i = 0; i < kBarriers; ++i) {
-        if (rank == i % n_ranks && i % 50 == 0) {
-          std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        }
-        cells[i][rank] = i + 1;
-        pool.barrier();
-        for (int other = 0; other < n_ranks; ++other) {
-          wrong += cells[i][other] != i + 1;
-        }
+TEST(ThreadPool, EveryRankIsAThreadOfItsOwn) {
+  constexpr int kThreads = 3;
+  ThreadPool pool(kThreads);
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::vector<std::thread::id> ids(kThreads);
+    std::atomic<int> n_begun{0};
+    pool.run(kThreads, [&](int rank, int) {
+      ids[rank] = std::this_thread::get_id();
+      ++n_begun;
+      while (n_begun < kThreads) { // nobody has two
+        std::this_thread::yield();
       }
     });
+    EXPECT_EQ(std::set(ids.begin(), ids.end()).size(), ids.size());
+    EXPECT_EQ(ids[0], std::this_thread::get_id());
+  }
+}
+
+TEST(ThreadPool, AStageBeginsWhenTheOneBeforeHasEnded) {
+  for (const int threads : {1, 2, 3, 4, 5, 8}) {
+    ThreadPool pool(threads);
+    std::atomic<int> wrong{0};
+    for (int repeat = 0; repeat < 100; ++repeat) {
+      constexpr int kPieces = 20;
+      std::vector<int> first(kPieces, 0);
+      std::vector<int> second(kPieces, 0);
+      const auto write = [&](int, int piece) {
+        if (piece == repeat % kPieces && repeat % 20 == 0) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        first[piece] = repeat + 1;
+      };
+      const auto copy = [&](int, int piece) {
+        second[piece] = first[(piece + repeat) % kPieces];
+      };
+      const auto check = [&](int, int piece) {
+        wrong += second[piece] != repeat + 1;
+      };
+      const auto never = [&](int, int) { ++wrong; };
+      pool.run({{kPieces, write}, {kPieces, copy}, {kPieces, check}});
+      pool.run({{0, never}, {kPieces, write}, {0, never}});
+      pool.run({});
+    }
     EXPECT_EQ(wrong.load(), 0) << threads << " threads";
+  }
+}
+
+TEST(ThreadPool, RegionsThatEndBeforeAWorkerComesAreLeftAlone) {
+  // More ranks than cores: some are always late.
+  ThreadPool pool(8);
+  for (int repeat = 0; repeat < 3000; ++repeat) {
+    const int n = 1 + repeat * 7 % 24;
+    std::vector<int> cells(n, 0); // gone when the region has ended
+    std::atomic<int> last{0};
+    const auto count = [&](int, int piece) { cells[piece] = piece + 1; };
+    const auto look = [&](int, int) { last = cells.back(); };
+    pool.run({{n, count}, {repeat % 2, look}});
+    ASSERT_EQ(cells.front(), 1);
+    ASSERT_EQ(cells.back(), n);
+    ASSERT_EQ(last, repeat % 2 == 0 ? 0 : n);
   }
 }
 
@@ -65,31 +146,42 @@ TEST(ThreadPool, SleepersWakeUp) {
   for (int i = 0; i < 3; ++i) {
     // Far longer than workers spin.
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
-    std::atomic<int> count{0};
-    pool.run([&](int rank, int) {
-      if (rank == 0) { // the others sleep at the barrier
-        std::this_thread::sleep_for(std::chrono::milliseconds(30));
-      }
-      pool.barrier();
-      ++count;
-    });
-    EXPECT_EQ(count.load(), 3);
+    EXPECT_TRUE(has_all_ranks(pool));
   }
 }
 
 TEST(ThreadPool, NestedRegionsRunInline) {
   ThreadPool pool(2);
   std::atomic<int> count{0};
-  pool.run([&](int rank, int) {
-    pool.run([&](int inner, int n_ranks) {
+  pool.run(2, [&](int, int piece) {
+    pool.run(3, [&](int inner, int) {
       EXPECT_EQ(inner, 0);
-      EXPECT_EQ(n_ranks, 1);
-      pool.barrier(); // one rank waits for nobody
-      count += rank == 0 ? 1 : 10;
+      count += piece == 0 ? 1 : 10;
     });
-    pool.barrier(); // still a region of two
   });
-  EXPECT_EQ(count.load(), 11);
+  EXPECT_EQ(count.load(), 33);
+}
+
+TEST(ThreadPool, WorkGoesIntoAFewPiecesForEachRank) {
+  EXPECT_EQ(ThreadPool(1).pieces(1000), 1);
+  const ThreadPool pool(3);
+  EXPECT_EQ(pool.pieces(0), 1);
+  EXPECT_EQ(pool.pieces(5), 5);
+  EXPECT_EQ(pool.pieces(1000) % 3, 0);
+  EXPECT_LE(pool.pieces(100000), ThreadPool::kMostPieces);
+}
+
+TEST(ThreadPool, MoreThanARegionHoldsIsRefused) {
+  for (const int threads : {1, 2}) {
+    ThreadPool pool(threads);
+    const auto body = [](int, int) {};
+    test::expect_error(ErrorKind::Internal, {"1024 pieces"}, [&] {
+      pool.run(ThreadPool::kMostPieces + 1, body);
+    });
+    test::expect_error(ErrorKind::Internal, {"4 stages"}, [&] {
+      pool.run({{1, body}, {1, body}, {1, body}, {1, body}});
+    });
+  }
 }
 
 /** Calls body(i) on n threads at once. */
@@ -109,20 +201,17 @@ TEST(ThreadPool, CallersTakeTurns) {
     ThreadPool pool(ranks);
     constexpr int kCallers = 4;
     constexpr int kRegions = 50;
-    std::vector<int> cells(ranks, 0); // of whichever region runs
+    constexpr int kPieces = 6;
+    std::vector<int> cells(kPieces, 0); // of whichever region runs
     std::atomic<int> wrong{0};
     on_threads(kCallers, [&](int caller) {
       for (int i = 0; i < kRegions; ++i) {
         const int mine = caller * kRegions + i + 1;
-        pool.run([&](int rank, int n_ranks) {
-          cells[rank] = mine;
-          pool.barrier();
-          for (int other = 0; other < n_ranks; ++other) {
-            wrong += cells[other] != mine;
-          }
-          pool.barrier();
-          cells[rank] = 0;
-        });
+        const auto write = [&](int, int piece) { cells[piece] = mine; };
+        const auto check = [&](int, int piece) {
+          wrong += cells[kPieces - 1 - piece] != mine;
+        };
+        pool.run({{kPieces, write}, {kPieces, check}});
       }
     });
     EXPECT_EQ(wrong.load(), 0) << ranks << " ranks";
@@ -133,7 +222,7 @@ TEST(ThreadPool, NoCallerStarves) {
   ThreadPool pool(2);
   std::atomic<bool> is_done{false};
   on_threads(2, [&](int caller) {
-    const auto run = [&] { pool.run([](int, int) {}); };
+    const auto run = [&] { pool.run(2, [](int, int) {}); };
     if (caller == 0) {
       while (!is_done) { // as long as the other one needs
         run();
@@ -155,12 +244,12 @@ TEST(ThreadPool, RegionsOfATurnFollowOneAnother) {
       const ThreadPool::Turn outer(pool);
       for (int i = 0; i < 4; ++i) {
         const ThreadPool::Turn inner(pool); // part of the outer one
-        pool.run([&](int rank, int) {
-          if (rank == 0) {
+        pool.run(4, [&](int, int piece) {
+          if (piece == 0) {
             order.push_back(caller);
           }
           const ThreadPool::Turn nested(pool); // on every rank
-          pool.run([&](int, int n_ranks) { EXPECT_EQ(n_ranks, 1); });
+          pool.run(2, [&](int rank, int) { EXPECT_EQ(rank, 0); });
         });
       }
     }
@@ -175,41 +264,23 @@ TEST(ThreadPool, ResizesBetweenRegions) {
   ThreadPool pool(2);
   for (int threads : {3, 1, 4, 4, 2}) {
     pool.resize(threads);
-    std::atomic<int> count{0};
-    pool.run([&](int, int n_ranks) {
-      EXPECT_EQ(n_ranks, threads);
-      pool.barrier();
-      ++count;
-    });
-    EXPECT_EQ(count.load(), threads);
+    EXPECT_EQ(pool.size(), threads);
+    EXPECT_TRUE(has_all_ranks(pool)) << threads;
   }
 }
 
-/** Whether a region ends only when every rank has ended it. */
-bool waits_for_all(ThreadPool& pool) {
-  std::atomic<int> count{0};
-  pool.run([&](int rank, int) {
-    if (rank != 0) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    pool.barrier();
-    ++count;
-  });
-  return count.load() == pool.size();
-}
-
-TEST(ThreadPool, RunsWhereTheCounterOfRegionsWrapsAround) {
+TEST(ThreadPool, RunsWhereTheCounterOfPiecesWrapsAround) {
   for (const std::uint32_t edge : {0u, 1u << 31}) {
-    ThreadPool pool(3, edge - 5);
+    ThreadPool pool(3, edge - 15);
     for (int i = 0; i < 20; ++i) {
-      EXPECT_TRUE(waits_for_all(pool)) << i - 5 << " from " << edge;
+      EXPECT_TRUE(has_all_ranks(pool)) << i << " near " << edge;
     }
   }
   for (const std::uint32_t begun : {(1u << 31) - 3, (1u << 31) + 3, ~0u - 3}) {
     ThreadPool pool(2, begun);
     for (const int threads : {3, 2, 4}) {
       pool.resize(threads);
-      EXPECT_TRUE(waits_for_all(pool)) << threads << " after " << begun;
+      EXPECT_TRUE(has_all_ranks(pool)) << threads << " after " << begun;
     }
   }
 }
@@ -233,12 +304,12 @@ TEST(ThreadPool, ARefusedThreadIsASentence) {
     } catch (const Error& error) {
       std::fprintf(stderr, "%s\n", error.what());
     }
-    const bool is_usable = pool.size() == 1 && waits_for_all(pool);
+    const bool is_usable = pool.size() == 1 && has_all_ranks(pool);
     pool.resize(2);
     try {
       const ThreadPool another(1024);
     } catch (const Error& error) {
-      ::_exit(is_usable && waits_for_all(pool) ? exit_code(error.kind()) : 1);
+      ::_exit(is_usable && has_all_ranks(pool) ? exit_code(error.kind()) : 1);
     }
     ::_exit(0);
   };

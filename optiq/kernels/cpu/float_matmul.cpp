@@ -347,6 +347,9 @@ HWY_EXPORT(MultiplyFloats);
 // Pieces of C: columns by whole vectors of any target, rows by whole tiles.
 constexpr std::size_t kColumnPiece = 16;
 constexpr std::size_t kRowPiece = 6;
+// Smaller ones would pack B too often, or leave tiles half empty.
+constexpr std::size_t kLeastColumns = 256;
+constexpr std::size_t kLeastRows = 96;
 // Multiply-adds below which waking a thread does not pay.
 constexpr std::size_t kMinWork = 1 << 17;
 
@@ -380,13 +383,20 @@ void multiply_floats_in_parallel(const FloatProduct& p) {
     multiply_floats(p);
   } else if (p.cols >= p.rows) {
     parallel_for(
-        p.cols, kColumnPiece, [&](std::size_t first, std::size_t last) {
+        p.cols,
+        kColumnPiece,
+        [&](std::size_t first, std::size_t last) {
           multiply_floats(columns_of(p, first, last));
-        });
+        },
+        kLeastColumns);
   } else {
-    parallel_for(p.rows, kRowPiece, [&](std::size_t first, std::size_t last) {
-      multiply_floats(rows_of(p, first, last));
-    });
+    parallel_for(
+        p.rows,
+        kRowPiece,
+        [&](std::size_t first, std::size_t last) {
+          multiply_floats(rows_of(p, first, last));
+        },
+        kLeastRows);
   }
 }
 

@@ -33,17 +33,19 @@ void parallel_by_cost(
     body(0, 0, costs.size());
     return;
   }
-  ThreadPool::shared().run([&](int rank, int n_ranks) {
-    const auto at = [&](int r) {
-      return r == n_ranks ? costs.size()
-          : r == 0        ? 0
-                          : boundary(
+  ThreadPool& pool = ThreadPool::shared();
+  const int n_pieces = pool.pieces(costs.size());
+  pool.run(n_pieces, [&](int rank, int piece) {
+    const auto at = [&](int i) {
+      return i == n_pieces ? costs.size()
+          : i == 0         ? 0
+                           : boundary(
                          costs,
                          static_cast<double>(total),
-                         static_cast<double>(r) / n_ranks);
+                         static_cast<double>(i) / n_pieces);
     };
-    const std::size_t begin = at(rank);
-    const std::size_t end = at(rank + 1);
+    const std::size_t begin = at(piece);
+    const std::size_t end = at(piece + 1);
     if (begin < end) {
       body(static_cast<std::size_t>(rank), begin, end);
     }

@@ -7,9 +7,9 @@
 namespace optiq::kernels::cpu {
 
 /**
- * Splits items of known cost into one contiguous range per rank of the shared
- * pool, of about equal total cost, and calls body(rank, begin, end) for each.
- * Rank 0 does it all when the total is below `min_cost`.
+ * Splits items of known cost into contiguous ranges of about equal total cost,
+ * and calls body(rank, begin, end) for each, `rank` that of the shared pool
+ * that runs it. Rank 0 does it all when the total is below `min_cost`.
  */
 void parallel_by_cost(
     std::span<const std::size_t> costs,

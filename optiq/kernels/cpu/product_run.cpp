@@ -16,16 +16,21 @@
 namespace optiq::kernels::cpu {
 namespace {
 
-/** Output columns are handed out in pieces of this many. */
-constexpr std::size_t kPiece = kPanelRows;
+/** Output columns are handed out in panels of this many. */
+constexpr std::size_t kPanel = kPanelRows;
+
+// A part of products is not smaller but where each rank gets one only: of few
+// rows so many bytes of weights, of many so many panels.
+constexpr std::uint64_t kLeastBytes = 16384;
+constexpr std::uint64_t kLeastPanels = 8;
 
 // Up to here the caller prepares the rows before the others begin: it takes
 // no longer than a barrier, and the others then read a quarter of the bytes
 // from its cache.
 constexpr std::size_t kValuesForOneRank = 2048;
 
-// Columns between two steps of what follows a product, in pieces: results of
-// many rows are still in L2 then, few rows read their weights in long streams.
+// Panels between two steps of what follows a product: results of many rows are
+// still in L2 then, few rows read their weights in long streams.
 constexpr std::size_t kFewRowsChunk = 64;
 constexpr std::size_t kDenseChunk = 15;
 constexpr std::size_t kManyRowsValues = 65536;
@@ -39,18 +44,18 @@ std::size_t round_up(std::size_t n, std::size_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-std::size_t pieces_of(const Matrix& weight) {
-  return (static_cast<std::size_t>(weight.out_features()) + kPiece - 1) /
-      kPiece;
+std::size_t panels_of(const Matrix& weight) {
+  return (static_cast<std::size_t>(weight.out_features()) + kPanel - 1) /
+      kPanel;
 }
 
 /** Few rows: time goes with the bytes read. Many: with the multiply-adds, of
  * which a float one costs about four int8 ones. */
-std::uint64_t piece_cost(const Matrix& weight, int rows) {
+std::uint64_t panel_cost(const Matrix& weight, int rows) {
   if (rows > kDirectRows) {
     return weight.is_quantized() ? 1 : 4;
   }
-  return std::max<std::uint64_t>(1, weight.nbytes() / pieces_of(weight));
+  return std::max<std::uint64_t>(1, weight.nbytes() / panels_of(weight));
 }
 
 struct Range {
@@ -58,18 +63,31 @@ struct Range {
   std::size_t last;
 };
 
-/** Hands out pieces of several kinds, one kind after another: to each rank
- * those that begin within its equal share of the cost. */
+/** Part `index` of `count`. */
+struct Part {
+  int index = 0;
+  int count = 1;
+
+  Range of(std::size_t n) const {
+    return {n * index / count, n * (index + 1) / count};
+  }
+};
+
+/** Hands out panels and other things of several kinds, one kind after another:
+ * those that begin within a part's equal share of the cost. */
 class Share {
  public:
-  Share(std::uint64_t total, int rank, int n_ranks)
-      : low_(total * rank / n_ranks), high_(total * (rank + 1) / n_ranks) {}
+  Share(std::uint64_t total, Part part) {
+    const Range range = part.of(total);
+    low_ = range.first;
+    high_ = range.last;
+  }
 
-  /** Of the next n pieces. */
-  Range next(std::uint64_t n, std::uint64_t cost) {
+  /** Of the next n; where a range begins is a multiple of `multiple`. */
+  Range next(std::uint64_t n, std::uint64_t cost, std::uint64_t multiple = 1) {
     const auto at = [&](std::uint64_t limit) -> std::size_t {
       const std::uint64_t offset = limit > start_ ? limit - start_ : 0;
-      return std::min(n, (offset + cost - 1) / cost);
+      return std::min(n, round_up((offset + cost - 1) / cost, multiple));
     };
     const Range range{at(low_), at(high_)};
     start_ += n * cost;
@@ -77,8 +95,8 @@ class Share {
   }
 
  private:
-  std::uint64_t low_;
-  std::uint64_t high_;
+  std::uint64_t low_ = 0;
+  std::uint64_t high_ = 0;
   std::uint64_t start_ = 0;
 };
 
@@ -90,7 +108,7 @@ class Run {
       add_input(*job.weight);
       add_updates(job.addends);
       add_updates(job.up_addends);
-      total_ += cost_of(job) * pieces_of(*job.weight);
+      total_ += cost_of(job) * panels_of(*job.weight);
       if (job.up != nullptr) {
         add_input(*job.up);
       }
@@ -105,38 +123,40 @@ class Run {
     return n_activations_ > 0 || normed_ != nullptr;
   }
 
-  /** Part `rank` of `n_ranks` of what all products read. */
-  void prepare(int rank, int n_ranks) const {
+  /** Part of what all products read. */
+  void prepare(Part part) const {
     for (int i = 0; i < n_activations_; ++i) {
-      const std::size_t tasks = activations_[i].layout.tasks();
+      const Range tasks = part.of(activations_[i].layout.tasks());
       quantize_activations(
-          call_.x,
-          call_.norm,
-          activations_[i],
-          tasks * rank / n_ranks,
-          tasks * (rank + 1) / n_ranks);
+          call_.x, call_.norm, activations_[i], tasks.first, tasks.last);
     }
     if (normed_ != nullptr) {
-      const std::size_t first = std::size_t{1} * call_.rows * rank / n_ranks;
-      const std::size_t last =
-          std::size_t{1} * call_.rows * (rank + 1) / n_ranks;
+      const Range rows = part.of(static_cast<std::size_t>(call_.rows));
       rms_norm(
-          call_.x + first * cols(),
+          call_.x + rows.first * cols(),
           call_.norm.weight,
           call_.norm.eps,
-          last - first,
+          rows.last - rows.first,
           cols(),
-          normed_ + first * cols());
+          normed_ + rows.first * cols());
     }
   }
 
   bool has_updates() const {
     return updates_cost_ > 0;
   }
+  /** Rows of all A. */
+  std::size_t inner_ranks() const {
+    std::size_t n = 0;
+    for (const LowRankTerm* update : updates_) {
+      n += static_cast<std::size_t>(update->a.rank);
+    }
+    return n;
+  }
 
-  /** Part `rank` of the inner products of low-rank updates. */
-  void multiply_inners(int rank, int n_ranks) const {
-    Share share(updates_cost_, rank, n_ranks);
+  /** Part of the inner products of low-rank updates. */
+  void multiply_inners(Part part) const {
+    Share share(updates_cost_, part);
     const float* x = normed_ == nullptr ? call_.x : normed_;
     for (std::size_t i = 0; i < updates_.size(); ++i) {
       const LowRankTerm& update = *updates_[i];
@@ -150,12 +170,26 @@ class Run {
     }
   }
 
-  /** Part `rank` of the products. */
-  void multiply(int rank, int n_ranks) const {
-    Share share(total_, rank, n_ranks);
+  /** Part of the products, on a rank of the pool. */
+  void multiply(Part part, int rank) const {
+    Share share(total_, part);
     for (const MatmulJob& job : call_.jobs) {
-      run_job(job, share.next(pieces_of(*job.weight), cost_of(job)), rank);
+      const Range panels =
+          share.next(panels_of(*job.weight), cost_of(job), panels_at_once());
+      run_job(job, panels, rank);
     }
+  }
+
+  /** Into how many parts the products go: as many for each rank. */
+  int parts_of_products(const ThreadPool& pool) const {
+    const auto n_ranks = static_cast<std::size_t>(pool.size());
+    const std::uint64_t most = total_ / least_cost() / n_ranks;
+    return pool.pieces(std::max<std::size_t>(1, most) * n_ranks);
+  }
+  int parts_of_preparing(const ThreadPool& pool) const {
+    return pool.pieces(
+        n_activations_ > 0 ? activations_[0].layout.tasks()
+                           : static_cast<std::size_t>(call_.rows));
   }
 
   std::size_t cols() const {
@@ -171,6 +205,11 @@ class Run {
     for (const LowRankTerm& update : addends.updates) {
       updates_.push_back(&update);
     }
+  }
+
+  /** Tiles of many rows take two panels. */
+  std::uint64_t panels_at_once() const {
+    return call_.rows <= kDirectRows ? 1 : 2;
   }
 
   /** Notes in what form a matrix reads the rows. */
@@ -199,18 +238,32 @@ class Run {
   }
 
   std::uint64_t cost_of(const MatmulJob& job) const {
-    return piece_cost(*job.weight, call_.rows) +
-        (job.up == nullptr ? 0 : piece_cost(*job.up, call_.rows));
+    return panel_cost(*job.weight, call_.rows) +
+        (job.up == nullptr ? 0 : panel_cost(*job.up, call_.rows));
+  }
+
+  std::uint64_t least_cost() const {
+    if (call_.rows <= kDirectRows) {
+      return kLeastBytes;
+    }
+    std::uint64_t least = 1;
+    for (const MatmulJob& job : call_.jobs) {
+      least = std::max(
+          least,
+          cost_of(job) *
+              (job.weight->is_quantized() ? kLeastPanels : kDenseChunk));
+    }
+    return least;
   }
 
   static bool has_addends(const MatmulJob& job) {
     return !job.addends.updates.empty() || job.addends.bias != nullptr;
   }
 
-  /** Pieces of a job between two steps of what follows. */
+  /** Panels of a job between two steps of what follows. */
   std::size_t chunk_of(const MatmulJob& job) const {
     if (job.up == nullptr && job.residual == nullptr && !has_addends(job)) {
-      return pieces_of(*job.weight);
+      return panels_of(*job.weight);
     }
     if (call_.rows <= kDirectRows) {
       return kFewRowsChunk;
@@ -219,7 +272,7 @@ class Run {
       return kDenseChunk;
     }
     // Tiles take two panels at a time.
-    const std::size_t pairs = kManyRowsValues / (2 * kPiece * call_.rows);
+    const std::size_t pairs = kManyRowsValues / (2 * kPanel * call_.rows);
     return 2 * std::clamp<std::size_t>(pairs, 1, kFewRowsChunk / 2);
   }
 
@@ -229,7 +282,7 @@ class Run {
     for (const MatmulJob& job : call_.jobs) {
       if (job.up != nullptr) {
         const std::size_t columns =
-            kPiece * std::min(chunk_of(job), pieces_of(*job.weight));
+            kPanel * std::min(chunk_of(job), panels_of(*job.weight));
         up_floats_ = std::max(up_floats_, columns * call_.rows);
       }
     }
@@ -288,8 +341,8 @@ class Run {
     float* const scratch = scratch_ + rank * rank_floats_;
     for (std::size_t at = range.first; at < range.last; at += chunk) {
       const Range part{at, std::min(range.last, at + chunk)};
-      const std::size_t column = part.first * kPiece;
-      const std::size_t columns = std::min(out, part.last * kPiece) - column;
+      const std::size_t column = part.first * kPanel;
+      const std::size_t columns = std::min(out, part.last * kPanel) - column;
       float* const y = job.y + column;
       fetch_first(job.addends, column, columns);
       run_product(*job.weight, part, {y, out}, scratch + up_floats_);
@@ -364,8 +417,8 @@ class Run {
          call_.rows,
          w.dense_weights(),
          to},
-        part.first * kPiece,
-        std::min(out, part.last * kPiece),
+        part.first * kPanel,
+        std::min(out, part.last * kPanel),
         scratch);
   }
 
@@ -390,23 +443,23 @@ class Run {
 
 void run_matmuls(const MatmulCall& call) {
   const Run run(call);
-  const bool prepare = run.needs_preparation();
-  const bool alone = run.cols() * call.rows <= kValuesForOneRank;
-  if (prepare && alone) {
-    run.prepare(0, 1);
-  }
   ThreadPool& pool = ThreadPool::shared();
-  pool.run([&](int rank, int n_ranks) {
-    if (prepare && !alone) {
-      run.prepare(rank, n_ranks);
-      pool.barrier();
-    }
-    if (run.has_updates()) {
-      run.multiply_inners(rank, n_ranks);
-      pool.barrier();
-    }
-    run.multiply(rank, n_ranks);
-  });
+  const bool alone = run.cols() * call.rows <= kValuesForOneRank;
+  int n_preparing = 0;
+  if (run.needs_preparation() && alone) {
+    run.prepare({});
+  } else if (run.needs_preparation()) {
+    n_preparing = run.parts_of_preparing(pool);
+  }
+  const int n_inners = run.has_updates() ? pool.pieces(run.inner_ranks()) : 0;
+  const int n_products = run.parts_of_products(pool);
+  const auto prepare = [&](int, int i) { run.prepare({i, n_preparing}); };
+  const auto inners = [&](int, int i) { run.multiply_inners({i, n_inners}); };
+  const auto products = [&](int rank, int i) {
+    run.multiply({i, n_products}, rank);
+  };
+  pool.run(
+      {{n_preparing, prepare}, {n_inners, inners}, {n_products, products}});
 }
 
 } // namespace optiq::kernels::cpu
