@@ -38,13 +38,15 @@ void expect_same_bits(
       0);
 }
 
-/** The values of 64 rows, then that any cut of them gives the same bits. */
-void check_affine(const AffineCase& c, Compute compute) {
+/** The values of 64 rows x, then that any cut of them gives the same bits. */
+void check_affine(
+    const AffineCase& c,
+    const std::vector<float>& x,
+    Compute compute) {
   SCOPED_TRACE(
       testing::Message() << c.bits << " bits, group " << c.group << ", ["
                          << c.out << ", " << c.in << "], " << name_of(compute));
   const Matrix w = matrix_of(c);
-  const auto x = normal_values(static_cast<std::size_t>(kMostRows) * c.in, 5);
   const auto y = product(x, 0, kMostRows, w, compute);
   ASSERT_EQ(y.size(), static_cast<std::size_t>(kMostRows) * c.out);
   for (int row : {0, 7, 8, kMostRows - 1}) {
@@ -61,6 +63,11 @@ void check_affine(const AffineCase& c, Compute compute) {
     expect_same_bits(y, first * c.out, product(x, first, rows, w, compute));
     first += rows - 1;
   }
+}
+
+void check_affine(const AffineCase& c, Compute compute) {
+  check_affine(
+      c, normal_values(static_cast<std::size_t>(kMostRows) * c.in, 5), compute);
 }
 
 void check_table(
@@ -99,6 +106,32 @@ TEST(Matrix, EverySimdTargetRunsTheTable) {
     force_simd_target(target);
     ASSERT_EQ(simd_target(), target);
     check_table({3}, {17});
+  }
+}
+
+TEST(Matrix, TheLargestCodesAndDigitsFitEverySum) {
+  const MachineGuard guard;
+  for (const std::string& target : simd_targets()) {
+    SCOPED_TRACE(target);
+    force_simd_target(target);
+    for (const int bits : kBits) {
+      AffineCase c = make_affine(33, 128, bits, 64);
+      c.triple.weight =
+          mx::full(c.triple.weight.shape(), 0xffffffffu, mx::uint32);
+      mx::eval(c.triple.weight);
+      std::fill(c.codes.begin(), c.codes.end(), (1 << bits) - 1);
+      // Behind a peak of 1: -128 is the lowest second digit, -1 the lowest of
+      // both.
+      for (const float value : {-128 / 32639.f, -1.f}) {
+        std::vector<float> x(static_cast<std::size_t>(kMostRows) * c.in, value);
+        for (std::size_t i = 0; i < x.size(); i += 64) {
+          x[i] = 1.f;
+        }
+        for (const Compute compute : kComputes) {
+          check_affine(c, x, compute);
+        }
+      }
+    }
   }
 }
 

@@ -58,8 +58,27 @@ HWY_INLINE std::int32_t LoadUnit(
   return hn::ReduceMax(di, most);
 }
 
+/** How values are kept. */
+enum class Form { OneDigit, TwoDigits, Words };
+template <Form kForm>
+constexpr int kDigits = kForm == Form::OneDigit ? 1 : 2;
+
+/** Keeps a vector of words, of which values 4 i to 4 i + 3 go in the order 0,
+ * 2, 1, 3: half a chunk is a plane's. */
+template <class V>
+HWY_INLINE void StoreWords(V v, int r, int i, Work& work) {
+  const hn::Rebind<std::uint16_t, hn::DFromV<V>> d16;
+  constexpr int kHalf = kChunkInputs / 2;
+  std::uint8_t* const to = work.planes[i % kChunkInputs / kHalf][r] +
+      i / kChunkInputs * kChunkInputs + i % kHalf * 2;
+  hn::StoreU(
+      hn::TruncateTo(d16, hn::Per4LaneBlockShuffle<3, 1, 2, 0>(v)),
+      d16,
+      reinterpret_cast<std::uint16_t*>(to));
+}
+
 /** Rounds value * inverse of row r into planes; returns the integer sum. */
-template <int kUnit, int kDigits>
+template <int kUnit, Form kForm>
 HWY_INLINE std::int32_t RoundUnit(float inverse, int r, Work& work) {
   // Adding it rounds |x| < 2^22 to even and leaves the integer in the low bits.
   constexpr float kMagic = 12582912.f; // 1.5 * 2^23
@@ -77,17 +96,22 @@ HWY_INLINE std::int32_t RoundUnit(float inverse, int r, Work& work) {
     sum = hn::Add(sum, v);
     // 256 * h + l with l in [-128, 127]: l is the last byte, and h the one
     // before it after adding 128.
-    if constexpr (kDigits == 2) {
-      const auto h = hn::ShiftRight<8>(hn::Add(v, hn::Set(du, 128)));
-      hn::StoreU(hn::TruncateTo(d8, h), d8, work.planes[0][r] + i);
+    if constexpr (kForm == Form::Words) {
+      StoreWords(v, r, i, work);
+    } else {
+      if constexpr (kForm == Form::TwoDigits) {
+        const auto h = hn::ShiftRight<8>(hn::Add(v, hn::Set(du, 128)));
+        hn::StoreU(hn::TruncateTo(d8, h), d8, work.planes[0][r] + i);
+      }
+      hn::StoreU(
+          hn::TruncateTo(d8, v), d8, work.planes[kDigits<kForm> - 1][r] + i);
     }
-    hn::StoreU(hn::TruncateTo(d8, v), d8, work.planes[kDigits - 1][r] + i);
   }
   return static_cast<std::int32_t>(hn::ReduceSum(du, sum) - kUnit * kMagicBits);
 }
 
 /** Fills row r of the planes, its scale and its integer sum. */
-template <int kUnit, int kDigits>
+template <int kUnit, Form kForm>
 HWY_INLINE void QuantizeRow(
     std::int32_t most_bits,
     int r,
@@ -95,15 +119,15 @@ HWY_INLINE void QuantizeRow(
     float& scale,
     std::int32_t& sum) {
   // 127 * 256 + 127 is the largest value whose two digits both fit.
-  constexpr float kMost = kDigits == 1 ? 127.f : 32639.f;
+  constexpr float kMost = kDigits<kForm> == 1 ? 127.f : 32639.f;
   const auto peak = hwy::BitCastScalar<float>(most_bits);
   const bool finite = peak <= std::numeric_limits<float>::max();
   if (finite && peak >= kTiniest) {
     scale = peak / kMost;
-    sum = RoundUnit<kUnit, kDigits>(kMost / peak, r, work);
+    sum = RoundUnit<kUnit, kForm>(kMost / peak, r, work);
     return;
   }
-  for (int d = 0; d < kDigits; ++d) {
+  for (int d = 0; d < kDigits<kForm>; ++d) {
     std::memset(work.planes[d][r], 0, kUnit);
   }
   scale = finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
@@ -157,7 +181,7 @@ HWY_INLINE void PlaceChunk(
 }
 
 /** One unit of all rows of a block. */
-template <int kUnit, int kDigits, int kRows>
+template <int kUnit, Form kForm, int kRows>
 void QuantizeTask(
     const float* x,
     const float* weight,
@@ -178,15 +202,15 @@ void QuantizeTask(
   float* const scales = to.scales + layout.scale_offset(block) + u * 2 * kRows;
   std::int32_t sums[kRows];
   for (int r = 0; r < kRows; ++r) {
-    QuantizeRow<kUnit, kDigits>(most[r], r, work, scales[r], sums[r]);
+    QuantizeRow<kUnit, kForm>(most[r], r, work, scales[r], sums[r]);
   }
   for (int r = 0; r < kRows; ++r) {
     scales[kRows + r] = scales[r] * static_cast<float>(sums[r]);
   }
-  std::int32_t* cell =
-      to.cells + layout.cell_offset(block) + u * (kUnit / 4) * kDigits * kRows;
+  std::int32_t* cell = to.cells + layout.cell_offset(block) +
+      u * (kUnit / 4) * kDigits<kForm> * kRows;
   for (int at = 0; at < kUnit; at += kChunkInputs) {
-    for (int d = 0; d < kDigits; ++d) {
+    for (int d = 0; d < kDigits<kForm>; ++d) {
       PlaceChunk<kRows>(&work.planes[d][0][at], cell);
       cell += kChunkQuads * kRows;
     }
@@ -202,22 +226,31 @@ using Task = void (*)(
     std::size_t);
 
 /** As kernel_of_rows counts. */
-template <int kUnit, int kDigits>
+template <int kUnit, Form kForm>
 constexpr Task kTasks[] = {
-    QuantizeTask<kUnit, kDigits, 1>,
-    QuantizeTask<kUnit, kDigits, 2>,
-    QuantizeTask<kUnit, kDigits, 3>,
-    QuantizeTask<kUnit, kDigits, 4>,
-    QuantizeTask<kUnit, kDigits, 8>};
+    QuantizeTask<kUnit, kForm, 1>,
+    QuantizeTask<kUnit, kForm, 2>,
+    QuantizeTask<kUnit, kForm, 3>,
+    QuantizeTask<kUnit, kForm, 4>,
+    QuantizeTask<kUnit, kForm, 8>};
+
+template <int kUnit>
+HWY_INLINE Task TaskOfUnit(const ActivationLayout& layout, int i) {
+  if (layout.digits == 1) {
+    return kTasks<kUnit, Form::OneDigit>[i];
+  }
+  if constexpr (HWY_TARGET == HWY_AVX2) { // panel_kernel-inl.h
+    if (layout.has_words) {
+      return kTasks<kUnit, Form::Words>[i];
+    }
+  }
+  return kTasks<kUnit, Form::TwoDigits>[i];
+}
 
 HWY_INLINE Task TaskOf(const ActivationLayout& layout, int block) {
   const int i = kernel_of_rows(layout.rows_of_block(block));
-  if (layout.unit == kMostUnit) {
-    return layout.digits == 2 ? kTasks<kMostUnit, 2>[i]
-                              : kTasks<kMostUnit, 1>[i];
-  }
-  return layout.digits == 2 ? kTasks<kChunkInputs, 2>[i]
-                            : kTasks<kChunkInputs, 1>[i];
+  return layout.unit == kMostUnit ? TaskOfUnit<kMostUnit>(layout, i)
+                                  : TaskOfUnit<kChunkInputs>(layout, i);
 }
 
 void QuantizeActivations(

@@ -29,15 +29,18 @@ constexpr int kernel_of_rows(int rows) {
  *           inputs
  *   scales  per block, unit: the rows' scales, then the rows' sums
  *
- * One digit: x ~ scale * q, |q| <= 127. Two: x ~ scale * (256 * h + l). A sum
- * is scale * (sum of the quantized values), what the bias of a group
- * multiplies: the sum of the true values would add an error of its own.
+ * One digit: x ~ scale * q, |q| <= 127. Two: x ~ scale * (256 * h + l). As
+ * words both are one int16, and a chunk has, per quad, the cells of inputs 0
+ * and 2 and of 1 and 3. A sum is scale * (sum of the quantized values), what
+ * the bias of a group multiplies: the sum of the true values would add an error
+ * of its own.
  */
 struct ActivationLayout {
   int rows = 0;
   int cols = 0;
   int unit = 64; // inputs per scale
   int digits = 1;
+  bool has_words = false; // of two digits
   int block_rows = kMostBlockRows;
 
   std::size_t units() const { // per row

@@ -38,6 +38,10 @@ Kernel DirectKernel(int bits, int rows) {
   return (*kWidths[bits == 8 ? 5 : bits - 2])[kernel_of_rows(rows)];
 }
 
+bool ReadsWords(int rows, int bits, int digits) {
+  return kPairsOfBytes && digits == 2 && (bits == 8 || rows >= kMostBlockRows);
+}
+
 /** Straight from the packed panels, which are read from memory once. */
 void MultiplyDirect(
     const Activations& x,
@@ -82,7 +86,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace optiq::kernels::cpu {
 
+HWY_EXPORT(ReadsWords);
 HWY_EXPORT(MultiplyDirect);
+
+bool reads_words(int rows, int bits, int digits) {
+  return HWY_DYNAMIC_DISPATCH(ReadsWords)(rows, bits, digits);
+}
 
 void multiply_direct(
     const Activations& x,

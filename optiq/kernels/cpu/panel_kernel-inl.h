@@ -121,6 +121,13 @@ HWY_INLINE hn::Vec<PanelF32> LoadParams(
 /** AVX2 has no dot of four bytes: one instruction makes pairs of products,
  * whose sums of 16 bits hold codes of up to 7 bits (2 * 127 * 128 < 2^15). */
 constexpr bool kPairsOfBytes = HWY_TARGET == HWY_AVX2;
+using PanelI16 = hn::Repartition<std::int16_t, PanelI32>;
+
+/** Sums over neighbours. */
+HWY_INLINE hn::Vec<PanelI32> WidenPairs(hn::Vec<PanelI16> pairs) {
+  return hn::WidenMulPairwiseAdd(
+      PanelI32(), pairs, hn::Set(PanelI16(), std::int16_t{1}));
+}
 
 /** acc + the sums over four neighbours of code * digit, codes below 2^kBits.
  * Exact. */
@@ -129,43 +136,181 @@ HWY_INLINE hn::Vec<PanelI32> AddDot4(
     hn::Vec<PanelU8> codes,
     hn::Vec<PanelI8> digits,
     hn::Vec<PanelI32> acc) {
-  const PanelI32 di;
   if constexpr (kPairsOfBytes && kBits < 8) {
-    const hn::Repartition<std::int16_t, PanelI32> d16;
-    const auto pairs = hn::SatWidenMulPairwiseAdd(d16, codes, digits);
-    return hn::Add(acc, hn::WidenMulPairwiseAdd(di, pairs, hn::Set(d16, 1)));
+    const auto pairs = hn::SatWidenMulPairwiseAdd(PanelI16(), codes, digits);
+    return hn::Add(acc, WidenPairs(pairs));
   } else {
-    return hn::SumOfMulQuadAccumulate(di, codes, digits, acc);
+    return hn::SumOfMulQuadAccumulate(PanelI32(), codes, digits, acc);
   }
 }
 
-/** Chains of dependent dots that keep the pipe busy at few rows. */
-template <int kDigits, int kRows, int kVecs>
-constexpr int kChains = std::max(1, 4 / (kDigits * kRows * kVecs));
+/** Nor does AVX2 have a dot of bytes that holds codes of 8 bits: they and both
+ * digits of an activation are multiplied as words. So are all codes of 8 rows,
+ * whose sums of pairs would take more registers than there are. */
+template <int kCode, int kDigits, int kRows>
+constexpr bool kHasWords = (kPairsOfBytes && kDigits == 2) &&
+    (kCode == 8 || kRows == kMostBlockRows);
+
+/** Quads whose pairs of products, added up, stay within 16 bits. */
+template <int kCode>
+constexpr int kQuadsOfPairs =
+    std::min(kChunkQuads, 32767 / (2 * 128 * ((1 << kCode) - 1)));
+
+/** Chains of dependent dots that keep the pipe busy at few rows. Pairs need
+ * none: adding them takes a cycle. */
+template <int kCode, int kDigits, int kRows, int kVecs>
+constexpr int kChains = (kPairsOfBytes && kCode < 8)
+    ? 1
+    : std::max(1, 4 / (kDigits * kRows * kVecs));
+
+/** Sums of one unit, by digit and row. */
+template <int kCode, int kDigits, int kRows, int kVecs>
+struct UnitSums {
+  static constexpr int kC = kChains<kCode, kDigits, kRows, kVecs>;
+  static constexpr bool kWords = kHasWords<kCode, kDigits, kRows>;
+  hn::Vec<PanelI32> acc[kC][(kWords ? 1 : kDigits) * kRows][kVecs];
+  hn::Vec<PanelI16> pairs[kDigits * kRows][kVecs]; // not yet in acc
+
+  template <int kQuad>
+  HWY_INLINE void
+  Add(hn::Vec<PanelU8> codes, hn::Vec<PanelI8> digits, int m, int v) {
+    if constexpr (kPairsOfBytes && kCode < 8) {
+      constexpr int kQuads = kQuadsOfPairs<kCode>;
+      const auto made = hn::SatWidenMulPairwiseAdd(PanelI16(), codes, digits);
+      pairs[m][v] = kQuad % kQuads == 0 ? made : hn::Add(pairs[m][v], made);
+      // Else GCC makes all products of a unit, on the stack, before it adds.
+      asm("" : "+x"(pairs[m][v].raw));
+      if constexpr ((kQuad + 1) % kQuads == 0 || kQuad + 1 == kChunkQuads) {
+        acc[0][m][v] = hn::Add(acc[0][m][v], WidenPairs(pairs[m][v]));
+      }
+    } else {
+      acc[kQuad % kC][m][v] =
+          AddDot4<kCode>(codes, digits, acc[kQuad % kC][m][v]);
+    }
+  }
+};
+
+/** Two digits at once: words of codes 0 and 2, and of 1 and 3. */
+template <int kQuad, int kCode, int kDigits, int kRows, int kVecs>
+HWY_INLINE void DotWords(
+    const hn::Vec<PanelU8> (&codes)[kVecs],
+    const std::int32_t* cells,
+    UnitSums<kCode, kDigits, kRows, kVecs>& sums) {
+  const PanelI32 di;
+  const hn::RebindToUnsigned<PanelI16> du16;
+  auto& acc = sums.acc[kQuad % sums.kC];
+  HWY_UNROLL(2)
+  for (int pair = 0; pair < 2; ++pair) {
+    hn::Vec<PanelI16> words[kVecs];
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVecs; ++v) {
+      const auto both = hn::BitCast(du16, codes[v]);
+      words[v] = hn::BitCast(
+          PanelI16(),
+          pair == 0 ? hn::And(both, hn::Set(du16, 0xff))
+                    : hn::ShiftRight<8>(both));
+    }
+    HWY_UNROLL(8)
+    for (int m = 0; m < kRows; ++m) {
+      const auto x = hn::BitCast(
+          PanelI16(), hn::Set(di, cells[(2 * kQuad + pair) * kRows + m]));
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVecs; ++v) {
+        acc[m][v] =
+            hn::Add(acc[m][v], hn::WidenMulPairwiseAdd(di, words[v], x));
+        asm("" : "+x"(acc[m][v].raw)); // as in UnitSums::Add
+      }
+    }
+  }
+}
 
 template <int kBits, int kCode, int kDigits, int kRows, int kVecs, int kQuad>
 HWY_INLINE void DotQuad(
     const std::uint8_t* chunk,
     std::size_t code_stride,
     const std::int32_t* cells,
-    hn::Vec<PanelI32> (
-        &acc)[kChains<kDigits, kRows, kVecs>][kDigits * kRows][kVecs]) {
-  const PanelI32 di;
-  constexpr int kChain = kQuad % kChains<kDigits, kRows, kVecs>;
+    UnitSums<kCode, kDigits, kRows, kVecs>& sums) {
   hn::Vec<PanelU8> codes[kVecs];
   HWY_UNROLL(4)
   for (int v = 0; v < kVecs; ++v) {
     codes[v] = UnpackQuad<kBits, kQuad>(chunk + v * code_stride);
   }
+  if constexpr (kHasWords<kCode, kDigits, kRows>) {
+    DotWords<kQuad>(codes, cells, sums);
+  } else {
+    HWY_UNROLL(16)
+    for (int m = 0; m < kDigits * kRows; ++m) {
+      const int digit = m / kRows;
+      const std::int32_t cell =
+          cells[(digit * kChunkQuads + kQuad) * kRows + m % kRows];
+      const auto x = hn::BitCast(PanelI8(), hn::Set(PanelI32(), cell));
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVecs; ++v) {
+        sums.template Add<kQuad>(codes[v], x, m, v);
+      }
+    }
+  }
+}
+
+/** The integer sums of one unit, of all vectors side by side. */
+template <int kBits, int kCode, int kDigits, int kRows, int kVecs, int kTile>
+HWY_INLINE void DotVectors(
+    const std::uint8_t* codes,
+    const KernelArgs& args,
+    const std::int32_t* cells,
+    hn::Vec<PanelI32> (&sums)[kRows][kVecs]) {
+  const PanelI32 di;
+  constexpr int kC = kChains<kCode, kDigits, kRows, kVecs>;
+  constexpr int kPlaces = kHasWords<kCode, kDigits, kRows> ? 1 : kDigits;
+  UnitSums<kCode, kDigits, kRows, kVecs> unit;
+  auto& acc = unit.acc;
+  HWY_UNROLL(4)
+  for (int c = 0; c < kC; ++c) {
+    HWY_UNROLL(16)
+    for (int m = 0; m < kPlaces * kRows; ++m) {
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVecs; ++v) {
+        acc[c][m][v] = hn::Zero(di);
+      }
+    }
+  }
+  const std::size_t stride = args.code_stride;
+  HWY_UNROLL(2)
+  for (int chunk = 0; chunk < (kTile > 0 ? kTile : args.chunks); ++chunk) {
+    if constexpr (kTile == 0) {
+      HWY_UNROLL(8)
+      for (int i = 0; i < kBits; ++i) {
+        hwy::Prefetch(codes + kPrefetchBytes + i * kVectorBytes);
+      }
+    }
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 0>(codes, stride, cells, unit);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 1>(codes, stride, cells, unit);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 2>(codes, stride, cells, unit);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 3>(codes, stride, cells, unit);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 4>(codes, stride, cells, unit);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 5>(codes, stride, cells, unit);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 6>(codes, stride, cells, unit);
+    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 7>(codes, stride, cells, unit);
+    codes += kBits * kVectorBytes;
+    cells += kChunkQuads * kDigits * kRows;
+  }
   HWY_UNROLL(16)
-  for (int m = 0; m < kDigits * kRows; ++m) {
-    const int digit = m / kRows;
-    const std::int32_t cell =
-        cells[(digit * kChunkQuads + kQuad) * kRows + m % kRows];
-    const auto x = hn::BitCast(PanelI8(), hn::Set(di, cell));
+  for (int m = 0; m < kRows; ++m) {
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
-      acc[kChain][m][v] = AddDot4<kCode>(codes[v], x, acc[kChain][m][v]);
+      HWY_UNROLL(4)
+      for (int c = 1; c < kC; ++c) {
+        HWY_UNROLL(2)
+        for (int d = 0; d < kPlaces; ++d) {
+          acc[0][d * kRows + m][v] =
+              hn::Add(acc[0][d * kRows + m][v], acc[c][d * kRows + m][v]);
+        }
+      }
+      sums[m][v] = acc[0][m][v];
+      if constexpr (kPlaces == 2) {
+        sums[m][v] =
+            hn::Add(hn::ShiftLeft<8>(sums[m][v]), acc[0][kRows + m][v]);
+      }
     }
   }
 }
@@ -177,57 +322,23 @@ HWY_INLINE void DotUnit(
     const KernelArgs& args,
     const std::int32_t* cells,
     hn::Vec<PanelI32> (&sums)[kRows][kVecs]) {
-  const PanelI32 di;
-  constexpr int kC = kChains<kDigits, kRows, kVecs>;
-  hn::Vec<PanelI32> acc[kC][kDigits * kRows][kVecs];
-  HWY_UNROLL(4)
-  for (int c = 0; c < kC; ++c) {
-    HWY_UNROLL(16)
-    for (int m = 0; m < kDigits * kRows; ++m) {
-      HWY_UNROLL(4)
-      for (int v = 0; v < kVecs; ++v) {
-        acc[c][m][v] = hn::Zero(di);
-      }
-    }
-  }
-  const std::size_t stride = args.code_stride;
-  HWY_UNROLL(2)
-  for (int chunk = 0; chunk < (kTile > 0 ? kTile : args.chunks); ++chunk) {
-    if constexpr (kVecs == 1) {
-      HWY_UNROLL(8)
-      for (int i = 0; i < kBits; ++i) {
-        hwy::Prefetch(codes + kPrefetchBytes + i * kVectorBytes);
-      }
-    }
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 0>(codes, stride, cells, acc);
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 1>(codes, stride, cells, acc);
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 2>(codes, stride, cells, acc);
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 3>(codes, stride, cells, acc);
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 4>(codes, stride, cells, acc);
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 5>(codes, stride, cells, acc);
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 6>(codes, stride, cells, acc);
-    DotQuad<kBits, kCode, kDigits, kRows, kVecs, 7>(codes, stride, cells, acc);
-    codes += kBits * kVectorBytes;
-    cells += kChunkQuads * kDigits * kRows;
-  }
-  HWY_UNROLL(16)
-  for (int m = 0; m < kRows; ++m) {
+  if constexpr (kPairsOfBytes && kCode < 8 && kVecs > 1) {
+    // There are registers for the pairs of one vector.
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
-      HWY_UNROLL(4)
-      for (int c = 1; c < kC; ++c) {
-        HWY_UNROLL(2)
-        for (int d = 0; d < kDigits; ++d) {
-          acc[0][d * kRows + m][v] =
-              hn::Add(acc[0][d * kRows + m][v], acc[c][d * kRows + m][v]);
-        }
-      }
-      sums[m][v] = acc[0][m][v];
-      if constexpr (kDigits == 2) {
-        sums[m][v] =
-            hn::Add(hn::ShiftLeft<8>(sums[m][v]), acc[0][kRows + m][v]);
+      hn::Vec<PanelI32> of_one[kRows][1];
+      const std::int32_t* again = cells;
+      asm volatile("" : "+r"(again)); // else GCC keeps all digits, on the stack
+      DotVectors<kBits, kCode, kDigits, kRows, 1, kTile>(
+          codes + v * args.code_stride, args, again, of_one);
+      HWY_UNROLL(8)
+      for (int m = 0; m < kRows; ++m) {
+        sums[m][v] = of_one[m][0];
       }
     }
+  } else {
+    DotVectors<kBits, kCode, kDigits, kRows, kVecs, kTile>(
+        codes, args, cells, sums);
   }
 }
 

@@ -4,7 +4,8 @@
 
 namespace optiq::kernels::cpu {
 
-ActivationLayout activation_layout(int rows, int cols, int group, int digits) {
+ActivationLayout
+activation_layout(int rows, int cols, int group, int bits, int digits) {
   // 8 rows x 2 panels fill the registers of the tiled kernel; two digits count
   // as two rows there.
   const int most =
@@ -14,6 +15,7 @@ ActivationLayout activation_layout(int rows, int cols, int group, int digits) {
   layout.cols = cols;
   layout.unit = unit_inputs(group);
   layout.digits = digits;
+  layout.has_words = reads_words(rows, bits, digits);
   layout.block_rows = most;
   return layout;
 }

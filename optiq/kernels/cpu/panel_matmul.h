@@ -11,8 +11,9 @@ namespace optiq::kernels::cpu {
 /** Above this many rows panels are unpacked once per tile for all of them. */
 inline constexpr int kDirectRows = 8;
 
-/** The layout that multiply_panels wants for so many rows. */
-ActivationLayout activation_layout(int rows, int cols, int group, int digits);
+/** The layout that multiply_panels wants for so many rows, and these panels. */
+ActivationLayout
+activation_layout(int rows, int cols, int group, int bits, int digits);
 
 /** x times panels [first, last), transposed. */
 void multiply_panels(

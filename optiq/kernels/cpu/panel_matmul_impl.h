@@ -4,6 +4,9 @@
 
 namespace optiq::kernels::cpu {
 
+/** Whether the target's kernels want two digits as words. */
+bool reads_words(int rows, int bits, int digits);
+
 /** Up to kDirectRows rows. */
 void multiply_direct(
     const Activations& x,

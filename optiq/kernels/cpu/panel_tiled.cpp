@@ -20,28 +20,31 @@ using RowKernels = Kernel[kFewBlockRows + 1];
 
 /** Kernels on unpacked tiles, two vectors at a time, as kernel_of_rows counts.
  */
-template <int kChunks, int kCodeBits>
-constexpr RowKernels kTiled[2] = {
-    {MultiplyBlock<8, 1, 1, 2, kChunks, kCodeBits>,
-     MultiplyBlock<8, 1, 2, 2, kChunks, kCodeBits>,
-     MultiplyBlock<8, 1, 3, 2, kChunks, kCodeBits>,
-     MultiplyBlock<8, 1, 4, 2, kChunks, kCodeBits>,
-     MultiplyBlock<8, 1, 8, 2, kChunks, kCodeBits>},
-    {MultiplyBlock<8, 2, 1, 2, kChunks, kCodeBits>,
-     MultiplyBlock<8, 2, 2, 2, kChunks, kCodeBits>,
-     MultiplyBlock<8, 2, 3, 2, kChunks, kCodeBits>,
-     MultiplyBlock<8, 2, 4, 2, kChunks, kCodeBits>,
-     nullptr}};
+template <int kChunks, int kCodeBits, int kDigits>
+constexpr RowKernels kTiled = {
+    MultiplyBlock<8, kDigits, 1, 2, kChunks, kCodeBits>,
+    MultiplyBlock<8, kDigits, 2, 2, kChunks, kCodeBits>,
+    MultiplyBlock<8, kDigits, 3, 2, kChunks, kCodeBits>,
+    MultiplyBlock<8, kDigits, 4, 2, kChunks, kCodeBits>,
+    kDigits == 1 ? MultiplyBlock<8, 1, 8, 2, kChunks, kCodeBits> : nullptr};
 
-/** Kernels of one digit or two, where codes have so many bits. */
-const RowKernels& TiledKernels(int bits, const ActivationLayout& layout) {
-  // One form for all widths where the dots make no difference.
-  constexpr int kNarrow = kPairsOfBytes ? 6 : 8;
-  const int digits = layout.digits - 1;
-  if (layout.unit == kChunkInputs) {
-    return bits <= kNarrow ? kTiled<1, kNarrow>[digits] : kTiled<1, 8>[digits];
+template <int kChunks>
+const RowKernels& TiledKernelsOf(int bits, int digits) {
+  if (digits == 2) {
+    return kTiled<kChunks, 8, 2>;
   }
-  return bits <= kNarrow ? kTiled<2, kNarrow>[digits] : kTiled<2, 8>[digits];
+  if constexpr (kPairsOfBytes) { // elsewhere the dots are the same
+    if (bits <= 6) {
+      return bits <= 4 ? kTiled<kChunks, 4, 1> : kTiled<kChunks, 6, 1>;
+    }
+  }
+  return kTiled<kChunks, 8, 1>;
+}
+
+/** Where codes have so many bits. */
+const RowKernels& TiledKernels(int bits, const ActivationLayout& layout) {
+  return layout.unit == kChunkInputs ? TiledKernelsOf<1>(bits, layout.digits)
+                                     : TiledKernelsOf<2>(bits, layout.digits);
 }
 
 template <int kBits>

@@ -219,18 +219,24 @@ class Run {
       return;
     }
     if (activations_of(weight) == nullptr) {
-      activations_[n_activations_++].layout = activation_layout(
-          call_.rows,
-          weight.in_features(),
-          weight.group_size(),
-          call_.compute == Compute::Int8 ? 1 : 2);
+      activations_[n_activations_++].layout = layout_for(weight);
     }
   }
 
+  ActivationLayout layout_for(const Matrix& weight) const {
+    return activation_layout(
+        call_.rows,
+        weight.in_features(),
+        weight.group_size(),
+        weight.bits(),
+        call_.compute == Compute::Int8 ? 1 : 2);
+  }
+
   const Activations* activations_of(const Matrix& weight) const {
-    const int unit = unit_inputs(weight.group_size());
+    const ActivationLayout wanted = layout_for(weight);
     for (int i = 0; i < n_activations_; ++i) {
-      if (activations_[i].layout.unit == unit) {
+      const ActivationLayout& layout = activations_[i].layout;
+      if (layout.unit == wanted.unit && layout.has_words == wanted.has_words) {
         return &activations_[i];
       }
     }
@@ -422,8 +428,8 @@ class Run {
         scratch);
   }
 
-  /** Units of 32 and of 64 inputs. */
-  static constexpr int kMostUnits = 2;
+  /** Units of 32 and of 64 inputs, of digits and of words. */
+  static constexpr int kMostForms = 4;
 
   const MatmulCall& call_;
   std::uint64_t total_ = 0; // cost of all jobs
@@ -431,7 +437,7 @@ class Run {
   std::uint64_t updates_cost_ = 0; // of their inner products
   bool reads_floats_ = false;
   int n_activations_ = 0;
-  std::array<Activations, kMostUnits> activations_;
+  std::array<Activations, kMostForms> activations_;
   float* normed_ = nullptr; // rows for what reads floats, where there is a norm
   float* scratch_ = nullptr; // [ranks][rank_floats_]
   std::size_t up_floats_ = 0;
