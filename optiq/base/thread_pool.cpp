@@ -54,13 +54,18 @@ void advance(Counter& counter, std::uint32_t to) {
   counter.notify_all();
 }
 
-/** Spins, then sleeps, until the counter has come to `target`. It may be beyond
- * already, and counters wrap around: the distance is what counts. */
+/** Whether a counter has come to `target`. It may be beyond already, and
+ * counters wrap around: the distance is what counts. */
+bool has_come(std::uint32_t now, std::uint32_t target) {
+  return static_cast<std::int32_t>(now - target) >= 0;
+}
+
+/** Spins, then sleeps, until the counter has come to `target`. */
 void wait_for(const Counter& counter, std::uint32_t target) {
   int spins = 0;
   while (true) {
     const std::uint32_t now = counter.load(std::memory_order_acquire);
-    if (static_cast<std::int32_t>(now - target) >= 0) {
+    if (has_come(now, target)) {
       return;
     }
     if (++spins < kSpinPauses) {
@@ -261,7 +266,7 @@ struct ThreadPool::State {
     std::uint64_t found = word.load(std::memory_order_acquire);
     while (true) {
       Share share = Share::of(found);
-      if (static_cast<std::int32_t>(share.stage - begin) > 0) {
+      if (has_come(share.stage, begin + 1)) {
         return std::nullopt; // the stage has ended
       }
       if (share.stage != begin) { // nobody has taken of this one
@@ -287,12 +292,11 @@ struct ThreadPool::State {
   /** Counts pieces as done; whether all up to `end` are. */
   bool finish(std::uint32_t n, std::uint32_t end) {
     if (n == 0) {
-      return static_cast<std::int32_t>(
-                 done.value.load(std::memory_order_acquire) - end) >= 0;
+      return has_come(done.value.load(std::memory_order_acquire), end);
     }
     const std::uint32_t now =
         done.value.fetch_add(n, std::memory_order_seq_cst) + n;
-    if (static_cast<std::int32_t>(now - end) < 0) {
+    if (!has_come(now, end)) {
       return false;
     }
     done.value.notify_all();

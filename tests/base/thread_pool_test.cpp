@@ -19,15 +19,20 @@
 namespace optiq {
 namespace {
 
+/** Waits for n pieces to be begun: then nobody has two of them. */
+void meet(std::atomic<int>& n_begun, int n) {
+  ++n_begun;
+  while (n_begun < n) {
+    std::this_thread::yield();
+  }
+}
+
 /** Whether every rank takes part in a region, whose end waits for the slow. */
 bool has_all_ranks(ThreadPool& pool) {
   std::atomic<int> n_begun{0};
   std::atomic<int> n_ended{0};
   pool.run(pool.size(), [&](int, int piece) {
-    ++n_begun;
-    while (n_begun < pool.size()) { // nobody has two
-      std::this_thread::yield();
-    }
+    meet(n_begun, pool.size());
     if (piece != 0) {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
@@ -86,10 +91,7 @@ TEST(ThreadPool, EveryRankIsAThreadOfItsOwn) {
     std::atomic<int> n_begun{0};
     pool.run(kThreads, [&](int rank, int) {
       ids[rank] = std::this_thread::get_id();
-      ++n_begun;
-      while (n_begun < kThreads) { // nobody has two
-        std::this_thread::yield();
-      }
+      meet(n_begun, kThreads);
     });
     EXPECT_EQ(std::set(ids.begin(), ids.end()).size(), ids.size());
     EXPECT_EQ(ids[0], std::this_thread::get_id());

@@ -372,6 +372,14 @@ rows_of(const FloatProduct& p, std::size_t first, std::size_t last) {
   return part;
 }
 
+/** Which way a product is cut, as parallel_for asks for it. */
+struct Cut {
+  std::size_t n;
+  std::size_t grain;
+  std::size_t least;
+  FloatProduct (*part)(const FloatProduct&, std::size_t, std::size_t);
+};
+
 } // namespace
 
 void multiply_floats(const FloatProduct& product) {
@@ -381,23 +389,18 @@ void multiply_floats(const FloatProduct& product) {
 void multiply_floats_in_parallel(const FloatProduct& p) {
   if (p.rows * p.cols * std::max<std::size_t>(1, p.inner) < kMinWork) {
     multiply_floats(p);
-  } else if (p.cols >= p.rows) {
-    parallel_for(
-        p.cols,
-        kColumnPiece,
-        [&](std::size_t first, std::size_t last) {
-          multiply_floats(columns_of(p, first, last));
-        },
-        kLeastColumns);
-  } else {
-    parallel_for(
-        p.rows,
-        kRowPiece,
-        [&](std::size_t first, std::size_t last) {
-          multiply_floats(rows_of(p, first, last));
-        },
-        kLeastRows);
+    return;
   }
+  const Cut cut = p.cols >= p.rows
+      ? Cut{p.cols, kColumnPiece, kLeastColumns, columns_of}
+      : Cut{p.rows, kRowPiece, kLeastRows, rows_of};
+  parallel_for(
+      cut.n,
+      cut.grain,
+      [&](std::size_t first, std::size_t last) {
+        multiply_floats(cut.part(p, first, last));
+      },
+      cut.least);
 }
 
 } // namespace optiq::kernels::cpu
