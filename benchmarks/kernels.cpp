@@ -2,8 +2,11 @@
 // in the same run: read bandwidth at few rows, the int8 dot peak at many.
 //
 //   bench_kernels [--bits B] [--rows M] [--size N] [--threads T]
+//                 [--beside TARGET]
 //
 // Few rows rotate over at least 320 MB of matrices, so that no cache helps.
+// With --beside the best target and TARGET take turns, and what counts are the
+// fastest of many short runs of each.
 
 #include <algorithm>
 #include <chrono>
@@ -37,6 +40,7 @@ struct Options {
   int bits = 0; // 0: all; 16: dense bf16
   int rows = 0; // 0: all
   int size = 4096;
+  std::string beside; // a SIMD target
 };
 
 mx::array matmul(const mx::array& x, const Matrix& w, Compute compute) {
@@ -118,6 +122,44 @@ Timing time_products(
   return {median, (seconds[3 * kSamples / 4] - seconds[kSamples / 4]) / median};
 }
 
+constexpr int kTurns = 60;
+
+/** How many times as fast as on `target` the machine's best is. */
+void bench_beside(
+    const std::vector<Matrix>& set,
+    int bits,
+    int rows,
+    Compute compute,
+    const std::string& target) {
+  const std::string targets[] = {"", target};
+  const mx::array x =
+      normal_array(rows, set.front().in_features(), 1000 + rows);
+  double best[2] = {1e9, 1e9};
+  for (int turn = 0; turn < kTurns; ++turn) {
+    for (int i = 0; i < 2; ++i) {
+      optiq::kernels::force_simd_target(targets[i]);
+      const Matrix& w = set[rows > 8 ? 0 : (2 * turn + i) % set.size()];
+      const auto start = std::chrono::steady_clock::now();
+      matmul(x, w, compute);
+      const std::chrono::duration<double> took =
+          std::chrono::steady_clock::now() - start;
+      best[i] = std::min(best[i], took.count());
+    }
+  }
+  optiq::kernels::force_simd_target("");
+  std::printf(
+      "%4d %5s %5d %10.1f %10.1f %6.2f\n",
+      bits,
+      bits == 16                     ? "f32"
+          : compute == Compute::Int8 ? "int8"
+                                     : "exact",
+      rows,
+      best[0] * 1e6,
+      best[1] * 1e6,
+      best[1] / best[0]);
+  std::fflush(stdout);
+}
+
 struct Machine {
   double bandwidth; // bytes per second
   double dots; // multiply-adds per second
@@ -187,9 +229,15 @@ void bench(const Options& options) {
       options.size,
       machine.bandwidth / 1e9,
       machine.dots / 1e9);
-  std::printf(
-      "bits  mode  rows  median us spread      GB/s  of read    GMAC/s  of "
-      "peak  error\n");
+  if (options.beside.empty()) {
+    std::printf(
+        "bits  mode  rows  median us spread      GB/s  of read    GMAC/s  of "
+        "peak  error\n");
+  } else {
+    std::printf(
+        "bits  mode  rows    best us  %9s  times as fast\n",
+        options.beside.c_str());
+  }
   const mx::array dense = normal_array(options.size, options.size, 1);
   for (int bits : {2, 3, 4, 5, 6, 8, 16}) {
     if (options.bits != 0 && options.bits != bits) {
@@ -199,13 +247,19 @@ void bench(const Options& options) {
     while (set.size() * set.front().nbytes() < kSetBytes) {
       set.push_back(make_matrix(dense, bits));
     }
-    for (int rows : {1, 2, 3, 4, 5, 6, 7, 8, 16, 64, 512}) {
+    for (int rows : {1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 64, 128, 512}) {
       if (options.rows != 0 && options.rows != rows) {
         continue;
       }
-      bench_rows(set, bits, rows, Compute::Int8);
-      if (bits != 16) {
-        bench_rows(set, bits, rows, Compute::Exact);
+      for (const Compute compute : {Compute::Int8, Compute::Exact}) {
+        if (bits == 16 && compute == Compute::Exact) {
+          continue; // there is one arithmetic
+        }
+        if (options.beside.empty()) {
+          bench_rows(set, bits, rows, compute);
+        } else {
+          bench_beside(set, bits, rows, compute, options.beside);
+        }
       }
     }
   }
@@ -222,13 +276,15 @@ Options parse(int argc, char** argv) {
       options.rows = value;
     } else if (name == "--size") {
       options.size = value;
+    } else if (name == "--beside") {
+      options.beside = argv[i + 1];
     } else if (name == "--threads") {
       optiq::ThreadPool::shared().resize(value);
     } else {
       optiq::fail(
           optiq::ErrorKind::InvalidInput,
-          "[bench_kernels] found {}, expected --bits, --rows, --size or "
-          "--threads.",
+          "[bench_kernels] found {}, expected --bits, --rows, --size, "
+          "--threads or --beside.",
           name);
     }
   }

@@ -11,14 +11,18 @@
 #include "optiq/base/error.h"
 #include "optiq/base/pages.h"
 #include "optiq/base/thread_pool.h"
+#include "optiq/kernels/cpu/amx.h"
 #include "optiq/kernels/cpu/probe.h"
 
 namespace optiq::kernels {
 namespace {
 
+constexpr const char* kAmxTarget = "AMX";
+
 struct Target {
   std::string name;
   std::int64_t bit;
+  bool has_tiles = false;
 };
 
 /** Best first. Read once, before anything is forced. */
@@ -27,6 +31,9 @@ const std::vector<Target>& targets() {
     std::vector<Target> found;
     for (const std::int64_t bit : hwy::SupportedAndGeneratedTargets()) {
       found.push_back({hwy::TargetName(bit), bit});
+    }
+    if (cpu::has_amx()) {
+      found.insert(found.begin(), {kAmxTarget, found.front().bit, true});
     }
     return found;
   }();
@@ -50,7 +57,7 @@ double best_seconds(int repeats, const Body& body) {
 } // namespace
 
 std::string simd_target() {
-  return cpu::running_target();
+  return cpu::uses_amx() ? kAmxTarget : cpu::running_target();
 }
 
 std::vector<std::string> simd_targets() {
@@ -68,6 +75,7 @@ void force_simd_target(const std::string& name) {
       // Unlike DisableTargets, this also holds after another call of
       // hwy::SupportedTargets().
       hwy::SetSupportedTargetsForTest(target.bit);
+      cpu::set_uses_amx(target.has_tiles);
       return;
     }
     known += (known.empty() ? "" : ", ") + target.name;
@@ -81,6 +89,7 @@ void force_simd_target(const std::string& name) {
         known);
   }
   hwy::SetSupportedTargetsForTest(0);
+  cpu::set_uses_amx(true);
 }
 
 double measure_read_bandwidth(std::size_t bytes, int repeats) {

@@ -7,7 +7,8 @@
 /** The CPU that this process runs on. */
 namespace optiq::kernels {
 
-/** Name of the SIMD target in use: "AVX3_ZEN4", "AVX2", "SSE2", "NEON"... */
+/** Name of the SIMD target in use: "AMX", "AVX3_ZEN4", "AVX2", "SSE2",
+ * "NEON"... */
 std::string simd_target();
 /** Targets this build can run here. */
 std::vector<std::string> simd_targets();

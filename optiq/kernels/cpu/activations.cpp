@@ -32,6 +32,12 @@ struct Work {
   alignas(64) std::uint8_t planes[kMostDigits][kMostBlockRows][kMostUnit];
 };
 
+/** One row of it: its values, and where its bytes go. */
+struct RowWork {
+  const float* values;
+  std::uint8_t* planes[kMostDigits];
+};
+
 /** Loads the values, normalized as rms_norm does it, and returns max |x| as
  * float bits: they order like the values, and NaN above infinity, where a float
  * max would lose it. */
@@ -66,10 +72,10 @@ constexpr int kDigits = kForm == Form::OneDigit ? 1 : 2;
 /** Keeps a vector of words, of which values 4 i to 4 i + 3 go in the order 0,
  * 2, 1, 3: half a chunk is a plane's. */
 template <class V>
-HWY_INLINE void StoreWords(V v, int r, int i, Work& work) {
+HWY_INLINE void StoreWords(V v, int i, const RowWork& row) {
   const hn::Rebind<std::uint16_t, hn::DFromV<V>> d16;
   constexpr int kHalf = kChunkInputs / 2;
-  std::uint8_t* const to = work.planes[i % kChunkInputs / kHalf][r] +
+  std::uint8_t* const to = row.planes[i % kChunkInputs / kHalf] +
       i / kChunkInputs * kChunkInputs + i % kHalf * 2;
   hn::StoreU(
       hn::TruncateTo(d16, hn::Per4LaneBlockShuffle<3, 1, 2, 0>(v)),
@@ -77,9 +83,9 @@ HWY_INLINE void StoreWords(V v, int r, int i, Work& work) {
       reinterpret_cast<std::uint16_t*>(to));
 }
 
-/** Rounds value * inverse of row r into planes; returns the integer sum. */
+/** Rounds value * inverse into planes; returns the integer sum. */
 template <int kUnit, Form kForm>
-HWY_INLINE std::int32_t RoundUnit(float inverse, int r, Work& work) {
+HWY_INLINE std::int32_t RoundUnit(float inverse, const RowWork& row) {
   // Adding it rounds |x| < 2^22 to even and leaves the integer in the low bits.
   constexpr float kMagic = 12582912.f; // 1.5 * 2^23
   constexpr std::uint32_t kMagicBits = 0x4b400000;
@@ -90,32 +96,29 @@ HWY_INLINE std::int32_t RoundUnit(float inverse, int r, Work& work) {
   auto sum = hn::Zero(du);
   HWY_UNROLL(4)
   for (int i = 0; i < kUnit; i += static_cast<int>(hn::Lanes(di))) {
-    const auto x =
-        hn::Mul(hn::Load(df, work.values[r] + i), hn::Set(df, inverse));
+    const auto x = hn::Mul(hn::Load(df, row.values + i), hn::Set(df, inverse));
     const auto v = hn::BitCast(du, hn::Add(x, hn::Set(df, kMagic)));
     sum = hn::Add(sum, v);
     // 256 * h + l with l in [-128, 127]: l is the last byte, and h the one
     // before it after adding 128.
     if constexpr (kForm == Form::Words) {
-      StoreWords(v, r, i, work);
+      StoreWords(v, i, row);
     } else {
       if constexpr (kForm == Form::TwoDigits) {
         const auto h = hn::ShiftRight<8>(hn::Add(v, hn::Set(du, 128)));
-        hn::StoreU(hn::TruncateTo(d8, h), d8, work.planes[0][r] + i);
+        hn::StoreU(hn::TruncateTo(d8, h), d8, row.planes[0] + i);
       }
-      hn::StoreU(
-          hn::TruncateTo(d8, v), d8, work.planes[kDigits<kForm> - 1][r] + i);
+      hn::StoreU(hn::TruncateTo(d8, v), d8, row.planes[kDigits<kForm> - 1] + i);
     }
   }
   return static_cast<std::int32_t>(hn::ReduceSum(du, sum) - kUnit * kMagicBits);
 }
 
-/** Fills row r of the planes, its scale and its integer sum. */
+/** Fills a row of the planes, its scale and its integer sum. */
 template <int kUnit, Form kForm>
 HWY_INLINE void QuantizeRow(
     std::int32_t most_bits,
-    int r,
-    Work& work,
+    const RowWork& row,
     float& scale,
     std::int32_t& sum) {
   // 127 * 256 + 127 is the largest value whose two digits both fit.
@@ -124,11 +127,11 @@ HWY_INLINE void QuantizeRow(
   const bool finite = peak <= std::numeric_limits<float>::max();
   if (finite && peak >= kTiniest) {
     scale = peak / kMost;
-    sum = RoundUnit<kUnit, kForm>(kMost / peak, r, work);
+    sum = RoundUnit<kUnit, kForm>(kMost / peak, row);
     return;
   }
   for (int d = 0; d < kDigits<kForm>; ++d) {
-    std::memset(work.planes[d][r], 0, kUnit);
+    std::memset(row.planes[d], 0, kUnit);
   }
   scale = finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
   sum = 0;
@@ -202,7 +205,8 @@ void QuantizeTask(
   float* const scales = to.scales + layout.scale_offset(block) + u * 2 * kRows;
   std::int32_t sums[kRows];
   for (int r = 0; r < kRows; ++r) {
-    QuantizeRow<kUnit, kForm>(most[r], r, work, scales[r], sums[r]);
+    const RowWork row{work.values[r], {work.planes[0][r], work.planes[1][r]}};
+    QuantizeRow<kUnit, kForm>(most[r], row, scales[r], sums[r]);
   }
   for (int r = 0; r < kRows; ++r) {
     scales[kRows + r] = scales[r] * static_cast<float>(sums[r]);
@@ -214,6 +218,41 @@ void QuantizeTask(
       PlaceChunk<kRows>(&work.planes[d][0][at], cell);
       cell += kChunkQuads * kRows;
     }
+  }
+}
+
+/** One unit of a block of up to 16 rows, as tiles. */
+template <Form kForm>
+void QuantizeTileTask(
+    const float* x,
+    const float* weight,
+    const float* inverse_rms,
+    const Activations& to,
+    int block,
+    std::size_t u) {
+  const ActivationLayout& layout = to.layout;
+  constexpr std::size_t kTile = kTileBlockRows * kMostUnit;
+  auto* const tiles =
+      reinterpret_cast<std::uint8_t*>(to.cells + layout.cell_offset(block)) +
+      u * kDigits<kForm> * kTile;
+  float* const scales =
+      to.scales + layout.scale_offset(block) + u * 2 * kTileBlockRows;
+  const int rows = layout.rows_of_block(block);
+  for (int r = 0; r < kTileBlockRows; ++r) {
+    alignas(64) float values[kMostUnit];
+    std::uint8_t* const plane = tiles + r * kMostUnit;
+    const RowWork row{values, {plane, plane + kTile}};
+    std::int32_t most = 0; // a row that is not there is a row of zeros
+    if (r < rows) {
+      most = LoadUnit<kMostUnit>(
+          x + static_cast<std::size_t>(block + r) * layout.cols + u * kMostUnit,
+          weight == nullptr ? nullptr : weight + u * kMostUnit,
+          inverse_rms[r],
+          values);
+    }
+    std::int32_t sum;
+    QuantizeRow<kMostUnit, kForm>(most, row, scales[r], sum);
+    scales[kTileBlockRows + r] = scales[r] * static_cast<float>(sum);
   }
 }
 
@@ -240,7 +279,7 @@ HWY_INLINE Task TaskOfUnit(const ActivationLayout& layout, int i) {
     return kTasks<kUnit, Form::OneDigit>[i];
   }
   if constexpr (HWY_TARGET == HWY_AVX2) { // panel_kernel-inl.h
-    if (layout.has_words) {
+    if (layout.form == CellForm::Words) {
       return kTasks<kUnit, Form::Words>[i];
     }
   }
@@ -248,6 +287,10 @@ HWY_INLINE Task TaskOfUnit(const ActivationLayout& layout, int i) {
 }
 
 HWY_INLINE Task TaskOf(const ActivationLayout& layout, int block) {
+  if (layout.form == CellForm::Tiles) {
+    return layout.digits == 2 ? QuantizeTileTask<Form::TwoDigits>
+                              : QuantizeTileTask<Form::OneDigit>;
+  }
   const int i = kernel_of_rows(layout.rows_of_block(block));
   return layout.unit == kMostUnit ? TaskOfUnit<kMostUnit>(layout, i)
                                   : TaskOfUnit<kChunkInputs>(layout, i);
@@ -262,7 +305,7 @@ void QuantizeActivations(
   const ActivationLayout& layout = to.layout;
   const std::size_t units = layout.units();
   const std::size_t cols = layout.cols;
-  float inverse_rms[kMostBlockRows] = {};
+  float inverse_rms[kTileBlockRows] = {};
   if (norm.weight == nullptr) {
     // Unit by unit: a rank quantizes about the columns that it computed, which
     // are in its own cache.

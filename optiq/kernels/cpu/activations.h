@@ -15,33 +15,44 @@ constexpr int unit_inputs(int group) {
  * their number to save a second pass over what the first left in L1. */
 inline constexpr int kMostBlockRows = 8;
 inline constexpr int kFewBlockRows = 4;
+inline constexpr int kTileBlockRows = 16;
 
 /** Of 1, 2, 3, 4 or 8 rows: where tables of kernels have theirs. */
 constexpr int kernel_of_rows(int rows) {
   return rows == kMostBlockRows ? kFewBlockRows : rows - 1;
 }
 
+/** What the cells of a unit are, in the order in which kernels read them. */
+enum class CellForm {
+  /** Per chunk of 32 inputs, digit, quad, row: 4 int8 of 4 inputs. */
+  Quads,
+  /** Two digits as one int16. Per chunk, quad: each row's inputs 0 and 2, then
+   * each row's 1 and 3. */
+  Words,
+  /** Per digit: 16 rows of 64 int8, a tile of AMX. */
+  Tiles
+};
+
 /**
- * How quantized activations lie in memory. Rows go in blocks of `block_rows` (4
- * or 8), and what is left in blocks of up to 4:
+ * How quantized activations lie in memory. Rows go in blocks of `block_rows`,
+ * and what is left in blocks of up to `rest_rows`. Of tiles there are blocks of
+ * 16, the last filled up with zeros.
  *
- *   cells   per block, unit, chunk of 32 inputs, digit, quad, row: 4 int8 of 4
- *           inputs
+ *   cells   per block, unit: as CellForm says
  *   scales  per block, unit: the rows' scales, then the rows' sums
  *
- * One digit: x ~ scale * q, |q| <= 127. Two: x ~ scale * (256 * h + l). As
- * words both are one int16, and a chunk has, per quad, the cells of inputs 0
- * and 2 and of 1 and 3. A sum is scale * (sum of the quantized values), what
- * the bias of a group multiplies: the sum of the true values would add an error
- * of its own.
+ * One digit: x ~ scale * q, |q| <= 127. Two: x ~ scale * (256 * h + l). A sum
+ * is scale * (sum of the quantized values), what the bias of a group
+ * multiplies: the sum of the true values would add an error of its own.
  */
 struct ActivationLayout {
   int rows = 0;
   int cols = 0;
   int unit = 64; // inputs per scale
   int digits = 1;
-  bool has_words = false; // of two digits
+  CellForm form = CellForm::Quads;
   int block_rows = kMostBlockRows;
+  int rest_rows = kFewBlockRows;
 
   std::size_t units() const { // per row
     return static_cast<std::size_t>(cols) / unit;
@@ -49,15 +60,15 @@ struct ActivationLayout {
   /** Rows of the block that starts at `first`. */
   int rows_of_block(int first) const {
     const int left = rows - first;
-    return left >= block_rows  ? block_rows
-        : left > kFewBlockRows ? kFewBlockRows
-                               : left;
+    return left >= block_rows ? block_rows
+        : left > rest_rows    ? rest_rows
+                              : left;
   }
   /** First row of a block. */
   int block_start(int block) const {
     const int whole = rows / block_rows;
     return block <= whole ? block * block_rows
-                          : whole * block_rows + kFewBlockRows;
+                          : whole * block_rows + (block - whole) * rest_rows;
   }
   std::size_t cell_offset(int first) const { // in cells; first row of a block
     return static_cast<std::size_t>(first) * cols / 4 * digits;
@@ -66,19 +77,25 @@ struct ActivationLayout {
     return static_cast<std::size_t>(first) * units() * 2;
   }
   std::size_t cells() const {
-    return cell_offset(rows);
+    return cell_offset(stored_rows());
   }
   std::size_t scales() const {
-    return scale_offset(rows);
+    return scale_offset(stored_rows());
   }
   std::size_t blocks() const {
     return static_cast<std::size_t>(rows / block_rows) +
-        (rows % block_rows + kFewBlockRows - 1) / kFewBlockRows;
+        (rows % block_rows + rest_rows - 1) / rest_rows;
   }
   /** Work items of quantize_activations: the units of each block, whose rows
    * share cache lines. */
   std::size_t tasks() const {
     return blocks() * units();
+  }
+
+ private:
+  int stored_rows() const {
+    return form == CellForm::Tiles ? static_cast<int>(blocks()) * kTileBlockRows
+                                   : rows;
   }
 };
 

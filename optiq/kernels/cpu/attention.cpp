@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "optiq/kernels/cpu/attention.cpp"
@@ -11,8 +10,9 @@
 // foreach_target must come first.
 #include "hwy/highway.h"
 
+#include "optiq/kernels/cpu/amx_attention.h"
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
-#include "optiq/kernels/cpu/block_memory.h"
+#include "optiq/kernels/cpu/attention_span-inl.h"
 #include "optiq/kernels/cpu/dense_attention-inl.h"
 #include "optiq/kernels/cpu/packed_attention-inl.h"
 #include "optiq/kernels/cpu/packed_weights-inl.h"
@@ -22,127 +22,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu::HWY_NAMESPACE {
 namespace {
-
-/** One tile against one span. */
-struct SpanWork {
-  const Queries& queries;
-  const AttentionShape& shape;
-  const AttentionTile& tile;
-  std::size_t first_block; // of the span that the tile sees
-  std::size_t last_block;
-  std::size_t first_token; // of first_block
-  std::size_t tile_blocks; // where what the tile sees ends
-  std::size_t n; // queries
-  SpanScratch scratch;
-  Partial to;
-  std::size_t keys_at; // in a block
-  std::size_t values_at;
-
-  std::size_t head(std::size_t query) const {
-    return scratch.heads[query];
-  }
-  const std::byte* keys(std::size_t block) const {
-    return address_of(tile.blocks[block]) + keys_at;
-  }
-  const std::byte* values(std::size_t block) const {
-    return address_of(tile.blocks[block]) + values_at;
-  }
-  /** Tokens of [from, from + n_tokens) that a query sees, counted from `from`;
-   * {} when none. */
-  Tokens seen(std::size_t query, std::size_t from, std::size_t n_tokens) const {
-    const std::size_t at = scratch.positions[query];
-    const auto inside = [=](std::size_t token) {
-      return std::clamp(token, from, from + n_tokens) - from;
-    };
-    const Tokens tokens{inside(shape.first_seen(at)), inside(at + 1)};
-    return tokens.empty() ? Tokens{} : tokens;
-  }
-  /** Whether every query sees every token of a block. */
-  bool all_see(std::size_t block) const {
-    return (block + 1) * kBlockTokens <= tile.start + 1 &&
-        block * kBlockTokens >= shape.first_seen(tile.end() - 1);
-  }
-  float* scores(std::size_t query, std::size_t block) const {
-    return scratch.scores + query * kSpanTokens +
-        (block - first_block) * kBlockTokens;
-  }
-  /** Scores that have become weights of dense values: float32, or bfloat16
-   * from the start of the span's scores on. */
-  template <class Cell>
-  const Cell* weights(std::size_t query, std::size_t block) const {
-    return reinterpret_cast<const Cell*>(scores(query, first_block)) +
-        (block - first_block) * kBlockTokens / kDepth<Cell>;
-  }
-  float* sum(std::size_t query) const {
-    return to.sum + query * scratch.stride;
-  }
-  /** What to fetch while a block's keys, or values, are read; null for nothing:
-   * only few queries, which read a block once, wait for memory. */
-  const std::byte* after_keys(std::size_t block) const {
-    return fetches() ? values(block) : nullptr;
-  }
-  const std::byte* after_values(std::size_t block) const {
-    const std::size_t next = block + kSpanBlocks;
-    return fetches() && next < tile_blocks ? keys(next) : nullptr;
-  }
-  bool fetches() const {
-    return n <= 2 * kMaxQueries;
-  }
-};
-
-/** Queries multiplied together, and what they see of a block. */
-struct Group {
-  std::size_t begin = 0;
-  std::size_t n = 0;
-  Tokens seen[kMaxQueries];
-};
-
-/** Calls body(group) for even groups of the queries that see something of a
- * block. */
-template <class Body>
-HWY_INLINE void
-ForGroups(const SpanWork& work, std::size_t block, const Body& body) {
-  const std::size_t n_groups = (work.n + kMaxQueries - 1) / kMaxQueries;
-  const bool whole = work.all_see(block);
-  Group group;
-  for (std::size_t i = 0; i < n_groups; ++i, group.begin += group.n) {
-    group.n = (work.n - group.begin) / (n_groups - i);
-    bool any = whole;
-    for (std::size_t r = 0; r < group.n; ++r) {
-      group.seen[r] = whole
-          ? Tokens{0, kBlockTokens}
-          : work.seen(group.begin + r, block * kBlockTokens, kBlockTokens);
-      any = any || !group.seen[r].empty();
-    }
-    if (any) {
-      body(group);
-    }
-  }
-}
-
-/** Calls body(integral_constant n), 1 <= n <= kMaxQueries. */
-template <class Body>
-HWY_INLINE void WithCount(std::size_t n, const Body& body) {
-  const auto call = [&](auto count) HWY_ATTR {
-    if constexpr (count() <= kMaxQueries) {
-      body(count);
-    }
-  };
-  switch (n) {
-    case 1:
-      return call(std::integral_constant<std::size_t, 1>());
-    case 2:
-      return call(std::integral_constant<std::size_t, 2>());
-    case 3:
-      return call(std::integral_constant<std::size_t, 3>());
-    case 4:
-      return call(std::integral_constant<std::size_t, 4>());
-    case 5:
-      return call(std::integral_constant<std::size_t, 5>());
-    default:
-      return call(std::integral_constant<std::size_t, 6>());
-  }
-}
 
 template <class Cell>
 HWY_INLINE void ScoreDense(
@@ -368,6 +247,58 @@ HWY_INLINE void WeighPacked(const SpanWork& work) {
   }
 }
 
+/** Scores of bfloat16 keys on tiles. */
+void ScoreTiles(
+    const SpanWork& work,
+    std::size_t block,
+    const std::byte* next) {
+  constexpr std::size_t kTogether = 64;
+  const std::size_t dim = work.shape.layout.head_dim;
+  const std::uint16_t* queries[kTogether];
+  for (std::size_t begin = 0; begin < work.n; begin += kTogether) {
+    const std::size_t n = std::min(kTogether, work.n - begin);
+    for (std::size_t r = 0; r < n; ++r) {
+      queries[r] = work.queries.halves + work.head(begin + r) * dim;
+    }
+    score_tiles(
+        {.queries = queries,
+         .n = n,
+         .head_dim = dim,
+         .keys = work.keys(block),
+         .scores = work.scores(begin, block),
+         .stride = kSpanTokens,
+         .next = begin == 0 ? next : nullptr},
+        work.tiles);
+  }
+}
+
+/** Adds bfloat16 values on tiles. A weight of zero hides a token that a query
+ * does not see, unless it is not finite. */
+void AddTiles(const SpanWork& work, std::size_t block, const std::byte* next) {
+  const std::size_t dim = work.shape.layout.head_dim;
+  const bool at_once =
+      work.all_see(block) || all_finite(work.values(block), dim);
+  ValueTiles tiles{
+      .weight_stride = kSpanTokens * sizeof(float) / sizeof(BF16),
+      .n = at_once ? work.n : 1,
+      .head_dim = dim,
+      .values = work.values(block),
+      .stride = work.scratch.stride,
+      .next = next};
+  for (std::size_t query = 0; query < work.n; query += tiles.n) {
+    tiles.weights = reinterpret_cast<const std::uint16_t*>(
+        work.weights<BfPair>(query, block));
+    tiles.sums = work.sum(query);
+    if (!at_once) {
+      const Tokens seen = work.seen(query, block * kBlockTokens, kBlockTokens);
+      auto* const copy = reinterpret_cast<std::byte*>(work.scratch.block);
+      copy_tokens(work.values(block), dim, seen.begin, seen.end, copy);
+      tiles.values = copy;
+    }
+    add_value_tiles(tiles, work.tiles);
+  }
+}
+
 /** Scores of all queries with a block; fetches `next`. */
 HWY_INLINE void
 ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
@@ -379,7 +310,9 @@ ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
     ScoreDense(work, block, reinterpret_cast<const float*>(keys), next);
   } else if (side.code == KvCode::BFloat16) {
     const auto* pairs = reinterpret_cast<const BfPair*>(keys);
-    if (work.shape.layout.dots(side)) {
+    if (work.shape.layout.dots(side) && attends_on_tiles(side.head_dim)) {
+      ScoreTiles(work, block, next);
+    } else if (work.shape.layout.dots(side)) {
       ScoreDense(work, block, pairs, next);
     } else {
       WidenPairs(pairs, side.head_dim / 2, kBlockTokens, wide);
@@ -406,7 +339,9 @@ AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
     AddDense(work, block, reinterpret_cast<const float*>(values), next);
   } else if (side.code == KvCode::BFloat16) {
     const auto* pairs = reinterpret_cast<const BfPair*>(values);
-    if (work.shape.layout.dots(side)) {
+    if (work.shape.layout.dots(side) && attends_on_tiles(side.head_dim)) {
+      AddTiles(work, block, next);
+    } else if (work.shape.layout.dots(side)) {
       AddDense(work, block, pairs, next);
     } else {
       WidenPairs(pairs, kBlockTokens / 2, side.head_dim, wide);
@@ -487,6 +422,7 @@ void AttendSpan(
       std::max(span * kSpanBlocks, shape.first_seen(tile.start) / kBlockTokens);
   const std::size_t blocks = (tile.end() + kBlockTokens - 1) / kBlockTokens;
   const std::size_t keys_at = tile.kv_head * shape.layout.head_bytes();
+  QueryTiles tiles;
   const SpanWork work{
       .queries = queries,
       .shape = shape,
@@ -498,6 +434,7 @@ void AttendSpan(
       .n = n,
       .scratch = SpanScratch(shape, n, memory),
       .to = to,
+      .tiles = tiles,
       .keys_at = keys_at,
       .values_at = keys_at + shape.layout.key.bytes()};
   for (std::size_t query = 0, row = 0; query < n; ++row) {

@@ -37,6 +37,10 @@ void RmsNorm(
   }
 }
 
+float InverseRmsOf(const float* x, std::size_t n, float eps) {
+  return InverseRms(F32(), x, n, eps);
+}
+
 void LayerNorm(
     const float* x,
     const float* weight,
@@ -238,6 +242,7 @@ HWY_AFTER_NAMESPACE();
 namespace optiq::kernels::cpu {
 
 HWY_EXPORT(RmsNorm);
+HWY_EXPORT(InverseRmsOf);
 HWY_EXPORT(LayerNorm);
 HWY_EXPORT(Add);
 HWY_EXPORT(Swiglu);
@@ -254,6 +259,10 @@ void rms_norm(
     std::size_t dim,
     float* out) {
   HWY_DYNAMIC_DISPATCH(RmsNorm)(x, weight, eps, rows, dim, out);
+}
+
+float inverse_rms(const float* x, std::size_t n, float eps) {
+  return HWY_DYNAMIC_DISPATCH(InverseRmsOf)(x, n, eps);
 }
 
 void layer_norm(

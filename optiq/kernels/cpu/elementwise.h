@@ -15,6 +15,9 @@ void rms_norm(
     std::size_t dim,
     float* out);
 
+/** What rms_norm multiplies a row [n] by, besides the weight. */
+float inverse_rms(const float* x, std::size_t n, float eps);
+
 /** out[t] = (x[t] - mean) * rsqrt(variance + eps) * weight. */
 void layer_norm(
     const float* x,

@@ -1,22 +1,35 @@
 #include "optiq/kernels/cpu/panel_matmul.h"
 
+#include "optiq/kernels/cpu/amx.h"
 #include "optiq/kernels/cpu/panel_matmul_impl.h"
 
 namespace optiq::kernels::cpu {
+namespace {
+
+constexpr int kTileInputs = 64; // of a unit that is a tile
+
+} // namespace
 
 ActivationLayout
 activation_layout(int rows, int cols, int group, int bits, int digits) {
-  // 8 rows x 2 panels fill the registers of the tiled kernel; two digits count
-  // as two rows there.
-  const int most =
-      rows > kDirectRows && digits == 2 ? kFewBlockRows : kMostBlockRows;
   ActivationLayout layout;
   layout.rows = rows;
   layout.cols = cols;
   layout.unit = unit_inputs(group);
   layout.digits = digits;
-  layout.has_words = reads_words(rows, bits, digits);
-  layout.block_rows = most;
+  if (rows > kDirectRows && layout.unit == kTileInputs && uses_amx()) {
+    layout.form = CellForm::Tiles;
+    layout.block_rows = layout.rest_rows = kTileBlockRows;
+    return layout;
+  }
+  if (reads_words(rows, bits, digits)) {
+    layout.form = CellForm::Words;
+  }
+  if (rows > kDirectRows && digits == 2) {
+    // 8 rows x 2 panels fill the registers of the tiled kernel; two digits
+    // count as two rows there.
+    layout.block_rows = kFewBlockRows;
+  }
   return layout;
 }
 

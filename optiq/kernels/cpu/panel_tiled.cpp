@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "optiq/kernels/cpu/amx_panels.h"
 #include "optiq/kernels/cpu/panel_matmul_impl.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -181,6 +182,49 @@ void MultiplyTile(
   }
 }
 
+/** Unpacked blocks of one or two panels. */
+struct Unpacked {
+  alignas(64) std::uint8_t tiles[2 * kTileBytes];
+  std::size_t panels = 0;
+  std::size_t first_block = 0;
+  std::size_t units = 0;
+};
+
+/** All rows times them, in vectors. Vectors of 16 lanes: the two panels.
+ * Smaller: parts of one, in turn. */
+void MultiplyVectors(
+    const Activations& x,
+    const PanelShape& shape,
+    const Unpacked& from,
+    const Packed& next,
+    const Output& to,
+    std::size_t columns) {
+  KernelArgs args = MakeArgs(shape);
+  const std::size_t unit_bytes = 16 * unit_inputs(shape.group);
+  args.block_bytes = unit_bytes + 2 * kPanelRows * sizeof(float);
+  args.blocks = from.units;
+  args.y_stride = to.stride;
+  args.accumulate = from.first_block > 0;
+  for (std::size_t v = 0; v < from.panels * kParts; v += 2) {
+    const std::size_t panel_of = v / kParts;
+    const std::size_t part = v % kParts;
+    const std::uint8_t* tile = from.tiles + panel_of * kTileBytes;
+    const bool next_panel = kParts == 1 && from.panels == 2;
+    const std::size_t col = panel_of * kPanelRows + part * kLanes;
+    const std::size_t lanes = kParts == 1 ? from.panels * kLanes : 2 * kLanes;
+    args.block = tile + part * kLanes * 4;
+    args.params = tile + unit_bytes + part * kLanes * sizeof(float);
+    // A lone panel is computed twice and stored once.
+    args.code_stride = next_panel ? kTileBytes : kParts == 1 ? 0 : kLanes * 4;
+    args.param_stride = next_panel ? kTileBytes
+        : kParts == 1              ? 0
+                                   : kLanes * sizeof(float);
+    args.y = to.y + col;
+    args.y_cols = col < columns ? std::min(lanes, columns - col) : 0;
+    MultiplyTile(x, shape.bits, from.first_block, next, args);
+  }
+}
+
 /** Many rows: unpacks a tile of two panels, then runs it over all rows. */
 void MultiplyTiled(
     const Activations& x,
@@ -188,50 +232,45 @@ void MultiplyTiled(
     std::size_t first,
     std::size_t last,
     const Output& to) {
-  alignas(64) std::uint8_t tiles[2 * kTileBytes];
+  Unpacked unpacked;
   const PanelShape& shape = weights.shape;
   const std::size_t tile_blocks = kTileInputs / shape.group;
-  const std::size_t all_cols = shape.rows;
-  KernelArgs args = MakeArgs(shape);
-  const std::size_t unit_bytes = 16 * unit_inputs(shape.group);
-  args.block_bytes = unit_bytes + 2 * kPanelRows * sizeof(float);
-  args.y_stride = to.stride;
+  const std::size_t units = shape.group / unit_inputs(shape.group);
   for (std::size_t panel = first; panel < last; panel += 2) {
-    const std::size_t count = std::min<std::size_t>(2, last - panel);
+    unpacked.panels = std::min<std::size_t>(2, last - panel);
+    const Output here{to.y + (panel - first) * kPanelRows, to.stride};
+    const std::size_t columns = shape.rows - panel * kPanelRows;
     for (std::size_t b = 0; b < shape.blocks(); b += tile_blocks) {
       const Packed packed = PackedAt(weights, panel, last, b);
       // Beyond `last` is often the same rank's next call.
       const Packed next = b + tile_blocks < shape.blocks()
           ? PackedAt(weights, panel, last, b + tile_blocks)
           : PackedAt(weights, panel + 2, shape.panels(), 0);
-      args.blocks = packed.blocks * args.units;
-      args.accumulate = b > 0;
-      for (std::size_t i = 0; i < count; ++i) {
+      unpacked.first_block = b;
+      unpacked.units = packed.blocks * units;
+      for (std::size_t i = 0; i < unpacked.panels; ++i) {
         UnpackTile(
-            shape, packed.panel[i], packed.blocks, tiles + i * kTileBytes);
+            shape,
+            packed.panel[i],
+            packed.blocks,
+            unpacked.tiles + i * kTileBytes);
       }
-      // Vectors of 16 lanes: the two panels. Smaller: parts of one, in turn.
-      const std::size_t vectors = count * kParts;
-      for (std::size_t v = 0; v < vectors; v += 2) {
-        const std::size_t panel_of = v / kParts;
-        const std::size_t part = v % kParts;
-        const std::uint8_t* tile = tiles + panel_of * kTileBytes;
-        const bool next_panel = kParts == 1 && count == 2;
-        const std::size_t col = (panel + panel_of) * kPanelRows + part * kLanes;
-        const std::size_t lanes = kParts == 1 ? count * kLanes : 2 * kLanes;
-        args.block = tile + part * kLanes * 4;
-        args.params = tile + unit_bytes + part * kLanes * sizeof(float);
-        // A lone panel is computed twice and stored once.
-        args.code_stride = next_panel ? kTileBytes
-            : kParts == 1             ? 0
-                                      : kLanes * 4;
-        args.param_stride = next_panel ? kTileBytes
-            : kParts == 1              ? 0
-                                       : kLanes * sizeof(float);
-        args.y = to.y + (col - first * kPanelRows);
-        args.y_cols = col < all_cols ? std::min(lanes, all_cols - col) : 0;
-        MultiplyTile(x, shape.bits, b, next, args);
+      if (x.layout.form != CellForm::Tiles) {
+        MultiplyVectors(x, shape, unpacked, next, here, columns);
+        continue;
       }
+      multiply_tiles(
+          {.x = &x,
+           .panels =
+               {unpacked.tiles,
+                unpacked.panels == 2 ? unpacked.tiles + kTileBytes : nullptr},
+           .first_unit = b * units,
+           .units = unpacked.units,
+           .to = here,
+           .columns = columns,
+           .accumulate = b > 0,
+           .next = {next.panel[0], next.panel[1]},
+           .next_bytes = next.bytes});
     }
   }
 }

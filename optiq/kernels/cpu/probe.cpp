@@ -4,6 +4,7 @@
 #define HWY_TARGET_INCLUDE "optiq/kernels/cpu/probe.cpp"
 #include <hwy/foreach_target.h>
 // foreach_target.h comes first.
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -16,6 +17,10 @@ const char* RunningTarget() {
   return hwy::TargetName(HWY_TARGET);
 }
 
+// As far ahead as the fastest of the products asks: one stream alone reads at
+// .55 to .9 of what a core gets.
+constexpr std::size_t kFetchBytes = 4096;
+
 std::uint64_t SumWords(const std::uint64_t* words, std::size_t n) {
   const hn::ScalableTag<std::uint64_t> d;
   const std::size_t lanes = hn::Lanes(d);
@@ -25,6 +30,10 @@ std::uint64_t SumWords(const std::uint64_t* words, std::size_t n) {
   auto e = a;
   std::size_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    for (std::size_t at = 0; at < 4 * lanes * sizeof(*words); at += 64) {
+      hwy::Prefetch(
+          reinterpret_cast<const std::byte*>(words + i) + kFetchBytes + at);
+    }
     a = hn::Add(a, hn::LoadU(d, words + i));
     b = hn::Add(b, hn::LoadU(d, words + i + lanes));
     c = hn::Add(c, hn::LoadU(d, words + i + 2 * lanes));

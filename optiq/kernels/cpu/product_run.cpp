@@ -9,6 +9,8 @@
 
 #include "optiq/base/error.h"
 #include "optiq/base/thread_pool.h"
+#include "optiq/kernels/cpu/amx.h"
+#include "optiq/kernels/cpu/bfloat_parts.h"
 #include "optiq/kernels/cpu/elementwise.h"
 #include "optiq/kernels/cpu/matrix.h"
 #include "optiq/kernels/cpu/panel_matmul.h"
@@ -33,6 +35,7 @@ constexpr std::size_t kValuesForOneRank = 2048;
 // still in L2 then, few rows read their weights in long streams.
 constexpr std::size_t kFewRowsChunk = 64;
 constexpr std::size_t kDenseChunk = 15;
+constexpr std::size_t kPartsChunk = 16;
 constexpr std::size_t kManyRowsValues = 65536;
 
 // A row of an update's A costs as much to fetch as to multiply by so many rows.
@@ -49,11 +52,18 @@ std::size_t panels_of(const Matrix& weight) {
       kPanel;
 }
 
+/** Whether it meets rows as parts of bfloat16: always or never, as their sums
+ * are others than those of floats. */
+bool reads_parts(const Matrix& weight) {
+  return !weight.is_quantized() &&
+      data_of(weight).shape.params == FloatType::BFloat16 && uses_amx();
+}
+
 /** Few rows: time goes with the bytes read. Many: with the multiply-adds, of
- * which a float one costs about four int8 ones. */
+ * which a float one costs about four int8 ones or ones of parts. */
 std::uint64_t panel_cost(const Matrix& weight, int rows) {
   if (rows > kDirectRows) {
-    return weight.is_quantized() ? 1 : 4;
+    return weight.is_quantized() || reads_parts(weight) ? 1 : 4;
   }
   return std::max<std::uint64_t>(1, weight.nbytes() / panels_of(weight));
 }
@@ -120,7 +130,7 @@ class Run {
   }
 
   bool needs_preparation() const {
-    return n_activations_ > 0 || normed_ != nullptr;
+    return n_activations_ > 0 || parts_.values != nullptr || normed_ != nullptr;
   }
 
   /** Part of what all products read. */
@@ -129,6 +139,10 @@ class Run {
       const Range tasks = part.of(activations_[i].layout.tasks());
       quantize_activations(
           call_.x, call_.norm, activations_[i], tasks.first, tasks.last);
+    }
+    if (parts_.values != nullptr) {
+      const Range tasks = part.of(parts_.tasks());
+      split_rows(call_.x, call_.norm, parts_, tasks.first, tasks.last);
     }
     if (normed_ != nullptr) {
       const Range rows = part.of(static_cast<std::size_t>(call_.rows));
@@ -188,8 +202,9 @@ class Run {
   }
   int parts_of_preparing(const ThreadPool& pool) const {
     return pool.pieces(
-        n_activations_ > 0 ? activations_[0].layout.tasks()
-                           : static_cast<std::size_t>(call_.rows));
+        n_activations_ > 0             ? activations_[0].layout.tasks()
+            : parts_.values != nullptr ? parts_.tasks()
+                                       : static_cast<std::size_t>(call_.rows));
   }
 
   std::size_t cols() const {
@@ -214,6 +229,11 @@ class Run {
 
   /** Notes in what form a matrix reads the rows. */
   void add_input(const Matrix& weight) {
+    if (reads_parts(weight)) {
+      parts_.rows = call_.rows;
+      parts_.cols = weight.in_features();
+      return;
+    }
     if (!weight.is_quantized()) {
       reads_floats_ = true;
       return;
@@ -236,7 +256,7 @@ class Run {
     const ActivationLayout wanted = layout_for(weight);
     for (int i = 0; i < n_activations_; ++i) {
       const ActivationLayout& layout = activations_[i].layout;
-      if (layout.unit == wanted.unit && layout.has_words == wanted.has_words) {
+      if (layout.unit == wanted.unit && layout.form == wanted.form) {
         return &activations_[i];
       }
     }
@@ -257,9 +277,14 @@ class Run {
       least = std::max(
           least,
           cost_of(job) *
-              (job.weight->is_quantized() ? kLeastPanels : kDenseChunk));
+              (job.weight->is_quantized() ? kLeastPanels
+                                          : dense_chunk(*job.weight)));
     }
     return least;
+  }
+
+  static std::size_t dense_chunk(const Matrix& weight) {
+    return reads_parts(weight) ? kPartsChunk : kDenseChunk;
   }
 
   static bool has_addends(const MatmulJob& job) {
@@ -275,7 +300,7 @@ class Run {
       return kFewRowsChunk;
     }
     if (!job.weight->is_quantized()) {
-      return kDenseChunk;
+      return dense_chunk(*job.weight);
     }
     // Tiles take two panels at a time.
     const std::size_t pairs = kManyRowsValues / (2 * kPanel * call_.rows);
@@ -292,7 +317,9 @@ class Run {
         up_floats_ = std::max(up_floats_, columns * call_.rows);
       }
     }
-    const std::size_t dense = reads_floats_ ? dense_scratch(call_.rows) : 0;
+    const std::size_t dense = std::max(
+        reads_floats_ ? dense_scratch(call_.rows) : 0,
+        parts_.rows > 0 ? parts_scratch(call_.rows) : 0);
     up_floats_ = round_up(up_floats_, kLine / sizeof(float));
     rank_floats_ = round_up(up_floats_ + dense, kLine / sizeof(float));
   }
@@ -305,7 +332,9 @@ class Run {
         reads_normed ? call_.rows * cols() * sizeof(float) : 0;
     const std::size_t scratch =
         rank_floats_ * sizeof(float) * ThreadPool::shared().size();
-    std::size_t bytes = round_up(normed, kLine) + scratch;
+    const std::size_t parts = parts_.size() * sizeof(std::uint16_t);
+    std::size_t bytes =
+        round_up(normed, kLine) + scratch + round_up(parts, kLine);
     for (int i = 0; i < n_activations_; ++i) {
       const ActivationLayout& layout = activations_[i].layout;
       bytes += round_up(layout.cells() * sizeof(std::int32_t), kLine) +
@@ -331,6 +360,9 @@ class Run {
     scratch_ = reinterpret_cast<float*>(take(scratch));
     if (normed > 0) {
       normed_ = reinterpret_cast<float*>(take(normed));
+    }
+    if (parts > 0) {
+      parts_.values = reinterpret_cast<std::uint16_t*>(take(parts));
     }
     for (int i = 0; i < n_activations_; ++i) {
       Activations& a = activations_[i];
@@ -417,14 +449,24 @@ class Run {
           to);
       return;
     }
-    const std::size_t out = w.shape.rows;
+    const std::size_t first = part.first * kPanel;
+    const std::size_t last =
+        std::min<std::size_t>(w.shape.rows, part.last * kPanel);
+    const DenseWeights dense = w.dense_weights();
+    if (reads_parts(weight)) {
+      multiply_parts(
+          parts_,
+          static_cast<const std::uint16_t*>(dense.data),
+          first,
+          last,
+          to,
+          scratch);
+      return;
+    }
     multiply_dense(
-        {normed_ == nullptr ? call_.x : normed_,
-         call_.rows,
-         w.dense_weights(),
-         to},
-        part.first * kPanel,
-        std::min(out, part.last * kPanel),
+        {normed_ == nullptr ? call_.x : normed_, call_.rows, dense, to},
+        first,
+        last,
         scratch);
   }
 
@@ -438,6 +480,7 @@ class Run {
   bool reads_floats_ = false;
   int n_activations_ = 0;
   std::array<Activations, kMostForms> activations_;
+  BFloatParts parts_; // of the rows, where a matrix reads them
   float* normed_ = nullptr; // rows for what reads floats, where there is a norm
   float* scratch_ = nullptr; // [ranks][rank_floats_]
   std::size_t up_floats_ = 0;
