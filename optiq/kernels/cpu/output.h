@@ -9,6 +9,10 @@ namespace optiq::kernels::cpu {
 struct Output {
   float* y = nullptr;
   std::size_t stride = 0;
+
+  float* row(std::size_t t) const {
+    return y + t * stride;
+  }
 };
 
 } // namespace optiq::kernels::cpu

@@ -291,37 +291,52 @@ class Run {
     return !job.addends.updates.empty() || job.addends.bias != nullptr;
   }
 
-  /** Panels of a job between two steps of what follows. */
-  std::size_t chunk_of(const MatmulJob& job) const {
-    if (job.up == nullptr && job.residual == nullptr && !has_addends(job)) {
-      return panels_of(*job.weight);
-    }
-    if (call_.rows <= kDirectRows) {
-      return kFewRowsChunk;
-    }
-    if (!job.weight->is_quantized()) {
-      return dense_chunk(*job.weight);
-    }
-    // Tiles take two panels at a time.
-    const std::size_t pairs = kManyRowsValues / (2 * kPanel * call_.rows);
-    return 2 * std::clamp<std::size_t>(pairs, 1, kFewRowsChunk / 2);
+  bool has_many_rows() const {
+    return call_.rows > kDirectRows;
   }
 
-  /** Floats of a rank's own: results of `up`, then what dense products need.
-   */
+  /** Panels of a job between two steps of what follows. */
+  std::size_t chunk_of(const MatmulJob& job) const {
+    if (has_many_rows()) {
+      if (!job.weight->is_quantized()) {
+        return dense_chunk(*job.weight);
+      }
+      // Tiles take two panels at a time.
+      const std::size_t pairs = kManyRowsValues / (2 * kPanel * call_.rows);
+      return 2 * std::clamp<std::size_t>(pairs, 1, kFewRowsChunk / 2);
+    }
+    return job.up == nullptr && job.residual == nullptr && !has_addends(job)
+        ? panels_of(*job.weight)
+        : kFewRowsChunk;
+  }
+
+  /** Floats between rows of scratch: an odd number of cache lines, so that
+   * they spread over all sets. */
+  static std::size_t scratch_stride(std::size_t columns) {
+    return round_up(columns, 2 * kPanel) + kPanel;
+  }
+
+  /** Floats of a rank's own: results on their way, those of `up`, then what
+   * dense products need. */
   void size_scratch() {
     for (const MatmulJob& job : call_.jobs) {
+      const std::size_t columns =
+          kPanel * std::min(chunk_of(job), panels_of(*job.weight));
+      const std::size_t floats = scratch_stride(columns) * call_.rows;
+      if (has_many_rows()) {
+        y_floats_ = std::max(y_floats_, floats);
+      }
       if (job.up != nullptr) {
-        const std::size_t columns =
-            kPanel * std::min(chunk_of(job), panels_of(*job.weight));
-        up_floats_ = std::max(up_floats_, columns * call_.rows);
+        up_floats_ = std::max(up_floats_, floats);
       }
     }
     const std::size_t dense = std::max(
         reads_floats_ ? dense_scratch(call_.rows) : 0,
         parts_.rows > 0 ? parts_scratch(call_.rows) : 0);
+    y_floats_ = round_up(y_floats_, kLine / sizeof(float));
     up_floats_ = round_up(up_floats_, kLine / sizeof(float));
-    rank_floats_ = round_up(up_floats_ + dense, kLine / sizeof(float));
+    rank_floats_ =
+        round_up(y_floats_ + up_floats_ + dense, kLine / sizeof(float));
   }
 
   void allocate() {
@@ -373,31 +388,50 @@ class Run {
     }
   }
 
+  /** body(t) for all rows. */
+  template <class Body>
+  void for_rows(const Body& body) const {
+    for (int t = 0; t < call_.rows; ++t) {
+      body(static_cast<std::size_t>(t));
+    }
+  }
+
+  /** Results of many rows are made in scratch: rows of y that are a power of
+   * two apart share a few sets of a cache. */
   void run_job(const MatmulJob& job, const Range& range, int rank) const {
     const auto out = static_cast<std::size_t>(job.weight->out_features());
     const std::size_t chunk = chunk_of(job);
     float* const scratch = scratch_ + rank * rank_floats_;
+    float* const dense_memory = scratch + y_floats_ + up_floats_;
     for (std::size_t at = range.first; at < range.last; at += chunk) {
       const Range part{at, std::min(range.last, at + chunk)};
       const std::size_t column = part.first * kPanel;
       const std::size_t columns = std::min(out, part.last * kPanel) - column;
-      float* const y = job.y + column;
+      const std::size_t stride = scratch_stride(columns);
+      const Output y{job.y + column, out};
+      const Output made = has_many_rows() ? Output{scratch, stride} : y;
       fetch_first(job.addends, column, columns);
-      run_product(*job.weight, part, {y, out}, scratch + up_floats_);
+      run_product(*job.weight, part, made, dense_memory);
       if (job.residual != nullptr) {
         const float* residual = job.residual + column;
-        for (int t = 0; t < call_.rows; ++t) {
-          add(residual + t * out, y + t * out, columns, y + t * out);
-        }
+        for_rows([&](std::size_t t) {
+          float* to = made.row(t);
+          add(residual + t * out, to, columns, to);
+        });
       }
-      add_to(job.addends, column, columns, {y, out});
+      add_to(job.addends, column, columns, made);
       if (job.up != nullptr) {
+        const Output up{scratch + y_floats_, stride};
         fetch_first(job.up_addends, column, columns);
-        run_product(*job.up, part, {scratch, columns}, scratch + up_floats_);
-        add_to(job.up_addends, column, columns, {scratch, columns});
-        for (int t = 0; t < call_.rows; ++t) {
-          job.glu(y + t * out, scratch + t * columns, columns, y + t * out);
-        }
+        run_product(*job.up, part, up, dense_memory);
+        add_to(job.up_addends, column, columns, up);
+        for_rows([&](std::size_t t) {
+          job.glu(made.row(t), up.row(t), columns, y.row(t));
+        });
+      } else if (has_many_rows()) {
+        for_rows([&](std::size_t t) {
+          std::copy_n(made.row(t), columns, y.row(t));
+        });
       }
     }
   }
@@ -483,6 +517,7 @@ class Run {
   BFloatParts parts_; // of the rows, where a matrix reads them
   float* normed_ = nullptr; // rows for what reads floats, where there is a norm
   float* scratch_ = nullptr; // [ranks][rank_floats_]
+  std::size_t y_floats_ = 0;
   std::size_t up_floats_ = 0;
   std::size_t rank_floats_ = 0;
   hwy::AlignedFreeUniquePtr<std::byte[]> memory_;
