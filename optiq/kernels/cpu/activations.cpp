@@ -194,8 +194,9 @@ void QuantizeTask(
     std::size_t u) {
   const ActivationLayout& layout = to.layout;
   Work work;
-  std::int32_t most[kRows] = {};
-  for (int r = 0; r < kRows; ++r) {
+  const int rows = layout.rows_of_block(block);
+  std::int32_t most[kRows] = {}; // a row that is not there is a row of zeros
+  for (int r = 0; r < kRows && r < rows; ++r) {
     most[r] = LoadUnit<kUnit>(
         x + static_cast<std::size_t>(block + r) * layout.cols + u * kUnit,
         weight == nullptr ? nullptr : weight + u * kUnit,
@@ -242,7 +243,7 @@ void QuantizeTileTask(
     alignas(64) float values[kMostUnit];
     std::uint8_t* const plane = tiles + r * kMostUnit;
     const RowWork row{values, {plane, plane + kTile}};
-    std::int32_t most = 0; // a row that is not there is a row of zeros
+    std::int32_t most = 0; // as in QuantizeTask
     if (r < rows) {
       most = LoadUnit<kMostUnit>(
           x + static_cast<std::size_t>(block + r) * layout.cols + u * kMostUnit,
@@ -291,7 +292,7 @@ HWY_INLINE Task TaskOf(const ActivationLayout& layout, int block) {
     return layout.digits == 2 ? QuantizeTileTask<Form::TwoDigits>
                               : QuantizeTileTask<Form::OneDigit>;
   }
-  const int i = kernel_of_rows(layout.rows_of_block(block));
+  const int i = kernel_of_rows(layout.stored_rows_of_block(block));
   return layout.unit == kMostUnit ? TaskOfUnit<kMostUnit>(layout, i)
                                   : TaskOfUnit<kChunkInputs>(layout, i);
 }

@@ -11,8 +11,9 @@ constexpr int unit_inputs(int group) {
   return group < 64 ? group : 64;
 }
 
-/** Rows of a block: as many, or up to four. Kernels of 5 to 7 would double
- * their number to save a second pass over what the first left in L1. */
+/** Rows of a block: as many, or up to four. 6 and 7 rows alone are filled up to
+ * 8: kernels of their own would be two more of each, and a second pass over
+ * what the first left in L1 takes longer than the zeros. */
 inline constexpr int kMostBlockRows = 8;
 inline constexpr int kFewBlockRows = 4;
 inline constexpr int kTileBlockRows = 16;
@@ -35,8 +36,8 @@ enum class CellForm {
 
 /**
  * How quantized activations lie in memory. Rows go in blocks of `block_rows`,
- * and what is left in blocks of up to `rest_rows`. Of tiles there are blocks of
- * 16, the last filled up with zeros.
+ * and what is left in blocks of up to `rest_rows`, or in one that is filled up
+ * with rows of zeros.
  *
  *   cells   per block, unit: as CellForm says
  *   scales  per block, unit: the rows' scales, then the rows' sums
@@ -53,6 +54,7 @@ struct ActivationLayout {
   CellForm form = CellForm::Quads;
   int block_rows = kMostBlockRows;
   int rest_rows = kFewBlockRows;
+  bool fills_up = false; // then rest_rows is block_rows
 
   std::size_t units() const { // per row
     return static_cast<std::size_t>(cols) / unit;
@@ -63,6 +65,10 @@ struct ActivationLayout {
     return left >= block_rows ? block_rows
         : left > rest_rows    ? rest_rows
                               : left;
+  }
+  /** Rows that it has with those of zeros. */
+  int stored_rows_of_block(int first) const {
+    return fills_up ? block_rows : rows_of_block(first);
   }
   /** First row of a block. */
   int block_start(int block) const {
@@ -94,8 +100,7 @@ struct ActivationLayout {
 
  private:
   int stored_rows() const {
-    return form == CellForm::Tiles ? static_cast<int>(blocks()) * kTileBlockRows
-                                   : rows;
+    return fills_up ? static_cast<int>(blocks()) * block_rows : rows;
   }
 };
 

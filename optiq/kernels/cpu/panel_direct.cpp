@@ -71,7 +71,8 @@ void MultiplyDirect(
         args.cells = x.cells + layout.cell_offset(row);
         args.scales = x.scales + layout.scale_offset(row);
         args.y = to.y + row * to.stride + (col - first * kPanelRows);
-        kernel_for(shape.bits, rows)(args);
+        args.y_rows = rows;
+        kernel_for(shape.bits, layout.stored_rows_of_block(row))(args);
         row += rows;
       }
     }

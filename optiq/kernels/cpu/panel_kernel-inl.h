@@ -59,6 +59,7 @@ struct KernelArgs {
   float* y = nullptr;
   std::size_t y_stride = 0;
   std::size_t y_cols = 0; // that exist, from y on
+  int y_rows = 0;
   bool accumulate = false; // onto y: not the first tile of the inputs
 };
 
@@ -404,6 +405,9 @@ void MultiplyBlock(const KernelArgs& args) {
   }
   HWY_UNROLL(8)
   for (int m = 0; m < kRows; ++m) {
+    if (m >= args.y_rows) {
+      continue;
+    }
     HWY_UNROLL(4)
     for (int v = 0; v < kVecs; ++v) {
       hn::StoreN(

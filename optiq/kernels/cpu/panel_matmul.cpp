@@ -20,9 +20,14 @@ activation_layout(int rows, int cols, int group, int bits, int digits) {
   if (rows > kDirectRows && layout.unit == kTileInputs && uses_amx()) {
     layout.form = CellForm::Tiles;
     layout.block_rows = layout.rest_rows = kTileBlockRows;
+    layout.fills_up = true;
     return layout;
   }
-  if (reads_words(rows, bits, digits)) {
+  if (rows == 6 || rows == 7) {
+    layout.rest_rows = kMostBlockRows;
+    layout.fills_up = true;
+  }
+  if (reads_words(layout.fills_up ? kMostBlockRows : rows, bits, digits)) {
     layout.form = CellForm::Words;
   }
   if (rows > kDirectRows && digits == 2) {

@@ -176,6 +176,7 @@ void MultiplyTile(
         first_unit * layout.unit / 4 * layout.digits * rows;
     call.scales = x.scales + layout.scale_offset(row) + first_unit * 2 * rows;
     call.y = args.y + row * args.y_stride;
+    call.y_rows = rows;
     Fetch(next, block, layout.blocks());
     kernels[kernel_of_rows(rows)](call);
     row += rows;
