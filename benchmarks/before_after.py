@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Two builds of optiq beside each other: the same bits, and the same speed?
 
 Measures prefill, decode and decode of a batch of 8 in rounds of one run each, in

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What measured widths alone buy at equal bytes (rounding to nearest), on tiny-qwen3.5.
 
 For the bytes of the uniform 3-bit file, of the uniform 4-bit file and of

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """How well and how fast `convert --sensitivity fast` estimates.
 
 Estimates and measures the same chunks, and prints for every width Spearman's

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What a quantized K/V cache costs tiny-qwen3.5 in right answers.
 
 Weights stay bf16; K and V are quantized alone, both sides at the same width.

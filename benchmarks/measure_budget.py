@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What auto's budget buys: KL and answers at one size, by forwards of the calibration text.
 
 For every size, seed and budget: how many moves between whole plans were kept, the KL of the whole

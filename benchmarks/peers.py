@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """OptIQ beside llama.cpp: the same model, machine and threads, in turn.
 
 Makes Q4_0 and Q8_0 files of SmolLM2 135M with llama-quantize and uniform 4- and

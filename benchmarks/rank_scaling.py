@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What ranks that follow the sensitivity are worth: by_bits, by_kl and constant
 at a matched number of parameters, on two tasks, over seeds.
 

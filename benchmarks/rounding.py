@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What each step of a conversion buys at the same bytes: KL on text that the calibration has not seen, right answers,
 and seconds.
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Streams of an OpenAI-like server at once, at little cost to the machine that also serves them.
 
 One thread, plain sockets: an event costs a few microseconds. Used by serve_peers.py.

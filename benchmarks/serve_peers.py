@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """`optiq serve` beside llama.cpp's server: the same model, slots, threads and prompts, in turn.
 
 Both servers run all the time, and rounds of one measurement each go from one to

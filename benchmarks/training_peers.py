@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """`optiq lora train` beside mlx-lm's trainer on the same model directory, data,
 ranks and tokens: one long text a step, cut at the sequence length.
 

@@ -11,8 +11,8 @@ constexpr int unit_inputs(int group) {
   return group < 64 ? group : 64;
 }
 
-/** Rows of a block: as many, or up to four. 6 and 7 rows alone are filled up to
- * 8: kernels of their own would be two more of each, and a second pass over
+/** Rows of a block: as many, or up to four. 5 to 7 rows alone are filled up to
+ * 8: kernels of their own would be three more of each, and a second pass over
  * what the first left in L1 takes longer than the zeros. */
 inline constexpr int kMostBlockRows = 8;
 inline constexpr int kFewBlockRows = 4;

@@ -23,7 +23,7 @@ activation_layout(int rows, int cols, int group, int bits, int digits) {
     layout.fills_up = true;
     return layout;
   }
-  if (rows == 6 || rows == 7) {
+  if (rows > kFewBlockRows && rows < kMostBlockRows) {
     layout.rest_rows = kMostBlockRows;
     layout.fills_up = true;
   }
