@@ -41,15 +41,15 @@ OPTIQ_AMX_INLINE __m512 widen(__m256i halves) {
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
-/** The nearest bfloat16 values, which are taken off. */
-OPTIQ_AMX_INLINE __m512i take_part(StepOfRow& v) {
-  const auto part =
-      reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(v.high, v.low));
-  v.low =
-      finite_or_zero(_mm512_sub_ps(v.low, widen(_mm512_castsi512_si256(part))));
-  v.high = finite_or_zero(
-      _mm512_sub_ps(v.high, widen(_mm512_extracti64x4_epi64(part, 1))));
-  return part;
+OPTIQ_AMX_INLINE __m512i nearest(const StepOfRow& v) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(v.high, v.low));
+}
+
+/** What is left of v without a part. */
+OPTIQ_AMX_INLINE StepOfRow rest_of(const StepOfRow& v, __m512i part) {
+  return {
+      _mm512_sub_ps(v.low, widen(_mm512_castsi512_si256(part))),
+      _mm512_sub_ps(v.high, widen(_mm512_extracti64x4_epi64(part, 1)))};
 }
 
 /** Up to 32 inputs of a row, normalized as rms_norm does it. */
@@ -100,9 +100,11 @@ OPTIQ_AMX void split_step(
           inverse_rms[r],
           inputs);
     }
-    for (int part = kParts; part-- > 0;) {
-      parts[part][r] = take_part(v);
-    }
+    parts[2][r] = nearest(v);
+    v = rest_of(v, parts[2][r]);
+    v = {finite_or_zero(v.low), finite_or_zero(v.high)};
+    parts[1][r] = nearest(v);
+    parts[0][r] = nearest(rest_of(v, parts[1][r]));
   }
   for (int part = 0; part < kParts; ++part) {
     std::uint16_t* const tile = out + part * to.part_values();
@@ -163,9 +165,13 @@ OPTIQ_AMX void store_transposed(
     v[i] = _mm512_load_si512(sums + i * kTileRows);
   }
   transpose(v);
-  for (int r = 0; r < rows; ++r) {
+  const __mmask16 lanes = lanes_below(columns);
+#pragma GCC unroll 16
+  for (int r = 0; r < kTileRows; ++r) {
     _mm512_mask_storeu_ps(
-        y + r * stride, lanes_below(columns), _mm512_castsi512_ps(v[r]));
+        y + r * stride,
+        r < rows ? lanes : __mmask16{0},
+        _mm512_castsi512_ps(v[r]));
   }
 }
 
