@@ -114,7 +114,7 @@ Timing time_products(
     const std::chrono::duration<double> took =
         std::chrono::steady_clock::now() - start;
     if (i > 0) { // the first warms up
-      seconds.push_back(took.count() / set.size());
+      seconds.push_back(took.count() / static_cast<double>(set.size()));
     }
   }
   std::sort(seconds.begin(), seconds.end());
@@ -212,8 +212,8 @@ void bench_rows(
       rows,
       t.median * 1e6,
       t.spread * 100,
-      w.nbytes() / t.median / 1e9,
-      w.nbytes() / t.median / machine.bandwidth,
+      static_cast<double>(w.nbytes()) / t.median / 1e9,
+      static_cast<double>(w.nbytes()) / t.median / machine.bandwidth,
       products * digits / t.median / 1e9,
       products * digits / t.median / peak,
       error);
@@ -246,7 +246,7 @@ void bench(const Options& options) {
       continue;
     }
     std::vector<Matrix> set{make_matrix(dense, bits)};
-    while (set.size() * set.front().nbytes() < kSetBytes) {
+    while (static_cast<double>(set.size() * set.front().nbytes()) < kSetBytes) {
       set.push_back(make_matrix(dense, bits));
     }
     for (int rows : {1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 64, 128, 512}) {

@@ -70,12 +70,12 @@ float nearest_bfloat(float value) {
 }
 
 /** What multiply_parts promises, in plain C++. */
-float sum_of_parts(const float* w, const float* x, int n) {
+float sum_of_parts(const float* w, const float* x, std::size_t n) {
   float sum = 0;
-  for (int at = 0; at < n; at += 32) {
+  for (std::size_t at = 0; at < n; at += 32) {
     for (int part = 2; part >= 0; --part) {
       float chains[2] = {};
-      for (int k = at; k < std::min(n, at + 32); ++k) {
+      for (std::size_t k = at; k < std::min(n, at + 32); ++k) {
         float value = x[k];
         for (int i = 0; i < part; ++i) {
           value -= nearest_bfloat(value);
@@ -90,22 +90,22 @@ float sum_of_parts(const float* w, const float* x, int n) {
 }
 
 TEST_F(Amx, DenseSumsAreInTheOrderOfTheDocs) {
-  for (const int in : {1, 31, 32, 33, 200, 1000}) {
-    for (const int out : {1, 16, 40, 300}) {
+  for (const std::size_t in : {1, 31, 32, 33, 200, 1000}) {
+    for (const std::size_t out : {1, 16, 40, 300}) {
       const mx::array weight = array_of(
-          normal_values(static_cast<std::size_t>(out) * in, 1),
-          {out, in},
+          normal_values(out * in, 1),
+          {static_cast<int>(out), static_cast<int>(in)},
           mx::bfloat16);
       const auto w = values_of(weight);
       const Matrix m = kernels::cpu_device().dense(weight);
-      const auto x = normal_values(std::size_t{300} * in, 2);
-      for (const int rows : {1, 3, 16, 17, 40, 300}) {
+      const auto x = normal_values(300 * in, 2);
+      for (const std::size_t rows : {1, 3, 16, 17, 40, 300}) {
         SCOPED_TRACE(
             testing::Message()
             << "[" << out << ", " << in << "], " << rows << " rows");
-        const auto y = product(x, 0, rows, m);
-        for (int row = 0; row < rows; row += 1 + rows / 5) {
-          for (int n = 0; n < out; n += 1 + out / 7) {
+        const auto y = product(x, 0, static_cast<int>(rows), m);
+        for (std::size_t row = 0; row < rows; row += 1 + rows / 5) {
+          for (std::size_t n = 0; n < out; n += 1 + out / 7) {
             ASSERT_EQ(
                 y[row * out + n],
                 sum_of_parts(w.data() + n * in, x.data() + row * in, in))
@@ -118,17 +118,17 @@ TEST_F(Amx, DenseSumsAreInTheOrderOfTheDocs) {
 }
 
 TEST_F(Amx, WhatIsNotFiniteStaysInItsRow) {
-  const int in = 70;
-  const int out = 20;
+  constexpr std::size_t in = 70;
+  constexpr std::size_t out = 20;
   const Matrix m = kernels::cpu_device().dense(
       array_of(std::vector<float>(out * in, 2.f), {out, in}, mx::bfloat16));
-  for (const int rows : {5, 40}) {
-    std::vector<float> x(static_cast<std::size_t>(rows) * in, 1.f);
+  for (const std::size_t rows : {5, 40}) {
+    std::vector<float> x(rows * in, 1.f);
     x[1 * in + 69] = std::numeric_limits<float>::infinity();
     x[2 * in + 3] = std::numeric_limits<float>::quiet_NaN();
     x[3 * in] = 1e38f;
-    const auto y = product(x, 0, rows, m);
-    for (int n = 0; n < out; ++n) {
+    const auto y = product(x, 0, static_cast<int>(rows), m);
+    for (std::size_t n = 0; n < out; ++n) {
       EXPECT_EQ(y[n], 2.f * in);
       EXPECT_EQ(y[1 * out + n], std::numeric_limits<float>::infinity());
       EXPECT_TRUE(std::isnan(y[2 * out + n]));

@@ -91,7 +91,7 @@ add_rows(const ValueTiles& t, const std::uint16_t* weights, float* sums) {
 }
 
 // Members were declared for every machine.
-OPTIQ_AMX void configure(int rows) {
+OPTIQ_AMX void configure(std::size_t rows) {
   configure_tiles(kTileRows, rows);
 }
 OPTIQ_AMX void release() {
@@ -112,7 +112,7 @@ QueryTiles::~QueryTiles() {
 
 void QueryTiles::set_rows(std::size_t rows) {
   if (rows != rows_) {
-    configure(static_cast<int>(rows));
+    configure(rows);
     rows_ = rows;
   }
 }

@@ -8,8 +8,8 @@
 namespace optiq::kernels::cpu {
 namespace {
 
-constexpr int kParts = BFloatParts::kParts;
-constexpr int kStepInputs = BFloatParts::kStepInputs;
+constexpr std::size_t kParts = BFloatParts::kParts;
+constexpr std::size_t kStepInputs = BFloatParts::kStepInputs;
 constexpr std::size_t kTileValues = kTileRows * kStepInputs; // of bfloat16
 constexpr std::size_t kSums = kTileRows * kTileRows;
 
@@ -86,12 +86,12 @@ OPTIQ_AMX void split_step(
   const std::size_t first = block * kTileRows;
   const std::size_t at = step * kStepInputs;
   const std::size_t inputs = std::min<std::size_t>(kStepInputs, cols - at);
-  const int width = to.width();
-  const int rows = std::min(kTileRows, to.rows - static_cast<int>(first));
+  const auto width = static_cast<std::size_t>(to.width());
+  const std::size_t rows = std::min<std::size_t>(kTileRows, to.rows - first);
   std::uint16_t* const out =
       to.values + block * to.block_values() + step * to.step_values();
   __m512i parts[kParts][kTileRows];
-  for (int r = 0; r < kTileRows; ++r) {
+  for (std::size_t r = 0; r < kTileRows; ++r) {
     StepOfRow v{};
     if (r < rows) {
       v = load_step(
@@ -106,14 +106,14 @@ OPTIQ_AMX void split_step(
     parts[1][r] = nearest(v);
     parts[0][r] = nearest(rest_of(v, parts[1][r]));
   }
-  for (int part = 0; part < kParts; ++part) {
+  for (std::size_t part = 0; part < kParts; ++part) {
     std::uint16_t* const tile = out + part * to.part_values();
     if (width == 1) { // pairs follow each other as they are
       _mm512_storeu_si512(tile, parts[part][0]);
       continue;
     }
     transpose(parts[part]);
-    for (std::ptrdiff_t pair = 0; pair < kTileRows; ++pair) {
+    for (std::size_t pair = 0; pair < kTileRows; ++pair) {
       _mm512_mask_storeu_epi32(
           tile + pair * 2 * width, lanes_below(width), parts[part][pair]);
     }
@@ -155,19 +155,19 @@ OPTIQ_AMX_INLINE void copy_tile(
 /** Sums [16 outputs][16 rows] go where rows of results are. */
 OPTIQ_AMX void store_transposed(
     const float* sums,
-    int rows,
+    std::size_t rows,
     std::size_t columns,
     float* y,
     std::size_t stride) {
   __m512i v[kTileRows];
 #pragma GCC unroll 16
-  for (int i = 0; i < kTileRows; ++i) {
+  for (std::size_t i = 0; i < kTileRows; ++i) {
     v[i] = _mm512_load_si512(sums + i * kTileRows);
   }
   transpose(v);
   const __mmask16 lanes = lanes_below(columns);
 #pragma GCC unroll 16
-  for (int r = 0; r < kTileRows; ++r) {
+  for (std::size_t r = 0; r < kTileRows; ++r) {
     _mm512_mask_storeu_ps(
         y + r * stride,
         r < rows ? lanes : __mmask16{0},
@@ -206,7 +206,7 @@ OPTIQ_AMX void multiply_one_block(
         _tile_loadd(5, edge[1], kTileRowBytes);
       }
 #pragma GCC unroll 3
-      for (int i = 0; i < kParts; ++i) {
+      for (std::size_t i = 0; i < kParts; ++i) {
         _tile_loadd(6, part, x_stride);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 5, 6);
@@ -218,7 +218,11 @@ OPTIQ_AMX void multiply_one_block(
     for (std::size_t i = 0; i < 2 && row + i * kTileRows < w.end; ++i) {
       const std::size_t column = row + i * kTileRows;
       store_transposed(
-          sums[i], x.rows, w.end - column, to.y + (column - first), to.stride);
+          sums[i],
+          static_cast<std::size_t>(x.rows),
+          w.end - column,
+          to.y + (column - first),
+          to.stride);
     }
   }
 }
@@ -352,11 +356,11 @@ OPTIQ_AMX void multiply_strip(
     add_steps(x, strip, first, last, copies, sums);
   }
   for (std::size_t b = 0; b < strip.blocks; ++b) {
-    const int row = static_cast<int>(strip.block + b) * kTileRows;
+    const std::size_t row = (strip.block + b) * kTileRows;
     for (std::size_t t = 0; t < strip.tiles; ++t) {
       store_transposed(
           sums + (t * strip.blocks + b) * kSums,
-          std::min(kTileRows, x.rows - row),
+          std::min<std::size_t>(kTileRows, x.rows - row),
           w.end - (strip.row + t * kTileRows),
           to.y + row * to.stride + t * kTileRows,
           to.stride);
@@ -389,7 +393,7 @@ void split_rows(
 }
 
 std::size_t parts_scratch(int rows) {
-  if (rows <= kTileRows) {
+  if (static_cast<std::size_t>(rows) <= kTileRows) {
     return 0;
   }
   return kStripTiles * kStripBlocks * kSums +

@@ -16,14 +16,14 @@
 
 namespace optiq::kernels::cpu {
 
-inline constexpr int kTileRows = 16;
+inline constexpr std::size_t kTileRows = 16;
 inline constexpr std::size_t kTileRowBytes = 64;
 inline constexpr std::size_t kTileBytes = kTileRows * kTileRowBytes;
 
 /** The shapes of this thread's tiles until they are released: 0 to 3 are sums
  * of `rows` rows and `columns` columns, 4 and 5 the rows of the first operand,
  * 6 and 7 the columns of the second. */
-OPTIQ_AMX_INLINE void configure_tiles(int columns, int rows) {
+OPTIQ_AMX_INLINE void configure_tiles(std::size_t columns, std::size_t rows) {
   struct alignas(64) {
     std::uint8_t palette = 1;
     std::uint8_t unused[15] = {};
@@ -34,7 +34,7 @@ OPTIQ_AMX_INLINE void configure_tiles(int columns, int rows) {
     const bool is_first = i == 4 || i == 5;
     shapes.rows[i] = static_cast<std::uint8_t>(i < 6 ? rows : kTileRows);
     shapes.row_bytes[i] =
-        is_first ? kTileRowBytes : static_cast<std::uint16_t>(4 * columns);
+        static_cast<std::uint16_t>(is_first ? kTileRowBytes : 4 * columns);
   }
   // GCC 12 believes that 8 bytes of it are read, and that loads of tiles read
   // nothing.
@@ -50,7 +50,7 @@ OPTIQ_AMX_INLINE void release_tiles() {
 /** Tiles of 16 rows while it lives. */
 class TilesInUse {
  public:
-  OPTIQ_AMX_INLINE explicit TilesInUse(int columns) {
+  OPTIQ_AMX_INLINE explicit TilesInUse(std::size_t columns) {
     configure_tiles(columns, kTileRows);
   }
   OPTIQ_AMX_INLINE ~TilesInUse() {
@@ -64,12 +64,12 @@ class TilesInUse {
 OPTIQ_AMX_INLINE void transpose(__m512i (&v)[kTileRows]) {
   __m512i t[kTileRows];
 #pragma GCC unroll 8
-  for (int i = 0; i < kTileRows; i += 2) {
+  for (std::size_t i = 0; i < kTileRows; i += 2) {
     t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
     t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
   }
 #pragma GCC unroll 4
-  for (int i = 0; i < kTileRows; i += 4) {
+  for (std::size_t i = 0; i < kTileRows; i += 4) {
     v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
     v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
     v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);

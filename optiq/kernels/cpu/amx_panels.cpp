@@ -64,7 +64,7 @@ OPTIQ_AMX_INLINE void add_unit(
   const __m512 scale = _mm512_loadu_ps(params);
   const __m512 bias = _mm512_loadu_ps(params + kTileRows);
 #pragma GCC unroll 16
-  for (int r = 0; r < kTileRows; ++r) {
+  for (std::size_t r = 0; r < kTileRows; ++r) {
     __m512i sum = _mm512_load_si512(sums + r * kTileRows);
     if constexpr (kDigits == 2) {
       sum = _mm512_add_epi32(
@@ -81,11 +81,11 @@ OPTIQ_AMX_INLINE void add_unit(
 struct Results {
   float* y;
   std::size_t stride;
-  int rows;
+  std::size_t rows;
   std::size_t columns;
 
   /** Lanes of row r. */
-  __mmask16 lanes(int r) const {
+  __mmask16 lanes(std::size_t r) const {
     return r < rows ? lanes_below(columns) : __mmask16{0};
   }
 };
@@ -93,7 +93,7 @@ struct Results {
 OPTIQ_AMX_INLINE void
 load(const Results& from, bool accumulate, __m512 (&y)[kTileRows]) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kTileRows; ++r) {
+  for (std::size_t r = 0; r < kTileRows; ++r) {
     y[r] = _mm512_maskz_loadu_ps(
         accumulate ? from.lanes(r) : __mmask16{0}, from.y + r * from.stride);
   }
@@ -101,7 +101,7 @@ load(const Results& from, bool accumulate, __m512 (&y)[kTileRows]) {
 
 OPTIQ_AMX_INLINE void store(const __m512 (&y)[kTileRows], const Results& to) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kTileRows; ++r) {
+  for (std::size_t r = 0; r < kTileRows; ++r) {
     _mm512_mask_storeu_ps(to.y + r * to.stride, to.lanes(r), y[r]);
   }
 }
@@ -128,10 +128,10 @@ class Fetcher {
 };
 
 template <int kDigits>
-OPTIQ_AMX void multiply_panel(const TileProduct& p, int panel) {
+OPTIQ_AMX void multiply_panel(const TileProduct& p, std::size_t panel) {
   const ActivationLayout& layout = p.x->layout;
   const std::size_t step_bytes = kDigits * kTileBytes; // of x, per unit
-  const std::size_t before = static_cast<std::size_t>(panel) * kTileRows;
+  const std::size_t before = panel * kTileRows;
   const std::uint8_t* const codes = p.panels[panel];
   const auto tiles_of = [&](int row) {
     return reinterpret_cast<const std::uint8_t*>(
@@ -142,11 +142,11 @@ OPTIQ_AMX void multiply_panel(const TileProduct& p, int panel) {
   Fetcher fetcher(p.next[panel], p.next_bytes, layout.blocks() * p.units);
   multiply_unit<kDigits, 0>(tiles_of(0), codes, sums[0]);
   std::size_t n = 0;
-  for (int row = 0; row < layout.rows; row += kTileRows) {
+  for (int row = 0; row < layout.rows; row += kTileBlockRows) {
     const Results results{
         p.to.y + row * p.to.stride + before,
         p.to.stride,
-        layout.rows_of_block(row),
+        static_cast<std::size_t>(layout.rows_of_block(row)),
         p.columns - std::min(p.columns, before)};
     const float* scales =
         p.x->scales + layout.scale_offset(row) + p.first_unit * 2 * kTileRows;
@@ -155,9 +155,9 @@ OPTIQ_AMX void multiply_panel(const TileProduct& p, int panel) {
     const std::uint8_t* const tiles = tiles_of(row);
     for (std::size_t u = 0; u < p.units; ++u, ++n) {
       const bool is_last = u + 1 == p.units;
-      if (!is_last || row + kTileRows < layout.rows) {
-        const std::uint8_t* x =
-            is_last ? tiles_of(row + kTileRows) : tiles + (u + 1) * step_bytes;
+      if (!is_last || row + kTileBlockRows < layout.rows) {
+        const std::uint8_t* x = is_last ? tiles_of(row + kTileBlockRows)
+                                        : tiles + (u + 1) * step_bytes;
         const std::uint8_t* w = is_last ? codes : codes + (u + 1) * kUnitBytes;
         if (n % 2 == 0) {
           multiply_unit<kDigits, 1>(x, w, sums[1]);
@@ -177,7 +177,8 @@ OPTIQ_AMX void multiply_panel(const TileProduct& p, int panel) {
 
 OPTIQ_AMX void multiply_tiles(const TileProduct& product) {
   const TilesInUse tiles(kTileRows);
-  for (int panel = 0; panel < 2 && product.panels[panel] != nullptr; ++panel) {
+  for (std::size_t panel = 0; panel < 2 && product.panels[panel] != nullptr;
+       ++panel) {
     if (product.x->layout.digits == 2) {
       multiply_panel<2>(product, panel);
     } else {

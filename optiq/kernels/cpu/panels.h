@@ -27,7 +27,7 @@ inline constexpr int kPanelRows = 16;
 inline constexpr int kChunkInputs = 32;
 inline constexpr int kChunkQuads = kChunkInputs / 4;
 /** Bytes of one vector of 4-byte cells. */
-inline constexpr std::size_t kVectorBytes = 4 * kPanelRows;
+inline constexpr std::size_t kVectorBytes = std::size_t{4} * kPanelRows;
 
 enum class FloatType { BFloat16, Float16, Float32 };
 
