@@ -42,6 +42,7 @@ struct MultiplyPart {
   const std::uint32_t* weight; // codes, or bf16 [out, in]
   const std::uint32_t* params; // (scale, bias) pairs
   Number param_type; // bf16 or f16
+  float factor; // of packed weights in float16 (matrix.h)
   int group_shift; // 32 columns << shift are a group
   int out;
   int first_block; // of the launch's, as many tiles each as its kernel takes
@@ -75,17 +76,33 @@ constexpr int few_stages(int bits, bool has_large) {
       : bits == 8  ? 3
                    : 2;
 }
-/** The same of the kernel for many rows, in at most 222 KB. */
-constexpr int wide_stages(int bits, bool is_exact) {
-  return is_exact ? 2 : bits == 8 ? 3 : 4;
-}
-constexpr std::size_t wide_bytes(int bits, bool is_exact) {
-  constexpr std::size_t kDigitBytes = sizeof(std::uint16_t) * 128 * 128;
+/** Shared memory of the exact kernel for many rows. */
+inline constexpr int kWideStages = 2;
+constexpr std::size_t wide_bytes(int bits) {
+  constexpr std::size_t kDigitBytes = sizeof(std::uint16_t) * 2 * 128 * 128;
   constexpr std::size_t kParamAndSumBytes = 2048;
-  const std::size_t stage = (is_exact ? 2 : 1) * kDigitBytes +
+  const std::size_t stage = kDigitBytes +
       static_cast<std::size_t>(8 * 256 * bits) + kParamAndSumBytes;
   constexpr std::size_t kBarriers = 1024;
-  return wide_stages(bits, is_exact) * stage + kBarriers;
+  return kWideStages * stage + kBarriers;
+}
+/** The fast one has tasks of 64 `width` outputs, two or four; two warp groups
+ * multiply and one copies. */
+inline constexpr unsigned kWideFastThreads = 384;
+constexpr std::size_t wide_fast_stage_bytes(int bits, int width) {
+  constexpr std::size_t kDigitBytes = sizeof(std::uint16_t) * 128 * 128;
+  const std::size_t tiles = std::size_t{4} * width;
+  const std::size_t bytes = kDigitBytes + tiles * (256 * bits + 128);
+  return (bytes + 1023) / 1024 * 1024;
+}
+constexpr int wide_fast_stages(int bits, int width) {
+  constexpr std::size_t kRoom = std::size_t{224} << 10;
+  return static_cast<int>(kRoom / wide_fast_stage_bytes(bits, width));
+}
+constexpr std::size_t wide_fast_bytes(int bits, int width) {
+  constexpr std::size_t kBarriers = 1024;
+  return wide_fast_stages(bits, width) * wide_fast_stage_bytes(bits, width) +
+      kBarriers;
 }
 /** Between rows in shared memory, of digits and of sums: other banks. */
 inline constexpr int kFewPadding = 32;
@@ -148,8 +165,11 @@ struct PackParams {
   int groups;
   int spans; // of 128 columns
   int group_shift; // 32 columns << shift are a group
+  Number type;
+  int bits;
   std::uint32_t* params;
   long long words; // of params
+  unsigned* largest; // zero before: bits of the largest |weight|'s bound
 };
 
 /** Rows `ids` of a matrix, times scale. */

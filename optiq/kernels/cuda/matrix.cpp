@@ -1,5 +1,8 @@
 #include "optiq/kernels/cuda/matrix.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/kernels/affine_checks.h"
@@ -28,6 +31,19 @@ Buffer lend(Card& card, const mx::array& host) {
   return send(card, host, card.memory().take(host.nbytes()));
 }
 
+/** The power of two that brings what is below the next one behind `largest`
+ * below 2^15: into the middle of float16. 1 where weights are not finite. */
+float factor_of(float largest) {
+  constexpr int kHalfBits = 15;
+  constexpr int kMost = 126; // whose inverse is a float, too
+  if (!std::isfinite(largest)) {
+    return 1.f;
+  }
+  int exponent = 0;
+  std::frexp(largest, &exponent); // largest < 2^exponent
+  return std::ldexp(1.f, std::min(kHalfBits - exponent, kMost));
+}
+
 void pack(
     Card& card,
     const mx::array& weight,
@@ -54,6 +70,8 @@ void pack(
   card.launch("pack_codes", grid_of(words), codes);
   const Buffer lent_scales = lend(card, scales);
   const Buffer lent_biases = lend(card, biases);
+  const Buffer largest = card.memory().take(sizeof(float));
+  card.fill_zero(*largest, sizeof(float));
   const PackParams params{
       .scales = halves_of(*lent_scales),
       .biases = halves_of(*lent_biases),
@@ -61,9 +79,15 @@ void pack(
       .groups = groups,
       .spans = static_cast<int>(spans),
       .group_shift = shift,
+      .type = data.param_type,
+      .bits = data.bits,
       .params = mutable_words_of(*data.params),
-      .words = pairs};
+      .words = pairs,
+      .largest = mutable_words_of(*largest)};
   card.launch("pack_params", grid_of(pairs), params);
+  float bound = 0.f;
+  card.copy_out(&bound, *largest, sizeof(bound)); // all is done, too
+  data.factor = factor_of(bound);
   data.nbytes = 4 * static_cast<std::uint64_t>(words + pairs);
 }
 
@@ -119,8 +143,8 @@ Matrix quantized_matrix(
   if (data->type != Number::Float32) {
     data->layout = Layout::Packed;
     data->param_type = data->type;
+    // And waits: products read weights ahead of what is before them.
     pack(card, weight, scales, biases, *data);
-    card.synchronize(); // products read weights ahead of what is before them
     return Matrix(std::move(data));
   }
   data->weight = keep(card, weight);

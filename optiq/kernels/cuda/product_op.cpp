@@ -9,6 +9,7 @@
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/packed_layout.h"
 #include "optiq/kernels/cuda/pointers_impl.h"
+#include "optiq/kernels/cuda/prepared_rows.h"
 #include "optiq/kernels/cuda/wide_layout.h"
 #include "optiq/kernels/product_checks.h"
 #include "optiq/kernels/shape_checks_impl.h"
@@ -16,7 +17,7 @@
 namespace optiq::kernels::cuda {
 namespace {
 
-constexpr const char* kFunction = "multiply";
+constexpr const char* kFunction = kMultiply;
 // Rows of x that the product kernels take at once, and tiles of 16 outputs.
 constexpr int kFewRows = 8;
 constexpr int kMoreRows = 16;
@@ -47,133 +48,6 @@ bool is_exact(Compute compute) {
   return compute == Compute::Exact;
 }
 
-/** The kinds of digits that products take (arguments.h): the last in the order
- * of wide_layout.h. */
-enum class Digits { OfDense, OfCodes, OfWide };
-
-int count_of(Digits kind, bool exact) {
-  return (kind == Digits::OfDense ? 2 : 1) + (exact ? 1 : 0);
-}
-
-/** Rows as digits on the card. */
-struct PreparedDigits {
-  Buffer digits; // [n, T, padded]
-  Buffer sums; // [T, padded / 32]
-  Buffer scales; // [T]
-};
-
-/** The rows that projections read, in the forms that they ask for. */
-struct PreparedRows {
-  int rows = 0;
-  PrepareRows args; // of plain rows
-  std::optional<mx::array> plain; // [T, in]
-  std::map<Digits, PreparedDigits> digits;
-};
-
-/** Few rows are cut into parts, a span for each warp. */
-Grid grid_of_preparing(const PrepareRows& args, int rows) {
-  constexpr unsigned kThreads = 512;
-  constexpr int kWarps = kThreads / kLanes;
-  constexpr int kFew = 64;
-  const int spans = args.padded / kSpanColumns;
-  const int parts = rows <= kFew ? (spans + kWarps - 1) / kWarps : 1;
-  return {
-      .x = static_cast<std::size_t>(rows),
-      .y = static_cast<std::size_t>(parts),
-      .threads = kThreads};
-}
-
-PrepareRows with_digits(PrepareRows args, Digits kind, bool exact) {
-  args.plain = nullptr;
-  args.n_digits = count_of(kind, exact);
-  args.is_half = kind != Digits::OfDense ? 1 : 0;
-  args.is_tiled = kind == Digits::OfWide ? 1 : 0;
-  return args;
-}
-
-/** What rows become, but for digits. */
-PrepareRows
-describe_rows(const Card& card, const mx::array& x, const Norm* norm) {
-  const int width = x.shape(1);
-  PrepareRows args{
-      .x = floats_of(kFunction, card, x),
-      .width = width,
-      .padded = padded_columns(width)};
-  if (norm != nullptr) {
-    require_shape(kFunction, "norm", norm->weight, {width});
-    args.weight = floats_of(kFunction, card, norm->weight);
-    if (norm->bias) {
-      require_shape(kFunction, "norm.bias", *norm->bias, {width});
-      args.bias = floats_of(kFunction, card, *norm->bias);
-    }
-    args.eps = norm->eps;
-    args.is_layer_norm = norm->is_layer_norm ? 1 : 0;
-  }
-  return args;
-}
-
-PreparedDigits
-make_digits(Card& card, PrepareRows args, int rows, Digits kind, bool exact) {
-  args = with_digits(args, kind, exact);
-  const int places = args.is_tiled != 0
-      ? (rows + kWideRows - 1) / kWideRows * kWideRows
-      : rows;
-  const std::size_t values = static_cast<std::size_t>(places) * args.padded;
-  PreparedDigits made{
-      .digits =
-          card.memory().take(sizeof(std::uint16_t) * args.n_digits * values),
-      .sums = card.memory().take(4 * values / kChunkColumns),
-      .scales = card.memory().take(4 * static_cast<std::size_t>(rows))};
-  args.digits = pointer_of<std::uint16_t>(*made.digits);
-  args.sums = pointer_of<float>(*made.sums);
-  args.scales = pointer_of<float>(*made.scales);
-  card.launch("prepare_rows", grid_of_preparing(args, rows), args);
-  return made;
-}
-
-/** Bytes of a row's digits and their sums. */
-std::size_t own_bytes(const PrepareRows& args) {
-  return static_cast<std::size_t>(args.padded) * 2 * args.n_digits +
-      sizeof(float) * args.padded / kChunkColumns;
-}
-
-/** The same of rows whose begins are spread over the banks. */
-std::size_t shared_bytes(const PrepareRows& args, int rows) {
-  const std::size_t digits =
-      2 * static_cast<std::size_t>(args.n_digits) * (args.padded + kFewPadding);
-  const std::size_t sums =
-      sizeof(float) * (args.padded / kChunkColumns + kFewSumsPadding);
-  return rows * (digits + sums);
-}
-
-/** Whether a row is_usual (prepare.cuh). */
-bool is_usual(const PrepareRows& args) {
-  return args.width % 4 == 0 && args.is_layer_norm == 0 && args.bias == nullptr;
-}
-
-PreparedRows prepare(Card& card, const mx::array& x, const Product& product) {
-  PreparedRows made{
-      .rows = x.shape(0), .args = describe_rows(card, x, product.norm)};
-  const bool wants_plain = std::any_of(
-      product.projections.begin(),
-      product.projections.end(),
-      [&](const Projection& projection) {
-        return !projection.updates.empty() ||
-            data_of(kFunction, card, *projection.weight).layout ==
-            Layout::Plain;
-      });
-  if (!wants_plain) {
-    return made;
-  }
-  made.plain = product.norm != nullptr ? card.make_array(x.shape()) : x;
-  if (product.norm != nullptr) {
-    PrepareRows args = made.args;
-    args.plain = new_floats_of(card, *made.plain);
-    card.launch("prepare_rows", grid_of_preparing(args, made.rows), args);
-  }
-  return made;
-}
-
 /** A kernel for products on tensor cores, and how it is launched. */
 struct Form {
   const char* name = nullptr;
@@ -184,6 +58,8 @@ struct Form {
   Digits digits{};
   bool prepares = false; // its only row
   bool shares_rows = false; // copies them into shared memory
+  bool gates = false; // takes a gate, up and an activation
+  bool is_wide_fast = false; // whose tiles wait for all parts (wide_form)
 };
 
 /** The kernels for few rows. Null names: too large for this card. */
@@ -204,7 +80,8 @@ Form few_form(
       .tiles = kFewTiles,
       .threads = kFewThreads,
       .shared_bytes = ring,
-      .digits = digits};
+      .digits = digits,
+      .gates = true};
   if (info.shared_bytes < kFewDeclared || ring > room) {
     return {};
   }
@@ -237,12 +114,19 @@ Form choose_form(
   }
   if (x.rows > kMostEqualRows && has_wide_products(card.info()) && !is_dense &&
       shift_of_group(data.group_size) > 0) {
+    if (!exact) {
+      return {
+          .rows = kWideRows,
+          .digits = Digits::OfWide,
+          .gates = true,
+          .is_wide_fast = true};
+    }
     return {
         .name = "wide",
         .rows = kWideRows,
         .tiles = kWideTiles,
         .threads = kWideThreads,
-        .shared_bytes = wide_bytes(data.bits, exact),
+        .shared_bytes = wide_bytes(data.bits),
         .digits = Digits::OfWide};
   }
   return {
@@ -251,6 +135,53 @@ Form choose_form(
       .tiles = kManyTiles,
       .threads = kManyThreads,
       .digits = digits};
+}
+
+/** Tiles of a part that a block has: gated, half of them are the other's. */
+int part_tiles(const Multiply& launch, const Form& form) {
+  return launch.is_gated != 0 ? form.tiles / 2 : form.tiles;
+}
+
+/** Numbers the blocks of all parts. */
+void number_blocks(const Form& form, Multiply& launch) {
+  const int tiles = part_tiles(launch, form);
+  launch.n_blocks = 0;
+  const int n = launch.is_gated != 0 ? 1 : launch.n_parts;
+  for (int i = 0; i < n; ++i) {
+    MultiplyPart& part = launch.parts[i];
+    part.first_block = launch.n_blocks;
+    launch.n_blocks += (tiles_of(part.out) + tiles - 1) / tiles;
+  }
+}
+
+/** The fast kernel for many rows whose tasks leave the fewest multiprocessors
+ * without work. Their size has no say in a row's bits. */
+Form wide_form(const Card& card, int bits, int row_blocks, Multiply& launch) {
+  constexpr int kTilesOfWidth = 4;
+  Form best;
+  int least = 0;
+  for (const int width : {2, 4}) {
+    const Form form{
+        .name = width == 2 ? "wide2" : "wide4",
+        .rows = kWideRows,
+        .tiles = kTilesOfWidth * width,
+        .threads = kWideFastThreads,
+        .shared_bytes = wide_fast_bytes(bits, width),
+        .digits = Digits::OfWide,
+        .is_wide_fast = true};
+    number_blocks(form, launch);
+    const int tasks = launch.n_blocks * row_blocks;
+    const int turns =
+        (tasks + card.info().multiprocessors - 1) / card.info().multiprocessors;
+    // A task takes a quarter of a 64 outputs' time beside its products, and the
+    // first more, which waits for its operands.
+    const int time = turns * (4 * width + 1) + width;
+    if (best.name == nullptr || time < least) {
+      best = form;
+      least = time;
+    }
+  }
+  return best;
 }
 
 /** What a product adds to its results on its way out. */
@@ -313,14 +244,12 @@ class PackedProducts {
         .weight = words_of(*data.weight),
         .params = data.params ? words_of(*data.params) : nullptr,
         .param_type = data.param_type,
+        .factor = data.factor,
         .group_shift = shift,
         .out = data.out,
-        .first_block = launch.n_blocks,
         .bias = added.bias,
         .residual = added.residual,
         .y = y};
-    launch.n_blocks +=
-        (tiles_of(data.out) + width.form.tiles - 1) / width.form.tiles;
     width.last = &data;
     width.out += data.out;
     width.bytes += data.nbytes;
@@ -334,9 +263,11 @@ class PackedProducts {
       return;
     }
     const MatrixData& data = *width.last;
-    if (launch.is_gated != 0) { // a block has a tile of either
-      launch.n_blocks = tiles_of(data.out);
+    if (width.form.is_wide_fast) {
+      width.form = wide_form(
+          card_, data.bits, (x_.rows + kWideRows - 1) / kWideRows, launch);
     }
+    number_blocks(width.form, launch);
     Grid grid = grid_of(width.form, launch.n_blocks);
     grid.in = data.in;
     grid.out = width.out;
@@ -348,7 +279,8 @@ class PackedProducts {
     if (width.form.prepares) {
       launch.own = with_digits(x_.args, width.form.digits, exact_);
     } else {
-      const PreparedDigits& digits = digits_of(width.form.digits);
+      const PreparedDigits& digits =
+          digits_of(card_, x_, width.form.digits, exact_);
       launch.digits = halves_of(*digits.digits);
       launch.sums = pointer_of<const float>(*digits.sums);
       launch.scales = pointer_of<const float>(*digits.scales);
@@ -362,7 +294,7 @@ class PackedProducts {
     width = {};
   }
 
-  /** Few rows: as many blocks as run at once, which go through all. */
+  /** Some kernels have as many blocks as run at once, which go through all. */
   Grid grid_of(const Form& form, int n_blocks) const {
     const int row_blocks =
         form.rows == 0 ? 1 : (x_.rows + form.rows - 1) / form.rows;
@@ -371,23 +303,15 @@ class PackedProducts {
         .y = static_cast<std::size_t>(row_blocks),
         .threads = form.threads,
         .shared_bytes = form.shared_bytes};
-    if (form.rows == 0) {
-      grid.x = std::min<std::size_t>(grid.x, card_.info().multiprocessors);
+    if (form.rows == 0 || form.is_wide_fast) {
+      grid.x =
+          std::min<std::size_t>(grid.x * grid.y, card_.info().multiprocessors);
+      grid.y = 1;
     } else if (form.digits == Digits::OfWide) {
       std::swap(grid.x, grid.y); // blocks that follow each other share weights
     }
     return grid;
   }
-  const PreparedDigits& digits_of(Digits kind) {
-    const auto found = x_.digits.find(kind);
-    if (found != x_.digits.end()) {
-      return found->second;
-    }
-    return x_.digits
-        .emplace(kind, make_digits(card_, x_.args, x_.rows, kind, exact_))
-        .first->second;
-  }
-
   Card& card_;
   PreparedRows& x_;
   bool exact_;
@@ -467,7 +391,7 @@ bool can_gate(
     const Product& product,
     const PreparedRows& x,
     bool exact) {
-  if (!product.activation || x.rows > kMoreRows) {
+  if (!product.activation) {
     return false;
   }
   const Projection& gate = product.projections[0];
@@ -479,7 +403,7 @@ bool can_gate(
       of_up.bits == of_gate.bits && of_up.out == of_gate.out &&
       of_up.group_size == of_gate.group_size &&
       of_up.param_type == of_gate.param_type &&
-      choose_form(card, of_up, x, exact).rows == 0;
+      choose_form(card, of_up, x, exact).gates;
 }
 
 /** activation(gate) up. */

@@ -28,6 +28,13 @@ __device__ __forceinline__ void arrive(std::uint64_t& barrier) {
       "mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(&barrier))
       : "memory");
 }
+/** All of a warp has read what the barrier guards. */
+__device__ __forceinline__ void release(std::uint64_t& barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) {
+    arrive(barrier);
+  }
+}
 __device__ __forceinline__ void arrive_expecting(
     std::uint64_t& barrier,
     int bytes) {
@@ -49,6 +56,17 @@ __device__ __forceinline__ void await_barrier(
       "}" ::"r"(shared_address(&barrier)),
       "r"(parity)
       : "memory");
+}
+
+/** A warp group gives registers up, or takes what others gave up: it has kCount
+ * from here on. */
+template <int kCount>
+__device__ __forceinline__ void keep_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+template <int kCount>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
 /** Copies bytes, a multiple of 16, into shared memory; the barrier counts. */
@@ -79,8 +97,10 @@ __device__ __forceinline__ void begin_products() {
 __device__ __forceinline__ void end_products() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+/** Waits until all products but those of the last kPending begins are done. */
+template <int kPending>
 __device__ __forceinline__ void await_products() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
 /** c (+)= A B of a warp group: 64 x 16 times 16 x 128. A warp has 16 rows of A,

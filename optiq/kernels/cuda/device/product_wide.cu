@@ -1,7 +1,7 @@
-// Products of many rows on warp groups (compute capability 9.0). A block of
-// threads has 128 outputs and 128 rows of x: eight warps have 16 outputs each,
-// W is the A operand of wgmma.m64n128k16, from registers, x its B operand, from
-// shared memory. A ninth warp keeps a ring of spans filled.
+// Exact products of many rows on warp groups (compute capability 9.0). A block
+// of threads has 128 outputs and 128 rows of x: eight warps have 16 outputs
+// each, W is the A operand of wgmma.m64n128k16, from registers, x its B
+// operand, from shared memory. A ninth warp keeps a ring of spans filled.
 //
 // As in product.cu codes are exact integers and sums of a group float32, scaled
 // as it ends:
@@ -16,22 +16,22 @@ namespace optiq::kernels::cuda {
 namespace {
 
 constexpr int kHalves = 2; // of a span: 64 columns
+constexpr int kDigits = 2;
 constexpr int kTokens = kWideRows;
 
 /** A span in shared memory. Copies and operands begin at multiples of 1024. */
-template <int kBits, bool kExact>
+template <int kBits>
 struct WideStage {
-  static constexpr int kDigits = digits_of(kBits, kExact);
   std::uint16_t digits[kDigits][kHalves][kTokens][kWideColumns];
   std::uint32_t codes[kWideTiles][kLanes * 2 * kBits];
   std::uint32_t params[kWideTiles][kTileRows * kHalves];
   float sums[kHalves][kTokens];
 };
 
-template <int kBits, bool kExact>
+template <int kBits>
 struct WideMemory {
-  static constexpr int kStages = wide_stages(kBits, kExact);
-  alignas(1024) WideStage<kBits, kExact> stages[kStages];
+  static constexpr int kStages = kWideStages;
+  alignas(1024) WideStage<kBits> stages[kStages];
   std::uint64_t full[kStages];
   std::uint64_t empty[kStages];
 };
@@ -56,12 +56,12 @@ struct WidePlace {
 };
 
 /** The ninth warp: copies span after span. */
-template <int kBits, bool kExact>
+template <int kBits>
 __device__ __forceinline__ void fill_ring(
     const Multiply& args,
-    WideMemory<kBits, kExact>& memory) {
-  using Memory = WideMemory<kBits, kExact>;
-  using Stage = WideStage<kBits, kExact>;
+    WideMemory<kBits>& memory) {
+  using Memory = WideMemory<kBits>;
+  using Stage = WideStage<kBits>;
   const int lane = threadIdx.x % 32;
   const int spans = spans_of(args.in);
   const WidePlace place(args);
@@ -81,8 +81,8 @@ __device__ __forceinline__ void fill_ring(
     const int at = span % Memory::kStages;
     Stage& stage = memory.stages[at];
     std::uint64_t& full = memory.full[at];
+    await_barrier(memory.empty[at], span / Memory::kStages % 2 ^ 1);
     if (lane == 0) {
-      await_barrier(memory.empty[at], span / Memory::kStages % 2 ^ 1);
       arrive_expecting(full, sizeof(Stage));
     }
     __syncwarp();
@@ -97,7 +97,7 @@ __device__ __forceinline__ void fill_ring(
           params + static_cast<std::int64_t>(span) * kTileRows * kHalves,
           sizeof(stage.params[0]),
           full);
-    } else if (lane < kWideTiles + Stage::kDigits) {
+    } else if (lane < kWideTiles + kDigits) {
       const int digit = lane - kWideTiles;
       copy_bulk(
           stage.digits[digit],
@@ -116,11 +116,11 @@ __device__ __forceinline__ void fill_ring(
 }
 
 /** A lane's share of a warp's 16 outputs in a stage. */
-template <int kBits, bool kExact>
+template <int kBits>
 __device__ __forceinline__ void read_weights(
-    const WideStage<kBits, kExact>& stage,
+    const WideStage<kBits>& stage,
     int warp,
-    Weights<kBits, kExact>& to) {
+    Weights<kBits, true>& to) {
   const int lane = threadIdx.x % 32;
   const std::uint32_t* words = stage.codes[warp] + lane * 2 * kBits;
   std::uint32_t* flat = to.words[0];
@@ -146,9 +146,9 @@ __device__ __forceinline__ void read_weights(
 }
 
 /** The A operands of half a span: four steps of 16 columns. */
-template <int kBits, bool kExact>
+template <int kBits>
 __device__ __forceinline__ void operands_of(
-    const Weights<kBits, kExact>& weights,
+    const Weights<kBits, true>& weights,
     int half,
     std::uint32_t (&a)[4][4]) {
 #pragma unroll
@@ -162,15 +162,15 @@ __device__ __forceinline__ void operands_of(
 }
 
 /** Starts the products of half a span. */
-template <int kBits, bool kExact>
+template <int kBits>
 __device__ __forceinline__ void start_products(
-    const WideStage<kBits, kExact>& stage,
+    const WideStage<kBits>& stage,
     int half,
     const std::uint32_t (&a)[4][4],
     float (&sums)[64]) {
   begin_products();
 #pragma unroll
-  for (int digit = 0; digit < digits_of(kBits, kExact); ++digit) {
+  for (int digit = 0; digit < kDigits; ++digit) {
     const std::uint64_t b = operand_of(stage.digits[digit][half]);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
@@ -181,11 +181,11 @@ __device__ __forceinline__ void start_products(
 }
 
 /** acc += s (sum q x) + b (sum x) of half a span. */
-template <int kBits, bool kExact, bool kIsBf16>
+template <int kBits, bool kIsBf16>
 __device__ __forceinline__ void end_half(
-    const WideStage<kBits, kExact>& stage,
+    const WideStage<kBits>& stage,
     int half,
-    const Weights<kBits, kExact>& weights,
+    const Weights<kBits, true>& weights,
     const float (&sums)[64],
     float (&acc)[64]) {
   const int lane = threadIdx.x % 32;
@@ -198,7 +198,7 @@ __device__ __forceinline__ void end_half(
         half == 0 ? both.x : both.y,
         kIsBf16 ? Number::BFloat16 : Number::Float16);
     scale[row] = param.x;
-    rest[row] = kExact ? param.y : fmaf(-1024.f, param.x, param.y);
+    rest[row] = param.y;
   }
 #pragma unroll
   for (int j = 0; j < kTokens / 8; ++j) {
@@ -244,12 +244,11 @@ __device__ __forceinline__ void write_outputs(
   }
 }
 
-template <int kBits, bool kExact, bool kIsBf16>
+template <int kBits, bool kIsBf16>
 __device__ __forceinline__ void multiply_spans(
     const Multiply& args,
-    WideMemory<kBits, kExact>& memory) {
-  using Memory = WideMemory<kBits, kExact>;
-  const int lane = threadIdx.x % 32;
+    WideMemory<kBits>& memory) {
+  using Memory = WideMemory<kBits>;
   const int warp = threadIdx.x / 32;
   const int spans = spans_of(args.in);
   float acc[64] = {};
@@ -258,30 +257,28 @@ __device__ __forceinline__ void multiply_spans(
     const int at = span % Memory::kStages;
     const auto& stage = memory.stages[at];
     await_barrier(memory.full[at], span / Memory::kStages % 2);
-    Weights<kBits, kExact> weights;
+    Weights<kBits, true> weights;
     read_weights(stage, warp, weights);
     std::uint32_t first[4][4];
     operands_of(weights, 0, first);
     start_products(stage, 0, first, sums);
     std::uint32_t second[4][4]; // while the first are under way
     operands_of(weights, 1, second);
-    await_products();
-    end_half<kBits, kExact, kIsBf16>(stage, 0, weights, sums, acc);
+    await_products<0>();
+    end_half<kBits, kIsBf16>(stage, 0, weights, sums, acc);
     start_products(stage, 1, second, sums);
-    await_products();
-    end_half<kBits, kExact, kIsBf16>(stage, 1, weights, sums, acc);
-    if (lane == 0) {
-      arrive(memory.empty[at]);
-    }
+    await_products<0>();
+    end_half<kBits, kIsBf16>(stage, 1, weights, sums, acc);
+    release(memory.empty[at]);
   }
   write_outputs(args, acc);
 }
 
-template <int kBits, bool kExact>
+template <int kBits>
 __device__ __forceinline__ void multiply_wide(const Multiply& args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using Memory = WideMemory<kBits, kExact>;
-  static_assert(sizeof(Memory) == wide_bytes(kBits, kExact));
+  using Memory = WideMemory<kBits>;
+  static_assert(sizeof(Memory) == wide_bytes(kBits));
   extern __shared__ __align__(1024) unsigned char wide_memory[];
   auto& memory = *reinterpret_cast<Memory*>(wide_memory);
   begin_kernel();
@@ -296,21 +293,26 @@ __device__ __forceinline__ void multiply_wide(const Multiply& args) {
   if (threadIdx.x / 32 == kWideTiles) {
     fill_ring(args, memory);
   } else if (args.parts[0].param_type == Number::BFloat16) {
-    multiply_spans<kBits, kExact, true>(args, memory);
+    multiply_spans<kBits, true>(args, memory);
   } else {
-    multiply_spans<kBits, kExact, false>(args, memory);
+    multiply_spans<kBits, false>(args, memory);
   }
 #endif
 }
 
 } // namespace
 
-#define OPTIQ_MULTIPLY_WIDE(BITS, EXACT, NAME)                        \
-  extern "C" __global__ void __launch_bounds__(kWideThreads, 1)       \
-      multiply_##NAME##_wide(const __grid_constant__ Multiply args) { \
-    multiply_wide<BITS, EXACT>(args);                                 \
+#define OPTIQ_MULTIPLY_WIDE(BITS)                                              \
+  extern "C" __global__ void __launch_bounds__(kWideThreads, 1)                \
+      multiply_##BITS##bit_exact_wide(const __grid_constant__ Multiply args) { \
+    multiply_wide<BITS>(args);                                                 \
   }
 
-OPTIQ_FOR_CODES(OPTIQ_MULTIPLY_WIDE)
+OPTIQ_MULTIPLY_WIDE(2)
+OPTIQ_MULTIPLY_WIDE(3)
+OPTIQ_MULTIPLY_WIDE(4)
+OPTIQ_MULTIPLY_WIDE(5)
+OPTIQ_MULTIPLY_WIDE(6)
+OPTIQ_MULTIPLY_WIDE(8)
 
 } // namespace optiq::kernels::cuda

@@ -99,9 +99,6 @@ extern "C" __global__ void pack_params(
     const __grid_constant__ PackParams args) {
   begin_kernel();
   const long long at = thread_index();
-  if (at >= args.words) {
-    return;
-  }
   const int each = span_params(args.group_shift);
   const int chunk = chunk_of_param(static_cast<int>(at % each));
   const long long tile_row = at / each;
@@ -109,11 +106,23 @@ extern "C" __global__ void pack_params(
   const int group = (4 * span + chunk) >> args.group_shift;
   const long long row =
       tile_row / kTileRows / args.spans * kTileRows + tile_row % kTileRows;
-  const bool is_inside = row < args.out && group < args.groups;
   const long long from = row * args.groups + group;
-  args.params[at] = is_inside
+  const bool is_inside =
+      at < args.words && row < args.out && group < args.groups;
+  const std::uint32_t both = is_inside
       ? args.scales[from] | static_cast<std::uint32_t>(args.biases[from]) << 16
       : 0u;
+  if (at < args.words) {
+    args.params[at] = both;
+  }
+  const float2 param = param_pair(both, args.type);
+  const auto last = static_cast<float>((1 << args.bits) - 1);
+  const float bound =
+      fmaxf(fabsf(param.y), fabsf(fmaf(last, param.x, param.y)));
+  const unsigned largest = __reduce_max_sync(kAllLanes, __float_as_uint(bound));
+  if (threadIdx.x % 32 == 0) {
+    atomicMax(args.largest, largest); // floats above 0 are in their bits' order
+  }
 }
 
 extern "C" __global__ void embed_packed(
