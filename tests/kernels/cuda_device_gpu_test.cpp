@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include <mlx/ops.h>
@@ -198,28 +199,42 @@ TEST_F(CudaDevice, OneDigitIsFast) {
 /** K/V of one long sequence, and queries at its end. */
 class LongContext {
  public:
-  LongContext(Device& device, int tokens, KvFormat format)
+  LongContext(Device& device, int tokens, KvFormat format, int head_dim = 128)
       : device_(device),
         tokens_(tokens),
         store_(device.make_block_store(1 << 24)) {
     rule_ = {
         .n_heads = 8,
         .n_kv_heads = 2,
-        .head_dim = 128,
+        .head_dim = head_dim,
         .scores = {.scale = 0.088f}};
     format.n_kv_heads = 2;
-    format.head_dim = 128;
+    format.head_dim = head_dim;
     format.compute = Compute::Exact;
     format_ = device.kv_format(std::move(format));
     for (int i = 0; i <= tokens / 64; ++i) {
       blocks_.push_back(store_->take(format_.block_bytes()));
     }
   }
+  /** With norms, positions and an output gate. */
+  void add_rules() {
+    const int dim = rule_.head_dim;
+    rule_.q_norm = device_.upload(normal_array({dim}, 10));
+    rule_.k_norm = device_.upload(normal_array({dim}, 11));
+    rule_.has_output_gate = true;
+    rule_.rope = Rope{};
+    for (int i = 0; i < dim / 4; ++i) {
+      rule_.rope->inverse_frequencies.push_back(
+          std::pow(1e4f, -4.f * static_cast<float>(i) / dim));
+    }
+  }
   /** All rows at once, or the last `n` behind the rest. */
   std::vector<float> last_rows(int n, int prefill) {
-    const mx::array q = normal_array({tokens_, 8 * 128}, 1);
-    const mx::array k = normal_array({tokens_, 2 * 128}, 2);
-    const mx::array v = normal_array({tokens_, 2 * 128}, 3);
+    const int dim = rule_.head_dim;
+    const int q_dim = rule_.has_output_gate ? 2 * dim : dim;
+    const mx::array q = normal_array({tokens_, 8 * q_dim}, 1);
+    const mx::array k = normal_array({tokens_, 2 * dim}, 2);
+    const mx::array v = normal_array({tokens_, 2 * dim}, 3);
     std::vector<float> last;
     for (int at = 0; at < tokens_;) {
       const int rows = std::min(
@@ -237,7 +252,8 @@ class LongContext {
               format_));
       at += rows;
     }
-    return part(last, static_cast<int>(last.size()) / 1024 - 1, 1, 1024);
+    const int width = 8 * dim;
+    return part(last, static_cast<int>(last.size()) / width - 1, 1, width);
   }
 
  private:
@@ -249,14 +265,29 @@ class LongContext {
   std::vector<BlockId> blocks_;
 };
 
+KvFormat affine(double key_bits, double value_bits) {
+  KvFormat format{.dtype = mx::bfloat16};
+  format.codec.method = KvMethod::Affine;
+  format.codec.key_bits = key_bits;
+  format.codec.value_bits = value_bits;
+  return format;
+}
+
+TEST_F(CudaDevice, ASingleRowIsAttendedAsManyAre) {
+  for (const int head_dim : {64, 128, 256}) {
+    for (const KvFormat& format :
+         {KvFormat{.dtype = mx::bfloat16}, affine(4, 4), affine(8, 4)}) {
+      LongContext context(device(), 700, format, head_dim);
+      context.add_rules();
+      const std::vector<float> together = context.last_rows(700, 1);
+      EXPECT_EQ(context.last_rows(1, 700), together) << head_dim;
+      // Every token's keys and values, too.
+      EXPECT_EQ(context.last_rows(1, 1), together) << head_dim;
+    }
+  }
+}
+
 TEST_F(CudaDevice, ARowOfAttentionDependsOnNoOther) {
-  const auto affine = [](double key_bits, double value_bits) {
-    KvFormat format{.dtype = mx::bfloat16};
-    format.codec.method = KvMethod::Affine;
-    format.codec.key_bits = key_bits;
-    format.codec.value_bits = value_bits;
-    return format;
-  };
   for (const KvFormat& format :
        {KvFormat{.dtype = mx::float32},
         KvFormat{.dtype = mx::bfloat16},

@@ -336,7 +336,7 @@ inline constexpr int kMaxKvGroups = 8; // of a head (attention_tiles.cu)
 constexpr int attend_tiles_bytes(int dim, int groups) {
   constexpr int kWarps = 8;
   const int queries = 3 * 2 * kTileQueries * (dim + 32);
-  const int weights = 4 * kTileQueries * (kSpanTokens + 4);
+  const int weights = 3 * 2 * kTileQueries * (kSpanTokens + 32);
   const int sums = 4 * kTileQueries * (kMaxKvGroups + 2 * kWarps);
   const int pointers = 2 * 8 * kSpanTokens / 64;
   return queries + weights + sums + pointers + groups * kSpanTokens * 8;

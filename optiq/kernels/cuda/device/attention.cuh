@@ -48,6 +48,14 @@ seen_by(const Attend& args, const AttendItem& item, int query, int group) {
   return {first, last};
 }
 
+/** Which of all rows' heads a query of an item is. */
+__device__ __forceinline__ long long
+head_of(const Attend& args, const AttendItem& item, int group, int query) {
+  const int at = item.first_query + query;
+  return static_cast<long long>(item.first_row + at / group) * args.n_heads +
+      static_cast<int>(blockIdx.y) * group + at % group;
+}
+
 /** The result of a query's channel: its partials joined in order. */
 __device__ __forceinline__ float
 joined_value(const float* partials, int slots, int head_dim, int channel) {
@@ -90,6 +98,15 @@ __device__ __forceinline__ bool is_last_of_tile(
   return is_last;
 }
 
+/** A result, gated where there are gates. */
+__device__ __forceinline__ float
+gated(const Attend& args, long long head, int channel, float y) {
+  return args.gate == nullptr ? y
+                              : y /
+          (1.f +
+           expf(-args.gate[head * 2 * args.shape.key.head_dim + channel]));
+}
+
 /** What a block does behind its partials: the last one of a tile makes its
  * results. `attended` is shared memory for kTileQueries heads that nobody reads
  * any more. */
@@ -103,13 +120,8 @@ __device__ __forceinline__ void finish_tile(
   }
   const int head_dim = args.shape.key.head_dim;
   const int n = item.n_queries * head_dim;
-  const auto head_of = [&](int query) {
-    const int at = item.first_query + query;
-    return static_cast<long long>(item.first_row + at / group) * args.n_heads +
-        static_cast<int>(blockIdx.y) * group + at % group;
-  };
   for (int i = threadIdx.x; i < n; i += blockDim.x) {
-    const long long head = head_of(i / head_dim);
+    const long long head = head_of(args, item, group, i / head_dim);
     attended[i] = joined_value(
         args.partials + head * args.slots * (head_dim + 2),
         item.n_slots,
@@ -118,7 +130,7 @@ __device__ __forceinline__ void finish_tile(
   }
   __syncthreads();
   for (int i = threadIdx.x; i < n; i += blockDim.x) {
-    const long long head = head_of(i / head_dim);
+    const long long head = head_of(args, item, group, i / head_dim);
     const int channel = i % head_dim;
     float y = attended[i];
     if (args.rotation != nullptr) {
@@ -128,10 +140,7 @@ __device__ __forceinline__ void finish_tile(
         y = fmaf(row[j], args.rotation[channel * head_dim + j], y);
       }
     }
-    if (args.gate != nullptr) {
-      y /= 1.f + expf(-args.gate[head * 2 * head_dim + channel]);
-    }
-    args.y[head * head_dim + channel] = y;
+    args.y[head * head_dim + channel] = gated(args, head, channel, y);
   }
 }
 

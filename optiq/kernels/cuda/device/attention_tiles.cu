@@ -13,298 +13,10 @@
 //
 // so nothing is rounded but sums. A query's bits depend on its own tokens
 // alone.
-#include "optiq/kernels/cuda/device/channels.cuh"
+#include "optiq/kernels/cuda/device/attention_scores.cuh"
 
 namespace optiq::kernels::cuda {
 namespace {
-
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kDigits = 3;
-constexpr int kWarpTokens = kSpanTokens / kWarps;
-constexpr int kTokenTiles = kWarpTokens / 8;
-static_assert(kThreads == kSpanTokens, "a thread stages a token's scales");
-static_assert(kWarpTokens == kChunkTokens);
-
-/** What a block keeps in shared memory, in this order. */
-template <int kDim, int kKeyBits, int kValueBits>
-struct Memory {
-  // Rows of 64 bytes more: two of them lie in different banks.
-  static constexpr int kQueryStride = kDim + 32;
-  std::uint16_t queries[kDigits][kTileQueries][kQueryStride];
-  float weights[kTileQueries][kSpanTokens + 4];
-  float sums[kTileQueries][kMaxKvGroups]; // of a query's channels in a group
-  float warp_maxima[kWarps][kTileQueries];
-  float warp_sums[kWarps][kTileQueries];
-  const char* keys[kSpanTokens / kBlockTokens]; // of the span
-  const char* values[kSpanTokens / kBlockTokens];
-  // [groups][kSpanTokens] (scale, bias) of keys, then of values, follow.
-};
-
-/** Where the codes of a token begin. */
-template <int kBits>
-__device__ __forceinline__ const char*
-token_of(const KvSide& side, const char* block, int token, int dim) {
-  return kBits == kDense
-      ? block + token * dim * 2
-      : block + side.parts[0].words_at + token * side.parts[0].words * 4;
-}
-
-/** Queries as digits, and sums of their channels in the keys' groups. A thread
- * has a sixteenth of a query. */
-template <int kDim, int kKeyBits, int kValueBits>
-__device__ __forceinline__ void read_queries(
-    const Attend& args,
-    const AttendItem& item,
-    int group,
-    Memory<kDim, kKeyBits, kValueBits>& memory) {
-  constexpr int kShare = kDim / 16;
-  const int query = threadIdx.x / 16;
-  const int begin = threadIdx.x % 16 * kShare;
-  const int at = item.first_query + query;
-  const float* q = args.q +
-      (static_cast<long long>(item.first_row + at / group) * args.n_heads +
-       static_cast<int>(blockIdx.y) * group + at % group) *
-          kDim;
-  float sum = 0.f;
-#pragma unroll
-  for (int i = 0; i < kShare; ++i) {
-    const int channel = begin + i;
-    float rest = query < item.n_queries ? q[channel] : 0.f;
-    sum += rest;
-    const int place =
-        channel / 8 * 8 + Channels<kKeyBits>::place_of(channel % 8);
-#pragma unroll
-    for (int digit = 0; digit < kDigits; ++digit) {
-      const __nv_bfloat16 d = __float2bfloat16_rn(rest);
-      memory.queries[digit][query][place] = __bfloat16_as_ushort(d);
-      rest -= __bfloat162float(d);
-    }
-  }
-  if constexpr (kKeyBits != kDense) {
-    const int threads = args.shape.key.parts[0].group / kShare;
-    for (int step = threads / 2; step > 0; step /= 2) {
-      sum += __shfl_xor_sync(kAllLanes, sum, step);
-    }
-    if (threadIdx.x % threads == 0) {
-      memory.sums[query][threadIdx.x % 16 / threads] = sum;
-    }
-  }
-}
-
-/** (scale, bias) of the span's tokens, a thread each; zeros of those that no
- * query sees. */
-__device__ __forceinline__ void
-stage_params(const KvSide& side, const char* block, bool is_seen, float2* to) {
-  const KvPart& part = side.parts[0];
-  const int groups = part.padded / part.group;
-  const int token = threadIdx.x % kBlockTokens;
-  for (int g = 0; g < groups; ++g) {
-    float2 param = make_float2(0.f, 0.f);
-    if (is_seen) {
-      const int at = token * groups + g;
-      param.x = __bfloat162float(
-          reinterpret_cast<const __nv_bfloat16*>(block + part.scales_at)[at]);
-      param.y = __bfloat162float(
-          reinterpret_cast<const __nv_bfloat16*>(block + part.biases_at)[at]);
-    }
-    to[g * kSpanTokens + threadIdx.x] = param;
-  }
-}
-
-/** Scores of a warp's 32 tokens: of rows lane / 4 and + 8, tokens 8 j + lane %
- * 4
- * * 2 and + 1. */
-template <int kDim, int kKeyBits, int kValueBits>
-__device__ __forceinline__ void score_tokens(
-    const KvSide& side,
-    const Memory<kDim, kKeyBits, kValueBits>& memory,
-    const float2* params,
-    int position,
-    Seen seen,
-    float (&scores)[kTokenTiles][4]) {
-  constexpr int kChunks = kDim / 32;
-  // Keys on their way at once: in at most 64 registers.
-  constexpr int kTileWords = kChunks * kKeyBits / 4;
-  constexpr int kAtOnce = kTileWords > 16 ? 2 : kTokenTiles;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const char* block = memory.keys[warp / 2];
-  const int chunks_per_group =
-      kKeyBits == kDense ? kChunks : side.parts[0].group / 32;
-#pragma unroll
-  for (int first = 0; first < kTokenTiles; first += kAtOnce) {
-    Channels<kKeyBits> keys[kAtOnce][kChunks];
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const int token = 8 * (first + j) + lane / 4;
-      const bool is_seen =
-          position + token >= seen.first && position + token <= seen.last;
-      const char* from =
-          token_of<kKeyBits>(side, block, warp % 2 * kWarpTokens + token, kDim);
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        if (is_seen) {
-          keys[j][c].load(from, 32 * c + lane % 4 * 8);
-        } else {
-          keys[j][c].clear();
-        }
-      }
-    }
-    float sums[kAtOnce][4] = {};
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
-      for (int digit = 0; digit < kDigits; ++digit) {
-        const auto row = [&](int query) {
-          return *reinterpret_cast<const uint4*>(
-              &memory.queries[digit][query][32 * c + lane % 4 * 8]);
-        };
-        const uint4 low = row(lane / 4);
-        const uint4 high = row(lane / 4 + 8);
-#pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
-          mma_bf16(
-              sums[j],
-              low.x,
-              high.x,
-              low.y,
-              high.y,
-              keys[j][c].pair(0),
-              keys[j][c].pair(1));
-          mma_bf16(
-              sums[j],
-              low.z,
-              high.z,
-              low.w,
-              high.w,
-              keys[j][c].pair(2),
-              keys[j][c].pair(3));
-        }
-      }
-      if constexpr (kKeyBits != kDense) {
-        if ((c + 1) % chunks_per_group != 0) {
-          continue;
-        }
-        const int group = c / chunks_per_group;
-        const float low = memory.sums[lane / 4][group];
-        const float high = memory.sums[lane / 4 + 8][group];
-#pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const float2 param = params
-                [group * kSpanTokens + warp * kWarpTokens + 8 * (first + j) +
-                 lane % 4 * 2 + i % 2];
-            scores[first + j][i] = fmaf(
-                param.y,
-                i < 2 ? low : high,
-                fmaf(param.x, sums[j][i], scores[first + j][i]));
-            sums[j][i] = 0.f;
-          }
-        }
-      }
-    }
-    if constexpr (kKeyBits == kDense) {
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          scores[first + j][i] = sums[j][i];
-        }
-      }
-    }
-  }
-}
-
-/** Scores into weights in shared memory; (m, l) of the lane's two queries. */
-template <class Memory>
-__device__ __forceinline__ void weigh_tokens(
-    const Attend& args,
-    const AttendItem& item,
-    int group,
-    int position,
-    Memory& memory,
-    float (&scores)[kTokenTiles][4],
-    float (&maxima)[2],
-    float (&sums)[2]) {
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int query = lane / 4 + 8 * r;
-    const Seen seen = seen_by(args, item, query, group);
-    float maximum = -INFINITY;
-#pragma unroll
-    for (int j = 0; j < kTokenTiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& score = scores[j][2 * r + i];
-        if (args.softcap > 0.f) {
-          score = args.softcap * tanhf(score / args.softcap);
-        }
-        const int at = position + 8 * j + lane % 4 * 2 + i;
-        score = at >= seen.first && at <= seen.last ? score : -INFINITY;
-        maximum = fmaxf(maximum, score);
-      }
-    }
-    maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, 1));
-    maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, 2));
-    if (lane % 4 == 0) {
-      memory.warp_maxima[warp][query] = maximum;
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int query = lane / 4 + 8 * r;
-    float maximum = memory.warp_maxima[0][query];
-#pragma unroll
-    for (int w = 1; w < kWarps; ++w) {
-      maximum = fmaxf(maximum, memory.warp_maxima[w][query]);
-    }
-    maxima[r] = maximum;
-    float sum = 0.f;
-#pragma unroll
-    for (int j = 0; j < kTokenTiles; ++j) {
-      float p[2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const float score = scores[j][2 * r + i];
-        p[i] = score == -INFINITY ? 0.f : expf(score - maximum);
-        sum += p[i];
-      }
-      *reinterpret_cast<float2*>(
-          &memory.weights[query][warp * kWarpTokens + 8 * j + lane % 4 * 2]) =
-          make_float2(p[0], p[1]);
-    }
-    sum += __shfl_xor_sync(kAllLanes, sum, 1);
-    sum += __shfl_xor_sync(kAllLanes, sum, 2);
-    if (lane % 4 == 0) {
-      memory.warp_sums[warp][query] = sum;
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float sum = 0.f;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      sum += memory.warp_sums[w][lane / 4 + 8 * r];
-    }
-    sums[r] = sum;
-  }
-}
-
-/** Two numbers' digits, the largest first: each pair of them leaves its rest.
- */
-__device__ __forceinline__ std::uint32_t next_digits(float& a, float& b) {
-  const std::uint32_t low = __bfloat16_as_ushort(__float2bfloat16_rn(a));
-  const std::uint32_t high = __bfloat16_as_ushort(__float2bfloat16_rn(b));
-  a -= bf16_bits(low);
-  b -= bf16_bits(high);
-  return low | high << 16;
-}
 
 /** Values of a span on their way: of chunk c in place c % kAhead, of each the
  * lane's eight tokens and kTiles channels. */
@@ -327,6 +39,9 @@ struct Values {
     const int channel = static_cast<int>(threadIdx.x) / 32 * (kDim / kWarps) +
         lane / 4 * kTiles;
     const int first = chunk * kChunkTokens + lane % 4 * 8;
+    if (position + chunk * kChunkTokens > seen.last) {
+      return; // nobody multiplies it
+    }
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
       const int at = position + first + k;
@@ -346,6 +61,59 @@ struct Values {
   }
 };
 
+/** Digits of the weights of a lane's two queries and four tokens, times their
+ * scales where there are any: operands A of half a chunk. */
+template <int kDim, int kKeyBits, int kValueBits>
+struct WeightDigits {
+  std::uint32_t a[kDigits][4] = {};
+
+  /** Dense: as they lie there. */
+  __device__ __forceinline__ void read(
+      const Memory<kDim, kKeyBits, kValueBits>& memory,
+      int first) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int digit = 0; digit < kDigits; ++digit) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const uint2 v = *reinterpret_cast<const uint2*>(
+            &memory.digits[digit][lane / 4 + 8 * r][first]);
+        a[digit][r] = v.x;
+        a[digit][2 + r] = v.y;
+      }
+    }
+  }
+  /** Codes: made of weights, whose tokens' biases add up. */
+  __device__ __forceinline__ void make(
+      const Memory<kDim, kKeyBits, kValueBits>& memory,
+      const float2* params,
+      int first,
+      bool has_second, // query of the lane
+      float (&biases)[2]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (r == 1 && !has_second) {
+        break; // its sums are not wanted
+      }
+      const float4 v = *reinterpret_cast<const float4*>(
+          &memory.weights[lane / 4 + 8 * r][first]);
+      float p[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const float2 param = params[first + k];
+        biases[r] = fmaf(p[k], param.y, biases[r]);
+        p[k] *= param.x;
+      }
+#pragma unroll
+      for (int digit = 0; digit < kDigits; ++digit) {
+        a[digit][r] = next_digits(p[0], p[1]);
+        a[digit][2 + r] = next_digits(p[2], p[3]);
+      }
+    }
+  }
+};
+
 /** The weighted sum of a span's values: of rows lane / 4 and + 8, channels
  * lane % 4 * 2 and + 1, kTiles apart, of the warp's. The first kAhead chunks
  * are on their way. */
@@ -356,6 +124,7 @@ __device__ __forceinline__ void add_values(
     const float2* params,
     int position,
     Seen seen,
+    bool has_second,
     Values<kDim, kValueBits>& ring,
     float (&values)[kDim / 64][4]) {
   using Ring = Values<kDim, kValueBits>;
@@ -373,33 +142,15 @@ __device__ __forceinline__ void add_values(
       break;
     }
     const Few(&tokens)[8] = ring.tokens[c % Ring::kAhead];
-    float p[2][8];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-#pragma unroll
-      for (int k = 0; k < 8; k += 4) {
-        const float4 v = *reinterpret_cast<const float4*>(
-            &memory.weights[lane / 4 + 8 * r][first + k]);
-        p[r][k] = v.x;
-        p[r][k + 1] = v.y;
-        p[r][k + 2] = v.z;
-        p[r][k + 3] = v.w;
-      }
-    }
-    if constexpr (kValueBits != kDense) {
-#pragma unroll
-      for (int k = 0; k < 8; ++k) {
-        const float2 param = params[first + k];
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          biases[r] = fmaf(p[r][k], param.y, biases[r]);
-          p[r][k] *= param.x;
-        }
-      }
-    }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int k = 4 * half;
+      WeightDigits<kDim, kKeyBits, kValueBits> weights;
+      if constexpr (kValueBits == kDense) {
+        weights.read(memory, first + k);
+      } else {
+        weights.make(memory, params, first + k, has_second, biases);
+      }
       std::uint32_t b[Ring::kTiles][2];
 #pragma unroll
       for (int n = 0; n < Ring::kTiles; ++n) {
@@ -408,13 +159,10 @@ __device__ __forceinline__ void add_values(
       }
 #pragma unroll
       for (int digit = 0; digit < kDigits; ++digit) {
-        const std::uint32_t a0 = next_digits(p[0][k], p[0][k + 1]);
-        const std::uint32_t a1 = next_digits(p[1][k], p[1][k + 1]);
-        const std::uint32_t a2 = next_digits(p[0][k + 2], p[0][k + 3]);
-        const std::uint32_t a3 = next_digits(p[1][k + 2], p[1][k + 3]);
+        const std::uint32_t(&a)[4] = weights.a[digit];
 #pragma unroll
         for (int n = 0; n < Ring::kTiles; ++n) {
-          mma_bf16(values[n], a0, a1, a2, a3, b[n][0], b[n][1]);
+          mma_bf16(values[n], a[0], a[1], a[2], a[3], b[n][0], b[n][1]);
         }
       }
     }
@@ -461,6 +209,73 @@ struct Sums {
   }
 };
 
+/** What a block has attended to, for another block to join, or where it is all
+ * that there is, as results. */
+template <int kDim>
+__device__ __forceinline__ void write_sums(
+    const Attend& args,
+    const AttendItem& item,
+    int group,
+    const Sums<kDim / 64>& all) {
+  constexpr int kTiles = kDim / 64;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int query = lane / 4 + 8 * r;
+    if (query >= item.n_queries) {
+      continue;
+    }
+    const long long head = head_of(args, item, group, query);
+    float* to = args.partials + (head * args.slots + item.slot) * (kDim + 2);
+    if (item.n_slots > 1 && warp == 0 && lane % 4 == 0) {
+      to[0] = all.maxima[r];
+      to[1] = all.weights[r];
+    }
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int channel =
+            warp * (kDim / kWarps) + (lane % 4 * 2 + i) * kTiles + n;
+        const float value = all.values[n][2 * r + i];
+        if (item.n_slots > 1) {
+          to[2 + channel] = value;
+        } else {
+          args.y[head * kDim + channel] =
+              gated(args, head, channel, value / all.weights[r]);
+        }
+      }
+    }
+  }
+}
+
+/** Scales and biases of a span's tokens, where there are any. */
+template <int kDim, int kKeyBits, int kValueBits>
+__device__ __forceinline__ void stage_span(
+    const KvShape& shape,
+    const Memory<kDim, kKeyBits, kValueBits>& memory,
+    int begin,
+    Seen seen,
+    float2* key_params,
+    float2* value_params) {
+  if constexpr (kKeyBits != kDense) {
+    static_assert(kValueBits != kDense);
+    const int own = begin + static_cast<int>(threadIdx.x);
+    const bool is_seen = own >= seen.first && own <= seen.last;
+    const int block = threadIdx.x / kBlockTokens;
+    for (int first = 0; first < kMaxKvGroups; first += TokenParams::kAtOnce) {
+      TokenParams keys;
+      TokenParams values;
+      keys.load(shape.key, memory.keys[block], is_seen, first);
+      values.load(shape.value, memory.values[block], is_seen, first);
+      keys.keep(shape.key, first, key_params);
+      values.keep(shape.value, first, value_params);
+    }
+    __syncthreads();
+  }
+}
+
 template <int kDim, int kKeyBits, int kValueBits>
 __device__ __forceinline__ void attend(const Attend& args) {
   using Shared = Memory<kDim, kKeyBits, kValueBits>;
@@ -469,14 +284,13 @@ __device__ __forceinline__ void attend(const Attend& args) {
   extern __shared__ uint4 dynamic[];
   begin_kernel();
   Shared& memory = *reinterpret_cast<Shared*>(dynamic);
+  const AttendItem item = args.items[blockIdx.x];
   float2* key_params = reinterpret_cast<float2*>(&memory + 1);
   float2* value_params = key_params;
   if constexpr (kKeyBits != kDense) {
     value_params += kDim / args.shape.key.parts[0].group * kSpanTokens;
   }
-  const AttendItem item = args.items[blockIdx.x];
   const int group = args.n_heads / args.shape.n_kv_heads;
-  const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const Seen seen{
       seen_by(args, item, 0, group).first,
@@ -494,22 +308,12 @@ __device__ __forceinline__ void attend(const Attend& args) {
       }
     }
     if (span == item.first_span) {
-      read_queries(args, item, group, memory);
+      const int query = threadIdx.x / 16;
+      const float* q = args.q + head_of(args, item, group, query) * kDim;
+      read_queries(args, item, q, memory);
     }
     __syncthreads();
-    const int own = begin + static_cast<int>(threadIdx.x);
-    const bool is_seen = own >= seen.first && own <= seen.last;
-    const int own_block = threadIdx.x / kBlockTokens;
-    if constexpr (kKeyBits != kDense) {
-      stage_params(args.shape.key, memory.keys[own_block], is_seen, key_params);
-    }
-    if constexpr (kValueBits != kDense) {
-      stage_params(
-          args.shape.value, memory.values[own_block], is_seen, value_params);
-    }
-    if constexpr (kKeyBits != kDense || kValueBits != kDense) {
-      __syncthreads();
-    }
+    stage_span(args.shape, memory, begin, seen, key_params, value_params);
     float scores[kTokenTiles][4] = {};
     const int position = begin + warp * kWarpTokens;
     if (position <= seen.last && position + kWarpTokens > seen.first) {
@@ -524,38 +328,24 @@ __device__ __forceinline__ void attend(const Attend& args) {
     weigh_tokens(
         args, item, group, position, memory, scores, sums.maxima, sums.weights);
     add_values(
-        args.shape.value, memory, value_params, begin, seen, ring, sums.values);
+        args.shape.value,
+        memory,
+        value_params,
+        begin,
+        seen,
+        item.n_queries > 8,
+        ring,
+        sums.values);
     if (span == item.first_span) {
       all = sums;
     } else {
       all.add(sums);
     }
   }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int query = lane / 4 + 8 * r;
-    if (query >= item.n_queries) {
-      continue;
-    }
-    const int at = item.first_query + query;
-    const long long head =
-        static_cast<long long>(item.first_row + at / group) * args.n_heads +
-        static_cast<int>(blockIdx.y) * group + at % group;
-    float* to = args.partials + (head * args.slots + item.slot) * (kDim + 2);
-    if (warp == 0 && lane % 4 == 0) {
-      to[0] = all.maxima[r];
-      to[1] = all.weights[r];
-    }
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        to[2 + warp * (kDim / kWarps) + (lane % 4 * 2 + i) * kTiles + n] =
-            all.values[n][2 * r + i];
-      }
-    }
+  write_sums<kDim>(args, item, group, all);
+  if (item.n_slots > 1) {
+    finish_tile(args, item, group, reinterpret_cast<float*>(dynamic));
   }
-  finish_tile(args, item, group, reinterpret_cast<float*>(dynamic));
 }
 
 } // namespace

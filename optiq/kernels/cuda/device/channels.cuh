@@ -90,11 +90,11 @@ struct FewChannels {
   /** Channel i of two tokens in bfloat16. */
   static __device__ __forceinline__ std::uint32_t
   pair(const FewChannels& a, const FewChannels& b, int i) {
-    const std::uint32_t both = a.at(i) | b.at(i) << 16;
     if constexpr (kBits == kDense) {
-      return both;
+      return __byte_perm(
+          a.raw[i / 2], b.raw[i / 2], i % 2 == 0 ? 0x5410 : 0x7632);
     } else {
-      return bf16_codes<kBits>(both);
+      return bf16_codes<kBits>(a.at(i) | b.at(i) << 16);
     }
   }
 };
