@@ -394,6 +394,15 @@ struct DeltaNet {
 
 inline constexpr int kStateColumns = 32; // of one block
 
+/** The same of single rows, whose segments come with the launch; net.segments,
+ * conv and what follows from it are not used. */
+inline constexpr int kStepSegments = 64;
+struct DeltaStep {
+  DeltaNet net;
+  unsigned* arrived; // [segments, key heads]: zeros before and behind
+  StateSegment segments[kStepSegments];
+};
+
 // --- moves and reductions ----------------------------------------------------
 
 /** Words that travel to the card with the launch, in structs of a few sizes:

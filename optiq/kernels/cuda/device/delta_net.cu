@@ -4,54 +4,15 @@
 //   y_t = S_t^T q_t = g_t S_(t-1)^T q_t + d_t (k_t . q_t)
 //
 // Columns of S are independent: 32 of them go through all rows of a sequence in
-// the shared memory of a block of threads. Prefill and decode are the same
-// arithmetic.
-#include "optiq/kernels/cuda/device/common.cuh"
+// a block of threads, whose four warps share the keys' channels: in registers
+// (delta_recur_64, _128, _256), or of other widths in shared memory. Prefill
+// and decode are the same arithmetic.
+#include "optiq/kernels/cuda/device/delta_net.cuh"
 
 namespace optiq::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kParts = kThreads / kStateColumns; // of the keys' channels
-
-__device__ __forceinline__ int channels_of(const DeltaNet& args) {
-  return 2 * args.n_key_heads * args.key_dim +
-      args.n_value_heads * args.value_dim;
-}
-
-__device__ __forceinline__ float* state_of(const StateSegment& segment) {
-  return reinterpret_cast<float*>(segment.block);
-}
-
-/** [conv_kernel - 1][channels], the oldest row first. */
-__device__ __forceinline__ float* conv_state_of(
-    const StateSegment& segment,
-    const DeltaNet& args) {
-  return state_of(segment) +
-      static_cast<long long>(args.n_value_heads) * args.key_dim *
-      args.value_dim;
-}
-
-/** Row `row` of a segment, those before it from its state. */
-__device__ __forceinline__ float input_at(
-    const DeltaNet& args,
-    const StateSegment& segment,
-    int row,
-    int channel) {
-  const int channels = channels_of(args);
-  return row < 0
-      ? conv_state_of(segment, args)
-            [static_cast<long long>(row + args.conv_kernel - 1) * channels +
-             channel]
-      : args.qkv
-            [static_cast<long long>(segment.first_row + row) * channels +
-             channel];
-}
-
-/** log(1 + exp(x)) without overflow. */
-__device__ __forceinline__ float softplus(float x) {
-  return fmaxf(x, 0.f) + log1pf(expf(-fabsf(x)));
-}
+constexpr int kThreads = kParts * kStateColumns;
 
 } // namespace
 
@@ -208,6 +169,142 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     }
   }
 }
+
+namespace {
+
+/** What a thread needs of a row, on its way while the row before is computed:
+ * its share of q and k, the column's v, and the gates. */
+template <int kKeyDim>
+struct RecurRow {
+  static constexpr int kShare = 2 * kKeyDim / kThreads;
+  float shares[kShare]; // of q, then k
+  float v;
+  float decay;
+  float beta;
+  float dot;
+
+  __device__ __forceinline__ void
+  load(const DeltaNet& args, long long row, int head, int column) {
+    const int key_head = head / (args.n_value_heads / args.n_key_heads);
+    const float* conv = args.conv + row * channels_of(args);
+#pragma unroll
+    for (int i = 0; i < kShare; ++i) {
+      const int at = threadIdx.x + i * kThreads;
+      const int of_key = at < kKeyDim ? key_head : args.n_key_heads + key_head;
+      shares[i] = conv[of_key * kKeyDim + at % kKeyDim];
+    }
+    const long long gate = row * args.n_value_heads + head;
+    v = column < args.value_dim
+        ? conv[2 * args.n_key_heads * kKeyDim + head * args.value_dim + column]
+        : 0.f;
+    decay = args.decay[gate];
+    beta = args.beta[gate];
+    dot = args.dots[row * args.n_key_heads + key_head];
+  }
+  __device__ __forceinline__ void keep(float (&to)[2 * kKeyDim]) const {
+#pragma unroll
+    for (int i = 0; i < kShare; ++i) {
+      to[threadIdx.x + i * kThreads] = shares[i];
+    }
+  }
+};
+
+/** Grid as of delta_recur. */
+template <int kKeyDim>
+__device__ __forceinline__ void recur_in_registers(const DeltaNet& args) {
+  constexpr int kRows = kKeyDim / kParts; // of the state, in a thread
+  // A warp may still read the row before, while another writes the next one.
+  __shared__ __align__(16) float rows[3][2 * kKeyDim];
+  __shared__ float sums[2][2][kParts][kStateColumns];
+  begin_kernel();
+  const StateSegment segment = args.segments[blockIdx.z];
+  const int head = blockIdx.y;
+  const int dv = args.value_dim;
+  const int column = threadIdx.x % kStateColumns;
+  const int part = threadIdx.x / kStateColumns;
+  const int at = blockIdx.x * kStateColumns + column;
+  const bool is_inside = at < dv;
+  float* stored = state_of(segment) +
+      static_cast<long long>(head * kKeyDim + part * kRows) * dv + at;
+  RecurRow<kKeyDim> next;
+  next.load(args, segment.first_row, head, at);
+  float state[kRows];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    state[i] = is_inside ? stored[static_cast<long long>(i) * dv] : 0.f;
+  }
+  next.keep(rows[0]);
+  __syncthreads();
+  int place = 0;
+  for (int t = 0; t < segment.rows; ++t) {
+    const long long row = segment.first_row + t;
+    const RecurRow<kKeyDim> own = next;
+    if (t + 1 < segment.rows) {
+      next.load(args, row + 1, head, at);
+    }
+    const float* q = rows[place] + part * kRows;
+    const float* k = q + kKeyDim;
+    float memory = 0.f;
+    float out = 0.f;
+#pragma unroll
+    for (int i = 0; i < kRows; i += 4) {
+      float of_q[4];
+      float of_k[4];
+      read4(q + i, of_q);
+      read4(k + i, of_k);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        memory = fmaf(state[i + j], of_k[j], memory);
+        out = fmaf(state[i + j], of_q[j], out);
+      }
+    }
+    auto& all = sums[t % 2];
+    all[0][part][column] = memory;
+    all[1][part][column] = out;
+    place = place == 2 ? 0 : place + 1;
+    next.keep(rows[place]);
+    __syncthreads();
+    memory = 0.f;
+    out = 0.f;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      memory += all[0][p][column];
+      out += all[1][p][column];
+    }
+    const float delta = own.beta * fmaf(-own.decay, memory, own.v);
+#pragma unroll
+    for (int i = 0; i < kRows; i += 4) {
+      float of_k[4];
+      read4(k + i, of_k);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        state[i + j] = fmaf(of_k[j], delta, own.decay * state[i + j]);
+      }
+    }
+    if (part == 0 && is_inside) {
+      args.y[(row * args.n_value_heads + head) * dv + at] =
+          fmaf(own.dot, delta, own.decay * out);
+    }
+  }
+  if (is_inside) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      stored[static_cast<long long>(i) * dv] = state[i];
+    }
+  }
+}
+
+} // namespace
+
+#define OPTIQ_DELTA_RECUR(DIM)                                   \
+  extern "C" __global__ void __launch_bounds__(kThreads)         \
+      delta_recur_##DIM(const __grid_constant__ DeltaNet args) { \
+    recur_in_registers<DIM>(args);                               \
+  }
+
+OPTIQ_DELTA_RECUR(64)
+OPTIQ_DELTA_RECUR(128)
+OPTIQ_DELTA_RECUR(256)
 
 /** y = y / rms(y) * norm * silu(z). Grid: rows, value heads. */
 extern "C" __global__ void delta_gate(const __grid_constant__ DeltaNet args) {
