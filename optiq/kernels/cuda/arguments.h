@@ -425,8 +425,15 @@ struct Reduce {
   int n;
   int rows;
   double* wide; // [T]
-  int* indices; // [T]
   float* values; // [T]
+};
+
+struct Argmax {
+  const float* x; // [T, n]
+  int n;
+  unsigned long long* largest; // [T]: zeros before and behind
+  unsigned* arrived; // [T]: zeros before and behind
+  int* indices; // [T]
 };
 
 /** Reads memory and does nothing else, to see how fast that is. */

@@ -70,6 +70,20 @@ __device__ double log_sum_exp_of(const float* x, int n) {
   return maximum + log(block_sum(sum));
 }
 
+/** A number that is the larger, the larger the value, and of equal ones the
+ * lower its index; not 0. */
+__device__ __forceinline__ unsigned long long key_of(float value, int index) {
+  const std::uint32_t bits = __float_as_uint(value + 0.f); // one zero
+  const std::uint32_t ordered = bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
+  return static_cast<unsigned long long>(ordered) << 32 |
+      ~static_cast<std::uint32_t>(index);
+}
+
+/** 0 of no key. */
+__device__ __forceinline__ int index_of(unsigned long long key) {
+  return key == 0 ? 0 : static_cast<int>(~static_cast<std::uint32_t>(key));
+}
+
 } // namespace
 
 /** Grid: 1024 quads of words. */
@@ -90,12 +104,25 @@ extern "C" __global__ void read_all(const __grid_constant__ ReadAll args) {
   }
 }
 
-extern "C" __global__ void argmax(const __grid_constant__ Reduce args) {
+/** Grid: rows, parts of a row, the last of which has the others' result. */
+extern "C" __global__ void argmax(const __grid_constant__ Argmax args) {
   begin_kernel();
+  const int row = blockIdx.x;
+  const int share = (args.n + static_cast<int>(gridDim.y) - 1) / gridDim.y;
+  const int begin = min(args.n, static_cast<int>(blockIdx.y) * share);
+  const int n = min(share, args.n - begin);
   const Largest best =
-      largest_of(args.x + static_cast<long long>(blockIdx.x) * args.n, args.n);
-  if (threadIdx.x == 0) {
-    args.indices[blockIdx.x] = best.index < args.n ? best.index : 0;
+      largest_of(args.x + static_cast<long long>(row) * args.n + begin, n);
+  if (threadIdx.x != 0) {
+    return;
+  }
+  if (best.index < n) {
+    atomicMax(args.largest + row, key_of(best.value, begin + best.index));
+  }
+  __threadfence();
+  if (atomicAdd(args.arrived + row, 1u) + 1 == gridDim.y) {
+    args.indices[row] = index_of(atomicExch(args.largest + row, 0ull));
+    args.arrived[row] = 0; // for the next launch
   }
 }
 
