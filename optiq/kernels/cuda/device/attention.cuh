@@ -7,7 +7,8 @@
 namespace optiq::kernels::cuda {
 
 /** The partial (m, l, sum of values) of `more` added to that of `all`: factors
- * of both. Spans that a query does not see change nothing. */
+ * of both. Spans that a query does not see change nothing. Without a branch, so
+ * that what is joined next is on its way. */
 struct Joined {
   float maximum;
   float weight;
@@ -17,15 +18,11 @@ struct Joined {
 
 __device__ __forceinline__ Joined
 join(float maximum, float weight, float other_maximum, float other_weight) {
-  if (other_maximum == -INFINITY) {
-    return {maximum, weight, 1.f, 0.f};
-  }
-  if (maximum == -INFINITY) {
-    return {other_maximum, other_weight, 0.f, 1.f};
-  }
   const float m = fmaxf(maximum, other_maximum);
-  const float a = expf(maximum - m);
-  const float b = expf(other_maximum - m);
+  const bool has_other = other_maximum != -INFINITY;
+  const bool has_both = has_other && maximum != -INFINITY;
+  const float a = has_both ? expf(maximum - m) : has_other ? 0.f : 1.f;
+  const float b = has_both ? expf(other_maximum - m) : has_other ? 1.f : 0.f;
   return {m, __fmaf_rn(weight, a, __fmul_rn(other_weight, b)), a, b};
 }
 
@@ -59,16 +56,29 @@ head_of(const Attend& args, const AttendItem& item, int group, int query) {
 /** The result of a query's channel: its partials joined in order. */
 __device__ __forceinline__ float
 joined_value(const float* partials, int slots, int head_dim, int channel) {
-  float maximum = __ldcg(partials);
-  float sum = __ldcg(partials + 1);
-  float value = __ldcg(partials + 2 + channel);
-#pragma unroll 8
-  for (int slot = 1; slot < slots; ++slot) {
-    const float* other = partials + slot * (head_dim + 2);
-    const Joined joined = join(maximum, sum, __ldcg(other), __ldcg(other + 1));
-    maximum = joined.maximum;
-    sum = joined.weight;
-    value = join_values(joined, value, __ldcg(other + 2 + channel));
+  constexpr int kAtOnce = 16; // on their way
+  float maximum = -INFINITY;
+  float sum = 0.f;
+  float value = 0.f;
+  for (int first = 0; first < slots; first += kAtOnce) {
+    float maxima[kAtOnce];
+    float sums[kAtOnce];
+    float values[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const float* other = partials + (first + i) * (head_dim + 2);
+      const bool is_there = first + i < slots;
+      maxima[i] = is_there ? __ldcg(other) : -INFINITY;
+      sums[i] = is_there ? __ldcg(other + 1) : 0.f;
+      values[i] = is_there ? __ldcg(other + 2 + channel) : 0.f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const Joined joined = join(maximum, sum, maxima[i], sums[i]);
+      maximum = joined.maximum;
+      sum = joined.weight;
+      value = join_values(joined, value, values[i]);
+    }
   }
   return value / sum;
 }
