@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """One table of what a card does with models of known shapes at random weights
 (gpu_models.py), beside what it can read: gpu.py FOLDER OPTIQ..., where OPTIQ is
 the command (pack/run optiq) and FOLDER keeps the models (18 GB)."""

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Writes a model directory of a known model's shapes at random weights in MLX's
 affine format, to measure speed with: gpu_models.py SHAPE FOLDER [BITS]. Shapes:
 llama-8b, qwen3.5-9b, qwen3.5-0.8b. A token of its tokenizer is a byte."""

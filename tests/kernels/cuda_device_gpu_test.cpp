@@ -224,8 +224,8 @@ class LongContext {
     rule_.has_output_gate = true;
     rule_.rope = Rope{};
     for (int i = 0; i < dim / 4; ++i) {
-      rule_.rope->inverse_frequencies.push_back(
-          std::pow(1e4f, -4.f * static_cast<float>(i) / dim));
+      rule_.rope->inverse_frequencies.push_back(std::pow(
+          1e4f, -4.f * static_cast<float>(i) / static_cast<float>(dim)));
     }
   }
   /** All rows at once, or the last `n` behind the rest. */

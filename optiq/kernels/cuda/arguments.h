@@ -56,7 +56,7 @@ inline constexpr int kMostParts = 4;
 /** Bytes of a span of a tile in shared memory: codes and params, or dense. */
 constexpr std::size_t stage_bytes(int bits, int group_shift) {
   const int params = bits == 16 ? 0 : group_shift == 0 ? 256 : 128;
-  return static_cast<std::size_t>(256 * bits + params);
+  return std::size_t{256} * bits + params;
 }
 /** Cards whose blocks of threads have 227 KB of shared memory; others have 99
  * or more. */

@@ -79,7 +79,7 @@ Recurrence recurrence_of(int key_dim) {
       // The strip of the state, q, k, and the sums of four parts.
       return {
           "delta_recur",
-          4 * (dim * kStateColumns + 2 * dim + 2 * 4 * kStateColumns)};
+          4 * (dim * kStateColumns + 2 * dim + std::size_t{8} * kStateColumns)};
     }
   }
 }
