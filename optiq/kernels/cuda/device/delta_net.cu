@@ -67,31 +67,15 @@ extern "C" __global__ void delta_prepare(
   float* q = args.conv + row * channels_of(args) + head * dim;
   float* k = q + args.n_key_heads * dim;
   const int lane = threadIdx.x;
-  float q_squares = 0.f;
-  float k_squares = 0.f;
-  for (int i = lane; i < dim; i += 32) {
-    q_squares = fmaf(q[i], q[i], q_squares);
-    k_squares = fmaf(k[i], k[i], k_squares);
-  }
-  const float q_factor =
-      1.f / sqrtf(static_cast<float>(dim)) / sqrtf(warp_sum(q_squares) + 1e-6f);
-  const float k_factor = 1.f / sqrtf(warp_sum(k_squares) + 1e-6f);
-  float dot = 0.f;
-  for (int i = lane; i < dim; i += 32) {
-    q[i] *= q_factor;
-    k[i] *= k_factor;
-    dot = fmaf(q[i], k[i], dot);
-  }
-  dot = warp_sum(dot);
+  const float dot = normalize_head(q, k, dim, lane);
   if (lane == 0) {
     args.dots[row * args.n_key_heads + head] = dot;
   }
   const int group = args.n_value_heads / args.n_key_heads;
   for (int h = head * group + lane; h < (head + 1) * group; h += 32) {
     const long long at = row * args.n_value_heads + h;
-    const float step = softplus(args.a[at] + args.dt_bias[h]);
-    args.decay[at] = expf(-expf(args.a_log[h]) * step);
-    args.beta[at] = 1.f / (1.f + expf(-args.b[at]));
+    args.decay[at] = decay_at(args, at, h);
+    args.beta[at] = beta_at(args, at);
   }
 }
 
@@ -244,33 +228,14 @@ __device__ __forceinline__ void recur_in_registers(const DeltaNet& args) {
     }
     const float* q = rows[place] + part * kRows;
     const float* k = q + kKeyDim;
-    float memory = 0.f;
-    float out = 0.f;
-#pragma unroll
-    for (int i = 0; i < kRows; i += 4) {
-      float of_q[4];
-      float of_k[4];
-      read4(q + i, of_q);
-      read4(k + i, of_k);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        memory = fmaf(state[i + j], of_k[j], memory);
-        out = fmaf(state[i + j], of_q[j], out);
-      }
-    }
+    const float2 own_part = products_of_part(state, q, k);
     auto& all = sums[t % 2];
-    all[0][part][column] = memory;
-    all[1][part][column] = out;
+    all[0][part][column] = own_part.x;
+    all[1][part][column] = own_part.y;
     place = place == 2 ? 0 : place + 1;
     next.keep(rows[place]);
     __syncthreads();
-    memory = 0.f;
-    out = 0.f;
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) {
-      memory += all[0][p][column];
-      out += all[1][p][column];
-    }
+    const auto [memory, out] = sum_of_parts(all, column);
     const float delta = own.beta * fmaf(-own.decay, memory, own.v);
 #pragma unroll
     for (int i = 0; i < kRows; i += 4) {

@@ -56,5 +56,72 @@ __device__ __forceinline__ void read4(const float* from, float (&to)[4]) {
   to[3] = v.w;
 }
 
+/** Turns q into q / |q| Dk^-1/2 and k into k / |k|; returns k . q. By a warp.
+ */
+__device__ __forceinline__ float
+normalize_head(float* q, float* k, int dim, int lane) {
+  float q_squares = 0.f;
+  float k_squares = 0.f;
+  for (int i = lane; i < dim; i += 32) {
+    q_squares = fmaf(q[i], q[i], q_squares);
+    k_squares = fmaf(k[i], k[i], k_squares);
+  }
+  const float q_factor =
+      1.f / sqrtf(static_cast<float>(dim)) / sqrtf(warp_sum(q_squares) + 1e-6f);
+  const float k_factor = 1.f / sqrtf(warp_sum(k_squares) + 1e-6f);
+  float dot = 0.f;
+  for (int i = lane; i < dim; i += 32) {
+    q[i] *= q_factor;
+    k[i] *= k_factor;
+    dot = fmaf(q[i], k[i], dot);
+  }
+  return warp_sum(dot);
+}
+
+/** The gates of a value head, `at` in [T, heads]. */
+__device__ __forceinline__ float
+decay_at(const DeltaNet& args, long long at, int head) {
+  const float step = softplus(args.a[at] + args.dt_bias[head]);
+  return expf(-expf(args.a_log[head]) * step);
+}
+__device__ __forceinline__ float beta_at(const DeltaNet& args, long long at) {
+  return 1.f / (1.f + expf(-args.b[at]));
+}
+
+/** What a part of a column of the state has of k . S and q . S. */
+template <int kRows>
+__device__ __forceinline__ float2
+products_of_part(const float (&state)[kRows], const float* q, const float* k) {
+  float memory = 0.f;
+  float out = 0.f;
+#pragma unroll
+  for (int i = 0; i < kRows; i += 4) {
+    float of_q[4];
+    float of_k[4];
+    read4(q + i, of_q);
+    read4(k + i, of_k);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      memory = fmaf(state[i + j], of_k[j], memory);
+      out = fmaf(state[i + j], of_q[j], out);
+    }
+  }
+  return {memory, out};
+}
+
+/** The sums over all parts. */
+template <int kColumns>
+__device__ __forceinline__ float2
+sum_of_parts(const float (&sums)[2][kParts][kColumns], int column) {
+  float memory = 0.f;
+  float out = 0.f;
+#pragma unroll
+  for (int p = 0; p < kParts; ++p) {
+    memory += sums[0][p][column];
+    out += sums[1][p][column];
+  }
+  return {memory, out};
+}
+
 } // namespace
 } // namespace optiq::kernels::cuda

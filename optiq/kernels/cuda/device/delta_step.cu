@@ -82,29 +82,12 @@ __device__ __forceinline__ void prepare_step(
     int head,
     StepMemory<kDim>& memory) {
   const int lane = threadIdx.x % 32;
-  float* q = memory.x[0];
-  float* k = memory.x[1];
-  float q_squares = 0.f;
-  float k_squares = 0.f;
-  for (int i = lane; i < kDim; i += 32) {
-    q_squares = fmaf(q[i], q[i], q_squares);
-    k_squares = fmaf(k[i], k[i], k_squares);
-  }
-  const float q_factor = 1.f / sqrtf(static_cast<float>(kDim)) /
-      sqrtf(warp_sum(q_squares) + 1e-6f);
-  const float k_factor = 1.f / sqrtf(warp_sum(k_squares) + 1e-6f);
-  float dot = 0.f;
-  for (int i = lane; i < kDim; i += 32) {
-    q[i] *= q_factor;
-    k[i] *= k_factor;
-    dot = fmaf(q[i], k[i], dot);
-  }
-  dot = warp_sum(dot);
+  const float dot = normalize_head(memory.x[0], memory.x[1], kDim, lane);
   if (lane == 0) {
-    const float step = softplus(args.a[gate] + args.dt_bias[head]);
+    const float decay = decay_at(args, gate, head);
     memory.dot = dot;
-    memory.decay = expf(-expf(args.a_log[head]) * step);
-    memory.beta = 1.f / (1.f + expf(-args.b[gate]));
+    memory.decay = decay;
+    memory.beta = beta_at(args, gate);
   }
 }
 
@@ -115,32 +98,12 @@ recur(float* stored, float (&state)[kDim / kParts], StepMemory<kDim>& memory) {
   constexpr int kRows = kDim / kParts;
   const int column = threadIdx.x % kDim;
   const int part = threadIdx.x / kDim;
-  const float* q = memory.x[0] + part * kRows;
   const float* k = memory.x[1] + part * kRows;
-  float sum = 0.f;
-  float out = 0.f;
-#pragma unroll
-  for (int i = 0; i < kRows; i += 4) {
-    float of_q[4];
-    float of_k[4];
-    read4(q + i, of_q);
-    read4(k + i, of_k);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      sum = fmaf(state[i + j], of_k[j], sum);
-      out = fmaf(state[i + j], of_q[j], out);
-    }
-  }
-  memory.sums[0][part][column] = sum;
-  memory.sums[1][part][column] = out;
+  const float2 own = products_of_part(state, memory.x[0] + part * kRows, k);
+  memory.sums[0][part][column] = own.x;
+  memory.sums[1][part][column] = own.y;
   __syncthreads();
-  sum = 0.f;
-  out = 0.f;
-#pragma unroll
-  for (int p = 0; p < kParts; ++p) {
-    sum += memory.sums[0][p][column];
-    out += memory.sums[1][p][column];
-  }
+  const auto [sum, out] = sum_of_parts(memory.sums, column);
   const float decay = memory.decay;
   const float delta = memory.beta * fmaf(-decay, sum, memory.x[2][column]);
 #pragma unroll
