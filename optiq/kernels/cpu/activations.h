@@ -36,8 +36,8 @@ enum class CellForm {
 
 /**
  * How quantized activations lie in memory. Rows go in blocks of `block_rows`,
- * and what is left in blocks of up to `rest_rows`, or in one that is filled up
- * with rows of zeros.
+ * and what is left in blocks of up to 4, or in one that is filled up with rows
+ * of zeros.
  *
  *   cells   per block, unit: as CellForm says
  *   scales  per block, unit: the rows' scales, then the rows' sums
@@ -53,8 +53,7 @@ struct ActivationLayout {
   int digits = 1;
   CellForm form = CellForm::Quads;
   int block_rows = kMostBlockRows;
-  int rest_rows = kFewBlockRows;
-  bool fills_up = false; // then rest_rows is block_rows
+  bool fills_up = false;
 
   std::size_t units() const { // per row
     return static_cast<std::size_t>(cols) / unit;
@@ -63,7 +62,7 @@ struct ActivationLayout {
   int rows_of_block(int first) const {
     const int left = rows - first;
     return left >= block_rows ? block_rows
-        : left > rest_rows    ? rest_rows
+        : left > rest_rows()  ? rest_rows()
                               : left;
   }
   /** Rows that it has with those of zeros. */
@@ -74,7 +73,7 @@ struct ActivationLayout {
   int block_start(int block) const {
     const int whole = rows / block_rows;
     return block <= whole ? block * block_rows
-                          : whole * block_rows + (block - whole) * rest_rows;
+                          : whole * block_rows + (block - whole) * rest_rows();
   }
   std::size_t cell_offset(int first) const { // in cells; first row of a block
     return static_cast<std::size_t>(first) * cols / 4 * digits;
@@ -90,7 +89,7 @@ struct ActivationLayout {
   }
   std::size_t blocks() const {
     return static_cast<std::size_t>(rows / block_rows) +
-        (rows % block_rows + rest_rows - 1) / rest_rows;
+        (rows % block_rows + rest_rows() - 1) / rest_rows();
   }
   /** Work items of quantize_activations: the units of each block, whose rows
    * share cache lines. */
@@ -99,6 +98,9 @@ struct ActivationLayout {
   }
 
  private:
+  int rest_rows() const {
+    return fills_up ? block_rows : kFewBlockRows;
+  }
   int stored_rows() const {
     return fills_up ? static_cast<int>(blocks()) * block_rows : rows;
   }

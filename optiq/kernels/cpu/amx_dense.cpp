@@ -231,7 +231,7 @@ OPTIQ_AMX void multiply_one_block(
  * where there are two, of what follows them. */
 struct TileSums {
   const std::uint16_t* w = nullptr; // [steps] tiles
-  const std::uint16_t* next_w = nullptr; // null: none
+  const std::uint16_t* next_w = nullptr;
   const std::uint16_t* x = nullptr; // [steps][kParts] tiles
   const std::uint16_t* next_x = nullptr;
   std::size_t steps = 0;

@@ -19,14 +19,11 @@ activation_layout(int rows, int cols, int group, int bits, int digits) {
   layout.digits = digits;
   if (rows > kDirectRows && layout.unit == kTileInputs && uses_amx()) {
     layout.form = CellForm::Tiles;
-    layout.block_rows = layout.rest_rows = kTileBlockRows;
+    layout.block_rows = kTileBlockRows;
     layout.fills_up = true;
     return layout;
   }
-  if (rows > kFewBlockRows && rows < kMostBlockRows) {
-    layout.rest_rows = kMostBlockRows;
-    layout.fills_up = true;
-  }
+  layout.fills_up = rows > kFewBlockRows && rows < kMostBlockRows;
   if (reads_words(layout.fills_up ? kMostBlockRows : rows, bits, digits)) {
     layout.form = CellForm::Words;
   }
