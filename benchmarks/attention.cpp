@@ -1,7 +1,9 @@
 // Times decode attention of every cache format, after checking it against the
 // portable form. Roofs are measured beside each figure: the time to read the
-// layer's bytes, and, for codes, the time of its multiply-adds as int8 dots.
-// Prints medians and ranges. The last lines show what turbo's rotations cost.
+// layer's bytes, and, for codes, the time of its multiply-adds as int8 dots:
+// one for each of fast's, exact three (affine) or six (turbo). Prints medians
+// and ranges, then what turbo's rotations and exact arithmetic cost, and how
+// long the last 512 rows of a prefill take. OPTIQ_SIMD forces a target.
 //
 //   bench_attention [context ...]     default: 1 1024 8000
 #include <algorithm>
@@ -150,22 +152,23 @@ class Layers {
     }
   }
 
-  /** Median of one row at the last position, over all layers. */
-  Timing decode(const Shape& shape, const KvFormat& format, int context) {
+  /** The last rows, over all layers. */
+  Timing
+  attend(const Shape& shape, const KvFormat& format, int context, int rows) {
     const int dim = shape.head_dim;
-    const mx::array q = normal_array({1, shape.n_heads, dim}, 5);
-    const mx::array k = normal_array({1, shape.n_kv_heads, dim}, 6);
+    const mx::array q = normal_array({rows, shape.n_heads, dim}, 5);
+    const mx::array k = normal_array({rows, shape.n_kv_heads, dim}, 6);
     int layer = 0;
     const auto run = [&] {
       const std::vector<Segment> segments{
           {.first_row = 0,
-           .rows = 1,
-           .start = context - 1,
+           .rows = rows,
+           .start = context - rows,
            .blocks = sequence_.blocks(layer++ % n_)}};
       optiq::kernels::cpu::append_and_attend(
           q, k, k, segments, format, {.scale = 0.125f});
     };
-    return time_runs(std::max(3 * n_, 301), run);
+    return time_runs(rows > 1 ? 11 : std::max(3 * n_, 301), run);
   }
 
   std::size_t layer_bytes() const {
@@ -179,6 +182,17 @@ class Layers {
   Sequence sequence_;
 };
 
+/** Dots of int8 for a multiply-add of codes; 0 where there are none. */
+double dots_of(const KvFormat& format) {
+  if (format.codec.method == KvMethod::Dense) {
+    return 0;
+  }
+  if (format.compute == Compute::Fast) {
+    return 1;
+  }
+  return format.codec.method == KvMethod::Affine ? 3 : 6;
+}
+
 /** Prints one line; returns the median in seconds. */
 double bench(
     const Shape& shape,
@@ -189,13 +203,11 @@ double bench(
   Layers layers(format, context);
   const double bandwidth =
       optiq::kernels::measure_read_bandwidth(std::size_t{128} << 20, 2);
-  const Timing t = layers.decode(shape, format, context);
+  const Timing t = layers.attend(shape, format, context, 1);
   const double by_bytes = static_cast<double>(layers.layer_bytes()) / bandwidth;
   const double dots = 2.0 * context * shape.n_heads * shape.head_dim;
-  const double by_dots = dots / dot_peak;
-  const bool coded =
-      format.codec.method != KvMethod::Dense && format.compute == Compute::Fast;
-  const double roof = coded ? std::max(by_bytes, by_dots) : by_bytes;
+  const double by_dots = dots_of(format) * dots / dot_peak;
+  const double roof = std::max(by_bytes, by_dots);
   std::printf(
       "  %-22s %8.1f us (%.1f-%.1f)  %7.0f bytes/token  %5.1f of %5.1f GB/s"
       "  roofs: bytes %.1f us, dots %.1f us  %.2f of the roof  error %.1e\n",
@@ -231,6 +243,27 @@ KvFormat format_of(
        .compute = compute});
 }
 
+/** Prints one line: the last rows of a prefill. */
+void bench_prefill(const Shape& shape, const KvFormat& format, int context) {
+  constexpr int kRows = 512;
+  if (context < kRows) {
+    return;
+  }
+  Layers layers(format, context);
+  const Timing t = layers.attend(shape, format, context, kRows);
+  const double products =
+      2.0 * shape.n_heads * shape.head_dim * kRows * (context - kRows / 2.0);
+  std::printf(
+      "  %-22s %8.2f ms (%.2f-%.2f) for %d rows, %.0f GMAC/s\n",
+      name_of(format).c_str(),
+      1e3 * t.median,
+      1e3 * t.fastest,
+      1e3 * t.slowest,
+      kRows,
+      1e-9 * products / t.median);
+  std::fflush(stdout);
+}
+
 void bench_shape(
     const Shape& shape,
     const std::vector<int>& contexts,
@@ -259,8 +292,14 @@ void bench_shape(
     }
     const double orthogonal =
         run(format_of(shape, KvMethod::Turbo, 4, KvRotation::Orthogonal));
-    run(format_of(
-        shape, KvMethod::Affine, 4, KvRotation::Hadamard, Compute::Exact));
+    const auto exact = [&](KvMethod method, float bits) {
+      return run(
+          format_of(shape, method, bits, KvRotation::Hadamard, Compute::Exact));
+    };
+    exact(KvMethod::Affine, 8);
+    const double exact_affine = exact(KvMethod::Affine, 4);
+    exact(KvMethod::Affine, 3);
+    const double exact_turbo = exact(KvMethod::Turbo, 4);
     std::printf(
         "  bfloat16 takes %.2f x the time of affine 4, turbo 4 takes %.2f x; "
         "per layer and token turbo adds %.2f us (hadamard) or %.2f us "
@@ -269,6 +308,18 @@ void bench_shape(
         turbo / affine,
         1e6 * (turbo - affine),
         1e6 * (orthogonal - affine));
+    std::printf(
+        "  exact takes %.2f x the time of fast (affine 4), %.2f x (turbo 4)\n",
+        exact_affine / affine,
+        exact_turbo / turbo);
+    bench_prefill(shape, format_of(shape, KvMethod::Dense, 0), context);
+    for (const Compute compute : {Compute::Fast, Compute::Exact}) {
+      for (const KvMethod method : {KvMethod::Affine, KvMethod::Turbo}) {
+        const KvFormat format =
+            format_of(shape, method, 4, KvRotation::Hadamard, compute);
+        bench_prefill(shape, format, context);
+      }
+    }
   }
 }
 
@@ -286,6 +337,9 @@ int main(int argc, char** argv) {
   }
   if (contexts.empty()) {
     contexts = {1, 1024, 8000};
+  }
+  if (const char* target = std::getenv("OPTIQ_SIMD")) {
+    optiq::kernels::force_simd_target(target);
   }
   const double dot_peak = optiq::kernels::measure_int8_dot_peak(5);
   std::printf(

@@ -41,7 +41,8 @@ struct KvFormat {
   int window = 0; // tokens a query sees, its own included; 0 = all before it
 
   KvCodec codec;
-  Compute compute = Compute::Fast; // Exact: float32 meets codes and bfloat16
+  Compute compute =
+      Compute::Fast; // Exact: as if float32 met codes and bfloat16
 
   /** By Device::kv_format, of the device whose blocks they are. */
   std::shared_ptr<const KvLayout> layout;

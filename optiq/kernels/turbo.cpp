@@ -64,8 +64,12 @@ cpu::CodeTable make_table(int bits) {
   }
   for (int i = 0; i < 2 * half; ++i) {
     table.centroids[i] = static_cast<float>(all[i]);
-    table.bytes[i] =
-        static_cast<std::uint8_t>(128 + std::lround(all[i] / step));
+    auto left = std::lround(all[i] / step * 65536);
+    for (int plane = cpu::kExactDigits - 1; plane >= 0; --plane) {
+      const long digit = ((left + 128) & 255) - 128;
+      table.planes[plane][i] = static_cast<std::uint8_t>(128 + digit);
+      left = (left - digit) / 256;
+    }
     if (i > 0) {
       table.edges[i - 1] = static_cast<float>((all[i - 1] + all[i]) / 2);
     }

@@ -164,13 +164,13 @@ rotation_of(const KvFormat& f, const cpu::KvSide& side, std::uint64_t seed) {
 
 /**
  * Attention in double over what the blocks hold, one query at a time, with a
- * bound of the error of the kernels. Where both compute modes differ:
- *   fast   a query's digit is off by half a step (largest of 64 / 127), a
- *          centroid's byte by half a step of its table, a weight's digit
- *          p * scale by half a step (largest of the block / 127); where the
- *          other side is bfloat16, queries and weights by 2^-9 of themselves,
- *          weights once in the numerator and once in the denominator
- *   exact  a product is a chain of D float32 operations
+ * bound of the error of the kernels. A query's digits are off by half a step
+ * (largest of 64 / 127, exact 2^-16 of it), a weight's p * scale likewise
+ * (largest of the block), a centroid's bytes by half a step of its table (exact
+ * 2^-16 of it). In exact, float32 adds two roundings to what becomes digits,
+ * and some products of turbo's digits are left out. Where fast's other side is
+ * bfloat16, queries and weights are off by 2^-9 of themselves, weights once in
+ * the numerator and once in the denominator.
  */
 class Oracle {
  public:
@@ -237,21 +237,29 @@ class Oracle {
   double value(int token, int kv_head, int i) const {
     return held(layout_.value, false, values(token, kv_head), token % 64, i);
   }
-  bool fast(const cpu::KvSide& side) const {
-    return side.packed() && f_.compute == Compute::Fast;
+  /** How far a value is off as digits, of the largest that shares its scale. */
+  double digit_step() const {
+    return (layout_.exact ? 1.5 / 65536 : 0.5) / 127;
+  }
+  /** What turbo's products of digits in places 3 and 4 may be, of the largest
+   * that shares a scale and a step of the table: 2 * 2^14 / 256^3 + 2^14 /
+   * 256^4 of a first digit. */
+  double left_out(const cpu::KvSide& side) const {
+    const bool has = layout_.exact && side.code == cpu::KvCode::Turbo;
+    return has ? 1.01 * 0x1p-9 / 127 : 0.0;
   }
   /** Half a step of the bytes of centroids, in values. */
-  static double byte_error(
+  double byte_error(
       const cpu::KvSide& side,
       const std::byte* block,
       int token,
-      int i) {
+      int i) const {
     if (side.code != cpu::KvCode::Turbo) {
       return 0.0;
     }
     const double norm =
         testing::half_at(block + side.codes_bytes(), token % 64, false);
-    return side.table_of(i).step / 2 * norm /
+    return side.table_of(i).step / (layout_.exact ? 2 * 65536 : 2) * norm /
         std::sqrt(static_cast<double>(side.head_dim));
   }
   /** |bias| of an affine group: it cancels against code * scale. */
@@ -297,7 +305,7 @@ class Oracle {
       if (layout_.dots(side)) {
         error += kHalfUnit * std::abs(q_[i] * k);
       }
-      if (fast(side)) {
+      if (side.packed()) {
         const double bytes = byte_error(side, block, s, i);
         // The kernels' units may be smaller: a larger one only widens.
         const int unit = i / 64 * 64;
@@ -305,8 +313,9 @@ class Oracle {
         for (int j = unit; j < std::min(dim, unit + 64); ++j) {
           most = std::max(most, std::abs(q_[j]));
         }
-        const double digit = most / 127 / 2;
-        error += digit * (std::abs(k) + bytes) + std::abs(q_[i]) * bytes;
+        // A step of the table is 2^17 exact errors of a byte.
+        error += most * digit_step() * (std::abs(k) + bytes) +
+            std::abs(q_[i]) * bytes + most * left_out(side) * 0x1p17 * bytes;
       }
     }
     worst = std::max(worst, error);
@@ -320,7 +329,7 @@ class Oracle {
       int kv_head,
       int i) const {
     const cpu::KvSide& side = layout_.value;
-    if (!fast(side)) {
+    if (!side.packed()) {
       return 0.0;
     }
     const int tokens = static_cast<int>(p.size());
@@ -348,7 +357,8 @@ class Oracle {
         }
         error += p[s] * bytes;
       }
-      error += 1.01 * most / 127 / 2 * sum;
+      // A step of the table is 1/128 of what a digit multiplies.
+      error += 1.01 * most * (digit_step() + left_out(side) / 128) * sum;
     }
     return error;
   }

@@ -1,8 +1,7 @@
 #include "optiq/kernels/cpu/attention.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "optiq/kernels/cpu/attention.cpp"
@@ -14,8 +13,7 @@
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
 #include "optiq/kernels/cpu/attention_span-inl.h"
 #include "optiq/kernels/cpu/dense_attention-inl.h"
-#include "optiq/kernels/cpu/packed_attention-inl.h"
-#include "optiq/kernels/cpu/packed_weights-inl.h"
+#include "optiq/kernels/cpu/packed_span-inl.h"
 #include "optiq/kernels/cpu/softmax-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
@@ -30,7 +28,7 @@ HWY_INLINE void ScoreDense(
     const Cell* keys,
     const std::byte* next) {
   const std::size_t dim = work.shape.layout.head_dim;
-  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+  ForGroups<kMaxQueries>(work, block, [&](const Group& group) HWY_ATTR {
     Rows<Cell> rows;
     std::size_t most = 0;
     for (std::size_t r = 0; r < group.n; ++r) {
@@ -46,7 +44,7 @@ HWY_INLINE void ScoreDense(
     }
     const Right<Cell> right{
         keys, kBlockTokens, group.begin == 0 ? next : nullptr};
-    WithCount(group.n, [&](auto count) HWY_ATTR {
+    WithCount<kMaxQueries>(group.n, [&](auto count) HWY_ATTR {
       DenseScores<count()>(rows, most, dim, right);
     });
   });
@@ -59,192 +57,17 @@ HWY_INLINE void AddDense(
     const Cell* values,
     const std::byte* next) {
   const std::size_t dim = work.shape.layout.head_dim;
-  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
+  ForGroups<kMaxQueries>(work, block, [&](const Group& group) HWY_ATTR {
     Rows<Cell> rows;
     for (std::size_t r = 0; r < group.n; ++r) {
       rows.left[r] = work.weights<Cell>(group.begin + r, block);
       rows.out[r] = work.sum(group.begin + r);
     }
     const Right<Cell> right{values, dim, group.begin == 0 ? next : nullptr};
-    WithCount(group.n, [&](auto count) HWY_ATTR {
+    WithCount<kMaxQueries>(group.n, [&](auto count) HWY_ATTR {
       DenseValues<count()>(rows, group.seen, dim, right);
     });
   });
-}
-
-/** What the codes' loops leave out of the fetching of `next`, a packed side:
- * its parameters; all of it when the side at hand has bytes for codes and so no
- * such loop. */
-HWY_INLINE void
-FetchRest(const KvSide& now, const KvSide& side, const std::byte* next) {
-  if (next == nullptr || !side.packed()) {
-    return;
-  }
-  const std::size_t from = now.bits == 8 ? 0 : side.codes_bytes();
-  for (std::size_t at = from; at < side.bytes(); at += 64) {
-    prefetch_far(next + at);
-  }
-}
-
-/** R queries from `begin` on, as packed keys meet them. */
-template <std::size_t R>
-HWY_INLINE DigitRows<R> DigitsOf(const SpanWork& work, std::size_t begin) {
-  DigitRows<R> rows;
-  for (std::size_t r = 0; r < R; ++r) {
-    const std::size_t head = work.head(begin + r);
-    rows.digits[r] = work.queries.digits + head * work.shape.layout.key.dims;
-    rows.factors[r] = work.queries.factors + head * 2 * work.shape.units.size;
-    rows.scores[r] = work.scores(begin + r, work.first_block);
-  }
-  return rows;
-}
-
-/** The same as packed values meet them. */
-template <std::size_t R>
-HWY_INLINE WeightRows<R> WeightsOf(const SpanWork& work, std::size_t begin) {
-  const std::size_t groups = work.shape.layout.value.groups();
-  WeightRows<R> rows;
-  for (std::size_t r = 0; r < R; ++r) {
-    rows.weights[r] = work.scratch.weights + (begin + r) * groups;
-    rows.sums[r] = work.sum(begin + r);
-  }
-  return rows;
-}
-
-/** Whether unpacking in registers beats a tile: one group of queries. */
-HWY_INLINE bool ReadsNibbles(const SpanWork& work, const KvSide& side) {
-  return side.packed() && !work.shape.layout.exact && side.bits == 4 &&
-      side.wide == 0 && work.n <= kMaxQueries;
-}
-
-/** Calls body(tile) with the nibbles of a side whose panels are `panel` bytes;
- * body says where they lie. */
-template <class Body>
-HWY_INLINE void
-WithNibbles(const KvSide& side, std::size_t panel, const Body& body) {
-  if (side.code == KvCode::Turbo) {
-    body(NibbleTile<true>{nullptr, panel, nullptr, ByteTable(*side.table)});
-  } else {
-    body(NibbleTile<false>{nullptr, panel, nullptr, ByteTable(CodeTable())});
-  }
-}
-
-/** Scores of the span with keys of nibbles. */
-HWY_INLINE void ScoreNibbles(const SpanWork& work) {
-  const KvSide& side = work.shape.layout.key;
-  const std::size_t codes_bytes = side.codes_bytes();
-  const std::size_t panel = side.codes_before(side.dims);
-  WithNibbles(side, panel, [&](auto tile) HWY_ATTR {
-    WithCount(work.n, [&](auto count) HWY_ATTR {
-      const auto rows = DigitsOf<count()>(work, 0);
-      for (std::size_t b = work.first_block; b < work.last_block; ++b) {
-        const std::byte* keys = work.keys(b);
-        tile.data = reinterpret_cast<const std::uint8_t*>(keys);
-        tile.next = work.after_keys(b);
-        FetchRest(side, work.shape.layout.value, tile.next);
-        PackedScores<!tile.kLooks, count()>(
-            work.shape.units,
-            tile,
-            keys + codes_bytes,
-            rows,
-            b - work.first_block);
-      }
-    });
-  });
-}
-
-/** Adds the values of the span, nibbles. */
-HWY_INLINE void AddNibbles(const SpanWork& work) {
-  const KvSide& side = work.shape.layout.value;
-  const std::size_t panel = 4 * side.codes_before(kPanelRows);
-  WithNibbles(side, panel, [&](auto tile) HWY_ATTR {
-    WithCount(work.n, [&](auto count) HWY_ATTR {
-      const auto rows = WeightsOf<count()>(work, 0);
-      for (std::size_t b = work.first_block; b < work.last_block; ++b) {
-        tile.data = reinterpret_cast<const std::uint8_t*>(work.values(b));
-        tile.next = work.after_values(b);
-        FetchRest(side, work.shape.layout.key, tile.next);
-        PackedValues<count()>(side, tile, rows, b - work.first_block);
-      }
-    });
-  });
-}
-
-HWY_INLINE void
-ScorePacked(const SpanWork& work, std::size_t block, const std::byte* next) {
-  const KvSide& side = work.shape.layout.key;
-  const std::byte* keys = work.keys(block);
-  const std::byte* params = keys + side.codes_bytes();
-  const KeyUnits& units = work.shape.units;
-  const std::size_t at = block - work.first_block;
-  const ByteTile tile = UnpackKeys(side, keys, true, work.scratch.codes, next);
-  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    WithCount(group.n, [&](auto count) HWY_ATTR {
-      const auto rows = DigitsOf<count()>(work, group.begin);
-      if (side.code == KvCode::Affine) {
-        PackedScores<true, count()>(units, tile, params, rows, at);
-      } else {
-        PackedScores<false, count()>(units, tile, params, rows, at);
-      }
-    });
-  });
-}
-
-HWY_INLINE void
-AddPacked(const SpanWork& work, std::size_t block, const std::byte* next) {
-  const KvSide& side = work.shape.layout.value;
-  const ByteTile tile =
-      UnpackValues(side, work.values(block), true, work.scratch.codes, next);
-  ForGroups(work, block, [&](const Group& group) HWY_ATTR {
-    WithCount(group.n, [&](auto count) HWY_ATTR {
-      const auto rows = WeightsOf<count()>(work, group.begin);
-      PackedValues<count()>(side, tile, rows, block - work.first_block);
-    });
-  });
-}
-
-/** Rounds the weights of a span to digits; the sums begin with what does not
- * depend on codes. */
-template <bool kAffine>
-HWY_INLINE void WeighPacked(const SpanWork& work) {
-  const F32 d;
-  const KvSide& side = work.shape.layout.value;
-  const std::size_t groups = side.groups();
-  const int middle = MiddleCode(side);
-  SpanWeights* weights = work.scratch.weights;
-  for (std::size_t i = 0; i < work.n * groups; ++i) {
-    std::fill_n(weights[i].after, std::size(weights[i].after), 0.0f);
-  }
-  for (std::size_t b = work.first_block; b < work.last_block; ++b) {
-    const std::byte* params = work.values(b) + side.codes_bytes();
-    for (std::size_t g = 0; g < groups; ++g) {
-      const BlockScales scales =
-          LoadScales<kAffine>(params + g * 4 * kBlockTokens, middle);
-      for (std::size_t query = 0; query < work.n; ++query) {
-        WeighBlock(
-            scales,
-            middle,
-            work.scores(query, b),
-            b - work.first_block,
-            weights[query * groups + g]);
-      }
-    }
-  }
-  const std::size_t channels = kAffine ? side.group : side.head_dim;
-  for (std::size_t i = 0; i < work.n * groups; ++i) {
-    const std::size_t from = i % groups * channels;
-    const float after = hn::ReduceSum(d, hn::Load(d, weights[i].after));
-    if (!std::isfinite(after)) { // digits hold nothing then
-      std::fill_n(
-          weights[i].scale,
-          kSpanBlocks,
-          std::numeric_limits<float>::quiet_NaN());
-    }
-    std::fill_n(
-        work.sum(i / groups) + from,
-        std::min(channels, side.head_dim - from),
-        after);
-  }
 }
 
 /** Scores of bfloat16 keys on tiles. */
@@ -299,7 +122,7 @@ void AddTiles(const SpanWork& work, std::size_t block, const std::byte* next) {
   }
 }
 
-/** Scores of all queries with a block; fetches `next`. */
+/** Scores of all queries with a dense block; fetches `next`. */
 HWY_INLINE void
 ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.key;
@@ -308,7 +131,7 @@ ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   float* wide = work.scratch.block;
   if (side.code == KvCode::Float32) {
     ScoreDense(work, block, reinterpret_cast<const float*>(keys), next);
-  } else if (side.code == KvCode::BFloat16) {
+  } else {
     const auto* pairs = reinterpret_cast<const BfPair*>(keys);
     if (work.shape.layout.dots(side) && attends_on_tiles(side.head_dim)) {
       ScoreTiles(work, block, next);
@@ -318,17 +141,10 @@ ScoreBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
       WidenPairs(pairs, side.head_dim / 2, kBlockTokens, wide);
       ScoreDense<float>(work, block, wide, nullptr);
     }
-  } else if (work.shape.layout.exact) {
-    const ByteTile codes =
-        UnpackKeys(side, keys, false, work.scratch.codes, next);
-    DecodeKeys(side, codes, keys + side.codes_bytes(), wide);
-    ScoreDense<float>(work, block, wide, nullptr);
-  } else {
-    ScorePacked(work, block, next);
   }
 }
 
-/** Adds the weighted values of a block; fetches `next`. */
+/** Adds the weighted values of a dense block; fetches `next`. */
 HWY_INLINE void
 AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.value;
@@ -337,7 +153,7 @@ AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
   float* wide = work.scratch.block;
   if (side.code == KvCode::Float32) {
     AddDense(work, block, reinterpret_cast<const float*>(values), next);
-  } else if (side.code == KvCode::BFloat16) {
+  } else {
     const auto* pairs = reinterpret_cast<const BfPair*>(values);
     if (work.shape.layout.dots(side) && attends_on_tiles(side.head_dim)) {
       AddTiles(work, block, next);
@@ -347,19 +163,16 @@ AddBlock(const SpanWork& work, std::size_t block, const std::byte* next) {
       WidenPairs(pairs, kBlockTokens / 2, side.head_dim, wide);
       AddDense<float>(work, block, wide, nullptr);
     }
-  } else if (work.shape.layout.exact) {
-    const ByteTile codes =
-        UnpackValues(side, values, false, work.scratch.codes, next);
-    DecodeValues(side, codes, values + side.codes_bytes(), wide);
-    AddDense<float>(work, block, wide, nullptr);
-  } else {
-    AddPacked(work, block, next);
   }
 }
 
 HWY_INLINE void ScoreSpan(const SpanWork& work) {
-  if (ReadsNibbles(work, work.shape.layout.key)) {
-    ScoreNibbles(work);
+  if (work.shape.layout.key.packed()) {
+    if (work.shape.layout.exact) {
+      ScorePacked<kExactDigits>(work);
+    } else {
+      ScorePacked<1>(work);
+    }
     return;
   }
   for (std::size_t b = work.first_block; b < work.last_block; ++b) {
@@ -368,8 +181,12 @@ HWY_INLINE void ScoreSpan(const SpanWork& work) {
 }
 
 HWY_INLINE void AddSpan(const SpanWork& work) {
-  if (ReadsNibbles(work, work.shape.layout.value)) {
-    AddNibbles(work);
+  if (work.shape.layout.value.packed()) {
+    if (work.shape.layout.exact) {
+      AddPacked<kExactDigits>(work);
+    } else {
+      AddPacked<1>(work);
+    }
     return;
   }
   for (std::size_t b = work.first_block; b < work.last_block; ++b) {
@@ -449,13 +266,6 @@ void AttendSpan(
     WeighSpan<BF16>(work);
   } else {
     WeighSpan<float>(work);
-  }
-  if (shape.layout.value.packed() && !shape.layout.exact) {
-    if (shape.layout.value.code == KvCode::Affine) {
-      WeighPacked<true>(work);
-    } else {
-      WeighPacked<false>(work);
-    }
   }
   AddSpan(work);
 }

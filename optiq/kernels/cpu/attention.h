@@ -27,9 +27,11 @@
  * denominator is the sum of the rounded weights. Of a pair of tokens of which a
  * row sees one, the other is masked out.
  *
- * Packed sides meet int8 (or, exact, are turned into float32 block by block):
- * scores from queries rounded per unit of up to 64 channels; values from
- * weights p * scale rounded per block of 64 tokens.
+ * Packed sides meet int8, one digit or, exact, three: scores from queries
+ * rounded per unit of up to 64 channels; values from weights p * scale rounded
+ * per block of 64 tokens. Turbo's centroids have as many digits; of the
+ * products of digits those count that reach above the last one. Sums of a place
+ * are exact integers.
  */
 namespace optiq::kernels::cpu {
 
@@ -41,6 +43,15 @@ struct KeyUnit {
   std::size_t channel = 0;
   std::size_t channels = 0; // a multiple of 32, padding included
   std::size_t group = 0; // affine
+};
+
+/** What the integer sums of a query's unit become. */
+struct KeyFactors {
+  float scale = 0.0f; // of the first digit, times turbo's step
+  float bias = 0.0f; // affine: what a bias is multiplied by
+  /** Turbo: what the sums of the digits' places begin with, since its bytes
+   * count from 128. */
+  std::array<std::int32_t, kExactDigits> before{};
 };
 
 struct KeyUnits {
@@ -85,11 +96,8 @@ struct AttentionTile {
 struct Queries {
   float* values = nullptr; // [T][n_heads][head_dim], unless there are halves
   std::uint16_t* halves = nullptr; // the same as bfloat16, for dots
-  std::int8_t* digits = nullptr; // [T][n_heads][key dims], for int8 products
-  /** [T][n_heads][units][2]: what the integer sum is multiplied by, then of
-   * affine what the bias is multiplied by, of turbo what the sum is too large
-   * by. */
-  float* factors = nullptr;
+  std::int8_t* digits = nullptr; // [T][n_heads][digits][key dims], for codes
+  KeyFactors* factors = nullptr; // [T][n_heads][units]
 };
 
 /** Partial results of `n` queries. */

@@ -159,9 +159,12 @@ class PreparedQueries {
     const std::size_t heads = rows * shape.n_heads;
     const std::size_t dim = shape.layout.head_dim;
     const bool digits = needs_digits(shape);
-    const std::size_t digit_floats =
-        digits ? heads * shape.layout.key.dims / sizeof(float) : 0;
-    const std::size_t factor_floats = digits ? heads * 2 * shape.units.size : 0;
+    const std::size_t digit_floats = digits
+        ? heads * shape.layout.digits() * shape.layout.key.dims / sizeof(float)
+        : 0;
+    const std::size_t factor_floats = digits
+        ? heads * shape.units.size * sizeof(KeyFactors) / sizeof(float)
+        : 0;
     const bool halves = needs_halves(shape);
     const std::size_t value_floats = heads * dim / (halves ? 2 : 1);
     memory_ = scratch_of(value_floats + digit_floats + factor_floats);
@@ -171,9 +174,9 @@ class PreparedQueries {
       queries_.values = memory_.get();
     }
     if (digits) {
-      queries_.factors = memory_.get() + value_floats;
-      queries_.digits =
-          reinterpret_cast<std::int8_t*>(queries_.factors + factor_floats);
+      float* const factors = memory_.get() + value_floats;
+      queries_.factors = reinterpret_cast<KeyFactors*>(factors);
+      queries_.digits = reinterpret_cast<std::int8_t*>(factors + factor_floats);
     }
     constexpr std::size_t kHeadsPerTask = 128;
     parallel_for(

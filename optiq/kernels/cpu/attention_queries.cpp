@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
 
 #include "optiq/kernels/cpu/attention.h"
 
@@ -11,21 +10,31 @@
 #include "hwy/highway.h"
 
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
+#include "optiq/kernels/cpu/packed_digits-inl.h"
 #include "optiq/kernels/cpu/rotation-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
 // What is done to queries once before they meet a cache: scaled, rotated,
-// rounded to int8 or bfloat16.
+// rounded to digits or bfloat16.
 HWY_BEFORE_NAMESPACE();
 namespace optiq::kernels::cpu::HWY_NAMESPACE {
 namespace {
 
-/** Rounds n values to digits of one scale; returns {scale, sum of digits}. */
-HWY_INLINE std::pair<float, float>
-RoundUnit(const float* x, std::size_t n, std::int8_t* digits) {
+/** What the digits of a unit are multiplied by, and their sums. */
+template <int kDigits>
+struct RoundedUnit {
+  float scale = 0.0f;
+  std::int32_t sums[kDigits] = {};
+};
+
+/** Rounds n values to digits of one scale. */
+template <int kDigits>
+HWY_INLINE RoundedUnit<kDigits> RoundUnit(
+    const float* x,
+    std::size_t n,
+    std::int8_t* digits,
+    std::size_t stride) {
   const F32 d;
-  const hn::RebindToSigned<F32> di;
-  const hn::Rebind<std::int8_t, hn::RebindToSigned<F32>> d8;
   VF32 largest = hn::Zero(d);
   VF32 check = hn::Zero(d);
   for (std::size_t i = 0; i < n; i += hn::Lanes(d)) {
@@ -34,44 +43,61 @@ RoundUnit(const float* x, std::size_t n, std::int8_t* digits) {
     check = hn::MulAdd(v, hn::Zero(d), check);
   }
   const float most = hn::ReduceMax(d, largest);
-  if (std::isnan(hn::ReduceSum(d, check))) {
-    std::fill_n(digits, n, std::int8_t{0});
-    return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+  const bool is_number = !std::isnan(hn::ReduceSum(d, check));
+  RoundedUnit<kDigits> unit;
+  if (!is_number || !(most >= kTiniestWeight)) {
+    for (int i = 0; i < kDigits; ++i) {
+      std::fill_n(digits + i * stride, n, std::int8_t{0});
+    }
+    unit.scale = is_number ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    return unit;
   }
-  if (!(most >= kTiniestWeight)) {
-    std::fill_n(digits, n, std::int8_t{0});
-    return {0.0f, 0.0f};
-  }
-  const VF32 inverse = hn::Set(d, 127.0f / most);
-  auto sum = hn::Zero(di);
+  const VF32 inverse = hn::Set(d, kLargestDigits<kDigits> / most);
+  hn::Vec<DigitI32> sums[kDigits];
+  std::fill_n(sums, kDigits, hn::Zero(DigitI32()));
   for (std::size_t i = 0; i < n; i += hn::Lanes(d)) {
-    const auto digit = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
-    sum = hn::Add(sum, digit);
-    hn::StoreU(hn::DemoteTo(d8, digit), d8, digits + i);
+    StoreDigits<kDigits>(
+        hn::LoadU(d, x + i), inverse, digits + i, stride, sums);
   }
-  return {most / 127.0f, static_cast<float>(hn::ReduceSum(di, sum))};
+  unit.scale = most / 127.0f;
+  for (int i = 0; i < kDigits; ++i) {
+    unit.sums[i] = hn::ReduceSum(DigitI32(), sums[i]);
+  }
+  return unit;
 }
 
-/** Digits and factors of one head. */
+/** Digits [kDigits][dims] and factors of one head. */
+template <int kDigits>
 HWY_INLINE void MakeDigits(
     const AttentionShape& shape,
     const float* values,
     std::int8_t* digits,
-    float* factors) {
+    KeyFactors* factors) {
   const KvSide& side = shape.layout.key;
   const float shrink = 1.0f / std::sqrt(static_cast<float>(side.head_dim));
-  std::fill_n(digits + side.head_dim, side.dims - side.head_dim, 0);
+  for (int i = 0; i < kDigits; ++i) {
+    std::fill_n(
+        digits + i * side.dims + side.head_dim, side.dims - side.head_dim, 0);
+  }
   for (std::size_t u = 0; u < shape.units.size; ++u) {
     const KeyUnit& unit = shape.units.units[u];
     const std::size_t n = std::min(unit.channels, side.head_dim - unit.channel);
-    const auto [scale, sum] =
-        RoundUnit(values + unit.channel, n, digits + unit.channel);
+    const RoundedUnit<kDigits> rounded = RoundUnit<kDigits>(
+        values + unit.channel, n, digits + unit.channel, side.dims);
+    KeyFactors& to = factors[u];
     if (side.code == KvCode::Affine) {
-      factors[2 * u] = scale;
-      factors[2 * u + 1] = scale * sum;
-    } else {
-      factors[2 * u] = scale * side.table_of(unit.channel).step * shrink;
-      factors[2 * u + 1] = 128.0f * sum;
+      double sum = 0.0; // of the values
+      for (int i = kDigits - 1; i >= 0; --i) {
+        sum = sum / 256 + rounded.sums[i];
+      }
+      to = {rounded.scale, rounded.scale * static_cast<float>(sum), {}};
+      continue;
+    }
+    to = {rounded.scale * side.table_of(unit.channel).step * shrink, 0.0f, {}};
+    std::int32_t sum = 0; // a place has the products of all digits before
+    for (int i = 0; i < kDigits; ++i) {
+      sum += rounded.sums[i];
+      to.before[i] = -128 * sum;
     }
   }
 }
@@ -115,11 +141,14 @@ void PrepareQueries(
       values[i] = from[i] * shape.scale;
     }
     if (to.digits != nullptr) {
-      MakeDigits(
-          shape,
-          values,
-          to.digits + head * side.dims,
-          to.factors + head * 2 * shape.units.size);
+      std::int8_t* digits =
+          to.digits + head * shape.layout.digits() * side.dims;
+      KeyFactors* factors = to.factors + head * shape.units.size;
+      if (shape.layout.exact) {
+        MakeDigits<kExactDigits>(shape, values, digits, factors);
+      } else {
+        MakeDigits<1>(shape, values, digits, factors);
+      }
     }
   }
 }
@@ -154,7 +183,7 @@ KeyUnits key_units(const KvSide& key) {
 }
 
 bool needs_digits(const AttentionShape& shape) {
-  return shape.layout.key.packed() && !shape.layout.exact;
+  return shape.layout.key.packed();
 }
 
 bool needs_halves(const AttentionShape& shape) {

@@ -98,12 +98,12 @@ struct Group {
   Tokens seen[kMaxQueries];
 };
 
-/** Calls body(group) for even groups of the queries that see something of a
- * block. */
-template <class Body>
+/** Calls body(group) for even groups of at most kMost queries that see
+ * something of a block. */
+template <std::size_t kMost, class Body>
 HWY_INLINE void
 ForGroups(const SpanWork& work, std::size_t block, const Body& body) {
-  const std::size_t n_groups = (work.n + kMaxQueries - 1) / kMaxQueries;
+  const std::size_t n_groups = (work.n + kMost - 1) / kMost;
   const bool whole = work.all_see(block);
   Group group;
   for (std::size_t i = 0; i < n_groups; ++i, group.begin += group.n) {
@@ -121,11 +121,11 @@ ForGroups(const SpanWork& work, std::size_t block, const Body& body) {
   }
 }
 
-/** Calls body(integral_constant n), 1 <= n <= kMaxQueries. */
-template <class Body>
+/** Calls body(integral_constant n), 1 <= n <= kMost. */
+template <std::size_t kMost, class Body>
 HWY_INLINE void WithCount(std::size_t n, const Body& body) {
   const auto call = [&](auto count) HWY_ATTR {
-    if constexpr (count() <= kMaxQueries) {
+    if constexpr (count() <= kMost) {
       body(count);
     }
   };

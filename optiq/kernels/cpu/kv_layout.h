@@ -30,15 +30,22 @@ namespace optiq::kernels::cpu {
 inline constexpr std::size_t kBlockTokens = 64;
 inline constexpr std::size_t kMaxHeadDim = 256; // packed sides
 
+// What meets codes is rounded to int8, in exact arithmetic to this many digits
+// of base 256: 2^-23 of the largest value that shares a scale.
+inline constexpr int kExactDigits = 3;
+
 enum class KvCode { Float32, BFloat16, Affine, Turbo };
 
-/** Centroids of one width. value = centroid * norm / sqrt(head_dim), about
- * (byte - 128) * step. Unused entries are zero. */
+/** Centroids of one width. value = centroid * norm / sqrt(head_dim), and
+ *
+ *   centroid = step * sum_j (planes[j] - 128) / 256^j
+ *
+ * within half a step of the planes taken. Unused entries are zero. */
 struct CodeTable {
   int bits = 0;
   std::array<float, 32> centroids{};
   std::array<float, 31> edges{}; // between neighbours
-  std::array<std::uint8_t, 32> bytes{};
+  std::array<std::array<std::uint8_t, 32>, kExactDigits> planes{};
   float step = 0.f;
 };
 
@@ -107,7 +114,7 @@ struct KvSide {
 struct KvLayout {
   std::size_t n_kv_heads = 0;
   std::size_t head_dim = 0;
-  bool exact = false; // all products are float32's
+  bool exact = false; // all products are as good as float32's
   KvSide key;
   KvSide value;
 
@@ -115,6 +122,10 @@ struct KvLayout {
    * pairs. */
   bool dots(const KvSide& side) const {
     return side.code == KvCode::BFloat16 && !exact;
+  }
+  /** Digits of what meets codes. */
+  int digits() const {
+    return exact ? kExactDigits : 1;
   }
   std::size_t head_bytes() const {
     return key.bytes() + value.bytes();

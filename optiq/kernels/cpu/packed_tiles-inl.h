@@ -4,7 +4,8 @@
 //   tile    [quads of 4 inputs][panels of 16 lanes][16 lanes][4 inputs]
 //
 // Keys: inputs are channels, lanes tokens. Values: inputs are tokens, lanes
-// channels. Turbo's codes pass through a table of centroids, as bytes.
+// channels. Turbo's codes pass through tables of centroids, as bytes: the first
+// plane of a table, or one tile for each of its planes.
 #if defined(OPTIQ_KERNELS_CPU_PACKED_TILES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef OPTIQ_KERNELS_CPU_PACKED_TILES_INL_H_
 #undef OPTIQ_KERNELS_CPU_PACKED_TILES_INL_H_
@@ -32,16 +33,17 @@ struct ByteTile {
   const std::uint8_t* data = nullptr;
   std::size_t quad_stride = 0;
   std::size_t panel_stride = 0;
+  std::size_t plane_stride = 0;
 };
 
-/** Turbo's bytes of up to 32 codes. */
+/** A plane of turbo's bytes, of up to 32 codes. */
 struct ByteTable {
   hn::Vec<PanelU8> low;
   hn::Vec<PanelU8> high;
 
-  explicit ByteTable(const CodeTable& table)
-      : low(hn::LoadDup128(PanelU8(), table.bytes.data())),
-        high(hn::LoadDup128(PanelU8(), table.bytes.data() + 16)) {}
+  explicit ByteTable(const CodeTable& table, int plane = 0)
+      : low(hn::LoadDup128(PanelU8(), table.planes[plane].data())),
+        high(hn::LoadDup128(PanelU8(), table.planes[plane].data() + 16)) {}
 
   template <int kBits>
   HWY_INLINE hn::Vec<PanelU8> Look(hn::Vec<PanelU8> codes) const {
@@ -120,13 +122,14 @@ struct UnpackArgs {
   std::uint8_t* to = nullptr;
   std::size_t quad_stride = 0;
   const CodeTable* table = nullptr; // null: the codes themselves
+  int plane = 0;
   const std::byte* next = nullptr;
 };
 
 template <int kBits>
 HWY_NOINLINE void UnpackBits(const UnpackArgs& args) {
   const CodeTable none;
-  const ByteTable table(args.table != nullptr ? *args.table : none);
+  const ByteTable table(args.table != nullptr ? *args.table : none, args.plane);
   for (std::size_t panel = 0; panel < args.panels; ++panel) {
     for (std::size_t chunk = 0; chunk < args.chunks; ++chunk) {
       const std::size_t at =
@@ -161,55 +164,60 @@ HWY_INLINE void Unpack(std::size_t bits, const UnpackArgs& args) {
   }
 }
 
-/** The tile of a block's keys, in `memory` unless the codes are bytes. */
+/** The tile of a block's keys, in `memory` unless the codes are bytes; turbo's
+ * has kPlanes. */
+template <int kPlanes>
 HWY_INLINE ByteTile UnpackKeys(
     const KvSide& side,
     const std::byte* block,
-    bool as_values, // of turbo: bytes of centroids, not codes
     std::uint8_t* memory,
     const std::byte* next) {
   const auto* codes = reinterpret_cast<const std::uint8_t*>(block);
   const std::size_t panel_bytes = side.codes_before(side.dims);
   if (side.bits == 8) {
-    return {codes, kVectorBytes, panel_bytes};
+    return {codes, kVectorBytes, panel_bytes, 0};
   }
   constexpr std::size_t kPanels = kBlockTokens / kPanelRows;
   const std::size_t quad_stride = kPanels * kVectorBytes;
-  const auto part = [&](std::size_t from, std::size_t to) {
-    const bool look = as_values && side.code == KvCode::Turbo;
+  const std::size_t plane_stride = kBlockTokens * side.dims;
+  const auto part = [&](std::size_t from, std::size_t to, int plane) {
+    const std::size_t before = side.codes_before(from);
     Unpack(
         side.bits_of(from),
-        {.codes = codes + side.codes_before(from),
+        {.codes = codes + before,
          .panels = kPanels,
          .chunks = (to - from) / kChunkInputs,
          .panel_stride = panel_bytes,
-         .to = memory + from / 4 * quad_stride,
+         .to = memory + plane * plane_stride + from / 4 * quad_stride,
          .quad_stride = quad_stride,
-         .table = look ? &side.table_of(from) : nullptr,
-         .next = next == nullptr ? nullptr : next + side.codes_before(from)});
+         .table = side.code == KvCode::Turbo ? &side.table_of(from) : nullptr,
+         .plane = plane,
+         .next = next == nullptr || plane > 0 ? nullptr : next + before});
   };
-  if (side.wide > 0) {
-    part(0, side.wide);
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    if (side.wide > 0) {
+      part(0, side.wide, plane);
+    }
+    part(side.wide, side.dims, plane);
   }
-  part(side.wide, side.dims);
-  return {memory, quad_stride, kVectorBytes};
+  return {memory, quad_stride, kVectorBytes, plane_stride};
 }
 
 /** The same of values. */
+template <int kPlanes>
 HWY_INLINE ByteTile UnpackValues(
     const KvSide& side,
     const std::byte* block,
-    bool as_values,
     std::uint8_t* memory,
     const std::byte* next) {
   const auto* codes = reinterpret_cast<const std::uint8_t*>(block);
   constexpr std::size_t kChunks = kBlockTokens / kChunkInputs;
   if (side.bits == 8) {
-    return {codes, kVectorBytes, kChunks * 8 * kVectorBytes};
+    return {codes, kVectorBytes, kChunks * 8 * kVectorBytes, 0};
   }
   const std::size_t quad_stride = side.dims / kPanelRows * kVectorBytes;
-  const auto part = [&](std::size_t from, std::size_t to) {
-    const bool look = as_values && side.code == KvCode::Turbo;
+  const std::size_t plane_stride = kBlockTokens * side.dims;
+  const auto part = [&](std::size_t from, std::size_t to, int plane) {
     const std::size_t before = 4 * side.codes_before(from);
     Unpack(
         side.bits_of(from),
@@ -217,16 +225,19 @@ HWY_INLINE ByteTile UnpackValues(
          .panels = (to - from) / kPanelRows,
          .chunks = kChunks,
          .panel_stride = kChunks * side.bits_of(from) * kVectorBytes,
-         .to = memory + from / kPanelRows * kVectorBytes,
+         .to = memory + plane * plane_stride + from / kPanelRows * kVectorBytes,
          .quad_stride = quad_stride,
-         .table = look ? &side.table_of(from) : nullptr,
-         .next = next == nullptr ? nullptr : next + before});
+         .table = side.code == KvCode::Turbo ? &side.table_of(from) : nullptr,
+         .plane = plane,
+         .next = next == nullptr || plane > 0 ? nullptr : next + before});
   };
-  if (side.wide > 0) {
-    part(0, side.wide);
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    if (side.wide > 0) {
+      part(0, side.wide, plane);
+    }
+    part(side.wide, side.dims, plane);
   }
-  part(side.wide, side.dims);
-  return {memory, quad_stride, kVectorBytes};
+  return {memory, quad_stride, kVectorBytes, plane_stride};
 }
 
 } // namespace optiq::kernels::cpu::HWY_NAMESPACE

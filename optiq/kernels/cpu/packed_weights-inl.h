@@ -1,5 +1,6 @@
-// The weights of a span as int8, before they meet packed values; included once
-// per SIMD target. Of a query, a group of channels and a block:
+// The weights of a span as digits (packed_digits-inl.h), before they meet
+// packed values; included once per SIMD target. Of a query, a group of channels
+// and a block, with one digit:
 //
 //   w_t = p_t * scale_t           (turbo: norm_t)
 //   digit_t = round(w_t * 127 / max |w|)
@@ -15,6 +16,7 @@
 #define OPTIQ_KERNELS_CPU_PACKED_WEIGHTS_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -22,6 +24,7 @@
 
 #include "optiq/kernels/cpu/attention.h"
 #include "optiq/kernels/cpu/attention_scratch_impl.h"
+#include "optiq/kernels/cpu/packed_digits-inl.h"
 #include "optiq/kernels/cpu/panel_kernel-inl.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
@@ -73,15 +76,15 @@ HWY_INLINE BlockScales LoadScales(const std::byte* params, int middle) {
 
 /** Digits of the query's weights p [64] of a block of the span. p is zero where
  * the query does not see; what scales hold there is not read. */
+template <int kDigits, int kPlanes>
 HWY_INLINE void WeighBlock(
     const BlockScales& scales,
     int middle,
     const float* p,
     std::size_t block,
-    SpanWeights& to) {
+    SpanWeights<kDigits>& to) {
   const F32 d;
-  const PanelU32 du;
-  const hn::Rebind<std::uint8_t, PanelU32> d8;
+  const DigitI32 di;
   constexpr std::size_t kN = kBlockTokens / kLanes;
   VF32 w[kN];
   VF32 largest = hn::Zero(d);
@@ -97,23 +100,25 @@ HWY_INLINE void WeighBlock(
   hn::Store(after, d, to.after);
   const float most = hn::ReduceMax(d, largest);
   const bool counts = most >= kTiniestWeight;
-  const VF32 inverse = hn::Set(d, counts ? 127.0f / most : 0.0f);
-  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-  const VF32 magic = hn::Set(d, 12582912.0f);
-  const auto zero = hn::BitCast(du, magic);
-  auto sum = hn::Zero(du);
+  const VF32 inverse =
+      hn::Set(d, counts ? kLargestDigits<kDigits> / most : 0.0f);
+  hn::Vec<DigitI32> sums[kDigits];
+  std::fill_n(sums, kDigits, hn::Zero(di));
   for (std::size_t v = 0; v < kN; ++v) {
-    const auto digit = hn::BitCast(du, hn::MulAdd(w[v], inverse, magic));
-    sum = hn::Add(sum, hn::Sub(digit, zero));
-    hn::StoreU(
-        hn::TruncateTo(d8, digit),
-        d8,
-        reinterpret_cast<std::uint8_t*>(to.digits) + block * kBlockTokens +
-            v * kLanes);
+    StoreDigits<kDigits>(
+        w[v],
+        inverse,
+        to.digits[0] + block * kBlockTokens + v * kLanes,
+        kSpanTokens,
+        sums);
   }
   to.scale[block] = counts ? most * (1.0f / 127.0f) : 0.0f;
-  to.before[block] =
-      -middle * static_cast<std::int32_t>(hn::ReduceSum(du, sum));
+  for (int i = 0; i < kDigits; ++i) {
+    if (i > 0 && kPlanes > 1) { // a place has the products of digits before
+      sums[i] = hn::Add(sums[i], sums[i - 1]);
+    }
+    to.before[block][i] = -middle * hn::ReduceSum(di, sums[i]);
+  }
 }
 
 } // namespace optiq::kernels::cpu::HWY_NAMESPACE
