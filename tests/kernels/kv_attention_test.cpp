@@ -251,6 +251,31 @@ TEST(KvAttention, ChunksDoNotChangeABit) {
   }
 }
 
+TEST(KvAttention, TilesOfAmxDoNotChangeABit) {
+  if (simd_targets().front() != "AMX") {
+    GTEST_SKIP() << "this machine has no AMX";
+  }
+  for (const Compute compute : {Compute::Fast, Compute::Exact}) {
+    for (const int dim : {64, 96, 128, 192, 256}) {
+      for (KvFormat f : all_widths(dim, compute)) {
+        for (const int group : {32, 64, 128}) {
+          f.codec.group_size = group; // turbo has none
+          f = make_kv_format(f);
+          SCOPED_TRACE(name(f));
+          const Inputs in(dim, 330, 5);
+          std::vector<std::vector<float>> outs;
+          for (const char* target : {"AMX", "AVX3_SPR"}) {
+            force_simd_target(target);
+            outs.push_back(run_chunks(f, in, {290, 7, 33}));
+          }
+          force_simd_target("");
+          ASSERT_TRUE(same_bits(outs[0], outs[1]));
+        }
+      }
+    }
+  }
+}
+
 TEST(KvAttention, ThreadsDoNotChangeABit) {
   for (const KvFormat& f : kinds()) {
     const Inputs in(f.head_dim, 330, 9);

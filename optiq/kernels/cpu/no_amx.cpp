@@ -2,6 +2,7 @@
 
 #include "optiq/kernels/cpu/amx.h"
 #include "optiq/kernels/cpu/amx_attention.h"
+#include "optiq/kernels/cpu/amx_codes.h"
 #include "optiq/kernels/cpu/amx_panels.h"
 #include "optiq/kernels/cpu/bfloat_parts.h"
 
@@ -62,6 +63,10 @@ void score_tiles(const KeyTiles&, QueryTiles&) {
 }
 
 void add_value_tiles(const ValueTiles&, QueryTiles&) {
+  assert(false);
+}
+
+void multiply_codes(const CodeProduct&, QueryTiles&) {
   assert(false);
 }
 

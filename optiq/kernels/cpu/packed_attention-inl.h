@@ -158,6 +158,36 @@ HWY_INLINE void DotQuads(
   }
 }
 
+/** Sums that exist (amx_codes.h): of row r and a place, [lanes] for each 64
+ * inputs. */
+struct SumTile {
+  const std::int32_t* sums = nullptr;
+  std::size_t row_stride = 0;
+  std::size_t place_stride = 0;
+};
+
+/** Adds them. */
+template <int kDigits, int kPlanes, std::size_t R, std::size_t P>
+HWY_INLINE void DotQuads(
+    const SumTile& tile,
+    std::size_t first_quad,
+    std::size_t /*quads*/,
+    std::size_t vector,
+    const Digits<R>& /*digits*/,
+    hn::Vec<PanelI32> (&sums)[R][kDigits][P]) {
+  const std::size_t at = 4 * first_quad + vector * kLanes;
+  for (std::size_t r = 0; r < R; ++r) {
+    for (int place = 0; place < kDigits; ++place) {
+      for (std::size_t v = 0; v < P; ++v) {
+        const std::int32_t* more = tile.sums + r * tile.row_stride +
+            place * tile.place_stride + at + v * kLanes;
+        sums[r][place][v] =
+            hn::Add(sums[r][place][v], hn::LoadU(PanelI32(), more));
+      }
+    }
+  }
+}
+
 /** Digits and factors of the queries multiplied together, and where their
  * scores with a span go. */
 template <std::size_t R>

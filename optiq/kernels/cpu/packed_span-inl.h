@@ -10,11 +10,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <iterator>
 #include <limits>
 
 #include "hwy/highway.h"
 
+#include "optiq/kernels/cpu/amx.h"
+#include "optiq/kernels/cpu/amx_codes.h"
 #include "optiq/kernels/cpu/attention_span-inl.h"
 #include "optiq/kernels/cpu/packed_attention-inl.h"
 #include "optiq/kernels/cpu/packed_weights-inl.h"
@@ -133,6 +136,136 @@ HWY_INLINE void AddNibbles(const SpanWork& work) {
   });
 }
 
+// The target of machines that may have tiles of AMX.
+constexpr bool kMayHaveTiles = HWY_TARGET == HWY_AVX3_SPR;
+
+// Queries whose sums are made at once.
+constexpr std::size_t kTileQueryRows = 16;
+
+/** Whether tiles take the dots, which are the same numbers: of more queries
+ * than are multiplied together. */
+template <int kDigits>
+HWY_INLINE bool UsesTiles(const SpanWork& work) {
+  return work.n > kMostQueries<kDigits> && uses_amx();
+}
+
+/** Calls body(first, n) for so many queries at a time. */
+template <class Body>
+HWY_INLINE void ForTileRows(std::size_t n, const Body& body) {
+  for (std::size_t first = 0; first < n; first += kTileQueryRows) {
+    body(first, std::min(kTileQueryRows, n - first));
+  }
+}
+
+/** Calls body(begin, integral_constant count) for even groups of n queries. */
+template <std::size_t kMost, class Body>
+HWY_INLINE void ForCounts(std::size_t n, const Body& body) {
+  std::size_t begin = 0;
+  for (std::size_t left = (n + kMost - 1) / kMost; left > 0; --left) {
+    const std::size_t size = (n - begin) / left;
+    WithCount<kMost>(size, [&](auto count) HWY_ATTR { body(begin, count); });
+    begin += size;
+  }
+}
+
+/** A product of all digits with a tile. */
+template <int kDigits, bool kAffine>
+HWY_INLINE CodeProduct ProductWith(const ByteTile& tile, std::size_t lanes) {
+  return {
+      .quad_stride = tile.quad_stride,
+      .panel_stride = tile.panel_stride,
+      .plane_stride = tile.plane_stride,
+      .places = kDigits,
+      .planes = kPlanesOf<kDigits, kAffine>,
+      .sum_stride = kDigits * lanes,
+      .next_place = lanes};
+}
+
+/** The sums from row `begin` on. */
+HWY_INLINE SumTile SumsFrom(
+    const CodeProduct& product,
+    const std::int32_t* sums,
+    std::size_t begin) {
+  return {
+      sums + begin * product.sum_stride,
+      product.sum_stride,
+      product.next_place};
+}
+
+/** Scores of a block with sums made on tiles. */
+template <int kDigits, bool kAffine>
+HWY_NOINLINE void
+ScoreOnTiles(const SpanWork& work, std::size_t block, const ByteTile& tile) {
+  alignas(64) std::int8_t digits[kDigits * kTileQueryRows * kMaxHeadDim];
+  alignas(64) std::int32_t sums[kTileQueryRows * kDigits * kMaxHeadDim];
+  const KvSide& side = work.shape.layout.key;
+  const std::size_t dims = side.dims;
+  // 64 tokens for each 64 channels.
+  CodeProduct product = ProductWith<kDigits, kAffine>(tile, dims);
+  product.digit_stride = dims;
+  product.next_digit = kTileQueryRows * dims;
+  product.panels = kBlockTokens / kPanelRows;
+  ForTileRows(work.n, [&](std::size_t first, std::size_t n) HWY_ATTR {
+    for (std::size_t r = 0; r < n; ++r) {
+      const std::int8_t* from =
+          work.queries.digits + work.head(first + r) * kDigits * dims;
+      for (int i = 0; i < kDigits; ++i) {
+        std::memcpy(
+            digits + (i * kTileQueryRows + r) * dims, from + i * dims, dims);
+      }
+    }
+    product.n = n;
+    for (std::size_t at = 0; at < dims; at += kCodeDepth) {
+      product.digits = digits + at;
+      product.codes = tile.data + at / 4 * tile.quad_stride;
+      product.sums = sums + at;
+      multiply_codes(product, work.tiles);
+    }
+    const auto score = [&](std::size_t begin, auto count) HWY_ATTR {
+      PackedScores<kDigits, kAffine>(
+          work.shape.units,
+          SumsFrom(product, sums, begin),
+          work.keys(block) + side.codes_bytes(),
+          DigitsOf<kDigits, count()>(work, first + begin),
+          block - work.first_block);
+    };
+    ForCounts<kMostQueries<kDigits>>(n, score);
+  });
+}
+
+/** Adds the values of a block with sums made on tiles. */
+template <int kDigits, bool kAffine>
+HWY_NOINLINE void
+AddOnTiles(const SpanWork& work, std::size_t block, const ByteTile& tile) {
+  alignas(64) std::int32_t sums[kTileQueryRows * kDigits * kMaxHeadDim];
+  const KvSide& side = work.shape.layout.value;
+  const std::size_t groups = side.groups();
+  const std::size_t channels = side.dims / groups;
+  CodeProduct product = ProductWith<kDigits, kAffine>(tile, side.dims);
+  product.digit_stride = groups * sizeof(SpanWeights<kDigits>);
+  product.next_digit = kSpanTokens;
+  product.panels = channels / kPanelRows;
+  ForTileRows(work.n, [&](std::size_t first, std::size_t n) HWY_ATTR {
+    const auto* weights = work.scratch.weights_of<kDigits>(first, groups);
+    product.n = n;
+    for (std::size_t g = 0; g < groups; ++g) {
+      product.digits =
+          weights[g].digits[0] + (block - work.first_block) * kBlockTokens;
+      product.codes = tile.data + g * product.panels * tile.panel_stride;
+      product.sums = sums + g * channels;
+      multiply_codes(product, work.tiles);
+    }
+    const auto add = [&](std::size_t begin, auto count) HWY_ATTR {
+      PackedValues<kDigits, kAffine>(
+          side,
+          SumsFrom(product, sums, begin),
+          WeightsOf<kDigits, count()>(work, first + begin),
+          block - work.first_block);
+    };
+    ForCounts<kMostQueries<kDigits>>(n, add);
+  });
+}
+
 template <int kDigits, bool kAffine>
 HWY_INLINE void
 ScoreCodes(const SpanWork& work, std::size_t block, const std::byte* next) {
@@ -140,6 +273,13 @@ ScoreCodes(const SpanWork& work, std::size_t block, const std::byte* next) {
   const std::byte* keys = work.keys(block);
   const ByteTile tile = UnpackKeys<kPlanesOf<kDigits, kAffine>>(
       side, keys, work.scratch.codes, next);
+  if constexpr (kMayHaveTiles) {
+    const bool whole = work.shape.units.size * kCodeDepth == side.dims;
+    if (whole && UsesTiles<kDigits>(work)) {
+      ScoreOnTiles<kDigits, kAffine>(work, block, tile);
+      return;
+    }
+  }
   constexpr std::size_t kMost = kMostQueries<kDigits>;
   ForGroups<kMost>(work, block, [&](const Group& group) HWY_ATTR {
     WithCount<kMost>(group.n, [&](auto count) HWY_ATTR {
@@ -159,6 +299,16 @@ AddCodes(const SpanWork& work, std::size_t block, const std::byte* next) {
   const KvSide& side = work.shape.layout.value;
   const ByteTile tile = UnpackValues<kPlanesOf<kDigits, kAffine>>(
       side, work.values(block), work.scratch.codes, next);
+  if constexpr (kMayHaveTiles) {
+    // Pairs of panels in groups of one size.
+    const std::size_t groups = side.groups();
+    const bool whole = side.dims % (2 * kPanelRows * groups) == 0 &&
+        (groups == 1 || side.dims == groups * side.group);
+    if (whole && UsesTiles<kDigits>(work)) {
+      AddOnTiles<kDigits, kAffine>(work, block, tile);
+      return;
+    }
+  }
   constexpr std::size_t kMost = kMostQueries<kDigits>;
   ForGroups<kMost>(work, block, [&](const Group& group) HWY_ATTR {
     WithCount<kMost>(group.n, [&](auto count) HWY_ATTR {
