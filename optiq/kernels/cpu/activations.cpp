@@ -10,6 +10,7 @@
 // foreach_target.h comes first.
 #include <hwy/highway.h>
 
+#include "optiq/kernels/cpu/amx.h"
 #include "optiq/kernels/cpu/panels.h"
 #include "optiq/kernels/cpu/vector_math-inl.h"
 
@@ -232,14 +233,14 @@ void QuantizeTileTask(
     int block,
     std::size_t u) {
   const ActivationLayout& layout = to.layout;
-  constexpr std::size_t kTile = kTileBlockRows * kMostUnit;
+  constexpr std::size_t kTile = kTileRows * kMostUnit;
   auto* const tiles =
       reinterpret_cast<std::uint8_t*>(to.cells + layout.cell_offset(block)) +
       u * kDigits<kForm> * kTile;
   float* const scales =
-      to.scales + layout.scale_offset(block) + u * 2 * kTileBlockRows;
+      to.scales + layout.scale_offset(block) + u * 2 * kTileRows;
   const int rows = layout.rows_of_block(block);
-  for (int r = 0; r < kTileBlockRows; ++r) {
+  for (int r = 0; r < int{kTileRows}; ++r) {
     alignas(64) float values[kMostUnit];
     std::uint8_t* const plane = tiles + r * kMostUnit;
     const RowWork row{values, {plane, plane + kTile}};
@@ -253,7 +254,7 @@ void QuantizeTileTask(
     }
     std::int32_t sum;
     QuantizeRow<kMostUnit, kForm>(most, row, scales[r], sum);
-    scales[kTileBlockRows + r] = scales[r] * static_cast<float>(sum);
+    scales[kTileRows + r] = scales[r] * static_cast<float>(sum);
   }
 }
 
@@ -306,7 +307,7 @@ void QuantizeActivations(
   const ActivationLayout& layout = to.layout;
   const std::size_t units = layout.units();
   const std::size_t cols = layout.cols;
-  float inverse_rms[kTileBlockRows] = {};
+  float inverse_rms[kTileRows] = {};
   if (norm.weight == nullptr) {
     // Unit by unit: a rank quantizes about the columns that it computed, which
     // are in its own cache.

@@ -16,7 +16,6 @@ constexpr int unit_inputs(int group) {
  * what the first left in L1 takes longer than the zeros. */
 inline constexpr int kMostBlockRows = 8;
 inline constexpr int kFewBlockRows = 4;
-inline constexpr int kTileBlockRows = 16;
 
 /** Of 1, 2, 3, 4 or 8 rows: where tables of kernels have theirs. */
 constexpr int kernel_of_rows(int rows) {

@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include "optiq/kernels/cpu/amx.h"
+
 /** What the sources with tiles share. Their functions ask for the instructions
  * one by one: a file compiled for them would leave copies of the standard
  * library's inline functions that other machines cannot run. */
@@ -16,7 +18,6 @@
 
 namespace optiq::kernels::cpu {
 
-inline constexpr std::size_t kTileRows = 16;
 inline constexpr std::size_t kTileRowBytes = 64;
 inline constexpr std::size_t kTileBytes = kTileRows * kTileRowBytes;
 

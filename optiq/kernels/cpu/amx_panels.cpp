@@ -142,7 +142,8 @@ OPTIQ_AMX void multiply_panel(const TileProduct& p, std::size_t panel) {
   Fetcher fetcher(p.next[panel], p.next_bytes, layout.blocks() * p.units);
   multiply_unit<kDigits, 0>(tiles_of(0), codes, sums[0]);
   std::size_t n = 0;
-  for (int row = 0; row < layout.rows; row += kTileBlockRows) {
+  constexpr int kRows = kTileRows;
+  for (int row = 0; row < layout.rows; row += kRows) {
     const Results results{
         p.to.y + row * p.to.stride + before,
         p.to.stride,
@@ -155,9 +156,9 @@ OPTIQ_AMX void multiply_panel(const TileProduct& p, std::size_t panel) {
     const std::uint8_t* const tiles = tiles_of(row);
     for (std::size_t u = 0; u < p.units; ++u, ++n) {
       const bool is_last = u + 1 == p.units;
-      if (!is_last || row + kTileBlockRows < layout.rows) {
-        const std::uint8_t* x = is_last ? tiles_of(row + kTileBlockRows)
-                                        : tiles + (u + 1) * step_bytes;
+      if (!is_last || row + kRows < layout.rows) {
+        const std::uint8_t* x =
+            is_last ? tiles_of(row + kRows) : tiles + (u + 1) * step_bytes;
         const std::uint8_t* w = is_last ? codes : codes + (u + 1) * kUnitBytes;
         if (n % 2 == 0) {
           multiply_unit<kDigits, 1>(x, w, sums[1]);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "optiq/kernels/cpu/activations.h"
+#include "optiq/kernels/cpu/amx.h"
 #include "optiq/kernels/cpu/output.h"
 
 namespace optiq::kernels::cpu {
@@ -22,7 +23,6 @@ namespace optiq::kernels::cpu {
  */
 struct BFloatParts {
   static constexpr int kParts = 3;
-  static constexpr int kBlockRows = 16;
   static constexpr int kStepInputs = 32;
 
   int rows = 0;
@@ -30,10 +30,10 @@ struct BFloatParts {
   std::uint16_t* values = nullptr; // 64-byte aligned
 
   int width() const { // rows of a block
-    return std::min(rows, kBlockRows);
+    return std::min(rows, int{kTileRows});
   }
   std::size_t blocks() const {
-    return (static_cast<std::size_t>(rows) + kBlockRows - 1) / kBlockRows;
+    return (static_cast<std::size_t>(rows) + kTileRows - 1) / kTileRows;
   }
   std::size_t steps() const {
     return (static_cast<std::size_t>(cols) + kStepInputs - 1) / kStepInputs;

@@ -139,9 +139,6 @@ HWY_INLINE void AddNibbles(const SpanWork& work) {
 // The target of machines that may have tiles of AMX.
 constexpr bool kMayHaveTiles = HWY_TARGET == HWY_AVX3_SPR;
 
-// Queries whose sums are made at once.
-constexpr std::size_t kTileQueryRows = 16;
-
 /** Whether tiles take the dots, which are the same numbers: of more queries
  * than are multiplied together. */
 template <int kDigits>
@@ -152,8 +149,8 @@ HWY_INLINE bool UsesTiles(const SpanWork& work) {
 /** Calls body(first, n) for so many queries at a time. */
 template <class Body>
 HWY_INLINE void ForTileRows(std::size_t n, const Body& body) {
-  for (std::size_t first = 0; first < n; first += kTileQueryRows) {
-    body(first, std::min(kTileQueryRows, n - first));
+  for (std::size_t first = 0; first < n; first += kTileRows) {
+    body(first, std::min(kTileRows, n - first));
   }
 }
 
@@ -196,22 +193,21 @@ HWY_INLINE SumTile SumsFrom(
 template <int kDigits, bool kAffine>
 HWY_NOINLINE void
 ScoreOnTiles(const SpanWork& work, std::size_t block, const ByteTile& tile) {
-  alignas(64) std::int8_t digits[kDigits * kTileQueryRows * kMaxHeadDim];
-  alignas(64) std::int32_t sums[kTileQueryRows * kDigits * kMaxHeadDim];
+  alignas(64) std::int8_t digits[kDigits * kTileRows * kMaxHeadDim];
+  alignas(64) std::int32_t sums[kTileRows * kDigits * kMaxHeadDim];
   const KvSide& side = work.shape.layout.key;
   const std::size_t dims = side.dims;
   // 64 tokens for each 64 channels.
   CodeProduct product = ProductWith<kDigits, kAffine>(tile, dims);
   product.digit_stride = dims;
-  product.next_digit = kTileQueryRows * dims;
+  product.next_digit = kTileRows * dims;
   product.panels = kBlockTokens / kPanelRows;
   ForTileRows(work.n, [&](std::size_t first, std::size_t n) HWY_ATTR {
     for (std::size_t r = 0; r < n; ++r) {
       const std::int8_t* from =
           work.queries.digits + work.head(first + r) * kDigits * dims;
       for (int i = 0; i < kDigits; ++i) {
-        std::memcpy(
-            digits + (i * kTileQueryRows + r) * dims, from + i * dims, dims);
+        std::memcpy(digits + (i * kTileRows + r) * dims, from + i * dims, dims);
       }
     }
     product.n = n;
@@ -237,7 +233,7 @@ ScoreOnTiles(const SpanWork& work, std::size_t block, const ByteTile& tile) {
 template <int kDigits, bool kAffine>
 HWY_NOINLINE void
 AddOnTiles(const SpanWork& work, std::size_t block, const ByteTile& tile) {
-  alignas(64) std::int32_t sums[kTileQueryRows * kDigits * kMaxHeadDim];
+  alignas(64) std::int32_t sums[kTileRows * kDigits * kMaxHeadDim];
   const KvSide& side = work.shape.layout.value;
   const std::size_t groups = side.groups();
   const std::size_t channels = side.dims / groups;

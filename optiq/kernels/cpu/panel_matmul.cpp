@@ -19,7 +19,7 @@ activation_layout(int rows, int cols, int group, int bits, int digits) {
   layout.digits = digits;
   if (rows > kDirectRows && layout.unit == kTileInputs && uses_amx()) {
     layout.form = CellForm::Tiles;
-    layout.block_rows = kTileBlockRows;
+    layout.block_rows = kTileRows;
     layout.fills_up = true;
     return layout;
   }
