@@ -472,7 +472,8 @@ void run_bench(const BenchFlags& flags) {
         "for, and have no times of their own. Choose --device cpu or cuda",
         device.name());
   }
-  require_ram(2 * cache_bytes(setup, flags), "the KV cache of the benchmark");
+  kernels::require_bytes(
+      device, 2 * cache_bytes(setup, flags), "the KV cache of the benchmark");
   Bench bench(setup, flags);
   bench.verify();
   result.prefill = bench.measure_prefill();

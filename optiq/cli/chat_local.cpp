@@ -17,10 +17,10 @@
 namespace optiq::cli {
 namespace {
 
-generate::EngineOptions engine_options() {
+generate::EngineOptions engine_options(const kernels::Device& device) {
   generate::EngineOptions options;
   options.max_cache_bytes = static_cast<std::size_t>(std::min<std::uint64_t>(
-      options.max_cache_bytes, system_info().available_ram_bytes / 2));
+      options.max_cache_bytes, kernels::available_bytes(device) / 2));
   return options;
 }
 
@@ -29,7 +29,7 @@ class LocalChat final : public ChatModel {
  public:
   LocalChat(
       const io::ModelDirectory& directory,
-      models::Setup setup,
+      const models::Setup& setup,
       const AnswerFlags& flags)
       : path_(directory.path()),
         tokenizer_(generate::load_tokenizer(directory)),
@@ -38,7 +38,7 @@ class LocalChat final : public ChatModel {
         config_(generate::read_generation_config(directory)),
         stop_ids_(generate::stop_ids(directory, *tokenizer_)),
         max_tokens_(flags.max_tokens),
-        engine_(std::move(setup), engine_options()) {
+        engine_(setup, engine_options(setup.model->device())) {
     generate::override_sampler(flags.sampling, config_.sampler);
     generate::override_logits(flags.sampling, config_.logits);
     config_.sampler.seed = choose_seed(flags.seed);

@@ -168,7 +168,7 @@ std::size_t require_cache(
       setup.layout,
       n_prompt + static_cast<std::size_t>(options.max_tokens),
       generate::EngineOptions{}.prefill_chunk);
-  require_ram(needed, "the KV cache");
+  kernels::require_bytes(setup.model->device(), needed, "the KV cache");
   return needed;
 }
 

@@ -3,7 +3,6 @@
 #include <map>
 
 #include "optiq/base/error.h"
-#include "optiq/base/system.h"
 #include "optiq/base/thread_pool.h"
 #include "optiq/cli/interrupt.h"
 #include "optiq/cli/output.h"
@@ -167,8 +166,10 @@ io::ModelDirectory open_model(const std::string& model) {
 std::shared_ptr<const models::Model> load_checked(
     const io::ModelDirectory& directory,
     kernels::Device& device) {
-  require_ram(
-      directory.loaded_bytes(), "the weights of " + directory.path().string());
+  kernels::require_bytes(
+      device,
+      directory.loaded_bytes(),
+      "the weights of " + directory.path().string());
   return models::load_model(directory, device);
 }
 

@@ -86,13 +86,17 @@ void check_flags(const ServeFlags& flags) {
   }
 }
 
-/** What the caches of all answers may take together. */
-std::uint64_t choose_kv_bytes(const ServeFlags& flags) {
+/** What the caches of all answers may take together: half of what a card has
+ * left, which nobody else wants; of the host's memory no more than some. */
+std::uint64_t choose_kv_bytes(
+    const ServeFlags& flags,
+    const kernels::Device& device) {
   if (flags.kv_memory.empty()) {
-    return std::min(kDefaultKvBytes, system_info().available_ram_bytes / 2);
+    const std::uint64_t half = kernels::available_bytes(device) / 2;
+    return device.own_bytes_left() ? half : std::min(kDefaultKvBytes, half);
   }
   const std::uint64_t bytes = artifacts::parse_size(flags.kv_memory);
-  require_ram(bytes, "--kv-memory");
+  kernels::require_bytes(device, bytes, "--kv-memory");
   return bytes;
 }
 
@@ -246,7 +250,7 @@ void run_serve(ServeFlags flags) {
         log.push(access_line(access, format, std::time(nullptr)));
       });
   auto model = load_served_model(flags);
-  flags.service.kv_bytes = choose_kv_bytes(flags);
+  flags.service.kv_bytes = choose_kv_bytes(flags, model.setup.model->device());
   flags.service.access = flags.access;
   flags.service.adapters = choose_adapters(flags);
   const ServedAddress address{
@@ -325,7 +329,8 @@ void add_limit_options(CLI::App& command, ServeFlags& flags) {
       .add_option(
           "--kv-memory",
           flags.kv_memory,
-          "Bytes of all K/V caches, as 4GB [4GB, at most half of what is free]")
+          "Bytes of all K/V caches, as 4GB [half of what is free, of the host's "
+          "memory at most 4GB]")
       ->option_text("SIZE");
   command
       .add_option(

@@ -4,10 +4,10 @@
 #include <cassert>
 
 #include "optiq/base/error.h"
-#include "optiq/base/system.h"
 #include "optiq/eval/numbers.h"
 #include "optiq/eval/row_forward_impl.h"
 #include "optiq/generate/generator.h"
+#include "optiq/kernels/devices.h"
 
 namespace optiq::eval {
 namespace {
@@ -50,7 +50,10 @@ Answers answer_questions(
   }
   check_rows(prompts, *setup.model);
   const std::size_t bytes = batch_bytes(setup, prompts, options);
-  require_ram(bytes, "the K/V cache and state of the questions at work");
+  kernels::require_bytes(
+      setup.model->device(),
+      bytes,
+      "the K/V cache and state of the questions at work");
   generate::Engine engine(
       setup, {.max_cache_bytes = bytes, .max_running = options.batch});
   Answers answers{.right = std::vector<bool>(prompts.size())};

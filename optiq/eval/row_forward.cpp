@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "optiq/base/error.h"
-#include "optiq/base/system.h"
 #include "optiq/eval/row_forward_impl.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/models/forward.h"
 
 namespace optiq::eval {
@@ -60,7 +60,8 @@ mx::array run_rows(const models::Setup& setup, std::span<const TokenRow> rows) {
   for (const TokenRow& row : rows) {
     forward.add_fresh(row);
   }
-  require_ram(
+  kernels::require_bytes(
+      setup.model->device(),
       forward.fresh_bytes(),
       "the K/V cache and state of the rows measured at once");
   return forward.hidden_states();

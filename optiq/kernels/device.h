@@ -115,6 +115,11 @@ class Device {
 
   // --- memory ---------------------------------------------------------------
 
+  /** Bytes that arrays and blocks may still take of a memory of the device's
+   * own; none where they lie in the host's. */
+  virtual std::optional<std::uint64_t> own_bytes_left() const {
+    return std::nullopt;
+  }
   /** weight [out, in], bf16, f16 or f32; kept as it is. */
   virtual Matrix dense(const mx::array& weight) = 0;
   /** MLX's affine format: weight u32 [out, in*bits/32], scales and biases

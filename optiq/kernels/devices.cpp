@@ -7,6 +7,7 @@
 #include <mlx/backend/metal/metal.h>
 
 #include "optiq/base/error.h"
+#include "optiq/base/system.h"
 #include "optiq/io/array.h"
 #include "optiq/kernels/cuda/cuda_device.h"
 #include "optiq/kernels/mlx/mlx_device.h"
@@ -62,6 +63,31 @@ Device& find_device(std::string_view name) {
     return mlx_device();
   }
   return why_no_cuda().empty() ? cuda_device(0) : cpu_device();
+}
+
+std::uint64_t available_bytes(const Device& device) {
+  return device.own_bytes_left().value_or(system_info().available_ram_bytes);
+}
+
+void require_bytes(
+    const Device& device,
+    std::uint64_t needed,
+    const std::string& what) {
+  const std::optional<std::uint64_t> left = device.own_bytes_left();
+  if (!left) {
+    require_ram(needed, what);
+  } else if (needed > *left) {
+    constexpr double kMib = 1 << 20;
+    fail(
+        ErrorKind::Exhausted,
+        "[require_bytes] {}: needs {:.0f} MiB of the memory of device {}, "
+        "{:.0f} MiB are left. End other programs there, ask for less, or "
+        "choose --device cpu",
+        what,
+        static_cast<double>(needed) / kMib,
+        device.name(),
+        static_cast<double>(*left) / kMib);
+  }
 }
 
 mx::array transfer(Device& from, const mx::array& x, Device& to) {

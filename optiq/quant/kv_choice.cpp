@@ -5,7 +5,7 @@
 #include "optiq/base/error.h"
 #include "optiq/base/output_file.h"
 #include "optiq/base/staged_directory.h"
-#include "optiq/base/system.h"
+#include "optiq/kernels/devices.h"
 
 namespace optiq::quant {
 namespace {
@@ -112,7 +112,8 @@ KvCacheResult choose_kv_cache(
   result.calibration_hash = calibration.hash;
   ProbeOptions probing;
   fit_into_ram(probing);
-  require_ram(
+  kernels::require_bytes(
+      setup.model->device(),
       kv_sensitivity_bytes(setup, layers, calibration, search, probing),
       "measuring the K/V cache");
   const auto journal = open_sensitivity_journal(

@@ -109,6 +109,10 @@ class PoisonedDevice final : public kernels::Device {
   std::string arithmetic() const override {
     return inner_.arithmetic();
   }
+  std::optional<std::uint64_t> own_bytes_left() const override {
+    return bytes_left;
+  }
+  std::optional<std::uint64_t> bytes_left; // none: the host's
 
   kernels::Matrix dense(const mx::array& weight) override {
     return inner_.dense(weight);

@@ -85,6 +85,9 @@ class Card {
   const CardInfo& info() const {
     return info_;
   }
+  const Memory& memory() const {
+    return *memory_;
+  }
   /** Of which this thread may take. */
   Memory& memory() {
     use();

@@ -38,6 +38,10 @@ class CudaDevice final : public Device {
     return !cuda::has_wide_products(card_.info());
   }
 
+  std::optional<std::uint64_t> own_bytes_left() const override {
+    const cuda::Memory& memory = card_.memory();
+    return memory.budget() - memory.used_bytes();
+  }
   Matrix dense(const mx::array& weight) override {
     return cuda::dense_matrix(card_, weight);
   }
