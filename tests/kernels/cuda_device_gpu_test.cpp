@@ -199,18 +199,22 @@ TEST_F(CudaDevice, OneDigitIsFast) {
 /** K/V of one long sequence, and queries at its end. */
 class LongContext {
  public:
-  LongContext(Device& device, int tokens, KvFormat format, int head_dim = 128)
+  LongContext(
+      Device& device,
+      int tokens,
+      KvFormat format,
+      int head_dim = 128,
+      int n_kv_heads = 2)
       : device_(device),
         tokens_(tokens),
         store_(device.make_block_store(1 << 24)) {
     rule_ = {
-        .n_heads = 8,
-        .n_kv_heads = 2,
+        .n_heads = 4 * n_kv_heads,
+        .n_kv_heads = n_kv_heads,
         .head_dim = head_dim,
         .scores = {.scale = 0.088f}};
-    format.n_kv_heads = 2;
+    format.n_kv_heads = n_kv_heads;
     format.head_dim = head_dim;
-    format.compute = Compute::Exact;
     format_ = device.kv_format(std::move(format));
     for (int i = 0; i <= tokens / 64; ++i) {
       blocks_.push_back(store_->take(format_.block_bytes()));
@@ -232,9 +236,9 @@ class LongContext {
   std::vector<float> last_rows(int n, int prefill) {
     const int dim = rule_.head_dim;
     const int q_dim = rule_.has_output_gate ? 2 * dim : dim;
-    const mx::array q = normal_array({tokens_, 8 * q_dim}, 1);
-    const mx::array k = normal_array({tokens_, 2 * dim}, 2);
-    const mx::array v = normal_array({tokens_, 2 * dim}, 3);
+    const mx::array q = normal_array({tokens_, rule_.n_heads * q_dim}, 1);
+    const mx::array k = normal_array({tokens_, rule_.n_kv_heads * dim}, 2);
+    const mx::array v = normal_array({tokens_, rule_.n_kv_heads * dim}, 3);
     std::vector<float> last;
     for (int at = 0; at < tokens_;) {
       const int rows = std::min(
@@ -252,7 +256,7 @@ class LongContext {
               format_));
       at += rows;
     }
-    const int width = 8 * dim;
+    const int width = rule_.n_heads * dim;
     return part(last, static_cast<int>(last.size()) / width - 1, 1, width);
   }
 
@@ -265,18 +269,27 @@ class LongContext {
   std::vector<BlockId> blocks_;
 };
 
-KvFormat affine(double key_bits, double value_bits) {
-  KvFormat format{.dtype = mx::bfloat16};
-  format.codec.method = KvMethod::Affine;
+KvFormat dense(mx::Dtype dtype, Compute compute = Compute::Exact) {
+  return {.dtype = dtype, .compute = compute};
+}
+
+KvFormat
+packed(KvMethod method, double key_bits, double value_bits, Compute compute) {
+  KvFormat format{.dtype = mx::bfloat16, .compute = compute};
+  format.codec.method = method;
   format.codec.key_bits = key_bits;
   format.codec.value_bits = value_bits;
   return format;
 }
 
+KvFormat affine(double key_bits, double value_bits) {
+  return packed(KvMethod::Affine, key_bits, value_bits, Compute::Exact);
+}
+
 TEST_F(CudaDevice, ASingleRowIsAttendedAsManyAre) {
   for (const int head_dim : {64, 128, 256}) {
     for (const KvFormat& format :
-         {KvFormat{.dtype = mx::bfloat16}, affine(4, 4), affine(8, 4)}) {
+         {dense(mx::bfloat16), affine(4, 4), affine(8, 4)}) {
       LongContext context(device(), 700, format, head_dim);
       context.add_rules();
       const std::vector<float> together = context.last_rows(700, 1);
@@ -289,8 +302,8 @@ TEST_F(CudaDevice, ASingleRowIsAttendedAsManyAre) {
 
 TEST_F(CudaDevice, ARowOfAttentionDependsOnNoOther) {
   for (const KvFormat& format :
-       {KvFormat{.dtype = mx::float32},
-        KvFormat{.dtype = mx::bfloat16},
+       {dense(mx::float32),
+        dense(mx::bfloat16),
         affine(4, 4),
         affine(8, 4),
         affine(8, 8)}) {
@@ -307,6 +320,68 @@ TEST_F(CudaDevice, ARowOfAttentionDependsOnNoOther) {
         ? chain_error(128 + 1500)
         : 1e-3;
     EXPECT_LE(distance(alone, on_cpu.last_rows(1, 512)), bound);
+  }
+}
+
+/** Formats that attention_decode.cu reads, and how far it may be from exact:
+ * queries and weights of two digits, centroids of turbo in float16, and what is
+ * left of 1024 sum(q) and 1024 sum(p), which are subtracted. */
+std::vector<std::pair<KvFormat, double>> decode_formats() {
+  constexpr auto kFast = Compute::Fast;
+  constexpr double kOfCodes = 0x1p-11;
+  std::vector<std::pair<KvFormat, double>> formats{
+      {dense(mx::bfloat16, kFast), 0x1p-14}};
+  for (const auto& [key_bits, value_bits] :
+       {std::pair{4, 4}, {8, 4}, {8, 8}, {2, 3}, {3, 5}, {5, 6}, {6, 2}}) {
+    formats.emplace_back(
+        packed(KvMethod::Affine, key_bits, value_bits, kFast), kOfCodes);
+  }
+  for (const auto& [key_bits, value_bits] : {std::pair{4, 4}, {3, 2}, {2, 3}}) {
+    formats.emplace_back(
+        packed(KvMethod::Turbo, key_bits, value_bits, kFast), 4 * kOfCodes);
+  }
+  return formats;
+}
+
+TEST_F(CudaDevice, FewRowsAreAttendedFastAndDependOnNoOther) {
+  for (const int head_dim : {64, 128, 256}) {
+    for (auto [format, bound] : decode_formats()) {
+      const std::string name = std::to_string(head_dim) + " channels, " +
+          std::to_string(format.codec.key_bits) + " bits of " +
+          artifacts::name_of(format.codec.method);
+      LongContext context(device(), 1100, format, head_dim);
+      context.add_rules();
+      const std::vector<float> alone = context.last_rows(1, 64);
+      EXPECT_EQ(context.last_rows(5, 64), alone) << name;
+      EXPECT_EQ(context.last_rows(64, 64), alone) << name;
+      format.compute = Compute::Exact;
+      LongContext exact(device(), 1100, format, head_dim);
+      exact.add_rules();
+      EXPECT_LE(distance(alone, exact.last_rows(1, 512)), bound) << name;
+    }
+  }
+}
+
+TEST_F(CudaDevice, TilesThatGoThroughTheirSpansAreAttendedAsIfCut) {
+  constexpr int kKvHeads = 20; // so many tiles that nobody cuts them
+  for (const KvFormat& format :
+       {dense(mx::bfloat16, Compute::Fast),
+        packed(KvMethod::Affine, 4, 4, Compute::Fast)}) {
+    LongContext context(device(), 1300, format, 128, kKvHeads);
+    EXPECT_EQ(context.last_rows(64, 64), context.last_rows(1, 64));
+  }
+}
+
+TEST_F(CudaDevice, WindowsOfFewRowsAreAttendedFast) {
+  for (auto [format, bound] : decode_formats()) {
+    format.window = 600;
+    LongContext context(device(), 1100, format);
+    const std::vector<float> alone = context.last_rows(1, 64);
+    EXPECT_EQ(context.last_rows(7, 64), alone);
+    format.compute = Compute::Exact;
+    EXPECT_LE(
+        distance(alone, LongContext(device(), 1100, format).last_rows(1, 512)),
+        bound);
   }
 }
 

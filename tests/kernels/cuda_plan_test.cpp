@@ -81,8 +81,9 @@ void expect_every_query_once(
         EXPECT_EQ(
             std::set<int>(found.begin(), found.end()).size(), found.size());
         EXPECT_LE(
-            found.front(), first_seen(load.window, position) / kSpanTokens);
-        EXPECT_GE(found.back(), position / kSpanTokens);
+            found.front(),
+            first_seen(load.window, position) / load.span_tokens);
+        EXPECT_GE(found.back(), position / load.span_tokens);
       }
     }
   }
@@ -95,7 +96,7 @@ TEST(CudaAttentionPlan, SharesEveryQueryOutOnce) {
   for (const int group : {1, 3, 4, 16, 20, 40}) {
     for (const int window : {0, 300}) {
       for (const int multiprocessors : {1, 132}) {
-        const AttentionLoad load{
+        AttentionLoad load{
             .n_heads = 2 * group,
             .n_kv_heads = 2,
             .head_dim = 64,
@@ -109,6 +110,10 @@ TEST(CudaAttentionPlan, SharesEveryQueryOutOnce) {
         const std::vector<Segment> mixed{
             {.first_row = 0, .rows = 37, .start = 490, .blocks = a},
             {.first_row = 37, .rows = 2, .start = 640, .blocks = b}};
+        expect_every_query_once(mixed, load);
+        load.most_queries = 8; // as attention_decode.cu wants it
+        load.span_tokens = 512;
+        expect_every_query_once(decode, load);
         expect_every_query_once(mixed, load);
       }
     }

@@ -243,12 +243,16 @@ struct KvPart {
   int padded;
   int bits;
   int group;
+  int groups; // of a token: padded / group
   int words; // u32 a token
   int words_at; // [64 tokens][words]
   int scales_at; // affine: bf16 [64][padded / group]
   int biases_at;
   float centroids[32]; // turbo
   float edges[31];
+  /** Centroids of up to 4 bits in float16, of 4 bits the upper half: their low
+   * bytes, then their high ones. */
+  std::uint32_t half_bytes[4];
 };
 
 /** Keys or values of one kv head in one block of 64 tokens. */
@@ -294,6 +298,10 @@ struct PlaceHeads {
   float scale; // of queries
   const unsigned long long* blocks; // [T]: the block of each row's token
   float* to_q; // [T, n_heads, head_dim]
+  /** Instead of floats operands (decode_layout.h), as many bytes: 0 none, 16 of
+   * bfloat16, else of float16 beside codes of so many bits. */
+  int operand_bits;
+  float* q_factors; // [T, n_heads]: what operands are to be multiplied by
 };
 
 /** The same with the numbers that it and attention read, as words on their way
@@ -342,6 +350,74 @@ constexpr int attend_tiles_bytes(int dim, int groups) {
   return queries + weights + sums + pointers + groups * kSpanTokens * 8;
 }
 
+/** Between tokens of `bytes` each in shared memory (attention_decode.cu): an
+ * odd number of 16 bytes where it can be. Others lie well as they are. */
+constexpr int row_pitch(int bytes) {
+  return bytes % 32 == 0 ? bytes + 16 : bytes;
+}
+/** Bytes of a token's scales and biases, or of its norm. */
+constexpr int param_bytes(const KvSide& side) {
+  return side.code == KvCode::Turbo ? 2 : 4 * side.parts[0].groups;
+}
+/** Shared memory of a packed side's tokens. */
+constexpr int decode_side_bytes(const KvSide& side, int tokens) {
+  return tokens * (row_pitch(4 * side.parts[0].words) + param_bytes(side));
+}
+/** How heads of `dim` channels are attended to: tokens that a warp has at once,
+ * the piece; pieces that it has of a span; warps of a block of threads. Of
+ * dense tokens that many tiles of 16 are on a warp's way. */
+constexpr int decode_tokens(int dim, bool is_dense) {
+  return is_dense || dim <= 128 ? 64 : 32;
+}
+constexpr int decode_pieces(int dim, bool is_dense) {
+  return is_dense || dim <= 128 ? 2 : 1;
+}
+constexpr int decode_warps(int dim, bool is_dense) {
+  return is_dense || dim <= 128 ? 4 : 8;
+}
+constexpr int decode_span(int dim, bool is_dense) {
+  return decode_pieces(dim, is_dense) * decode_warps(dim, is_dense) *
+      decode_tokens(dim, is_dense);
+}
+constexpr int decode_stages(int dim) {
+  return dim > 128 ? 2 : 4;
+}
+/** The most queries of a block, as far as there are registers for sums. */
+constexpr int decode_queries(int dim, bool is_dense) {
+  return is_dense && dim > 128 ? 4 : 8;
+}
+/** Where a warp's shared memory has what, and how much of it there is. */
+struct DecodeMemory {
+  int values; // behind keys, of codes
+  int sums; // of values, of every query
+  int bytes;
+};
+constexpr DecodeMemory decode_memory(const KvShape& shape, int tiles) {
+  const int dim = shape.key.head_dim;
+  const int sums = 4 * 4 * tiles * (dim + 8);
+  if (shape.key.code == KvCode::Dense) {
+    const int ring = decode_stages(dim) * 16 * row_pitch(2 * dim);
+    return {0, ring, ring + sums};
+  }
+  const int tokens = decode_tokens(dim, false);
+  const int keys = decode_side_bytes(shape.key, tokens);
+  const int values = decode_side_bytes(shape.value, tokens);
+  if (decode_pieces(dim, false) > 1) {
+    return {keys, keys + values, keys + values + sums};
+  }
+  // Sums take the place of keys.
+  const int begin = keys > sums ? keys : sums;
+  return {begin, 0, begin + values};
+}
+/** Of a block of threads: queries as operands, sums of weights, and what its
+ * warps have. */
+constexpr int decode_bytes(const KvShape& shape, int tiles) {
+  const int dim = shape.key.head_dim;
+  const int warps = decode_warps(dim, shape.key.code == KvCode::Dense);
+  return tiles * (16 * dim + 4 * 4 * (1 + 2 * warps)) +
+      warps * decode_memory(shape, tiles).bytes;
+}
+
 /** Partial sums of spans of keys: per (row, head, slot) a maximum, a sum of
  * weights and a weighted sum of values. */
 struct Attend {
@@ -355,6 +431,12 @@ struct Attend {
   int slots;
   float* partials; // [T, n_heads, slots, head_dim + 2]
   unsigned* arrived; // [tiles, n_kv_heads]: zeros before and behind
+  /** Of attention_decode.cu, whose partials are weighted sums alone. */
+  float* sums; // [T, n_heads, slots, 2]: maxima and sums of weights
+  const float* q_factors; // of q, which are operands
+  DecodeMemory memory; // of a warp
+  int group; // n_heads / n_kv_heads
+  unsigned group_inverse; // 2^20 / group, rounded up
   const float* rotation; // of values, [head_dim][head_dim], or null
   const float* gate; // of head 0 of row 0, heads 2 * head_dim apart; or null
   float* y; // [T, n_heads, head_dim]: rotated back and gated

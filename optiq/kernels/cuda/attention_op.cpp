@@ -138,17 +138,98 @@ struct Projected {
   const mx::array& v;
 };
 
-/** Queries as attention reads them; keys and values into the blocks. */
-mx::array place_heads(
+/** Bits of a side as kernels on tensor cores read it: 16 of bfloat16, or those
+ * of affine codes. 0: not for them. */
+int bits_of_tiles(const KvSide& side) {
+  if (side.code == KvCode::Dense) {
+    return side.is_half ? 16 : 0;
+  }
+  const KvPart& part = side.parts[0];
+  const bool is_one_width = side.n_parts == 1 && part.padded == side.head_dim;
+  return side.code == KvCode::Affine && is_one_width ? part.bits : 0;
+}
+
+int groups_of(const KvSide& side) {
+  return side.code == KvCode::Affine ? side.head_dim / side.parts[0].group : 0;
+}
+
+/** Whether attention_decode.cu reads a side: bfloat16, or codes of one width
+ * whose groups fill 64 channels of values. */
+bool is_for_decode(const KvSide& side, bool is_key) {
+  if (side.code == KvCode::Dense) {
+    return side.is_half != 0;
+  }
+  const KvPart& part = side.parts[0];
+  if (side.n_parts != 1 || part.padded != side.head_dim) {
+    return false;
+  }
+  return side.code == KvCode::Turbo ? part.bits >= 2 && part.bits <= 4
+                                    : is_key || part.group >= 64;
+}
+
+/** Which kernel attends. Rows have no say in it up to kMostEqualRows, nor
+ * behind: their bits must not depend on how many there are. */
+enum class Kernel {
+  Decode, // attention_decode.cu
+  Tiles, // attention_tiles.cu
+  Plain, // attention.cu
+};
+
+Kernel choose_kernel(
+    const Card& card,
+    const KvShape& shape,
+    Compute compute,
+    int rows) {
+  static constexpr std::array<std::pair<int, int>, 4> kWidths{
+      {{16, 16}, {4, 4}, {8, 4}, {8, 8}}};
+  const int dim = shape.key.head_dim;
+  if (dim != 64 && dim != 128 && dim != 256) {
+    return Kernel::Plain;
+  }
+  const bool is_dense = shape.key.code == KvCode::Dense;
+  if (rows <= kMostEqualRows && compute == Compute::Fast &&
+      is_dense == (shape.value.code == KvCode::Dense) &&
+      is_for_decode(shape.key, true) && is_for_decode(shape.value, false) &&
+      static_cast<std::size_t>(
+          decode_bytes(shape, decode_queries(dim, is_dense) / 4)) <=
+          card.info().shared_bytes) {
+    return Kernel::Decode;
+  }
+  const std::pair widths{bits_of_tiles(shape.key), bits_of_tiles(shape.value)};
+  return std::find(kWidths.begin(), kWidths.end(), widths) != kWidths.end()
+      ? Kernel::Tiles
+      : Kernel::Plain;
+}
+
+/** Of PlaceHeads: turbo's codes are centroids of any width. */
+int operand_bits_of(const KvSide& key) {
+  constexpr int kDenseBits = 16;
+  constexpr int kWhole = 8;
+  return key.code == KvCode::Dense ? kDenseBits
+      : key.code == KvCode::Affine ? key.parts[0].bits
+                                   : kWhole;
+}
+
+/** Queries as attention reads them, on the card. */
+struct PlacedQueries {
+  mx::array q; // [T, n_heads * head_dim], or operands in their place
+  Buffer factors; // of operands
+};
+
+/** Queries placed; keys and values into the blocks. */
+PlacedQueries place_heads(
     Card& card,
     const Projected& x,
     const AttentionRule& rule,
     const KvShape& shape,
+    Kernel kernel,
     const Numbers& numbers,
     const Sent& sent) {
   const int rows = x.q.shape(0);
   const bool appends = x.k.shape(0) > 0;
   mx::array to_q = card.make_array({rows, rule.n_heads * rule.head_dim});
+  Buffer factors = card.memory().take(
+      sizeof(float) * static_cast<std::size_t>(rows) * rule.n_heads);
   const HeadNorm q_norm =
       norm_of(card, rule.q_norm, rule.n_heads, rule.head_dim);
   const HeadNorm k_norm =
@@ -178,7 +259,9 @@ mx::array place_heads(
       .growth = sent.growth,
       .scale = rule.scores.scale,
       .blocks = sent.row_blocks,
-      .to_q = new_floats_of(card, to_q)};
+      .to_q = new_floats_of(card, to_q),
+      .operand_bits = kernel == Kernel::Decode ? operand_bits_of(shape.key) : 0,
+      .q_factors = pointer_of<float>(*factors)};
   const int heads = rule.n_heads + (appends ? 2 * rule.n_kv_heads : 0);
   // Two vectors, and codes with what fills their last group.
   const std::size_t shared =
@@ -194,43 +277,36 @@ mx::array place_heads(
   } else {
     launch_placing<kManyPlaceWords>(card, grid, args, sent);
   }
-  return to_q;
+  return {std::move(to_q), std::move(factors)};
 }
 
-/** Bits of a side as kernels on tensor cores read it: 16 of bfloat16, or those
- * of affine codes. 0: not for them. */
-int bits_of_tiles(const KvSide& side) {
-  if (side.code == KvCode::Dense) {
-    return side.is_half ? 16 : 0;
-  }
-  const KvPart& part = side.parts[0];
-  const bool is_one_width = side.n_parts == 1 && part.padded == side.head_dim;
-  return side.code == KvCode::Affine && is_one_width ? part.bits : 0;
-}
-
-int groups_of(const KvSide& side) {
-  return side.code == KvCode::Affine ? side.head_dim / side.parts[0].group : 0;
-}
-
-struct KernelChoice {
+/** A kernel's launch. */
+struct Launch {
   std::string name;
   unsigned threads = 0;
   std::size_t shared_bytes = 0;
 };
 
-/** The kernel for a shape: on tensor cores where there is one. Rows have no say
- * in it: their bits must not depend on how many there are. */
-KernelChoice choose_kernel(const KvShape& shape, int tile_queries) {
+Launch launch_of(Kernel kernel, const KvShape& shape, int tile_queries) {
   constexpr unsigned kTilesThreads = 256;
-  static constexpr std::array<std::pair<int, int>, 4> kWidths{
-      {{16, 16}, {4, 4}, {8, 4}, {8, 8}}};
   const int dim = shape.key.head_dim;
-  const std::pair widths{bits_of_tiles(shape.key), bits_of_tiles(shape.value)};
-  if ((dim == 64 || dim == 128 || dim == 256) &&
-      std::find(kWidths.begin(), kWidths.end(), widths) != kWidths.end()) {
+  if (kernel == Kernel::Decode) {
+    const bool is_dense = shape.key.code == KvCode::Dense;
+    const int tiles = tile_queries / 4;
+    return {
+        fmt::format(
+            "attend_decode_{}_{}_{}", is_dense ? "dense" : "codes", dim, tiles),
+        32U * decode_warps(dim, is_dense),
+        static_cast<std::size_t>(decode_bytes(shape, tiles))};
+  }
+  if (kernel == Kernel::Tiles) {
     const int groups = groups_of(shape.key) + groups_of(shape.value);
     return {
-        fmt::format("attend_tiles_{}_{}_{}", dim, widths.first, widths.second),
+        fmt::format(
+            "attend_tiles_{}_{}_{}",
+            dim,
+            bits_of_tiles(shape.key),
+            bits_of_tiles(shape.value)),
         kTilesThreads,
         static_cast<std::size_t>(attend_tiles_bytes(dim, groups))};
   }
@@ -241,47 +317,64 @@ KernelChoice choose_kernel(const KvShape& shape, int tile_queries) {
       fmt::format("attend_{}_{}", tile_queries, strips), kThreads, 4 * floats};
 }
 
+/** What attention_decode.cu is told beside what every kernel is. */
+void tell_decode(int tiles, Attend& args) {
+  constexpr unsigned kOne = 1U << 20;
+  const auto group =
+      static_cast<unsigned>(args.n_heads / args.shape.n_kv_heads);
+  args.memory = decode_memory(args.shape, tiles);
+  args.group = static_cast<int>(group);
+  args.group_inverse = (kOne + group - 1) / group;
+}
+
 /** Attention: [T, n_heads * head_dim]. */
 mx::array attend_placed(
     Card& card,
-    const mx::array& placed,
+    const PlacedQueries& placed,
     const mx::array& q,
     const AttentionRule& rule,
     const KvFormat& format,
+    Kernel kernel,
     const AttentionPlan& plan,
     const Sent& sent) {
   const KvShape& shape = layout_of(kFunction, card, format).shape;
-  const auto rows = static_cast<std::size_t>(q.shape(0));
-  const std::size_t dim = static_cast<std::size_t>(rule.head_dim);
-  const Buffer partials =
-      card.memory().take(4 * rows * rule.n_heads * plan.slots * (dim + 2));
-  mx::array y = card.make_array(placed.shape());
+  const int rows = q.shape(0);
+  const auto dim = static_cast<std::size_t>(rule.head_dim);
+  const std::size_t partials =
+      static_cast<std::size_t>(rows) * rule.n_heads * plan.slots;
+  const Buffer buffer = card.memory().take(4 * partials * (dim + 2));
+  mx::array y = card.make_array(placed.q.shape());
   const std::size_t counters = plan.slots > 1
       ? plan.tiles * static_cast<std::size_t>(rule.n_kv_heads)
       : 0;
-  const Attend args{
+  Attend args{
       .shape = shape,
       .items = sent.items,
       .blocks = sent.blocks,
-      .q = floats_of(kFunction, card, placed),
+      .q = floats_of(kFunction, card, placed.q),
       .n_heads = rule.n_heads,
       .window = format.window,
       .softcap = rule.scores.softcap,
       .slots = plan.slots,
-      .partials = pointer_of<float>(*partials),
+      .partials = pointer_of<float>(*buffer),
       .arrived = pointer_of<unsigned>(card.counters(counters)),
+      .sums = pointer_of<float>(*buffer) + partials * dim,
+      .q_factors = pointer_of<const float>(*placed.factors),
       .rotation = shape.value.rotation,
       .gate = rule.has_output_gate
           ? floats_of(kFunction, card, q) + rule.head_dim
           : nullptr,
       .y = new_floats_of(card, y)};
-  const KernelChoice kernel = choose_kernel(shape, plan.tile_queries);
+  if (kernel == Kernel::Decode) {
+    tell_decode(plan.tile_queries / 4, args);
+  }
+  const Launch launch = launch_of(kernel, shape, plan.tile_queries);
   card.launch(
-      kernel.name.c_str(),
+      launch.name.c_str(),
       {.x = plan.items.size(),
        .y = static_cast<std::size_t>(rule.n_kv_heads),
-       .threads = kernel.threads,
-       .shared_bytes = kernel.shared_bytes},
+       .threads = launch.threads,
+       .shared_bytes = launch.shared_bytes},
       args);
   return y;
 }
@@ -299,18 +392,25 @@ mx::array attend(
   const CardKvLayout& layout = layout_of(kFunction, card, format);
   check_attention_shapes(kFunction, q, k, v, rule, format);
   check_kv_segments(kFunction, segments, q.shape(0), format.window);
-  const AttentionPlan plan = plan_attention(
-      segments,
-      {.n_heads = rule.n_heads,
-       .n_kv_heads = rule.n_kv_heads,
-       .head_dim = rule.head_dim,
-       .window = format.window,
-       .multiprocessors = card.info().multiprocessors});
+  AttentionLoad load{
+      .n_heads = rule.n_heads,
+      .n_kv_heads = rule.n_kv_heads,
+      .head_dim = rule.head_dim,
+      .window = format.window,
+      .multiprocessors = card.info().multiprocessors};
+  const KvShape& shape = layout.shape;
+  const Kernel kernel = choose_kernel(card, shape, format.compute, q.shape(0));
+  if (kernel == Kernel::Decode) {
+    const bool is_dense = shape.key.code == KvCode::Dense;
+    load.most_queries = decode_queries(rule.head_dim, is_dense);
+    load.span_tokens = decode_span(rule.head_dim, is_dense);
+  }
+  const AttentionPlan plan = plan_attention(segments, load);
   const Numbers numbers(segments, rule);
   const Sent sent = send(card, numbers, plan);
-  const mx::array placed =
-      place_heads(card, {q, k, v}, rule, layout.shape, numbers, sent);
-  return attend_placed(card, placed, q, rule, format, plan, sent);
+  const PlacedQueries placed =
+      place_heads(card, {q, k, v}, rule, shape, kernel, numbers, sent);
+  return attend_placed(card, placed, q, rule, format, kernel, plan, sent);
 }
 
 } // namespace optiq::kernels::cuda

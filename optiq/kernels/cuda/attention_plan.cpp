@@ -34,8 +34,8 @@ void add_tiles(
            .first_block = first_block,
            .first_query = at,
            .n_queries = std::min(queries_per_tile, end_row * group - at),
-           .first_span = seen / kSpanTokens,
-           .last_span = (segment.start + end_row - 1) / kSpanTokens + 1,
+           .first_span = seen / load.span_tokens,
+           .last_span = (segment.start + end_row - 1) / load.span_tokens + 1,
            .slot = 0,
            .n_slots = 1,
            .tile = static_cast<int>(plan.items.size())});
@@ -85,7 +85,8 @@ AttentionPlan plan_attention(
     most_queries = std::max(most_queries, segment.rows * group);
     rows += segment.rows;
   }
-  plan.tile_queries = most_queries <= kFewQueries ? kFewQueries : kTileQueries;
+  plan.tile_queries =
+      most_queries <= kFewQueries ? kFewQueries : load.most_queries;
   for (const Segment& segment : segments) {
     add_tiles(segment, load, plan);
   }

@@ -14,7 +14,7 @@ struct AttentionPlan {
   std::vector<AttendItem> items; // of every kv head
   std::vector<unsigned long long> blocks; // of all segments
   std::vector<unsigned long long> row_blocks; // [T] of a row's own token
-  int tile_queries = 0; // kFewQueries or kTileQueries
+  int tile_queries = 0; // kFewQueries, or the most of the load
   int slots = 1; // the most partials of a row
   std::size_t tiles = 0; // that items are of
 };
@@ -26,6 +26,8 @@ struct AttentionLoad {
   int head_dim = 0;
   int window = 0;
   int multiprocessors = 0;
+  int most_queries = kTileQueries; // of a tile
+  int span_tokens = kSpanTokens;
 };
 
 /**

@@ -34,8 +34,10 @@ class CudaDevice final : public Device {
     return fmt::format(
         "{}, sm_{}{}, float16 digits", info.name, info.major, info.minor);
   }
+  /** From cuda::kMostEqualRows + 1 rows on other kernels attend, and on some
+   * cards multiply. */
   bool has_exact_rows() const override {
-    return !cuda::has_wide_products(card_.info());
+    return false;
   }
 
   std::optional<std::uint64_t> own_bytes_left() const override {

@@ -16,8 +16,9 @@ namespace optiq::kernels {
  * Activations are float32 between operations. Products run on tensor cores with
  * activations as float16 digits, one in Compute::Fast (errors of 2^-12) and two
  * in Compute::Exact (2^-24), sums in float32; Compute::Int8 is refused.
- * Attention, delta nets and norms are float32. Rows are independent bit for
- * bit. There are no gradients.
+ * Attention multiplies queries and weights of attention as two digits or, in
+ * Compute::Exact, three; delta nets and norms are float32. Rows are independent
+ * bit for bit up to 64 rows, and from 65 on. There are no gradients.
  *
  * One per card and process. Throws NotFound without a driver or the card,
  * Unsupported where the card, the driver or this build does not do.

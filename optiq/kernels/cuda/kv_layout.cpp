@@ -1,6 +1,7 @@
 #include "optiq/kernels/cuda/kv_layout.h"
 
 #include <algorithm>
+#include <bit>
 
 #include <mlx/ops.h>
 
@@ -22,6 +23,22 @@ int round_up(int n, int to) {
   return (n + to - 1) / to * to;
 }
 
+/** Bytes of what float16 has nearest to centroids: attention_decode.cu looks
+ * them up by bytes. */
+void set_half_bytes(KvPart& part) {
+  constexpr int kEntries = 8;
+  const int n = 1 << part.bits;
+  const int first = n > kEntries ? n - kEntries : 0;
+  for (int i = 0; i < std::min(n, kEntries); ++i) {
+    const auto half =
+        std::bit_cast<std::uint16_t>(mx::float16_t(part.centroids[first + i]));
+    const int shift = i % 4 * 8;
+    part.half_bytes[i / 4] |= static_cast<std::uint32_t>(half & 0xff) << shift;
+    part.half_bytes[2 + i / 4] |= static_cast<std::uint32_t>(half >> 8)
+        << shift;
+  }
+}
+
 /** A part whose arrays begin at `at`, which moves behind them. */
 KvPart part_of(const kernels::KvPart& given, KvMethod method, int& at) {
   KvPart part{
@@ -30,11 +47,12 @@ KvPart part_of(const kernels::KvPart& given, KvMethod method, int& at) {
       .padded = given.padded,
       .bits = given.bits,
       .group = given.group,
+      .groups = given.padded / given.group,
       .words = given.padded * given.bits / kWordBits,
       .words_at = at};
   at += kKvBlockTokens * part.words * 4;
   if (method == KvMethod::Affine) {
-    const int bytes = kKvBlockTokens * (part.padded / part.group) * 2;
+    const int bytes = kKvBlockTokens * part.groups * 2;
     part.scales_at = at;
     part.biases_at = at + bytes;
     at += 2 * bytes;
@@ -43,6 +61,7 @@ KvPart part_of(const kernels::KvPart& given, KvMethod method, int& at) {
   const cpu::CodeTable& table = code_table(part.bits);
   std::copy(table.centroids.begin(), table.centroids.end(), part.centroids);
   std::copy(table.edges.begin(), table.edges.end(), part.edges);
+  set_half_bytes(part);
   return part;
 }
 

@@ -12,8 +12,12 @@
 /** The operations of a card. Shapes and errors are those of device.h. */
 namespace optiq::kernels::cuda {
 
-/** Rows of x have the same bits whatever their number; where there are wide
- * products, up to 64 rows, and from 65 on. */
+/** Up to so many rows a row has the same bits whatever their number; and from
+ * one more on. */
+inline constexpr int kMostEqualRows = 64;
+
+/** Rows of x have the same bits up to kMostEqualRows, and from there on where
+ * there are wide products; elsewhere whatever their number. */
 std::vector<mx::array>
 multiply(Card& card, const mx::array& x, const Product& product);
 /** Whether a card has kernels for many rows (product_wide.cu). */

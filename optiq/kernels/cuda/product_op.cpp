@@ -26,8 +26,6 @@ constexpr int kManyRows = 32;
 constexpr int kManyTiles = 2;
 constexpr unsigned kFewThreads = 512;
 constexpr unsigned kManyThreads = 256;
-// More rows than this may have other bits (product_wide.cu).
-constexpr int kMostEqualRows = 64;
 // What kernels declare of shared memory beside what they ask for.
 constexpr std::size_t kFewDeclared = std::size_t{21} << 10;
 // So that the next launch's blocks, which start as these end, do not come to

@@ -151,6 +151,31 @@ __device__ __forceinline__ float2 block_sum_and_max(float x, float y) {
   return all;
 }
 
+/** A power of two that brings numbers up to `largest` below 2^15. */
+__device__ __forceinline__ float factor_below_half(float largest) {
+  const int exponent = static_cast<int>(__float_as_uint(largest) >> 23);
+  const int wanted = min(max(268 - exponent, 1), 253);
+  return __uint_as_float(static_cast<unsigned>(wanted) << 23);
+}
+/** One over a power of two that is not too small. */
+__device__ __forceinline__ float inverse_of(float power) {
+  return __uint_as_float((254u << 23) - __float_as_uint(power));
+}
+
+/** A number as two of bfloat16, or of float16, the larger in the low half. */
+template <bool kIsBFloat16>
+__device__ __forceinline__ std::uint32_t two_digits(float x) {
+  if constexpr (kIsBFloat16) {
+    const float high = __bfloat162float(__float2bfloat16_rn(x));
+    const __nv_bfloat162 both = __floats2bfloat162_rn(x, __fsub_rn(x, high));
+    return *reinterpret_cast<const std::uint32_t*>(&both);
+  } else {
+    const float high = __half2float(__float2half_rn(x));
+    const __half2 both = __floats2half2_rn(x, __fsub_rn(x, high));
+    return *reinterpret_cast<const std::uint32_t*>(&both);
+  }
+}
+
 __device__ __forceinline__ float silu(float x) {
   return x / (1.f + expf(-x));
 }

@@ -1,6 +1,7 @@
 // From projected q, k and v to queries as attention reads them and to K/V in
 // the blocks of the cache: norms, RoPE, growth, Turbo's rotation, codes. A
 // block of threads has one head of one row.
+#include "optiq/kernels/cuda/decode_layout.h"
 #include "optiq/kernels/cuda/device/kv_side.cuh"
 
 namespace optiq::kernels::cuda {
@@ -205,6 +206,40 @@ __device__ void encode_head(
   }
 }
 
+/** A query in shared memory as operands of attention_decode.cu. */
+__device__ void place_operands(
+    const float* x,
+    int head_dim,
+    int bits,
+    long long head,
+    const PlaceHeads& args) {
+  const bool is_dense = bits == 16;
+  float factor = 1.f;
+  if (!is_dense) {
+    float largest = 0.f;
+    for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
+      largest = fmaxf(largest, fabsf(x[i]));
+    }
+    factor = factor_below_half(block_max(largest));
+  }
+  auto* to = reinterpret_cast<std::uint16_t*>(args.to_q + head * head_dim);
+  for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
+    // Codes stand where they stand in their float16.
+    const int place = is_dense ? 0 : code_place(bits, i % 4);
+    const float value = x[i] * factor *
+        __uint_as_float(static_cast<unsigned>(127 - place) << 23);
+    const std::uint32_t digits =
+        is_dense ? two_digits<true>(value) : two_digits<false>(value);
+    std::uint16_t* at =
+        to + i / 32 * (2 * kDigitStep) + operand_place(is_dense, 0, i);
+    at[0] = static_cast<std::uint16_t>(digits);
+    at[kDigitStep] = static_cast<std::uint16_t>(digits >> 16);
+  }
+  if (threadIdx.x == 0) {
+    args.q_factors[head] = inverse_of(factor);
+  }
+}
+
 /** Grid: rows, then heads of q, of k and of v. Shared: two vectors, codes. */
 __device__ __forceinline__ void place_head(
     const PlaceHeads& args,
@@ -259,8 +294,12 @@ __device__ __forceinline__ void place_head(
     x = rotated;
   }
   if (is_query) {
-    float* to = args.to_q +
-        (static_cast<long long>(row) * args.n_heads + head) * head_dim;
+    const long long at = static_cast<long long>(row) * args.n_heads + head;
+    if (args.operand_bits != 0) {
+      place_operands(x, head_dim, args.operand_bits, at, args);
+      return;
+    }
+    float* to = args.to_q + at * head_dim;
     for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
       to[i] = x[i];
     }

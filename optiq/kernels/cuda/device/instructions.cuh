@@ -38,6 +38,35 @@ __device__ __forceinline__ void mma_f16(
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/** Four 8 x 8 matrices of 16 bits in shared memory, of which lane l says where
+ * row l % 8 of matrix l / 8 begins. Lane 4 g + t gets of each row g, columns 2
+ * t and 2 t + 1. */
+__device__ __forceinline__ void load_matrices(
+    std::uint32_t (&to)[4],
+    const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+/** The same, but column g, rows 2 t and 2 t + 1. */
+__device__ __forceinline__ void load_transposed(
+    std::uint32_t (&to)[4],
+    const void* row) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+      : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)))
+      : "memory");
+}
+/** From row g, columns 2 t and 2 t + 1 of an 8 x 8 matrix of 16 bits to column
+ * g, rows 2 t and 2 t + 1. */
+__device__ __forceinline__ std::uint32_t transpose(std::uint32_t x) {
+  std::uint32_t y;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
 /** (x & mask) | others in one instruction. */
 __device__ __forceinline__ std::uint32_t
 and_or(std::uint32_t x, std::uint32_t mask, std::uint32_t others) {
@@ -90,6 +119,18 @@ __device__ __forceinline__ void end_copies() {
 template <int kPending>
 __device__ __forceinline__ void await_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+/** Adds to a counter, and returns what it was: who finds it added to sees what
+ * was written before by this thread, and by those that it has met at a
+ * barrier. */
+__device__ __forceinline__ unsigned add_for_all(unsigned* to, unsigned n) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(to), "r"(n)
+               : "memory");
+  return before;
 }
 
 /** Lets the next kernel of the stream start beside this one, as far as it does
