@@ -73,8 +73,7 @@ HWY_INLINE WeightRows<kDigits, R> WeightsOf(
  * plane of bytes. */
 template <int kDigits>
 HWY_INLINE bool ReadsNibbles(const SpanWork& work, const KvSide& side) {
-  return side.packed() && side.bits == 4 && side.wide == 0 &&
-      work.n <= kMostQueries<kDigits> &&
+  return side.bits == 4 && side.wide == 0 && work.n <= kMostQueries<kDigits> &&
       (kDigits == 1 || side.code == KvCode::Affine);
 }
 

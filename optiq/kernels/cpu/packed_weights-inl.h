@@ -117,7 +117,10 @@ HWY_INLINE void WeighBlock(
     if (i > 0 && kPlanes > 1) { // a place has the products of digits before
       sums[i] = hn::Add(sums[i], sums[i - 1]);
     }
-    to.before[block][i] = -middle * hn::ReduceSum(di, sums[i]);
+    // Digits of what is no number hold anything; their sum may wrap.
+    const auto sum = static_cast<std::uint32_t>(hn::ReduceSum(di, sums[i]));
+    to.before[block][i] = static_cast<std::int32_t>(
+        0U - static_cast<std::uint32_t>(middle) * sum);
   }
 }
 
