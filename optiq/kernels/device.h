@@ -90,7 +90,7 @@ class HostRows {
  * of. Arrays are handles: only the device that made one reads it, what it holds
  * may not be there yet, and `upload` and `to_host` are the only ways in and
  * out. On the CPU an operation has ended when it returns; other devices finish
- * what they were asked for when `finish`, `to_host` or a reduction asks.
+ * what they were asked for when `to_host` or a reduction asks, or at `finish`.
  *
  * Row independence: with fixed weights, device and Compute, row t of a result
  * depends on row t of the inputs alone (and on its own sequence), bit for bit
@@ -142,7 +142,8 @@ class Device {
   virtual std::unique_ptr<BlockStore> make_block_store(
       std::size_t region_bytes) = 0;
   /** Ends the step: what was asked for so far is computed, blocks are written,
-   * and `results` are there. */
+   * and `results` are there; or all of it is on its way, and who reads it
+   * waits. */
   virtual void finish(std::span<const mx::array> results) = 0;
 
   // --- views and small moves ------------------------------------------------

@@ -1,4 +1,5 @@
 #include <cstring>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -199,10 +200,34 @@ TEST_F(CudaCard, LaunchesWhatItKnows) {
   const int before = asked().launches;
   card_.launch("known", {.x = 2}, 1);
   card_.launch("known", {.x = 0}, 1);
+  card_.send();
   EXPECT_EQ(asked().launches, before + 1);
   expect_error(ErrorKind::Internal, {"unknown"}, [&] {
     card_.launch("unknown", {}, 1);
   });
+}
+
+TEST_F(CudaCard, SendsWhatWaitsBeforeItUsesTheStream) {
+  std::uint32_t number = 0;
+  const Buffer memory = card_.memory().take(512);
+  const std::vector<std::function<void()>> uses{
+      [&] { card_.copy_in(*memory, &number, 4); },
+      [&] { card_.copy_out(&number, *memory, 4); },
+      [&] { card_.copy_within(*memory, *memory + 4, 4); },
+      [&] { card_.fill_zero(*memory, 4); },
+      [&] { card_.synchronize(); },
+      // Who waits may use what goes back to the driver.
+      [&] {
+        card_.memory().take(2048);
+        card_.memory().discard_idle();
+      }};
+  for (const auto& use : uses) {
+    const int before = asked().launches;
+    card_.launch("known", {.x = 2}, 1);
+    EXPECT_EQ(asked().launches, before);
+    use();
+    EXPECT_EQ(asked().launches, before + 1);
+  }
 }
 
 TEST_F(CudaCard, SaysWhatTheDriverSays) {

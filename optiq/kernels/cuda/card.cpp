@@ -134,6 +134,8 @@ Card::Card(
   use();
   check(
       driver_, driver_.create_stream(&stream_, /*not blocking*/ 1), "a stream");
+  queue_ = std::make_unique<LaunchQueue>(
+      driver_, stream_, info_.major >= kOverlappingMajor);
   for (const std::string_view image : images) {
     load_kernels(image);
   }
@@ -143,7 +145,8 @@ Card::Card(
   memory_ = std::make_unique<Memory>(
       driver_,
       fmt::format("cuda:{} ({})", index, info_.name),
-      free_bytes - std::min<std::uint64_t>(kReserve, free_bytes / 2));
+      free_bytes - std::min<std::uint64_t>(kReserve, free_bytes / 2),
+      [this] { send(); });
 }
 
 void Card::use() {
@@ -176,7 +179,7 @@ void Card::load_kernels(std::string_view image) {
   }
 }
 
-Function Card::function_of(const char* kernel, std::size_t shared_bytes) {
+Launch Card::launch_of(const char* kernel, const Grid& grid) {
   const auto at = kernels_.find(kernel);
   if (at == kernels_.end()) {
     fail(
@@ -185,46 +188,50 @@ Function Card::function_of(const char* kernel, std::size_t shared_bytes) {
         "launched.",
         kernel);
   }
-  Kernel& found = at->second;
-  if (shared_bytes > std::max(kSharedForAll, found.shared_bytes)) {
+  auto& [name, found] = *at;
+  if (grid.shared_bytes > std::max(kSharedForAll, found.shared_bytes)) {
     check(
         driver_,
         driver_.set_function(
-            found.function, kMaxDynamicShared, static_cast<int>(shared_bytes)),
-        fmt::format("{} bytes of shared memory for {}", shared_bytes, kernel));
-    found.shared_bytes = shared_bytes;
+            found.function,
+            kMaxDynamicShared,
+            static_cast<int>(grid.shared_bytes)),
+        fmt::format(
+            "{} bytes of shared memory for {}", grid.shared_bytes, kernel));
+    found.shared_bytes = grid.shared_bytes;
   }
-  return found.function;
+  return {
+      .kernel = name.data(),
+      .function = found.function,
+      .grid =
+          {static_cast<unsigned>(grid.x),
+           static_cast<unsigned>(grid.y),
+           static_cast<unsigned>(grid.z)},
+      .threads = grid.threads,
+      .shared_bytes = static_cast<unsigned>(grid.shared_bytes)};
 }
 
 void Card::launch_with(
     const char* kernel,
     const Grid& grid,
-    const void* arguments) {
+    const void* arguments,
+    std::size_t bytes) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) {
     return;
   }
   use();
-  if (OpProfile* profile = OpProfile::active()) {
-    start_timed(*profile, kernel, grid, arguments);
-  } else {
-    start(kernel, grid, arguments);
+  const Launch launch = launch_of(kernel, grid);
+  OpProfile* profile = OpProfile::active();
+  if (profile == nullptr) {
+    queue_->add(launch, arguments, bytes);
+    return;
   }
-}
-
-/** Alone on the card: what ran before is done, what comes after waits. */
-void Card::start_timed(
-    OpProfile& profile,
-    const char* kernel,
-    const Grid& grid,
-    const void* arguments) {
-  const double seconds = seconds_of([&] { start(kernel, grid, arguments); });
+  // Alone on the card: what ran before is done, what comes after waits.
+  const double seconds =
+      seconds_of([&] { queue_->add(launch, arguments, bytes); });
   const OpKey key{
-      .name = kernels_.find(kernel)->first, // which lives as long as the card
-      .in = grid.in,
-      .out = grid.out,
-      .bits = grid.bits};
-  profile.add(key, seconds, grid.bytes);
+      .name = launch.kernel, .in = grid.in, .out = grid.out, .bits = grid.bits};
+  profile->add(key, seconds, grid.bytes);
 }
 
 template <class F>
@@ -236,6 +243,7 @@ double Card::seconds_of(const F& work) {
   synchronize();
   check(driver_, driver_.record_event(begin_, stream_), "an event");
   work();
+  queue_->send();
   check(driver_, driver_.record_event(end_, stream_), "an event");
   synchronize();
   float milliseconds = 0.f;
@@ -246,28 +254,14 @@ double Card::seconds_of(const F& work) {
   return 1e-3 * milliseconds;
 }
 
-void Card::start(const char* kernel, const Grid& grid, const void* arguments) {
-  std::array<void*, 1> pointers{const_cast<void*>(arguments)};
-  static constexpr LaunchAttribute kBesideTheLast;
-  const LaunchConfig config{
-      .grid_x = static_cast<unsigned>(grid.x),
-      .grid_y = static_cast<unsigned>(grid.y),
-      .grid_z = static_cast<unsigned>(grid.z),
-      .block_x = grid.threads,
-      .shared_bytes = static_cast<unsigned>(grid.shared_bytes),
-      .stream = stream_,
-      .attributes = &kBesideTheLast,
-      .n_attributes = info_.major >= kOverlappingMajor ? 1u : 0u};
-  const Function function = function_of(kernel, grid.shared_bytes);
-  check(
-      driver_,
-      driver_.launch(&config, function, pointers.data(), nullptr),
-      kernel);
+void Card::send() {
+  use();
+  queue_->send();
 }
 
 void Card::copy_in(DevicePointer to, const void* from, std::size_t bytes) {
   if (bytes > 0) {
-    use();
+    send();
     // The host's memory may change as soon as this returns: it is not pinned.
     check(driver_, driver_.copy_in(to, from, bytes, stream_), "a copy in");
   }
@@ -275,7 +269,7 @@ void Card::copy_in(DevicePointer to, const void* from, std::size_t bytes) {
 
 void Card::copy_out(void* to, DevicePointer from, std::size_t bytes) {
   if (bytes > 0) {
-    use();
+    send();
     check(driver_, driver_.copy_out(to, from, bytes, stream_), "a copy out");
   }
   synchronize();
@@ -286,13 +280,13 @@ void Card::copy_within(
     DevicePointer from,
     std::size_t bytes) {
   if (bytes > 0) {
-    use();
+    send();
     check(driver_, driver_.copy_within(to, from, bytes, stream_), "a copy");
   }
 }
 
 void Card::fill_zero(DevicePointer to, std::size_t bytes) {
-  use();
+  send();
   check(driver_, driver_.fill(to, 0, bytes, stream_), "filling memory");
 }
 
@@ -319,8 +313,9 @@ DevicePointer Card::counters(std::size_t n) {
 }
 
 void Card::synchronize() {
-  use();
+  send();
   check(driver_, driver_.synchronize(stream_), "waiting for " + info_.name);
+  queue_->note_idle();
 }
 
 double Card::measure_read_bandwidth(std::size_t bytes, int repeats) {
@@ -334,7 +329,7 @@ double Card::measure_read_bandwidth(std::size_t bytes, int repeats) {
   double best = 0;
   for (int i = 0; i <= repeats; ++i) { // the first warms up
     const double took = seconds_of([&] {
-      start("read_all", {.x = bytes / 16 / 1024, .threads = 256}, &arguments);
+      launch("read_all", {.x = bytes / 16 / 1024, .threads = 256}, arguments);
     });
     best = i <= 1 ? took : std::min(best, took);
   }
@@ -404,7 +399,9 @@ const Card::Handle& Card::handle_of(const char* function, const mx::array& x)
 
 std::vector<CardInfo> list_cards(const Driver& driver) {
   std::vector<CardInfo> cards;
-  for (int i = 0; i < count_cards(driver); ++i) {
+  const int count = count_cards(driver);
+  cards.reserve(static_cast<std::size_t>(count));
+  for (int i = 0; i < count; ++i) {
     cards.push_back(info_of(driver, i));
   }
   return cards;

@@ -13,6 +13,7 @@
 #include <mlx/array.h>
 
 #include "optiq/kernels/cuda/driver.h"
+#include "optiq/kernels/cuda/launch_queue.h"
 #include "optiq/kernels/cuda/memory.h"
 #include "optiq/kernels/profile.h"
 
@@ -96,12 +97,15 @@ class Card {
 
   // --- work on the stream ----------------------------------------------------
 
-  /** Starts a kernel with its struct of arguments.h; none for an empty grid. */
+  /** Starts a kernel with its struct of arguments.h; none for an empty grid. It
+   * may wait on the host until the stream is used otherwise. */
   template <class Arguments>
   void
   launch(const char* kernel, const Grid& grid, const Arguments& arguments) {
-    launch_with(kernel, grid, &arguments);
+    launch_with(kernel, grid, &arguments, sizeof(Arguments));
   }
+  /** What was asked for is on its way, all of it. */
+  void send();
   void copy_in(DevicePointer to, const void* from, std::size_t bytes);
   void copy_out(void* to, DevicePointer from, std::size_t bytes);
   void copy_within(DevicePointer to, DevicePointer from, std::size_t bytes);
@@ -135,18 +139,16 @@ class Card {
   mx::array
   hand_out(DevicePointer address, Buffer buffer, const mx::Shape&, mx::Dtype);
   const Handle& handle_of(const char* function, const mx::array& x) const;
-  void launch_with(const char* kernel, const Grid& grid, const void* arguments);
-  void start(const char* kernel, const Grid& grid, const void* arguments);
-  void start_timed(
-      OpProfile& profile,
+  void launch_with(
       const char* kernel,
       const Grid& grid,
-      const void* arguments);
+      const void* arguments,
+      std::size_t bytes);
   /** Seconds of the stream's work between two marks. */
   template <class F>
   double seconds_of(const F& work);
   void load_kernels(std::string_view image);
-  Function function_of(const char* kernel, std::size_t shared_bytes);
+  Launch launch_of(const char* kernel, const Grid& grid);
   void use();
 
   struct Kernel {
@@ -161,6 +163,7 @@ class Card {
   Event begin_ = nullptr; // marks of timed work, made when first asked for
   Event end_ = nullptr;
   std::unordered_map<std::string_view, Kernel> kernels_; // by name
+  std::unique_ptr<LaunchQueue> queue_;
   std::unique_ptr<Memory> memory_;
   Buffer counters_;
   std::size_t n_counters_ = 0;

@@ -10,8 +10,9 @@ namespace optiq::kernels {
 
 /**
  * An NVIDIA card: own kernels, compiled into this library, launched through the
- * driver in order on one stream. Operations return before they have run;
- * `finish`, `to_host` and reductions wait, and what went wrong shows there.
+ * driver in order on one stream. Operations return before they have run, and so
+ * does `finish`; `to_host` and reductions wait, and what went wrong shows
+ * there.
  *
  * Activations are float32 between operations. Products run on tensor cores with
  * activations as float16 digits, one in Compute::Fast (errors of 2^-12) and two

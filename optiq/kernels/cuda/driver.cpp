@@ -57,6 +57,13 @@ void find_all(void* library, Driver& d) {
   find(library, "cuFuncGetName", d.function_name);
   find(library, "cuFuncSetAttribute", d.set_function);
   find(library, "cuLaunchKernelEx", d.launch);
+  find(library, "cuStreamBeginCapture_v2", d.begin_capture);
+  find(library, "cuStreamEndCapture", d.end_capture);
+  find(library, "cuGraphInstantiateWithFlags", d.instantiate);
+  find(library, "cuGraphExecUpdate_v2", d.update_graph);
+  find(library, "cuGraphLaunch", d.launch_graph);
+  find(library, "cuGraphDestroy", d.release_graph);
+  find(library, "cuGraphExecDestroy", d.release_graph_exec);
 }
 
 Driver started_driver() {

@@ -21,6 +21,8 @@ using Stream = struct StreamOfDriver*;
 using Event = struct EventOfDriver*;
 using Module = struct ModuleOfDriver*;
 using Function = struct FunctionOfDriver*;
+using Graph = struct GraphOfDriver*;
+using GraphExec = struct GraphExecOfDriver*;
 
 inline constexpr Result kOutOfMemory = 2;
 
@@ -56,6 +58,13 @@ struct LaunchConfig {
   Stream stream = nullptr;
   const LaunchAttribute* attributes = nullptr;
   unsigned n_attributes = 0;
+};
+
+/** CUgraphExecUpdateResultInfo. */
+struct GraphUpdate {
+  int result = 0;
+  const void* node = nullptr;
+  const void* from_node = nullptr;
 };
 
 /** The functions, all there. */
@@ -112,6 +121,17 @@ struct Driver {
       Function function,
       void** arguments,
       void** extra);
+  Result (*begin_capture)(Stream stream, int mode);
+  Result (*end_capture)(Stream stream, Graph* graph);
+  Result (*instantiate)(
+      GraphExec* executable,
+      Graph graph,
+      unsigned long long flags);
+  Result (
+      *update_graph)(GraphExec executable, Graph graph, GraphUpdate* update);
+  Result (*launch_graph)(GraphExec executable, Stream stream);
+  Result (*release_graph)(Graph graph);
+  Result (*release_graph_exec)(GraphExec executable);
 };
 
 /** The driver of this machine, ready to use. Throws NotFound without one, and

@@ -23,8 +23,15 @@ std::size_t rounded(std::size_t bytes) {
 
 } // namespace
 
-Memory::Memory(const Driver& driver, std::string name, std::uint64_t budget)
-    : driver_(driver), name_(std::move(name)), budget_(budget) {}
+Memory::Memory(
+    const Driver& driver,
+    std::string name,
+    std::uint64_t budget,
+    std::function<void()> before_release)
+    : driver_(driver),
+      name_(std::move(name)),
+      budget_(budget),
+      before_release_(std::move(before_release)) {}
 
 Memory::~Memory() {
   // Nobody is left to hear of a failure.
@@ -147,6 +154,9 @@ void Memory::discard_idle() {
 }
 
 void Memory::discard_idle_locked() {
+  if (!idle_by_bytes_.empty()) {
+    before_release_();
+  }
   for (const auto& [bytes, pieces] : idle_by_bytes_) {
     for (const DevicePointer address : pieces) {
       // Waits for what is running; a failure was another call's.

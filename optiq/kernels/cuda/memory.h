@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,8 +29,13 @@ using PinnedBuffer = std::shared_ptr<void>;
 class Memory {
  public:
   /** `name` is the card's, for messages. The context is current where memory
-   * is taken. */
-  Memory(const Driver& driver, std::string name, std::uint64_t budget);
+   * is taken. `before_release` is called before memory goes back to the driver,
+   * which waits for what is running, and not for what has yet to be sent. */
+  Memory(
+      const Driver& driver,
+      std::string name,
+      std::uint64_t budget,
+      std::function<void()> before_release);
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -61,6 +67,7 @@ class Memory {
   const Driver& driver_;
   std::string name_;
   std::uint64_t budget_;
+  std::function<void()> before_release_;
   mutable std::mutex mutex_; // guards what follows
   std::uint64_t used_ = 0;
   std::uint64_t idle_ = 0;
