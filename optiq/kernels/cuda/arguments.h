@@ -63,11 +63,15 @@ constexpr std::size_t stage_bytes(int bits, int group_shift) {
 constexpr bool has_large_shared(int major) {
   return major == 9 || major == 10;
 }
-/** Spans that a warp of the kernels for few rows has in shared memory: one in
- * hand, and on their way what hides the latency of memory. */
-constexpr int few_stages(int bits, bool has_large) {
+/** Spans that a warp of the kernels for up to `rows` rows, 8 or 16, has in
+ * shared memory: one in hand, and on their way what hides the latency of
+ * memory. Sixteen rows are to fit beside them. */
+constexpr int few_stages(int bits, int rows, bool has_large) {
   if (!has_large) {
     return bits == 2 ? 6 : bits <= 3 ? 5 : bits == 4 ? 4 : bits == 5 ? 3 : 2;
+  }
+  if (rows > 8 && bits <= 4) {
+    return bits == 4 ? 3 : 4;
   }
   return bits == 2 ? 9
       : bits == 3  ? 7

@@ -70,8 +70,9 @@ Form few_form(
   const CardInfo& info = card.info();
   const PrepareRows args = with_digits(x.args, digits, exact);
   const std::size_t room = info.shared_bytes - kFewDeclared;
+  const int most_rows = x.rows <= kFewRows ? kFewRows : kMoreRows;
   const std::size_t ring = std::size_t{kFewThreads / kLanes} *
-      few_stages(data.bits, has_large_shared(info.major)) *
+      few_stages(data.bits, most_rows, has_large_shared(info.major)) *
       stage_bytes(data.bits, shift_of_group(data.group_size));
   Form form{
       .name = x.rows <= kFewRows ? "8" : "16",

@@ -203,17 +203,73 @@ prepared_rows(const Multiply& args, int n_digits, char* memory) {
       lane);
 }
 
-/** What comes of a task's sums: a thread for each result. */
+/** What a result of a single row is added to. It is asked for before the sums
+ * are made. */
+struct AddedToRow {
+  float bias = 0.f;
+  float up_bias = 0.f;
+  float residual = 0.f;
+
+  __device__ __forceinline__ AddedToRow(const Multiply& args, int index) {
+    const Task task(args, index);
+    const int output = static_cast<int>(threadIdx.x) % kTileRows;
+    const int team = static_cast<int>(threadIdx.x) / kTileRows;
+    const int at = (task.tile + team) * kTileRows + output;
+    const MultiplyPart& part = task.part_of(args, 0);
+    if (team >= (args.is_gated ? 1 : kTeams) || at >= part.out) {
+      return;
+    }
+    if (part.bias != nullptr) {
+      bias = part.bias[at];
+    }
+    if (args.is_gated && args.parts[1].bias != nullptr) {
+      up_bias = args.parts[1].bias[at];
+    }
+    if (!args.is_gated && part.residual != nullptr) {
+      residual = part.residual[at];
+    }
+  }
+};
+
+/** activation(gate) up. */
+__device__ __forceinline__ float
+gated(const Multiply& args, float gate, float up) {
+  return (args.activation == Elementwise::Silu ? silu(gate) : gelu_tanh(gate)) *
+      up;
+}
+
+/** What comes of a task's sums for a single row: a thread for each result. */
+__device__ __forceinline__ void finish_row(
+    const Multiply& args,
+    const Task& task,
+    const Partial<1, 1> (&sums)[kTeams][kWarps],
+    float scale,
+    const AddedToRow& added) {
+  const int output = static_cast<int>(threadIdx.x) % kTileRows;
+  const int team = static_cast<int>(threadIdx.x) / kTileRows;
+  const int at = (task.tile + team) * kTileRows + output;
+  const MultiplyPart& part = task.part_of(args, 0);
+  if (team >= (args.is_gated ? 1 : kTeams) || at >= part.out) {
+    return;
+  }
+  const float y = sum_of_warps(sums[team], 0, output, scale) + added.bias;
+  if (args.is_gated) {
+    const float up = sum_of_warps(sums[1], 0, output, scale) + added.up_bias;
+    args.parts[1].y[at] = gated(args, y, up);
+  } else {
+    part.y[at] = part.residual != nullptr ? added.residual + y : y;
+  }
+}
+
+/** The same of several rows. */
 template <int kTokens>
 __device__ __forceinline__ void finish_task(
     const Multiply& args,
     const Task& task,
-    const Partial<kTokens, 1> (&sums)[kTeams][kWarps],
-    float own_scale) {
+    const Partial<kTokens, 1> (&sums)[kTeams][kWarps]) {
   const int each = args.is_gated ? kTileRows : kTileRows * kTeams;
-  const int n = kTokens == 1 ? each : args.rows * each;
-  for (int i = threadIdx.x; i < n; i += kFewThreads) {
-    const int token = kTokens == 1 ? 0 : i / each;
+  for (int i = threadIdx.x; i < args.rows * each; i += kFewThreads) {
+    const int token = i / each;
     const int output = i % kTileRows;
     const int team = args.is_gated ? 0 : i / kTileRows % kTeams;
     const int at = (task.tile + team) * kTileRows + output;
@@ -221,7 +277,7 @@ __device__ __forceinline__ void finish_task(
     if (at >= part.out) {
       continue;
     }
-    const float scale = kTokens == 1 ? own_scale : args.scales[token];
+    const float scale = args.scales[token];
     const float y = sum_of_warps(sums[team], token, output, scale);
     if (!args.is_gated) {
       write_result(part, token, at, y);
@@ -231,9 +287,8 @@ __device__ __forceinline__ void finish_task(
     const float gate = y + (part.bias != nullptr ? part.bias[at] : 0.f);
     const float up = sum_of_warps(sums[1], token, output, scale) +
         (of_up.bias != nullptr ? of_up.bias[at] : 0.f);
-    const float activated =
-        args.activation == Elementwise::Silu ? silu(gate) : gelu_tanh(gate);
-    of_up.y[static_cast<long long>(token) * of_up.out + at] = activated * up;
+    of_up.y[static_cast<long long>(token) * of_up.out + at] =
+        gated(args, gate, up);
   }
 }
 
@@ -252,7 +307,7 @@ __device__ __forceinline__ void multiply_few_of(
     const OfGroups& groups,
     Partials<kTokenTiles, kOwn>& partials) {
   using Place = Stage<kBits>;
-  constexpr int kStages = few_stages(kBits, kHasLarge);
+  constexpr int kStages = few_stages(kBits, 8 * kTokenTiles, kHasLarge);
   constexpr int kSets = Partials<kTokenTiles, kOwn>::kSets;
   extern __shared__ uint4 few_memory[];
   const int lane = threadIdx.x % 32;
@@ -285,12 +340,20 @@ __device__ __forceinline__ void multiply_few_of(
   int set = 0;
   for (int index = blockIdx.x; index < args.n_blocks; index += gridDim.x) {
     float acc[1][kTokenTiles][4] = {};
+    [[maybe_unused]] const auto added = [&] {
+      if constexpr (kOwn) {
+        return AddedToRow(args, index);
+      } else {
+        return 0;
+      }
+    }();
     for (int span = warp % kWarps; span < spans; span += kWarps) {
       await_copies<kStages - 2>();
       __syncwarp(); // other lanes' copies are there, the last stage is read
-      loader.load(empty);
+      // Before more copies are asked for: a tenth of a product's time.
       Weights<kBits, kExact> weights[1];
       weights[0].read(stage, each);
+      loader.load(empty);
       const auto more_params = [&](int, int row) {
         return Place::params_of(stage, row_of(lane, row), each, 2);
       };
@@ -305,7 +368,11 @@ __device__ __forceinline__ void multiply_few_of(
     }
     sums[warp / kWarps][warp % kWarps].write(acc, kOwn ? 1 : args.rows, lane);
     __syncthreads();
-    finish_task(args, Task(args, index), sums, own_scale);
+    if constexpr (kOwn) {
+      finish_row(args, Task(args, index), sums, own_scale, added);
+    } else {
+      finish_task(args, Task(args, index), sums);
+    }
     set = (set + 1) % kSets;
   }
 }
