@@ -258,7 +258,9 @@ __device__ __forceinline__ void multiply_spans(
   const Number type = part.param_type;
   const float factor = part.factor;
   std::uint32_t operands[2][4][4]; // one is read while the other is made
-  std::uint64_t* last = nullptr; // the barrier of the span before
+  // The barrier of the span before. Every lane arrives: one for all would need a
+  // sync of the warp, and ptxas would run products one after the other.
+  std::uint64_t* last = nullptr;
 #pragma unroll 1
   for (int span = 0; span < spans; ++span) {
     const auto& stage = memory.stages[place.at];
@@ -276,7 +278,7 @@ __device__ __forceinline__ void multiply_spans(
       const int i = step % kEach;
       await_products<1>(); // who read this one's operands
       if (step == 1 && last != nullptr) {
-        release(*last);
+        arrive(*last);
       }
       operands_of(weights[i], half, type, factor, operands[step % 2]);
       start_products(stage.digits[half], operands[step % 2], acc[i]);
@@ -285,7 +287,7 @@ __device__ __forceinline__ void multiply_spans(
     place.move();
   }
   await_products<0>();
-  release(*last);
+  arrive(*last);
 }
 
 /** Scales of the tokens from `token` on, two of each eight, and 0 behind the
@@ -433,7 +435,7 @@ __device__ __forceinline__ void multiply_wide_fast(const Multiply& args) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < Memory::kStages; ++i) {
       make_barrier(memory.full[i], 1);
-      make_barrier(memory.empty[i], 4 * Shape::kGroups);
+      make_barrier(memory.empty[i], 128 * Shape::kGroups);
     }
     publish_barriers();
   }
