@@ -73,6 +73,36 @@ TEST_F(CudaDevice, ARowOfAProductDependsOnNoOther) {
   }
 }
 
+TEST_F(CudaDevice, ARowOfABatchHasTheBitsOfOneAlone) {
+  // So many outputs that tasks of both sizes are the best ones.
+  constexpr int kOut = 5000;
+  // Fewer spans of columns than warps, and some that have more than others.
+  for (const int in : {640, 1664, 4096}) {
+    const mx::array x = normal_array({64, in}, 3);
+    const mx::array residual = normal_array({64, kOut}, 5);
+    const mx::array bias = device().upload(normal_array({kOut}, 4));
+    for (const auto& [bits, group] : std::vector<std::pair<int, int>>{
+             {4, 64}, {4, 128}, {5, 64}, {8, 64}}) {
+      const Matrix w = quantized(kOut, in, bits, group);
+      const auto rows = [&](int begin, int n) {
+        const mx::array added = device().upload(rows_of(residual, begin, n));
+        return on_host(
+            device(),
+            device().multiply(
+                device().upload(rows_of(x, begin, n)),
+                {.projections = {{&w, &bias}}, .residual = &added})[0]);
+      };
+      for (const int n : {17, 32, 33, 64}) {
+        const std::vector<float> all = rows(0, n);
+        for (const int row : {0, 15, n - 1}) {
+          EXPECT_EQ(rows(row, 1), part(all, row, 1, kOut))
+              << bits << " bits, row " << row << " of " << n << ", " << in;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(CudaDevice, MoreThan64RowsAreAsGoodAndDependOnNoOther) {
   constexpr int kOut = 136;
   for (const int group : {32, 64, 128}) {
@@ -151,9 +181,10 @@ TEST_F(CudaDevice, ManyRowsAreGatedAsIfApart) {
   // Outputs that leave a block's tiles unfilled, of either part.
   constexpr int kIn = 640;
   constexpr int kOut = 200;
-  const mx::array x = device().upload(normal_array({200, kIn}, 3));
   const mx::array bias = device().upload(normal_array({kOut}, 4));
-  for (const int bits : {3, 4, 8}) {
+  for (const auto& [bits, rows] : std::vector<std::pair<int, int>>{
+           {3, 200}, {4, 200}, {8, 200}, {3, 40}, {4, 40}, {8, 40}}) {
+    const mx::array x = device().upload(normal_array({rows, kIn}, 3));
     const Matrix gate = quantized(kOut, kIn, bits, 64);
     const Matrix up = quantized(kOut, kIn, bits, 64);
     const std::vector<Projection> both{{&gate, &bias}, {&up}};

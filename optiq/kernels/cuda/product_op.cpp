@@ -57,7 +57,10 @@ struct Form {
   bool prepares = false; // its only row
   bool shares_rows = false; // copies them into shared memory
   bool gates = false; // takes a gate, up and an activation
-  bool is_wide_fast = false; // whose tiles wait for all parts (wide_form)
+  /** A task's size waits for all parts (sized_form); blocks go through tasks.
+   */
+  bool is_batch = false;
+  bool is_wide_fast = false;
 };
 
 /** The kernels for few rows. Null names: too large for this card. */
@@ -98,6 +101,14 @@ Form few_form(
   return form;
 }
 
+/** Whether product_batch.cu has a kernel. */
+bool can_batch(const Card& card, const MatrixData& data, int rows) {
+  return rows > kMoreRows && rows <= kMostEqualRows &&
+      has_large_shared(card.info().major) && data.layout == Layout::Packed &&
+      shift_of_group(data.group_size) > 0 &&
+      data.param_type == Number::BFloat16;
+}
+
 Form choose_form(
     const Card& card,
     const MatrixData& data,
@@ -105,6 +116,10 @@ Form choose_form(
     bool exact) {
   const bool is_dense = data.layout == Layout::Dense;
   const Digits digits = is_dense ? Digits::OfDense : Digits::OfCodes;
+  if (!exact && can_batch(card, data, x.rows)) {
+    return {
+        .rows = kBatchRows, .digits = digits, .gates = true, .is_batch = true};
+  }
   if (x.rows <= kMoreRows) {
     const Form form = few_form(card, data, x, digits, exact);
     if (form.name != nullptr) {
@@ -153,28 +168,65 @@ void number_blocks(const Form& form, Multiply& launch) {
   }
 }
 
-/** The fast kernel for many rows whose tasks leave the fewest multiprocessors
- * without work. Their size has no say in a row's bits. */
-Form wide_form(const Card& card, int bits, int row_blocks, Multiply& launch) {
+/** A task's size, and what it takes beside other sizes. */
+struct TaskSize {
+  Form form;
+  int time = 0;
+};
+
+/** Of the fast kernel for many rows: a task takes a quarter of 64 outputs' time
+ * beside its products. */
+std::vector<TaskSize> wide_sizes(int bits) {
   constexpr int kTilesOfWidth = 4;
+  std::vector<TaskSize> sizes;
+  for (const int width : {2, 4}) {
+    sizes.push_back(
+        {{.name = width == 2 ? "wide2" : "wide4",
+          .rows = kWideRows,
+          .tiles = kTilesOfWidth * width,
+          .threads = kWideFastThreads,
+          .shared_bytes = wide_fast_bytes(bits, width),
+          .digits = Digits::OfWide,
+          .is_wide_fast = true},
+         4 * width + 1});
+  }
+  return sizes;
+}
+
+/** Of the kernel for a batch: rows take as long as one and a half tiles. */
+std::vector<TaskSize> batch_sizes(int bits) {
+  std::vector<TaskSize> sizes;
+  for (int tiles = 2; tiles <= batch_most_tiles(bits); tiles += 2) {
+    sizes.push_back(
+        {{.name = tiles == 2 ? "batch2" : "batch4",
+          .rows = kBatchRows,
+          .tiles = tiles,
+          .threads = kManyThreads,
+          .shared_bytes = batch_bytes(bits, tiles),
+          .digits = Digits::OfCodes,
+          .is_batch = true},
+         2 * tiles + 3});
+  }
+  return sizes;
+}
+
+/** The size whose tasks leave the fewest multiprocessors without work. It has
+ * no say in a row's bits. The first task takes longer by what waits for its
+ * operands. */
+Form sized_form(
+    const Card& card,
+    const std::vector<TaskSize>& sizes,
+    int rows,
+    Multiply& launch) {
+  const int at_once = card.info().multiprocessors;
   Form best;
   int least = 0;
-  for (const int width : {2, 4}) {
-    const Form form{
-        .name = width == 2 ? "wide2" : "wide4",
-        .rows = kWideRows,
-        .tiles = kTilesOfWidth * width,
-        .threads = kWideFastThreads,
-        .shared_bytes = wide_fast_bytes(bits, width),
-        .digits = Digits::OfWide,
-        .is_wide_fast = true};
+  for (const TaskSize& size : sizes) {
+    const Form& form = size.form;
     number_blocks(form, launch);
-    const int tasks = launch.n_blocks * row_blocks;
-    const int turns =
-        (tasks + card.info().multiprocessors - 1) / card.info().multiprocessors;
-    // A task takes a quarter of a 64 outputs' time beside its products, and the
-    // first more, which waits for its operands.
-    const int time = turns * (4 * width + 1) + width;
+    const int tasks = launch.n_blocks * ((rows + form.rows - 1) / form.rows);
+    const int turns = (tasks + at_once - 1) / at_once;
+    const int time = turns * size.time + size.time / 4;
     if (best.name == nullptr || time < least) {
       best = form;
       least = time;
@@ -262,9 +314,10 @@ class PackedProducts {
       return;
     }
     const MatrixData& data = *width.last;
-    if (width.form.is_wide_fast) {
-      width.form = wide_form(
-          card_, data.bits, (x_.rows + kWideRows - 1) / kWideRows, launch);
+    if (width.form.is_wide_fast || width.form.is_batch) {
+      const auto sizes =
+          width.form.is_batch ? batch_sizes(data.bits) : wide_sizes(data.bits);
+      width.form = sized_form(card_, sizes, x_.rows, launch);
     }
     number_blocks(width.form, launch);
     Grid grid = grid_of(width.form, launch.n_blocks);
@@ -302,7 +355,7 @@ class PackedProducts {
         .y = static_cast<std::size_t>(row_blocks),
         .threads = form.threads,
         .shared_bytes = form.shared_bytes};
-    if (form.rows == 0 || form.is_wide_fast) {
+    if (form.rows == 0 || form.is_wide_fast || form.is_batch) {
       grid.x =
           std::min<std::size_t>(grid.x * grid.y, card_.info().multiprocessors);
       grid.y = 1;

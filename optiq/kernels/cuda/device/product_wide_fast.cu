@@ -16,6 +16,7 @@
 // eight the same ones of up, so that a lane has both.
 #include "optiq/kernels/cuda/device/hopper.cuh"
 #include "optiq/kernels/cuda/device/product_sums.cuh"
+#include "optiq/kernels/cuda/device/product_task.cuh"
 
 namespace optiq::kernels::cuda {
 
@@ -73,34 +74,8 @@ struct RingPlace {
   }
 };
 
-/** Rows and outputs of a task. Those that follow each other share weights. */
 template <int kWidth>
-struct FastTask {
-  static constexpr int kTiles = 4 * kWidth;
-  int row_block;
-  int part = 0; // of the first tile
-  int tile;
-
-  __device__ __forceinline__ FastTask(const Multiply& args, int index) {
-    const int row_blocks = (args.rows + kTokens - 1) / kTokens;
-    row_block = index % row_blocks;
-    const int block = index / row_blocks;
-    int first = 0;
-    if (!args.is_gated) {
-#pragma unroll
-      for (int i = 1; i < kMostParts; ++i) {
-        if (i < args.n_parts && block >= args.parts[i].first_block) {
-          part = i;
-          first = args.parts[i].first_block;
-        }
-      }
-    }
-    tile = (block - first) * (args.is_gated ? kTiles / 2 : kTiles);
-  }
-  static __device__ __forceinline__ int count(const Multiply& args) {
-    return args.n_blocks * ((args.rows + kTokens - 1) / kTokens);
-  }
-};
+using FastTask = RowTask<4 * kWidth, kTokens>;
 
 /** One warp: copies span after span, of task after task. */
 template <int kBits, int kWidth>
@@ -258,8 +233,8 @@ __device__ __forceinline__ void multiply_spans(
   const Number type = part.param_type;
   const float factor = part.factor;
   std::uint32_t operands[2][4][4]; // one is read while the other is made
-  // The barrier of the span before. Every lane arrives: one for all would need a
-  // sync of the warp, and ptxas would run products one after the other.
+  // The barrier of the span before. Every lane arrives: one for all would need
+  // a sync of the warp, and ptxas would run products one after the other.
   std::uint64_t* last = nullptr;
 #pragma unroll 1
   for (int span = 0; span < spans; ++span) {
