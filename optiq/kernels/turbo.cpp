@@ -57,7 +57,7 @@ cpu::CodeTable make_table(int bits) {
   const int half = 1 << (bits - 1);
   const std::vector<double> positive = positive_centroids(half);
   const double step = positive.back() / 127;
-  std::vector<double> all(2 * half);
+  std::vector<double> all(std::size_t{1} << bits);
   for (int i = 0; i < half; ++i) {
     all[half + i] = positive[i];
     all[half - 1 - i] = -positive[i];
