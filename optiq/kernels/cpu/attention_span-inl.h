@@ -98,16 +98,25 @@ struct Group {
   Tokens seen[kMaxQueries];
 };
 
+/** Calls body(begin, size) for even parts of n queries, at most kMost each. */
+template <std::size_t kMost, class Body>
+HWY_INLINE void ForEvenParts(std::size_t n, const Body& body) {
+  std::size_t begin = 0;
+  for (std::size_t left = (n + kMost - 1) / kMost; left > 0; --left) {
+    const std::size_t size = (n - begin) / left;
+    body(begin, size);
+    begin += size;
+  }
+}
+
 /** Calls body(group) for even groups of at most kMost queries that see
  * something of a block. */
 template <std::size_t kMost, class Body>
 HWY_INLINE void
 ForGroups(const SpanWork& work, std::size_t block, const Body& body) {
-  const std::size_t n_groups = (work.n + kMost - 1) / kMost;
   const bool whole = work.all_see(block);
-  Group group;
-  for (std::size_t i = 0; i < n_groups; ++i, group.begin += group.n) {
-    group.n = (work.n - group.begin) / (n_groups - i);
+  ForEvenParts<kMost>(work.n, [&](std::size_t begin, std::size_t n) HWY_ATTR {
+    Group group{.begin = begin, .n = n};
     bool any = whole;
     for (std::size_t r = 0; r < group.n; ++r) {
       group.seen[r] = whole
@@ -118,7 +127,7 @@ ForGroups(const SpanWork& work, std::size_t block, const Body& body) {
     if (any) {
       body(group);
     }
-  }
+  });
 }
 
 /** Calls body(integral_constant n), 1 <= n <= kMost. */

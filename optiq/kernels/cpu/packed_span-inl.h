@@ -156,12 +156,9 @@ HWY_INLINE void ForTileRows(std::size_t n, const Body& body) {
 /** Calls body(begin, integral_constant count) for even groups of n queries. */
 template <std::size_t kMost, class Body>
 HWY_INLINE void ForCounts(std::size_t n, const Body& body) {
-  std::size_t begin = 0;
-  for (std::size_t left = (n + kMost - 1) / kMost; left > 0; --left) {
-    const std::size_t size = (n - begin) / left;
+  ForEvenParts<kMost>(n, [&](std::size_t begin, std::size_t size) HWY_ATTR {
     WithCount<kMost>(size, [&](auto count) HWY_ATTR { body(begin, count); });
-    begin += size;
-  }
+  });
 }
 
 /** A product of all digits with a tile. */

@@ -164,6 +164,27 @@ HWY_INLINE void Unpack(std::size_t bits, const UnpackArgs& args) {
   }
 }
 
+/** Unpacks the channels of each width of a side into kPlanes tiles, turbo's
+ * through their tables; part(from, to) says where those channels lie in the
+ * first of them. The planes after it find the codes fetched. */
+template <int kPlanes, class Part>
+HWY_INLINE void
+UnpackParts(const KvSide& side, std::size_t plane_stride, const Part& part) {
+  const auto unpack = [&](std::size_t from, std::size_t to) {
+    UnpackArgs args = part(from, to);
+    args.table = side.code == KvCode::Turbo ? &side.table_of(from) : nullptr;
+    for (args.plane = 0; args.plane < kPlanes; ++args.plane) {
+      Unpack(side.bits_of(from), args);
+      args.to += plane_stride;
+      args.next = nullptr;
+    }
+  };
+  if (side.wide > 0) {
+    unpack(0, side.wide);
+  }
+  unpack(side.wide, side.dims);
+}
+
 /** The tile of a block's keys, in `memory` unless the codes are bytes; turbo's
  * has kPlanes. */
 template <int kPlanes>
@@ -180,26 +201,18 @@ HWY_INLINE ByteTile UnpackKeys(
   constexpr std::size_t kPanels = kBlockTokens / kPanelRows;
   const std::size_t quad_stride = kPanels * kVectorBytes;
   const std::size_t plane_stride = kBlockTokens * side.dims;
-  const auto part = [&](std::size_t from, std::size_t to, int plane) {
+  const auto part = [&](std::size_t from, std::size_t to) -> UnpackArgs {
     const std::size_t before = side.codes_before(from);
-    Unpack(
-        side.bits_of(from),
-        {.codes = codes + before,
-         .panels = kPanels,
-         .chunks = (to - from) / kChunkInputs,
-         .panel_stride = panel_bytes,
-         .to = memory + plane * plane_stride + from / 4 * quad_stride,
-         .quad_stride = quad_stride,
-         .table = side.code == KvCode::Turbo ? &side.table_of(from) : nullptr,
-         .plane = plane,
-         .next = next == nullptr || plane > 0 ? nullptr : next + before});
+    return {
+        .codes = codes + before,
+        .panels = kPanels,
+        .chunks = (to - from) / kChunkInputs,
+        .panel_stride = panel_bytes,
+        .to = memory + from / 4 * quad_stride,
+        .quad_stride = quad_stride,
+        .next = next == nullptr ? nullptr : next + before};
   };
-  for (int plane = 0; plane < kPlanes; ++plane) {
-    if (side.wide > 0) {
-      part(0, side.wide, plane);
-    }
-    part(side.wide, side.dims, plane);
-  }
+  UnpackParts<kPlanes>(side, plane_stride, part);
   return {memory, quad_stride, kVectorBytes, plane_stride};
 }
 
@@ -217,26 +230,18 @@ HWY_INLINE ByteTile UnpackValues(
   }
   const std::size_t quad_stride = side.dims / kPanelRows * kVectorBytes;
   const std::size_t plane_stride = kBlockTokens * side.dims;
-  const auto part = [&](std::size_t from, std::size_t to, int plane) {
+  const auto part = [&](std::size_t from, std::size_t to) -> UnpackArgs {
     const std::size_t before = 4 * side.codes_before(from);
-    Unpack(
-        side.bits_of(from),
-        {.codes = codes + before,
-         .panels = (to - from) / kPanelRows,
-         .chunks = kChunks,
-         .panel_stride = kChunks * side.bits_of(from) * kVectorBytes,
-         .to = memory + plane * plane_stride + from / kPanelRows * kVectorBytes,
-         .quad_stride = quad_stride,
-         .table = side.code == KvCode::Turbo ? &side.table_of(from) : nullptr,
-         .plane = plane,
-         .next = next == nullptr || plane > 0 ? nullptr : next + before});
+    return {
+        .codes = codes + before,
+        .panels = (to - from) / kPanelRows,
+        .chunks = kChunks,
+        .panel_stride = kChunks * side.bits_of(from) * kVectorBytes,
+        .to = memory + from / kPanelRows * kVectorBytes,
+        .quad_stride = quad_stride,
+        .next = next == nullptr ? nullptr : next + before};
   };
-  for (int plane = 0; plane < kPlanes; ++plane) {
-    if (side.wide > 0) {
-      part(0, side.wide, plane);
-    }
-    part(side.wide, side.dims, plane);
-  }
+  UnpackParts<kPlanes>(side, plane_stride, part);
   return {memory, quad_stride, kVectorBytes, plane_stride};
 }
 
