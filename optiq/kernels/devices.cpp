@@ -66,7 +66,8 @@ Device& find_device(std::string_view name) {
 }
 
 std::uint64_t available_bytes(const Device& device) {
-  return device.own_bytes_left().value_or(system_info().available_ram_bytes);
+  const std::optional<std::uint64_t> left = device.own_bytes_left();
+  return left ? *left : system_info().available_ram_bytes;
 }
 
 void require_bytes(
