@@ -230,8 +230,8 @@ KvFormat format_of(
     const Shape& shape,
     KvMethod method,
     float bits,
-    KvRotation rotation = KvRotation::Hadamard,
-    Compute compute = Compute::Fast) {
+    Compute compute = Compute::Fast,
+    KvRotation rotation = KvRotation::Hadamard) {
   return optiq::kernels::cpu_device().kv_format(
       {.n_kv_heads = shape.n_kv_heads,
        .head_dim = shape.head_dim,
@@ -290,11 +290,10 @@ void bench_shape(
       const double t = run(format_of(shape, KvMethod::Turbo, bits));
       turbo = bits == 4.f ? t : turbo;
     }
-    const double orthogonal =
-        run(format_of(shape, KvMethod::Turbo, 4, KvRotation::Orthogonal));
+    const double orthogonal = run(format_of(
+        shape, KvMethod::Turbo, 4, Compute::Fast, KvRotation::Orthogonal));
     const auto exact = [&](KvMethod method, float bits) {
-      return run(
-          format_of(shape, method, bits, KvRotation::Hadamard, Compute::Exact));
+      return run(format_of(shape, method, bits, Compute::Exact));
     };
     exact(KvMethod::Affine, 8);
     const double exact_affine = exact(KvMethod::Affine, 4);
@@ -315,9 +314,7 @@ void bench_shape(
     bench_prefill(shape, format_of(shape, KvMethod::Dense, 0), context);
     for (const Compute compute : {Compute::Fast, Compute::Exact}) {
       for (const KvMethod method : {KvMethod::Affine, KvMethod::Turbo}) {
-        const KvFormat format =
-            format_of(shape, method, 4, KvRotation::Hadamard, compute);
-        bench_prefill(shape, format, context);
+        bench_prefill(shape, format_of(shape, method, 4, compute), context);
       }
     }
   }
@@ -326,18 +323,8 @@ void bench_shape(
 } // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> contexts;
-  for (int i = 1; i < argc; ++i) {
-    const int context = std::atoi(argv[i]);
-    if (context < 1) {
-      std::fprintf(stderr, "usage: bench_attention [context ...]\n");
-      return 2;
-    }
-    contexts.push_back(context);
-  }
-  if (contexts.empty()) {
-    contexts = {1, 1024, 8000};
-  }
+  const std::vector<int> contexts =
+      bench::contexts_of(argc, argv, "bench_attention", {1, 1024, 8000});
   if (const char* target = std::getenv("OPTIQ_SIMD")) {
     optiq::kernels::force_simd_target(target);
   }

@@ -246,18 +246,8 @@ void bench_shape(
 } // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> contexts;
-  for (int i = 1; i < argc; ++i) {
-    const int context = std::atoi(argv[i]);
-    if (context < 1) {
-      std::fprintf(stderr, "usage: bench_card_attention [context ...]\n");
-      return 2;
-    }
-    contexts.push_back(context);
-  }
-  if (contexts.empty()) {
-    contexts = {512, 8192, 32768};
-  }
+  const std::vector<int> contexts = bench::contexts_of(
+      argc, argv, "bench_card_attention", {512, 8192, 32768});
   if (const std::string why = optiq::kernels::why_no_cuda(); !why.empty()) {
     std::fprintf(stderr, "%s\n", why.c_str());
     return 1;

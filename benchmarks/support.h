@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "optiq/io/array.h"
@@ -30,6 +33,22 @@ inline Timing time_runs(int n, const std::function<void()>& body) {
   }
   std::sort(seconds.begin(), seconds.end());
   return {seconds[n / 2], seconds.front(), seconds.back()};
+}
+
+/** Tokens before those that are timed, as the command line names them: `usual`
+ * without any. Ends the program where one is none. */
+inline std::vector<int>
+contexts_of(int argc, char** argv, const char* name, std::vector<int> usual) {
+  std::vector<int> contexts;
+  for (int i = 1; i < argc; ++i) {
+    const int context = std::atoi(argv[i]);
+    if (context < 1) {
+      std::fprintf(stderr, "usage: %s [context ...]\n", name);
+      std::exit(2);
+    }
+    contexts.push_back(context);
+  }
+  return contexts.empty() ? std::move(usual) : contexts;
 }
 
 inline mx::array normal_array(const mx::Shape& shape, unsigned seed) {
