@@ -121,24 +121,24 @@ std::vector<double> random_orthogonal(std::size_t n, std::uint64_t seed) {
 
 } // namespace
 
-Rotation::Rotation(KvRotation kind, int dim, std::uint64_t seed)
-    : dim_(static_cast<std::size_t>(dim)) {
+Rotation::Rotation(KvRotation kind, int dim, std::uint64_t seed) {
+  const auto n = static_cast<std::size_t>(dim);
   if (kind == KvRotation::Hadamard) {
     const bool power_of_two = (dim & (dim - 1)) == 0;
     std::mt19937_64 random(seed);
-    signs_.resize((power_of_two ? 1 : 2) * dim_);
+    signs_.resize((power_of_two ? 1 : 2) * n);
     for (float& sign : signs_) {
       sign = (random() >> 63) != 0 ? -1.f : 1.f;
     }
     return;
   }
-  const std::vector<double> m = random_orthogonal(dim_, seed);
+  const std::vector<double> m = random_orthogonal(n, seed);
   rows_.resize(m.size());
   columns_.resize(m.size());
-  for (std::size_t i = 0; i < dim_; ++i) {
-    for (std::size_t j = 0; j < dim_; ++j) {
-      rows_[i * dim_ + j] = static_cast<float>(m[i * dim_ + j]);
-      columns_[j * dim_ + i] = rows_[i * dim_ + j];
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j < n; ++j) {
+      rows_[i * n + j] = static_cast<float>(m[i * n + j]);
+      columns_[j * n + i] = rows_[i * n + j];
     }
   }
 }
@@ -189,6 +189,7 @@ mx::array rotate_vectors(
   mx::array to = io::make_array(x.shape(), mx::float32);
   cpu::rotate_rows(
       rotation.view(),
+      static_cast<std::size_t>(dim),
       inverse,
       io::floats(from).data(),
       x.size() / static_cast<std::size_t>(dim),

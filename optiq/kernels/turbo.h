@@ -14,11 +14,10 @@ class Rotation {
   Rotation(KvRotation kind, int dim, std::uint64_t seed);
 
   cpu::RotationView view() const {
-    return {dim_, signs_, columns_, rows_};
+    return {signs_, columns_, rows_};
   }
 
  private:
-  std::size_t dim_;
   std::vector<float> signs_;
   std::vector<float> columns_;
   std::vector<float> rows_;

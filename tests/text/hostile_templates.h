@@ -21,19 +21,18 @@ namespace optiq::text {
 class HostileTemplates {
  public:
   explicit HostileTemplates(std::uint64_t seed) : random_(seed) {
-    using namespace jinja;
-    const std::pair<const char*, const BuiltinTable*> tables[] = {
-        {"filter", &filters()},
-        {"test", &tests()},
-        {"global", &globals()},
-        {"str", &string_methods()},
-        {"list", &list_methods()},
-        {"tuple", &tuple_methods()},
-        {"dict", &dict_methods()},
-        {"int", &integer_methods()},
-        {"float", &float_methods()},
-        {"loop", &loop_methods()},
-        {"cycler", &cycler_methods()},
+    const std::pair<const char*, const jinja::BuiltinTable*> tables[] = {
+        {"filter", &jinja::filters()},
+        {"test", &jinja::tests()},
+        {"global", &jinja::globals()},
+        {"str", &jinja::string_methods()},
+        {"list", &jinja::list_methods()},
+        {"tuple", &jinja::tuple_methods()},
+        {"dict", &jinja::dict_methods()},
+        {"int", &jinja::integer_methods()},
+        {"float", &jinja::float_methods()},
+        {"loop", &jinja::loop_methods()},
+        {"cycler", &jinja::cycler_methods()},
     };
     for (const auto& [kind, table] : tables) {
       for (const auto& [name, builtin] : table->rows()) {

@@ -73,9 +73,9 @@ constexpr int kDigits = kForm == Form::OneDigit ? 1 : 2;
 /** Keeps a vector of words, of which values 4 i to 4 i + 3 go in the order 0,
  * 2, 1, 3: half a chunk is a plane's. */
 template <class V>
-HWY_INLINE void StoreWords(V v, int i, const RowWork& row) {
+HWY_INLINE void StoreWords(V v, std::size_t i, const RowWork& row) {
   const hn::Rebind<std::uint16_t, hn::DFromV<V>> d16;
-  constexpr int kHalf = kChunkInputs / 2;
+  constexpr std::size_t kHalf = kChunkInputs / 2;
   std::uint8_t* const to = row.planes[i % kChunkInputs / kHalf] +
       i / kChunkInputs * kChunkInputs + i % kHalf * 2;
   hn::StoreU(
@@ -146,10 +146,9 @@ HWY_INLINE void PlaceChunk(
   const hn::CappedTag<std::int32_t, kChunkInputs / 4> d;
   const hn::RepartitionToWide<decltype(d)> d_pairs;
   const hn::Repartition<std::uint8_t, decltype(d)> d8;
-  for (int at = 0; at < kChunkInputs;
-       at += 4 * static_cast<int>(hn::Lanes(d))) {
+  for (std::size_t at = 0; at < kChunkInputs; at += 4 * hn::Lanes(d)) {
     hn::Vec<decltype(d)> v[kRows];
-    for (int r = 0; r < kRows; ++r) {
+    for (std::size_t r = 0; r < kRows; ++r) {
       v[r] = hn::BitCast(d, hn::Load(d8, plane + r * kMostUnit + at));
     }
     std::int32_t* const to = cell + at / 4 * kRows;
@@ -218,7 +217,7 @@ void QuantizeTask(
   for (int at = 0; at < kUnit; at += kChunkInputs) {
     for (int d = 0; d < kDigits<kForm>; ++d) {
       PlaceChunk<kRows>(&work.planes[d][0][at], cell);
-      cell += kChunkQuads * kRows;
+      cell += std::size_t{kChunkQuads} * kRows;
     }
   }
 }

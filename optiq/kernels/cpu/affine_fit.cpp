@@ -295,7 +295,8 @@ class Block {
     for (std::size_t r = 0; r < n_; ++r) {
       auto* out = static_cast<std::uint8_t*>(args_.codes) +
           (first_ + r) * row_bytes + at * args_.bits / 8;
-      for (int k = 0; k < args_.group; k += 8) {
+      const std::size_t group = args_.group;
+      for (std::size_t k = 0; k < group; k += 8) {
         std::uint64_t word = 0;
         for (int i = 0; i < 8; ++i) {
           word |= std::uint64_t{codes_[(k + i) * kFitRows + r]}

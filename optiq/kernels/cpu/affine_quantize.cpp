@@ -53,7 +53,8 @@ void QuantizeTyped(
     const affine::Affine fit =
         affine::QuantizeGroup(values, args.group, args.bits, codes);
     auto* out = static_cast<std::uint8_t*>(args.codes) + g * code_bytes;
-    for (int i = 0; i < args.group; i += 8) {
+    const std::size_t group = args.group;
+    for (std::size_t i = 0; i < group; i += 8) {
       PackEight(codes + i, args.bits, out + i / 8 * args.bits);
     }
     StoreRounded(fit.scale, static_cast<T*>(args.scales) + g);

@@ -56,13 +56,13 @@ void add_shares(
     const AttentionRule& rule,
     float* to) {
   const std::size_t dim = rule.head_dim;
-  const std::size_t group = rule.n_heads / rule.n_kv_heads;
+  const std::size_t kv_heads = rule.n_kv_heads;
+  const std::size_t group = rule.n_heads / kv_heads;
   for (std::size_t i = 0; i < tasks.size(); i += group) {
     const Segment& segment = *tasks[i].segment;
     const std::size_t kv_head = tasks[i].head / group;
     for (int t = 0; t < segment.rows; ++t) {
-      float* row =
-          to + ((segment.first_row + t) * rule.n_kv_heads + kv_head) * dim;
+      float* row = to + ((segment.first_row + t) * kv_heads + kv_head) * dim;
       for (std::size_t c = 0; c < dim; ++c) {
         row[c] = 0;
         for (std::size_t h = 0; h < group; ++h) {

@@ -100,7 +100,7 @@ void FinishTile(
       to[j] = total.sum[i * stride + j] / total.denominator[i];
     }
     if (turn) {
-      Rotate(side.rotation, true, divided, out + head * dim);
+      Rotate(side.rotation, dim, true, divided, out + head * dim);
     }
   }
 }

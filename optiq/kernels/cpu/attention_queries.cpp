@@ -129,7 +129,7 @@ void PrepareQueries(
   for (std::size_t head = first; head < last; ++head) {
     const float* from = q + head * dim;
     if (side.code == KvCode::Turbo) {
-      Rotate(side.rotation, false, from, rotated);
+      Rotate(side.rotation, dim, false, from, rotated);
       from = rotated;
     }
     if (to.halves != nullptr) {

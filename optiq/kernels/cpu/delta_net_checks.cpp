@@ -45,9 +45,10 @@ DeltaNetArrays check_delta_net(
   require_rank(kFunction, "qkv", input.qkv, 2);
   const int T = input.qkv.shape(0);
   const int Hv = shape.n_value_heads;
-  const auto floats = [](const char* name, const mx::array& x, mx::Shape s) {
-    return require_floats(kFunction, name, x, s);
-  };
+  const auto floats =
+      [](const char* name, const mx::array& x, const mx::Shape& s) {
+        return require_floats(kFunction, name, x, s);
+      };
   return {
       dims,
       floats("qkv", input.qkv, {T, shape.qkv_dim()}),

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "hwy/highway.h"
 
@@ -51,9 +52,7 @@ constexpr BfPair kOddHalf = 0xffff0000;
 
 /** Steps of the depth in a cell. */
 template <class Cell>
-constexpr std::size_t kDepth = 2;
-template <>
-constexpr std::size_t kDepth<float> = 1;
+constexpr std::size_t kDepth = std::is_same_v<Cell, float> ? 1 : 2;
 
 HWY_INLINE VF32 AddProducts(F32 /*d*/, VF32 a, VF32 b, VF32 sum) {
   return hn::MulAdd(a, b, sum);

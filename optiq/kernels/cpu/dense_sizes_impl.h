@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+
 namespace optiq::kernels::cpu {
 
 /** Inputs that one chain of sums covers. */
@@ -15,8 +17,8 @@ inline constexpr int kDenseDirectRows = 4;
 // weight rows, and 32 or 64 of x, were slower.
 inline constexpr int kDenseGroup = 6;
 inline constexpr int kDenseXRows = 128;
-inline constexpr int kDenseCopyStride = kDenseBlock + 16;
+inline constexpr std::size_t kDenseCopyStride = kDenseBlock + 16;
 inline constexpr int kDenseCols = 240;
-inline constexpr int kDenseSumStride = kDenseCols + 24;
+inline constexpr std::size_t kDenseSumStride = kDenseCols + 24;
 
 } // namespace optiq::kernels::cpu

@@ -87,9 +87,9 @@ HWY_INLINE void EncodeTurbo(
     std::uint8_t* codes,
     std::byte* params) {
   HWY_ALIGN float rotated[kMaxHeadDim];
-  Rotate(side.rotation, false, x, rotated);
-  const F32 d;
   const std::size_t dim = side.head_dim;
+  Rotate(side.rotation, dim, false, x, rotated);
+  const F32 d;
   const float norm = std::sqrt(Dot(d, rotated, rotated, dim));
   const float scale =
       norm > 0.f ? std::sqrt(static_cast<float>(dim)) / norm : 0.f;
@@ -113,7 +113,8 @@ struct Planes {
 
 HWY_INLINE Planes planes_of(std::size_t bits) {
   const auto b = static_cast<std::uint32_t>(bits);
-  const std::uint32_t low = b == 3 ? 2 : b == 5 || b == 6 ? 4 : b;
+  const auto low =
+      static_cast<std::uint32_t>(low_plane_bits(static_cast<int>(bits)));
   return {low, b - low};
 }
 
@@ -125,10 +126,10 @@ HWY_INLINE void PackKeyPlane(
     std::uint32_t shift,
     std::uint8_t* cell) {
   const std::uint32_t mask = ((1u << width) - 1) * 0x01010101u;
-  const std::uint32_t per_vector = 8 / width;
-  for (std::uint32_t v = 0; v < width; ++v) {
+  const std::size_t per_vector = 8 / width;
+  for (std::size_t v = 0; v < width; ++v) {
     std::uint32_t word = 0;
-    for (std::uint32_t j = 0; j < per_vector; ++j) {
+    for (std::size_t j = 0; j < per_vector; ++j) {
       std::uint32_t quad;
       std::memcpy(&quad, codes + 4 * (v * per_vector + j), 4);
       word |= ((quad >> shift) & mask) << (width * j);
@@ -168,7 +169,7 @@ HWY_INLINE void PackValuePlane(
   const std::uint32_t mask = (1u << width) - 1;
   const std::uint32_t at = width * (quad % per_vector);
   std::uint8_t* byte = plane + quad / per_vector * kVectorBytes + token % 4;
-  for (int lane = 0; lane < kPanelRows; ++lane) {
+  for (std::size_t lane = 0; lane < kPanelRows; ++lane) {
     const std::uint32_t code = (codes[lane] >> shift) & mask;
     byte[4 * lane] = static_cast<std::uint8_t>(
         (byte[4 * lane] & ~(mask << at)) | (code << at));
@@ -309,12 +310,13 @@ void EncodeVector(
 
 void RotateRows(
     const RotationView& rotation,
+    std::size_t dim,
     bool inverse,
     const float* from,
     std::size_t rows,
     float* to) {
   for (std::size_t i = 0; i < rows; ++i) {
-    Rotate(rotation, inverse, from + i * rotation.dim, to + i * rotation.dim);
+    Rotate(rotation, dim, inverse, from + i * dim, to + i * dim);
   }
 }
 
@@ -375,11 +377,12 @@ void append_kv(
 
 void rotate_rows(
     const RotationView& rotation,
+    std::size_t dim,
     bool inverse,
     const float* from,
     std::size_t rows,
     float* to) {
-  HWY_DYNAMIC_DISPATCH(RotateRows)(rotation, inverse, from, rows, to);
+  HWY_DYNAMIC_DISPATCH(RotateRows)(rotation, dim, inverse, from, rows, to);
 }
 
 } // namespace optiq::kernels::cpu

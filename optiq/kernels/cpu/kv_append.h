@@ -15,9 +15,10 @@ void append_kv(
     const KvLayout& layout,
     const AttentionTile& tile);
 
-/** Rotates `rows` vectors of rotation.dim, or turns them back. */
+/** Rotates vectors from [rows][dim], or turns them back. */
 void rotate_rows(
     const RotationView& rotation,
+    std::size_t dim,
     bool inverse,
     const float* from,
     std::size_t rows,

@@ -52,7 +52,6 @@ struct CodeTable {
 /** y = H S2 H S1 x with signs, or y = M x. Signs hold one or two rounds (two
  * when dim is not a power of two). */
 struct RotationView {
-  std::size_t dim = 0;
   std::span<const float> signs; // [rounds][dim]
   std::span<const float> columns; // [dim][dim], row i = column i of M
   std::span<const float> rows; // [dim][dim], row i = row i of M

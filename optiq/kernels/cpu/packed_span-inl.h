@@ -294,7 +294,7 @@ AddCodes(const SpanWork& work, std::size_t block, const std::byte* next) {
   if constexpr (kMayHaveTiles) {
     // Pairs of panels in groups of one size.
     const std::size_t groups = side.groups();
-    const bool whole = side.dims % (2 * kPanelRows * groups) == 0 &&
+    const bool whole = side.dims % (groups * 2 * kPanelRows) == 0 &&
         (groups == 1 || side.dims == groups * side.group);
     if (whole && UsesTiles<kDigits>(work)) {
       AddOnTiles<kDigits, kAffine>(work, block, tile);
@@ -331,7 +331,7 @@ HWY_INLINE void WeighCodes(const SpanWork& work) {
       const BlockScales scales =
           LoadScales<kAffine>(params + g * 4 * kBlockTokens, middle);
       for (std::size_t query = 0; query < work.n; ++query) {
-        WeighBlock<kDigits, kAffine ? 1 : kDigits>(
+        WeighBlock<kDigits, kPlanesOf<kDigits, kAffine>>(
             scales,
             middle,
             work.scores(query, b),

@@ -89,7 +89,7 @@ HWY_INLINE void UnpackChunk(
       prefetch_far(next + i * kVectorBytes);
     }
   }
-  for (int part = 0; part < kParts; ++part) {
+  for (std::size_t part = 0; part < kParts; ++part) {
     const std::uint8_t* from = chunk + part * kLanes * 4;
     std::uint8_t* lanes = to + part * kLanes * 4;
     UnpackTo<kBits, 0>(from, table, lanes, quad_stride);

@@ -59,7 +59,7 @@ void MultiplyDirect(
   args.blocks = shape.blocks();
   args.y_stride = to.stride;
   for (std::size_t panel = first; panel < last; ++panel) {
-    for (int part = 0; part < kParts; ++part) {
+    for (std::size_t part = 0; part < kParts; ++part) {
       const std::size_t col = panel * kPanelRows + part * kLanes;
       args.block = panels + panel * shape.panel_bytes() + part * kLanes * 4;
       args.params = panels + panel * shape.panel_bytes() + shape.codes_bytes() +

@@ -77,7 +77,7 @@ HWY_INLINE hn::Vec<PanelU8> ShiftCells(hn::Vec<PanelU32> v) {
 /** Quad `kQuad` of a chunk: 4 codes per lane. */
 template <int kBits, int kQuad>
 HWY_INLINE hn::Vec<PanelU8> UnpackQuad(const std::uint8_t* chunk) {
-  constexpr int kLow = kBits == 3 ? 2 : kBits == 5 || kBits == 6 ? 4 : kBits;
+  constexpr int kLow = low_plane_bits(kBits);
   constexpr int kHigh = kBits - kLow;
   const auto load = [chunk](int vector) HWY_ATTR {
     return hn::BitCast(
@@ -152,6 +152,10 @@ template <int kCode, int kDigits, int kRows>
 constexpr bool kHasWords = (kPairsOfBytes && kDigits == 2) &&
     (kCode == 8 || kRows == kMostBlockRows);
 
+/** Digits whose sums are kept apart. */
+template <int kCode, int kDigits, int kRows>
+constexpr int kPlacesOf = kHasWords<kCode, kDigits, kRows> ? 1 : kDigits;
+
 /** Quads whose pairs of products, added up, stay within 16 bits. */
 template <int kCode>
 constexpr int kQuadsOfPairs =
@@ -169,7 +173,7 @@ template <int kCode, int kDigits, int kRows, int kVecs>
 struct UnitSums {
   static constexpr int kC = kChains<kCode, kDigits, kRows, kVecs>;
   static constexpr bool kWords = kHasWords<kCode, kDigits, kRows>;
-  hn::Vec<PanelI32> acc[kC][(kWords ? 1 : kDigits) * kRows][kVecs];
+  hn::Vec<PanelI32> acc[kC][kPlacesOf<kCode, kDigits, kRows> * kRows][kVecs];
   hn::Vec<PanelI16> pairs[kDigits * kRows][kVecs]; // not yet in acc
 
   template <int kQuad>
@@ -262,7 +266,7 @@ HWY_INLINE void DotVectors(
     hn::Vec<PanelI32> (&sums)[kRows][kVecs]) {
   const PanelI32 di;
   constexpr int kC = kChains<kCode, kDigits, kRows, kVecs>;
-  constexpr int kPlaces = kHasWords<kCode, kDigits, kRows> ? 1 : kDigits;
+  constexpr int kPlaces = kPlacesOf<kCode, kDigits, kRows>;
   UnitSums<kCode, kDigits, kRows, kVecs> unit;
   auto& acc = unit.acc;
   HWY_UNROLL(4)
@@ -293,7 +297,7 @@ HWY_INLINE void DotVectors(
     DotQuad<kBits, kCode, kDigits, kRows, kVecs, 6>(codes, stride, cells, unit);
     DotQuad<kBits, kCode, kDigits, kRows, kVecs, 7>(codes, stride, cells, unit);
     codes += kBits * kVectorBytes;
-    cells += kChunkQuads * kDigits * kRows;
+    cells += std::size_t{kChunkQuads} * kDigits * kRows;
   }
   HWY_UNROLL(16)
   for (int m = 0; m < kRows; ++m) {
@@ -344,8 +348,8 @@ HWY_INLINE void DotUnit(
 }
 
 /** Lanes of vector v that belong to rows that exist. */
-HWY_INLINE std::size_t LanesInside(const KernelArgs& args, int v) {
-  const std::size_t before = static_cast<std::size_t>(v) * kLanes;
+HWY_INLINE std::size_t LanesInside(const KernelArgs& args, std::size_t v) {
+  const std::size_t before = v * kLanes;
   return args.y_cols <= before
       ? 0
       : std::min<std::size_t>(kLanes, args.y_cols - before);
@@ -368,7 +372,7 @@ void MultiplyBlock(const KernelArgs& args) {
   HWY_UNROLL(8)
   for (int m = 0; m < kRows; ++m) {
     HWY_UNROLL(4)
-    for (int v = 0; v < kVecs; ++v) {
+    for (std::size_t v = 0; v < kVecs; ++v) {
       y[m][v] = hn::Zero(df);
       if (args.accumulate) {
         y[m][v] = hn::LoadN(
@@ -386,8 +390,8 @@ void MultiplyBlock(const KernelArgs& args) {
       hn::Vec<PanelI32> sums[kRows][kVecs];
       DotUnit<kBits, kCode, kDigits, kRows, kVecs, kTile>(
           codes, args, cells, sums);
-      codes += args.chunks * kBits * kVectorBytes;
-      cells += args.chunks * kChunkQuads * kDigits * kRows;
+      codes += args.chunks * kVectorBytes * kBits;
+      cells += std::size_t{kChunkQuads} * kDigits * kRows * args.chunks;
       HWY_UNROLL(4)
       for (int v = 0; v < kVecs; ++v) {
         const std::uint8_t* at = params + v * args.param_stride;
@@ -400,7 +404,7 @@ void MultiplyBlock(const KernelArgs& args) {
           y[m][v] = hn::MulAdd(bias, hn::Set(df, scales[kRows + m]), y[m][v]);
         }
       }
-      scales += 2 * kRows;
+      scales += std::size_t{2} * kRows;
     }
   }
   HWY_UNROLL(8)
@@ -409,7 +413,7 @@ void MultiplyBlock(const KernelArgs& args) {
       continue;
     }
     HWY_UNROLL(4)
-    for (int v = 0; v < kVecs; ++v) {
+    for (std::size_t v = 0; v < kVecs; ++v) {
       hn::StoreN(
           y[m][v],
           df,

@@ -81,7 +81,7 @@ ChunkUnpacker UnpackerOf(int bits) {
 // Inputs of a tile: two unpacked panels and a block of rows fit a 48 KB L1.
 constexpr int kTileInputs = 1024;
 constexpr std::size_t kTileBytes = // codes, then at most 32 groups' params
-    kPanelRows * (kTileInputs + kTileInputs / 32 * 2 * sizeof(float));
+    kPanelRows * (kTileInputs + 2 * sizeof(float) * kTileInputs / 32);
 
 /** Scales and biases of a block as float32. */
 void WidenParams(
@@ -114,7 +114,7 @@ void UnpackTile(
         tile += 8 * kVectorBytes;
       }
       WidenParams(shape.params, block + shape.codes_bytes(), tile);
-      tile += 2 * kPanelRows * sizeof(float);
+      tile += 2 * sizeof(float) * kPanelRows;
     }
   }
 }
@@ -201,8 +201,8 @@ void MultiplyVectors(
     const Output& to,
     std::size_t columns) {
   KernelArgs args = MakeArgs(shape);
-  const std::size_t unit_bytes = 16 * unit_inputs(shape.group);
-  args.block_bytes = unit_bytes + 2 * kPanelRows * sizeof(float);
+  const std::size_t unit_bytes = std::size_t{16} * unit_inputs(shape.group);
+  args.block_bytes = unit_bytes + 2 * sizeof(float) * kPanelRows;
   args.blocks = from.units;
   args.y_stride = to.stride;
   args.accumulate = from.first_block > 0;
@@ -212,11 +212,13 @@ void MultiplyVectors(
     const std::uint8_t* tile = from.tiles + panel_of * kTileBytes;
     const bool next_panel = kParts == 1 && from.panels == 2;
     const std::size_t col = panel_of * kPanelRows + part * kLanes;
-    const std::size_t lanes = kParts == 1 ? from.panels * kLanes : 2 * kLanes;
+    const std::size_t lanes = (kParts == 1 ? from.panels : 2) * kLanes;
     args.block = tile + part * kLanes * 4;
     args.params = tile + unit_bytes + part * kLanes * sizeof(float);
     // A lone panel is computed twice and stored once.
-    args.code_stride = next_panel ? kTileBytes : kParts == 1 ? 0 : kLanes * 4;
+    args.code_stride = next_panel ? kTileBytes
+        : kParts == 1             ? 0
+                                  : std::size_t{4} * kLanes;
     args.param_stride = next_panel ? kTileBytes
         : kParts == 1              ? 0
                                    : kLanes * sizeof(float);

@@ -24,15 +24,16 @@ struct Planes {
 };
 
 Planes planes_of(int bits) {
-  const int low = bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits;
+  const int low = low_plane_bits(bits);
   return {{{low, 0, 0}, {bits - low, low, low}}, low == bits ? 1 : 2};
 }
 
 /** The four codes of quad q of a row, one per byte. */
 std::uint32_t quad_codes(const std::byte* row, int bits, std::size_t q) {
   // 4 * bits <= 32 bits that start on a multiple of 4 bits: 5 bytes hold them.
-  const std::size_t first_bit = 4 * bits * q;
-  const std::size_t bytes = (first_bit % 8 + 4 * bits + 7) / 8;
+  const std::size_t quad_bits = std::size_t{4} * bits;
+  const std::size_t first_bit = quad_bits * q;
+  const std::size_t bytes = (first_bit % 8 + quad_bits + 7) / 8;
   std::uint64_t word = 0;
   std::memcpy(&word, row + first_bit / 8, bytes);
   word >>= first_bit % 8;
@@ -111,7 +112,7 @@ void pack_panels(
         const std::size_t quads = shape.group / 4;
         for (std::size_t q = 0; q < quads; ++q) {
           std::byte* chunk =
-              block + q / kChunkQuads * shape.bits * kVectorBytes;
+              block + q / kChunkQuads * kVectorBytes * shape.bits;
           put_quad(
               quad_codes(row, shape.bits, b * quads + q),
               planes,
@@ -146,7 +147,7 @@ void unpack_row(
     float* group = out.data() + b * shape.group;
     for (int q = 0; q < shape.group / 4; ++q) {
       const std::byte* chunk =
-          block + q / kChunkQuads * shape.bits * kVectorBytes;
+          block + q / kChunkQuads * kVectorBytes * shape.bits;
       const std::uint32_t codes =
           get_quad(planes, q % kChunkQuads, chunk + 4 * lane);
       for (int i = 0; i < 4; ++i) {

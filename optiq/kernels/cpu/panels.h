@@ -26,6 +26,12 @@ namespace optiq::kernels::cpu {
 inline constexpr int kPanelRows = 16;
 inline constexpr int kChunkInputs = 32;
 inline constexpr int kChunkQuads = kChunkInputs / 4;
+/** Codes whose width does not divide a byte lie in two planes: bits of the
+ * lower one. */
+constexpr int low_plane_bits(int bits) {
+  return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits;
+}
+
 /** Bytes of one vector of 4-byte cells. */
 inline constexpr std::size_t kVectorBytes = std::size_t{4} * kPanelRows;
 

@@ -97,7 +97,7 @@ HWY_INLINE void FlipSigns(float* x, const float* signs, std::size_t dim) {
   }
 }
 
-/** to = sum_i from[i] matrix[i][...]. */
+/** to = sum_i from[i] matrix[i][...]; dim is even. */
 HWY_INLINE void
 Combine(const float* from, const float* matrix, std::size_t dim, float* to) {
   const F32 d;
@@ -105,7 +105,7 @@ Combine(const float* from, const float* matrix, std::size_t dim, float* to) {
   for (std::size_t at = 0; at < dim; at += lanes) {
     VF32 even = hn::Zero(d);
     VF32 odd = hn::Zero(d);
-    for (std::size_t i = 0; i < dim; i += 2) {
+    for (std::size_t i = 0; i + 1 < dim; i += 2) {
       const float* m = matrix + i * dim + at;
       even = hn::MulAdd(hn::Set(d, from[i]), hn::LoadU(d, m), even);
       odd = hn::MulAdd(hn::Set(d, from[i + 1]), hn::LoadU(d, m + dim), odd);
@@ -114,13 +114,13 @@ Combine(const float* from, const float* matrix, std::size_t dim, float* to) {
   }
 }
 
-/** to = the rotation of from, or the inverse's. They do not overlap. */
+/** to [dim] = the rotation of from, or the inverse's. They do not overlap. */
 HWY_INLINE void Rotate(
     const RotationView& rotation,
+    std::size_t dim,
     bool inverse,
     const float* from,
     float* to) {
-  const std::size_t dim = rotation.dim;
   if (!rotation.columns.empty()) {
     const auto matrix = inverse ? rotation.rows : rotation.columns;
     Combine(from, matrix.data(), dim, to);
