@@ -276,6 +276,7 @@ std::shared_ptr<const nn::Adapter> AdapterSet::find(
   }
   const std::lock_guard<std::mutex> lock(state_->mutex);
   std::vector<State::Known*> entries;
+  entries.reserve(terms.size());
   for (const Term& term : terms) {
     entries.push_back(&state_->at(term.id));
   }

@@ -54,6 +54,7 @@ std::vector<AdapterUpdate> sum_of(const std::vector<WeightedUpdates>& terms) {
     }
   }
   std::vector<AdapterUpdate> sums;
+  sums.reserve(by_place.size());
   for (const auto& [place, parts] : by_place) {
     sums.push_back(stacked(parts));
   }

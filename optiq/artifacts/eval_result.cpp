@@ -193,6 +193,7 @@ std::vector<EvalResult> read_eval_results(
   }
   std::sort(files.begin(), files.end());
   std::vector<EvalResult> results;
+  results.reserve(files.size());
   for (const auto& file : files) {
     results.push_back(
         eval_result_from_json(read_json_file(file), file.string()));

@@ -109,6 +109,7 @@ std::vector<WidthShare> sizes_by_width(const ModelMap& map) {
     matrices += bytes_of(module);
   }
   std::vector<WidthShare> shares;
+  shares.reserve(by_bits.size() + 1);
   for (const auto& [bits, bytes] : by_bits) {
     shares.push_back({bits, bytes});
   }

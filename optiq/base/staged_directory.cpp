@@ -274,7 +274,7 @@ void StagedDirectory::require_unchanged(const fs::path& folder) const {
 
 /** Returns the name that the old folder has now. */
 std::string StagedDirectory::swap_in() {
-  const std::string staging = staging_.filename().string();
+  std::string staging = staging_.filename().string();
   const std::string target = target_.filename().string();
   int code = exchange_names(parent_fd_, staging, target);
   if (code == 0) {
@@ -284,7 +284,7 @@ std::string StagedDirectory::swap_in() {
   if (code != ENOTSUP) {
     fail_errno(kPublish, target_, "replace it", code);
   }
-  const std::string aside = unique_name(replaced_prefix(target_));
+  std::string aside = unique_name(replaced_prefix(target_));
   code = rename_to_new(parent_fd_, target, aside);
   if (code != 0) {
     fail_errno(kPublish, target_, "move it aside", code);

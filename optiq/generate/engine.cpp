@@ -276,13 +276,13 @@ std::vector<Engine::Work> Engine::make_work(
     while ((*place)->id != share.id) {
       ++place;
     }
-    Active* const active = place->get();
+    Active& active = **place;
     try {
-      active->sequence->reserve(active->length() + share.rows);
-      work.push_back({.active = active, .rows = share.rows});
+      active.sequence->reserve(active.length() + share.rows);
+      work.push_back({.active = &active, .rows = share.rows});
     } catch (...) {
       // The system had less than the cap.
-      active->fail_with(std::current_exception());
+      active.fail_with(std::current_exception());
     }
   }
   // Attention takes neighbours of one format together.

@@ -17,7 +17,7 @@ bool ends_with(
     std::span<const std::int32_t> tokens,
     std::span<const std::int32_t> suffix) {
   return suffix.size() <= tokens.size() &&
-      std::equal(suffix.begin(), suffix.end(), tokens.end() - suffix.size());
+      std::ranges::equal(suffix, tokens.last(suffix.size()));
 }
 
 /** Ids that the model does not have are passed over. */
@@ -142,7 +142,7 @@ void LogitsProcessors::ban_repeated_ngrams(LogitRow& row) const {
   const std::span<const std::int32_t> all(tokens_);
   const auto beginning = all.last(n - 1);
   for (std::size_t i = 0; i + n <= all.size(); ++i) {
-    if (std::equal(beginning.begin(), beginning.end(), all.begin() + i)) {
+    if (std::ranges::equal(beginning, all.subspan(i, n - 1))) {
       ban(row, all.subspan(i + n - 1, 1));
     }
   }

@@ -145,7 +145,7 @@ std::vector<std::string> choose_weight_files(
     return choose_by_name(present);
   }
   if (std::none_of(indexed->begin(), indexed->end(), is_present)) {
-    const std::vector<std::string> names = choose_by_name(present);
+    std::vector<std::string> names = choose_by_name(present);
     if (!names.empty() && std::all_of(names.begin(), names.end(), is_present)) {
       return names;
     }

@@ -50,13 +50,4 @@ double ConfigReader::number_above_or(
   return find(key) == nullptr ? fallback : number_above(above, key);
 }
 
-void ConfigReader::require(
-    bool condition,
-    ErrorKind kind,
-    const std::string& what) const {
-  if (!condition) {
-    fail(kind, "[{}] {}: {}", function_, where_, what);
-  }
-}
-
 } // namespace optiq::models

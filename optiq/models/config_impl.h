@@ -55,7 +55,11 @@ class ConfigReader {
   }
 
   /** Throws unless the condition holds. */
-  void require(bool condition, ErrorKind kind, const std::string& what) const;
+  void require(bool condition, ErrorKind kind, const std::string& what) const {
+    if (!condition) {
+      fail(kind, "[{}] {}: {}", function_, where_, what);
+    }
+  }
 
  private:
   const artifacts::Json& json_;

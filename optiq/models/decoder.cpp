@@ -295,6 +295,7 @@ std::vector<mx::array> Decoder::layer_inputs(
       {rows, n_layers * size});
   const mx::array sum = on.scale(on.add(normed, embedded), std::sqrt(0.5f));
   std::vector<mx::array> inputs;
+  inputs.reserve(static_cast<std::size_t>(n_layers));
   for (int layer = 0; layer < n_layers; ++layer) {
     inputs.push_back(on.columns(sum, layer * size, size));
   }

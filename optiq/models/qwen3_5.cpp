@@ -123,6 +123,7 @@ std::unique_ptr<Model> load_qwen3_5(
       config.vocab_size,
       config.hidden_size);
   std::vector<DecoderLayer> layers;
+  layers.reserve(static_cast<std::size_t>(config.n_layers));
   for (int i = 0; i < config.n_layers; ++i) {
     layers.push_back(load_layer(weights, config, i));
   }

@@ -280,6 +280,7 @@ std::unique_ptr<Model> load_transformer(
   nn::Linear embeddings = weights.linear(
       model + "embed_tokens", config.vocab_size, config.hidden_size);
   std::vector<DecoderLayer> layers;
+  layers.reserve(config.layers.size());
   for (int i = 0; i < n_layers; ++i) {
     layers.push_back(load_layer(weights, config, i));
   }

@@ -38,6 +38,7 @@ std::string px(double value) {
 
 std::vector<Point> losses_of(const std::vector<TrainingStep>& log) {
   std::vector<Point> points;
+  points.reserve(log.size());
   for (const TrainingStep& step : log) {
     points.push_back({step.step, step.loss});
   }

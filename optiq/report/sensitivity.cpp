@@ -174,7 +174,8 @@ class Plots {
 
   /** Evenly from left to right, with half a step of margin. */
   static double x_of(std::size_t index, std::size_t count) {
-    const double at = (static_cast<double>(index) + 0.5) / count;
+    const double at =
+        (static_cast<double>(index) + 0.5) / static_cast<double>(count);
     return kLeft + at * (kRight - kLeft);
   }
 

@@ -50,10 +50,13 @@ std::vector<Part> parts_by_width(const artifacts::ModelMap& map) {
   return parts;
 }
 
+double share_of(std::uint64_t bytes, std::uint64_t whole) {
+  return static_cast<double>(bytes) / static_cast<double>(whole);
+}
+
 std::string percent(std::uint64_t bytes, std::uint64_t whole) {
-  return whole == 0
-      ? "–"
-      : fmt::format("{:.1f} %", 100.0 * static_cast<double>(bytes) / whole);
+  return whole == 0 ? "–"
+                    : fmt::format("{:.1f} %", 100.0 * share_of(bytes, whole));
 }
 
 void write_bar(
@@ -77,7 +80,7 @@ void write_bar(
   double x = 0;
   for (const Part& part : parts) {
     const double width =
-        full_width == 0 ? 0 : kBarUnits * part.bytes / full_width;
+        full_width == 0 ? 0 : kBarUnits * share_of(part.bytes, full_width);
     page.open("g")
         .element(
             "title",

@@ -78,14 +78,16 @@ std::string replace_all(
   return out;
 }
 
-std::string
-Normalizer::apply_step(NormalizationForm form, std::string text, PatternRun&) {
+std::string Normalizer::apply_step(
+    NormalizationForm form,
+    const std::string& text,
+    PatternRun&) {
   return normalize(text, form);
 }
 
 std::string Normalizer::apply_step(
     const ReplaceText& step,
-    std::string text,
+    const std::string& text,
     PatternRun& run) {
   std::size_t matches = 0;
   for (std::size_t at = text.find(step.pattern); at != std::string::npos;
@@ -98,18 +100,22 @@ std::string Normalizer::apply_step(
 
 std::string Normalizer::apply_step(
     const ReplacePattern& step,
-    std::string text,
+    const std::string& text,
     PatternRun& run) {
   return step.pattern.replace_all(text, step.content, run);
 }
 
-std::string
-Normalizer::apply_step(const Prepend& step, std::string text, PatternRun&) {
+std::string Normalizer::apply_step(
+    const Prepend& step,
+    const std::string& text,
+    PatternRun&) {
   return text.empty() ? text : step.text + text;
 }
 
-std::string
-Normalizer::apply_step(const Strip& step, std::string text, PatternRun&) {
+std::string Normalizer::apply_step(
+    const Strip& step,
+    const std::string& text,
+    PatternRun&) {
   std::string_view left = text;
   while (step.left && !left.empty()) {
     const DecodedCharacter c = decode_character(left.data());
@@ -128,8 +134,10 @@ Normalizer::apply_step(const Strip& step, std::string text, PatternRun&) {
   return std::string(left);
 }
 
-std::string
-Normalizer::apply_step(const RemoveClass& step, std::string text, PatternRun&) {
+std::string Normalizer::apply_step(
+    const RemoveClass& step,
+    const std::string& text,
+    PatternRun&) {
   const CharacterClasses& classes = CharacterClasses::instance();
   return map_characters(text, [&](auto c, auto bytes, std::string& out) {
     if ((classes.of(c) & step.bits) == 0) {
@@ -138,19 +146,21 @@ Normalizer::apply_step(const RemoveClass& step, std::string text, PatternRun&) {
   });
 }
 
-std::string Normalizer::apply_step(Lowercase, std::string text, PatternRun&) {
+std::string
+Normalizer::apply_step(Lowercase, const std::string& text, PatternRun&) {
   return map_characters(
       text, [](auto c, auto, std::string& out) { append_lower(out, c); });
 }
 
-std::string Normalizer::apply_step(BlankSpaces, std::string text, PatternRun&) {
+std::string
+Normalizer::apply_step(BlankSpaces, const std::string& text, PatternRun&) {
   return map_characters(text, [](auto c, auto bytes, std::string& out) {
     out += is_space(c) ? " " : bytes;
   });
 }
 
 std::string
-Normalizer::apply_step(SpaceIdeographs, std::string text, PatternRun&) {
+Normalizer::apply_step(SpaceIdeographs, const std::string& text, PatternRun&) {
   // What BERT calls Chinese.
   constexpr CodePointRange kIdeographs[] = {
       {0x3400, 0x4DBF},
@@ -169,7 +179,7 @@ Normalizer::apply_step(SpaceIdeographs, std::string text, PatternRun&) {
   });
 }
 
-std::string Normalizer::apply_step(Nmt, std::string text, PatternRun&) {
+std::string Normalizer::apply_step(Nmt, const std::string& text, PatternRun&) {
   constexpr CodePointRange kRemoved[] = {
       {0x1, 0x8},
       {0xB, 0xB},
@@ -194,13 +204,15 @@ std::string Normalizer::apply_step(Nmt, std::string text, PatternRun&) {
 }
 
 std::string
-Normalizer::apply_step(SpellBytes, std::string text, PatternRun& run) {
+Normalizer::apply_step(SpellBytes, const std::string& text, PatternRun& run) {
   run.expect_room_for(2 * text.size());
   return ByteLevelAlphabet().spell(text);
 }
 
-std::string
-Normalizer::apply_step(const Precompiled& step, std::string text, PatternRun&) {
+std::string Normalizer::apply_step(
+    const Precompiled& step,
+    const std::string& text,
+    PatternRun&) {
   return apply_charsmap(step.map, text);
 }
 
@@ -309,8 +321,7 @@ std::string Normalizer::apply(std::string_view text, PatternRun& run) const {
   std::string out(text);
   for (const Step& step : steps_) {
     out = std::visit(
-        [&](const auto& one) { return apply_step(one, std::move(out), run); },
-        step);
+        [&](const auto& one) { return apply_step(one, out, run); }, step);
   }
   return out;
 }

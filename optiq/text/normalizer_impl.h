@@ -79,24 +79,31 @@ class Normalizer {
   void add_replace(const JsonField& field, ChainLimits& limits);
   void add_bert(const JsonField& field);
   bool add_simple(const std::string& type);
-  static std::string apply_step(NormalizationForm, std::string, PatternRun&);
   static std::string
-  apply_step(const ReplaceText& step, std::string text, PatternRun&);
+  apply_step(NormalizationForm, const std::string&, PatternRun&);
   static std::string
-  apply_step(const ReplacePattern& step, std::string text, PatternRun& run);
+  apply_step(const ReplaceText& step, const std::string& text, PatternRun&);
+  static std::string apply_step(
+      const ReplacePattern& step,
+      const std::string& text,
+      PatternRun& run);
   static std::string
-  apply_step(const Prepend& step, std::string text, PatternRun&);
+  apply_step(const Prepend& step, const std::string& text, PatternRun&);
   static std::string
-  apply_step(const Strip& step, std::string text, PatternRun&);
+  apply_step(const Strip& step, const std::string& text, PatternRun&);
   static std::string
-  apply_step(const RemoveClass& step, std::string text, PatternRun&);
-  static std::string apply_step(Lowercase, std::string text, PatternRun&);
-  static std::string apply_step(BlankSpaces, std::string text, PatternRun&);
-  static std::string apply_step(SpaceIdeographs, std::string text, PatternRun&);
-  static std::string apply_step(Nmt, std::string text, PatternRun&);
-  static std::string apply_step(SpellBytes, std::string text, PatternRun&);
+  apply_step(const RemoveClass& step, const std::string& text, PatternRun&);
   static std::string
-  apply_step(const Precompiled& step, std::string text, PatternRun&);
+  apply_step(Lowercase, const std::string& text, PatternRun&);
+  static std::string
+  apply_step(BlankSpaces, const std::string& text, PatternRun&);
+  static std::string
+  apply_step(SpaceIdeographs, const std::string& text, PatternRun&);
+  static std::string apply_step(Nmt, const std::string& text, PatternRun&);
+  static std::string
+  apply_step(SpellBytes, const std::string& text, PatternRun&);
+  static std::string
+  apply_step(const Precompiled& step, const std::string& text, PatternRun&);
 
   std::vector<Step> steps_;
 };

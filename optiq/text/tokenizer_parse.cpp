@@ -154,7 +154,8 @@ void Tokenizer::Impl::add_tokens(const JsonField& list) {
                                         : next_id++;
     added_ids[token.content] = token.id;
     id_limit = std::max(id_limit, token.id + 1);
-    added_by_id[token.id] = &added.emplace_back(std::move(token));
+    const AddedToken& kept = added.emplace_back(std::move(token));
+    added_by_id[kept.id] = &kept;
   }
   for (const AddedToken& token : added) {
     if (added_by_id[token.id] != &token) {

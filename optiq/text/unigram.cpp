@@ -21,7 +21,7 @@ UnigramModel::UnigramModel(
     const Vocabulary& vocabulary,
     const std::vector<UnigramPiece>& pieces,
     UnigramOptions options)
-    : options_(std::move(options)), trie_(trie_entries(pieces)) {
+    : options_(options), trie_(trie_entries(pieces)) {
   pieces_.reserve(pieces.size());
   for (const UnigramPiece& piece : pieces) {
     pieces_.push_back({piece.score, piece.id});

@@ -110,8 +110,8 @@ void unpack_k_scales(const std::byte* block, Group* groups) {
 }
 
 void unpack_k_nibbles(const std::byte* at, Group* groups) {
-  for (int g = 0; g < kMaxGroups; g += 2) {
-    for (int i = 0; i < kGroup; ++i) {
+  for (std::size_t g = 0; g < kMaxGroups; g += 2) {
+    for (std::size_t i = 0; i < kGroup; ++i) {
       const int pair = byte_at(at + g / 2 * kGroup + i);
       groups[g].codes[i] = pair & 15;
       groups[g + 1].codes[i] = pair >> 4;
@@ -149,11 +149,11 @@ void decode_q6_k(const std::byte* block, float* out) {
   const std::byte* high = block + 128;
   const std::byte* scales = block + 192;
   const float d = half_at(block + 208);
-  for (int i = 0; i < kSuperBlock; ++i) {
+  for (std::size_t i = 0; i < kSuperBlock; ++i) {
     // Each half of 128: nibble i / 64 of byte i % 64, bit pair i / 32 of byte
     // i % 32.
-    const int half = i / 128;
-    const int at = i % 128;
+    const std::size_t half = i / 128;
+    const std::size_t at = i % 128;
     const int low = byte_at(block + half * 64 + at % 64) >> at / 64 * 4 & 15;
     const int top = byte_at(high + half * 32 + at % 32) >> at / 32 * 2 & 3;
     const auto scale = static_cast<std::int8_t>(byte_at(scales + i / 16));
@@ -164,8 +164,8 @@ void decode_q6_k(const std::byte* block, float* out) {
 
 /** Code i of 256 codes of two bits: each half of 128 in 32 bytes, pair i / 32
  * of byte i % 32. */
-int two_bits(const std::byte* codes, int i) {
-  const int at = i % 128;
+int two_bits(const std::byte* codes, std::size_t i) {
+  const std::size_t at = i % 128;
   return byte_at(codes + i / 128 * 32 + at % 32) >> at / 32 * 2 & 3;
 }
 
@@ -227,7 +227,7 @@ void decode_iq4_nl(const std::byte* block, float* out) {
 void decode_iq4_xs(const std::byte* block, float* out) {
   const float d = half_at(block);
   const int high = byte_at(block + 2) | byte_at(block + 3) << 8;
-  for (int g = 0; g < kMaxGroups; ++g) {
+  for (std::size_t g = 0; g < kMaxGroups; ++g) {
     const int low = byte_at(block + 4 + g / 2) >> g % 2 * 4 & 15;
     const int scale = (low | (high >> 2 * g & 3) << 4) - 32;
     decode_nibbles(
@@ -306,7 +306,8 @@ void decode_block(GgufType type, const std::byte* block, float* out) {
   }
   std::array<Group, kMaxGroups> groups;
   grouped->unpack(block, groups.data());
-  for (int g = 0; g < block_elements(type) / kGroup; ++g) {
+  const auto n = static_cast<std::size_t>(block_elements(type)) / kGroup;
+  for (std::size_t g = 0; g < n; ++g) {
     values_of(groups[g], out + g * kGroup);
   }
 }

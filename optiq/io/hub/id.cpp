@@ -49,9 +49,9 @@ std::optional<HubId> parse_id(const std::string& text, Org org) {
   id.repo = text.substr(0, std::min(at, colon));
   if (at != std::string::npos) {
     id.revision = text.substr(at + 1, colon - at - 1);
-    const bool is_ref = std::all_of(
-        id.revision.begin(), id.revision.end(), [](unsigned char c) {
-          return std::isalnum(c) ||
+    const bool is_ref =
+        std::all_of(id.revision.begin(), id.revision.end(), [](char c) {
+          return std::isalnum(static_cast<unsigned char>(c)) ||
               std::string_view("-_./+").find(c) != std::string_view::npos;
         });
     if (!is_ref || !is_safe_relative_path(id.revision)) {

@@ -78,7 +78,7 @@ std::string trimmed(const std::string& text) {
 
 std::string find_token() {
   for (const char* name : {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}) {
-    if (const std::string token = trimmed(variable(name)); !token.empty()) {
+    if (std::string token = trimmed(variable(name)); !token.empty()) {
       return token;
     }
   }

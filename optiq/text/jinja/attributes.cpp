@@ -309,7 +309,7 @@ Value get_path(
     const Value& object,
     const Value& path,
     const Value& otherwise) {
-  const auto or_else = [&](Value value) {
+  const auto or_else = [&](const Value& value) {
     return value.is_undefined() && !otherwise.is_none() ? otherwise : value;
   };
   if (path.is_none()) {

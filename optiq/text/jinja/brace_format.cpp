@@ -129,7 +129,7 @@ class ValueFormatter {
     write_integer(out_, spec, value);
   }
 
-  void format_character(FormatSpec spec, const Value& value) {
+  void format_character(const FormatSpec& spec, const Value& value) {
     if (spec.sign != '\0' || spec.alternate || !value.is_small() ||
         value.integer() < 0 || value.integer() > 0x10FFFF) {
       wrong_spec(value, text_);

@@ -58,7 +58,7 @@ Value Interpreter::evaluate_node(
     case ExpressionKind::Call:
       return evaluate_call(node, scope, nullptr);
     case ExpressionKind::Filter:
-      return evaluate_filter(node, scope, nullptr);
+      return evaluate_filter(node, scope, Value());
     case ExpressionKind::Test: {
       const Value input = evaluate(*node.children[0], scope);
       Arguments arguments = evaluate_arguments(node, scope);
@@ -271,8 +271,8 @@ Value Interpreter::evaluate_call(
 Value Interpreter::evaluate_filter(
     const Expression& node,
     const ScopePtr& scope,
-    const Value* block_text) {
-  const Value input = node.children[0] == nullptr ? *block_text
+    const Value& block_text) {
+  const Value input = node.children[0] == nullptr ? block_text
       : node.children[0]->kind == ExpressionKind::Filter
       ? evaluate_filter(*node.children[0], scope, block_text)
       : evaluate(*node.children[0], scope);

@@ -187,7 +187,7 @@ Interpreter::Flow Interpreter::execute_set_block(
   }
   Value value = rendered(std::move(text));
   if (!statement.expressions.empty()) {
-    value = evaluate_filter(*statement.expressions[0], inner, &value);
+    value = evaluate_filter(*statement.expressions[0], inner, value);
     if (autoescapes_) {
       const Value shown = as_text(heap_, value);
       value = heap_.string(shown.text(), true);
@@ -206,7 +206,7 @@ Interpreter::Flow Interpreter::execute_filter_block(
   const Flow flow = execute_in_scope(statement.body, inner, text);
   if (flow == Flow::Next) {
     const Value value = rendered(std::move(text));
-    write_block(out, evaluate_filter(*statement.expressions[0], inner, &value));
+    write_block(out, evaluate_filter(*statement.expressions[0], inner, value));
   }
   return flow;
 }

@@ -178,7 +178,7 @@ class Interpreter {
   Value evaluate_filter(
       const Expression& node,
       const ScopePtr& scope,
-      const Value* block_text);
+      const Value& block_text);
   Items evaluate_all(
       const std::vector<ExpressionPtr>& nodes,
       const ScopePtr& scope);

@@ -201,7 +201,7 @@ constexpr Builtin kLoopMethods[] = {
 Value cycler_next(Interpreter&, const Value& self, Arguments& arguments) {
   const Parameters p("next", arguments, {});
   Cycler& cycler = self.cycler();
-  const Value now = cycler.items[cycler.position];
+  Value now = cycler.items[cycler.position];
   cycler.position = (cycler.position + 1) % cycler.items.size();
   return now;
 }
