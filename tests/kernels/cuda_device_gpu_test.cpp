@@ -157,6 +157,42 @@ TEST_F(CudaDevice, ARowOfAGatedProductDependsOnNoOther) {
   }
 }
 
+TEST_F(CudaDevice, ARowWithANormDependsOnNoOther) {
+  // Spans of columns of sizes of their own, of which no warp knows the others';
+  // outputs of one tile a task and of two; rows that blocks prepare and others.
+  for (const int in : {640, 4096, 8704}) {
+    std::vector<float> sizes(static_cast<std::size_t>(in));
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      sizes[i] = std::ldexp(1.f, static_cast<int>(i / 128 % 7) * 5 - 15);
+    }
+    mx::array x = mx::multiply(
+        normal_array({64, in}, 3), mx::array(sizes.begin(), {1, in}));
+    mx::eval(x);
+    const mx::array gains = device().upload(normal_array({in}, 5));
+    const mx::array bias = device().upload(normal_array({in}, 6));
+    const Norm rms{.weight = gains, .eps = 1e-5f};
+    const Norm layer{
+        .weight = gains, .eps = 1e-5f, .is_layer_norm = true, .bias = bias};
+    for (const int out : {136, 5000}) {
+      const Matrix w = quantized(out, in, 4, 64);
+      for (const Norm& norm : {rms, layer}) {
+        const auto rows = [&](int begin, int n) {
+          return on_host(
+              device(),
+              device().multiply(
+                  device().upload(rows_of(x, begin, n)),
+                  {.projections = {{&w}}, .norm = &norm})[0]);
+        };
+        const std::vector<float> all = rows(0, 64);
+        for (const int n : {1, 2, 8, 9, 16, 17, 33}) {
+          EXPECT_EQ(rows(64 - n, n), part(all, 64 - n, n, out))
+              << in << " to " << out << ", " << n << " rows";
+        }
+      }
+    }
+  }
+}
+
 TEST_F(CudaDevice, WeightsOfAnySizeAreAsGood) {
   const mx::array x = normal_array({80, 512}, 3);
   const std::vector<float> expected =

@@ -16,9 +16,22 @@ enum class Number : int { Float32, BFloat16, Float16 };
  * float32; two of float16 all but its last bit, of rows brought below 2^15. */
 inline constexpr int kMostDigits = 3;
 
+/** Spans of columns are shared out to so many warps in turn, in products of up
+ * to 64 rows. */
+inline constexpr int kShares = 8;
+
+/** What the sums of a row's shares are multiplied by, and then all of it. */
+struct alignas(16) RowScales {
+  float shares[kShares];
+  float factor;
+};
+
 /** Rows as products take them: after an optional norm, as sums of digits,
  * padded with zeros to whole spans of columns. Bfloat16 digits for dense
- * weights; float16 ones, of rows times a power of two each, for codes. */
+ * weights; float16 ones, of rows times a power of two each, for codes: each
+ * share of a row has its own, and what an RMS norm divides by is left to the
+ * product, so that a warp can make digits of its columns before it knows the
+ * others. In wide_layout.h a row has one power of two, and is normed. */
 struct PrepareRows {
   const float* x; // [T, width]
   const float* weight; // [width] of a norm; null without one
@@ -32,8 +45,9 @@ struct PrepareRows {
   int is_half; // float16
   std::uint16_t* digits; // [n_digits, T, padded]
   float* sums; // [T, padded / 32] of the digits
-  float* scales; // [T] what digits are to be multiplied by
+  RowScales* row_scales; // [T] what sums of digits are to be multiplied by
   int is_tiled; // digits and sums as wide_layout.h has them
+  float* scales; // tiled: [T] instead of row_scales
 };
 
 /** A matrix [out, in] of a launch, packed or dense bfloat16, and what comes of
@@ -62,6 +76,17 @@ constexpr std::size_t stage_bytes(int bits, int group_shift) {
  * or more. */
 constexpr bool has_large_shared(int major) {
   return major == 9 || major == 10;
+}
+/** Threads that multiply in a block of the kernels for up to 16 rows. */
+inline constexpr int kFewThreads = 512;
+/** Whether products of a single row have their weights from the bulk engine. */
+constexpr bool copies_in_bulk(int bits, int major) {
+  return major >= 9 && bits != 16;
+}
+/** Threads of a block for a single row: a warp more asks the bulk engine, and
+ * one writes results. */
+constexpr int own_threads(int bits, int major) {
+  return kFewThreads + (copies_in_bulk(bits, major) ? 32 : 0) + 32;
 }
 /** Spans that a warp of the kernels for up to `rows` rows, 8 or 16, has in
  * shared memory: one in hand, and on their way what hides the latency of
@@ -133,11 +158,13 @@ struct Multiply {
   MultiplyPart parts[kMostParts];
   int n_parts;
   int n_blocks; // of all parts; of few rows tasks of blocks
+  int n_tiles; // few rows: of a task
   int is_gated; // y of the second part is activation(first) * second
   Elementwise activation;
   const std::uint16_t* digits; // [n, T, padded]
   const float* sums; // [T, padded / 32]
-  const float* scales; // [T]
+  const RowScales* row_scales; // [T]
+  const float* scales; // [T] of rows in wide_layout.h
   int rows; // T
   int in;
   int shares_rows; // few rows: whether they fit into shared memory

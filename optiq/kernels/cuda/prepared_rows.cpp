@@ -62,10 +62,15 @@ make_digits(Card& card, PrepareRows args, int rows, Digits kind, bool exact) {
       .digits =
           card.memory().take(sizeof(std::uint16_t) * args.n_digits * values),
       .sums = card.memory().take(4 * values / kChunkColumns),
-      .scales = card.memory().take(4 * static_cast<std::size_t>(rows))};
+      .scales = card.memory().take(
+          (args.is_tiled != 0 ? sizeof(float) : sizeof(RowScales)) * rows)};
   args.digits = pointer_of<std::uint16_t>(*made.digits);
   args.sums = pointer_of<float>(*made.sums);
-  args.scales = pointer_of<float>(*made.scales);
+  if (args.is_tiled != 0) {
+    args.scales = pointer_of<float>(*made.scales);
+  } else {
+    args.row_scales = pointer_of<RowScales>(*made.scales);
+  }
   card.launch("prepare_rows", grid_of_preparing(args, rows), args);
   return made;
 }

@@ -20,7 +20,7 @@ enum class Digits { OfDense, OfCodes, OfWide };
 struct PreparedDigits {
   Buffer digits; // [n, T, padded]
   Buffer sums; // [T, padded / 32]
-  Buffer scales; // [T]
+  Buffer scales; // [T] of RowScales, in the order of wide_layout.h of floats
 };
 
 /** The rows that projections read, in the forms that they ask for. */

@@ -24,7 +24,6 @@ constexpr int kMoreRows = 16;
 constexpr int kFewTiles = 2;
 constexpr int kManyRows = 32;
 constexpr int kManyTiles = 2;
-constexpr unsigned kFewThreads = 512;
 constexpr unsigned kManyThreads = 256;
 // What kernels declare of shared memory beside what they ask for.
 constexpr std::size_t kFewDeclared = std::size_t{21} << 10;
@@ -61,6 +60,7 @@ struct Form {
    */
   bool is_batch = false;
   bool is_wide_fast = false;
+  bool is_few = false; // product_few.cu
 };
 
 /** The kernels for few rows. Null names: too large for this card. */
@@ -83,13 +83,15 @@ Form few_form(
       .threads = kFewThreads,
       .shared_bytes = ring,
       .digits = digits,
-      .gates = true};
+      .gates = true,
+      .is_few = true};
   if (info.shared_bytes < kFewDeclared || ring > room) {
     return {};
   }
   if (x.rows == 1 && is_usual(args) && ring + own_bytes(args) <= room) {
     form.name = "own";
     form.prepares = true;
+    form.threads = static_cast<unsigned>(own_threads(data.bits, info.major));
     form.shared_bytes += own_bytes(args);
   } else if (ring + shared_bytes(args, x.rows) <= room) {
     form.shares_rows = true;
@@ -320,6 +322,12 @@ class PackedProducts {
       width.form = sized_form(card_, sizes, x_.rows, launch);
     }
     number_blocks(width.form, launch);
+    if (width.form.is_few && launch.is_gated == 0 &&
+        2 * launch.n_blocks <= card_.info().multiprocessors) {
+      width.form.tiles = 1; // so that twice as many have work
+      number_blocks(width.form, launch);
+    }
+    launch.n_tiles = width.form.tiles;
     Grid grid = grid_of(width.form, launch.n_blocks);
     grid.in = data.in;
     grid.out = width.out;
@@ -335,7 +343,11 @@ class PackedProducts {
           digits_of(card_, x_, width.form.digits, exact_);
       launch.digits = halves_of(*digits.digits);
       launch.sums = pointer_of<const float>(*digits.sums);
-      launch.scales = pointer_of<const float>(*digits.scales);
+      if (width.form.digits == Digits::OfWide) {
+        launch.scales = pointer_of<const float>(*digits.scales);
+      } else {
+        launch.row_scales = pointer_of<const RowScales>(*digits.scales);
+      }
     }
     const std::string kernel = fmt::format(
         "multiply_{}bit_{}_{}",

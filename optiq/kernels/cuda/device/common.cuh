@@ -90,6 +90,11 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+/** The same of numbers that are not negative: their bits are in their order. */
+__device__ __forceinline__ float warp_largest(float x) {
+  return __uint_as_float(__reduce_max_sync(kAllLanes, __float_as_uint(x)));
+}
+
 __device__ __forceinline__ float warp_min(float x) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) {
@@ -131,24 +136,6 @@ __device__ __forceinline__ float block_max(float x) {
     largest = fmaxf(largest, parts[i]);
   }
   return largest;
-}
-
-/** The sum and the largest, in the orders of the two above. Once a kernel. */
-__device__ __forceinline__ float2 block_sum_and_max(float x, float y) {
-  __shared__ float2 parts[32];
-  const int warps = (blockDim.x + 31) / 32;
-  x = warp_sum(x);
-  y = warp_max(y);
-  if (threadIdx.x % 32 == 0) {
-    parts[threadIdx.x / 32] = make_float2(x, y);
-  }
-  __syncthreads();
-  float2 all = make_float2(0.f, 0.f);
-  for (int i = 0; i < warps; ++i) {
-    all.x += parts[i].x;
-    all.y = fmaxf(all.y, parts[i].y);
-  }
-  return all;
 }
 
 /** A power of two that brings numbers up to `largest` below 2^15. */

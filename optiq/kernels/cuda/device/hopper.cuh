@@ -1,5 +1,6 @@
-// Instructions of compute capability 9.0 alone: copies of the bulk engine,
-// barriers in shared memory, products of warp groups (PTX ISA 8, sm_90a).
+// Instructions of compute capability 9.0 and newer, copies of the bulk engine
+// and barriers in shared memory, and of 9.0 alone, products of warp groups (PTX
+// ISA 8, sm_90a).
 #pragma once
 
 #include <cstdint>
@@ -34,6 +35,22 @@ __device__ __forceinline__ void release(std::uint64_t& barrier) {
   if (threadIdx.x % 32 == 0) {
     arrive(barrier);
   }
+}
+/** Arrives as soon as `seen` is known, which comes of all that was read: a read
+ * can still stand in its queue when a thread arrives, and the bulk engine then
+ * writes before it (seen behind many reads of global memory). So that it waits,
+ * which of two instructions arrives depends on `seen`. */
+__device__ __forceinline__ void arrive_behind(
+    std::uint64_t& barrier,
+    std::uint32_t seen) {
+  asm volatile(
+      "{\n"
+      ".reg .pred is_zero;\n"
+      "setp.eq.u32 is_zero, %1, 0;\n"
+      "@is_zero mbarrier.arrive.shared.b64 _, [%0];\n"
+      "@!is_zero mbarrier.arrive.shared.b64 _, [%0];\n"
+      "}" ::"r"(shared_address(&barrier)),
+      "r"(seen));
 }
 __device__ __forceinline__ void arrive_expecting(
     std::uint64_t& barrier,

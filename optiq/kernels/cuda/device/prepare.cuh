@@ -34,17 +34,23 @@ __device__ __forceinline__ bool is_usual(const PrepareRows& args) {
 struct RowBatch {
   static constexpr int kBatch = 4;
   static constexpr int kStep = 4 * kPrepareThreads; // columns to the next one
+  static constexpr int kColumns = kBatch * kStep; // of all threads
   float4 x[kBatch];
   float4 gains[kBatch];
 
   __device__ __forceinline__ void
-  load(const PrepareRows& args, const float* row, int first) {
+  load_x(const PrepareRows& args, const float* row, int first) {
 #pragma unroll
     for (int k = 0; k < kBatch; ++k) {
       const int i = first + k * kStep;
       x[k] = i < args.width ? *reinterpret_cast<const float4*>(row + i)
                             : make_float4(0.f, 0.f, 0.f, 0.f);
     }
+  }
+  /** Of the norm, which no kernel writes. */
+  __device__ __forceinline__ void load_gains(
+      const PrepareRows& args,
+      int first) {
 #pragma unroll
     for (int k = 0; k < kBatch; ++k) {
       const int i = first + k * kStep;
@@ -62,6 +68,13 @@ struct RowForm {
   float factor;
   float scale;
 };
+
+/** What a lane, then a warp has found in its columns of a row. */
+struct Found {
+  float squares;
+  float largest; // of |x| times the norm's gain
+};
+constexpr int kPrepareWarps = kPrepareThreads / 32;
 
 /** A power of two as float16 digits want it; 1 for rows that are not finite. */
 __device__ __forceinline__ float scale_of(float largest) {
@@ -128,18 +141,24 @@ form_of(const float* x, const PrepareRows& args) {
   return form;
 }
 
-/** The same of a usual row, with the same bits: sums in the same order. Leaves
- * the last batch. */
-__device__ __forceinline__ RowForm
-form_of_usual(const float* x, const PrepareRows& args, RowBatch& batch) {
+/** What a lane finds in a usual row, of which its warp has every sixteenth
+ * span. The first batch's gains are at hand; leaves the last batch. */
+__device__ __forceinline__ Found
+find_usual(const float* x, const PrepareRows& args, RowBatch& batch) {
   float squares = 0.f;
   float largest = 0.f;
   // Threads behind the end load zeros, which they write later.
-  for (int begin = 0; begin < args.width;
-       begin += RowBatch::kBatch * RowBatch::kStep) {
-    batch.load(args, x, begin + 4 * static_cast<int>(threadIdx.x));
+  for (int begin = 0; begin < args.width; begin += RowBatch::kColumns) {
+    const int first = begin + 4 * static_cast<int>(threadIdx.x);
+    batch.load_x(args, x, first);
+    if (begin > 0) {
+      batch.load_gains(args, first);
+    }
 #pragma unroll
     for (int k = 0; k < RowBatch::kBatch; ++k) {
+      if (first + k * RowBatch::kStep >= args.padded) {
+        break;
+      }
       const float4 v = batch.x[k];
       const float4 w = batch.gains[k];
       squares = fmaf(v.x, v.x, squares);
@@ -150,16 +169,33 @@ form_of_usual(const float* x, const PrepareRows& args, RowBatch& batch) {
       largest = fmaxf(largest, fmaxf(fabsf(v.z * w.z), fabsf(v.w * w.w)));
     }
   }
-  const float2 all = block_sum_and_max(squares, largest);
-  RowForm form{0.f, 1.f, 1.f};
-  if (args.weight != nullptr) {
-    form.factor =
-        1.f / sqrtf(all.x / static_cast<float>(args.width) + args.eps);
+  return {squares, largest};
+}
+
+/** What an RMS norm multiplies a usual row by, beside its gains. */
+__device__ __forceinline__ float norm_factor(
+    const PrepareRows& args,
+    const Found (&found)[kPrepareWarps]) {
+  if (args.weight == nullptr) {
+    return 1.f;
   }
-  if (args.is_half) {
-    form.scale = scale_of(all.y * form.factor);
+  float squares = 0.f;
+#pragma unroll
+  for (int warp = 0; warp < kPrepareWarps; ++warp) {
+    squares += found[warp].squares;
   }
-  return form;
+  return 1.f / sqrtf(squares / static_cast<float>(args.width) + args.eps);
+}
+
+/** The scale of the digits of a usual row's share (arguments.h). */
+__device__ __forceinline__ float share_scale(
+    const PrepareRows& args,
+    const Found (&found)[kPrepareWarps],
+    int share) {
+  static_assert(kPrepareWarps == 2 * kShares);
+  return args.is_half
+      ? scale_of(fmaxf(found[share].largest, found[share + kShares].largest))
+      : 1.f;
 }
 
 /** Where the digits of one row go. */
@@ -170,9 +206,19 @@ struct RowDigits {
   int tile_row = -1; // in a tile of wide_layout.h, which `digits` begins; or -1
 };
 
-__device__ __forceinline__ std::uint32_t digit_bits(float x, bool is_half) {
-  return is_half ? __half_as_ushort(__float2half_rn(x))
-                 : __bfloat16_as_ushort(__float2bfloat16_rn(x));
+/** Two numbers in 16 bits each, and what these are. */
+__device__ __forceinline__ std::uint32_t
+digit_pair(float a, float b, bool is_half) {
+  if (is_half) {
+    const __half2 both = __floats2half2_rn(a, b);
+    return *reinterpret_cast<const std::uint32_t*>(&both);
+  }
+  const __nv_bfloat162 both = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const std::uint32_t*>(&both);
+}
+__device__ __forceinline__ float2
+pair_values(std::uint32_t pair, bool is_half) {
+  return param_pair(pair, is_half ? Number::Float16 : Number::BFloat16);
 }
 
 /** Four columns from i on of a row times its scale; a warp has a span. */
@@ -185,21 +231,23 @@ __device__ __forceinline__ void write_digits(
   float sum[4] = {};
 #pragma unroll 1
   for (int digit = 0; digit < n_digits; ++digit) {
-    std::uint32_t bits[4];
+    std::uint32_t bits[2];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      bits[j] = digit_bits(y[j] - sum[j], is_half);
-      sum[j] += is_half ? half_bits(bits[j]) : bf16_bits(bits[j]);
+    for (int j = 0; j < 2; ++j) {
+      bits[j] = digit_pair(
+          y[2 * j] - sum[2 * j], y[2 * j + 1] - sum[2 * j + 1], is_half);
+      const float2 values = pair_values(bits[j], is_half);
+      sum[2 * j] += values.x;
+      sum[2 * j + 1] += values.y;
     }
     std::uint16_t* at = to.digits + digit * to.stride;
     if (to.tile_row < 0) {
-      *reinterpret_cast<uint2*>(at + i) =
-          make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+      *reinterpret_cast<uint2*>(at + i) = make_uint2(bits[0], bits[1]);
     } else {
       *reinterpret_cast<std::uint32_t*>(at + wide_place(to.tile_row, i)) =
-          bits[0] | bits[1] << 16;
+          bits[0];
       *reinterpret_cast<std::uint32_t*>(at + wide_place(to.tile_row, i + 2)) =
-          bits[2] | bits[3] << 16;
+          bits[1];
     }
   }
   float all = sum[0] + sum[1] + (sum[2] + sum[3]);
@@ -272,18 +320,20 @@ __device__ __forceinline__ void write_row(
   }
 }
 
-/** All of a usual row, of whose batches the last is at hand. */
+/** A warp's spans of a usual row before its norm's factor, of whose batches the
+ * last is at hand. */
 template <int kDigits, bool kIsHalf>
 __device__ __forceinline__ void write_usual(
     const PrepareRows& args,
     const float* x,
-    const RowForm& form,
+    float scale,
     RowBatch& batch,
     const RowDigits& to) {
-  constexpr int kColumns = RowBatch::kBatch * RowBatch::kStep;
-  for (int first = 4 * threadIdx.x; first < args.padded; first += kColumns) {
-    if (args.width > kColumns) {
-      batch.load(args, x, first);
+  for (int first = 4 * static_cast<int>(threadIdx.x); first < args.padded;
+       first += RowBatch::kColumns) {
+    if (args.width > RowBatch::kColumns) {
+      batch.load_x(args, x, first);
+      batch.load_gains(args, first);
     }
 #pragma unroll
     for (int k = 0; k < RowBatch::kBatch; ++k) {
@@ -294,10 +344,10 @@ __device__ __forceinline__ void write_usual(
       const float4 v = batch.x[k];
       const float4 w = batch.gains[k];
       const float y[4] = {
-          fmaf(v.x * form.factor, w.x, 0.f) * form.scale,
-          fmaf(v.y * form.factor, w.y, 0.f) * form.scale,
-          fmaf(v.z * form.factor, w.z, 0.f) * form.scale,
-          fmaf(v.w * form.factor, w.w, 0.f) * form.scale};
+          __fmul_rn(v.x, w.x) * scale,
+          __fmul_rn(v.y, w.y) * scale,
+          __fmul_rn(v.z, w.z) * scale,
+          __fmul_rn(v.w, w.w) * scale};
       write_digits(y, i, kDigits, kIsHalf, to);
     }
   }

@@ -2,11 +2,12 @@
 // mma.sync.m16n8k16 and 8 rows of x its B operand, so that up to 8 rows of x
 // cost one pass over W:
 //
-//   y[t][o] = scale[t] * sum over groups: s (sum q x) + b (sum x)
+//   y[t][o] = factor[t] * sum over shares: scale[t][share] *
+//             sum over groups: s (sum q x) + b (sum x)
 //
 // Codes are exact integers in float16: 1024 + q, whose 1024 sum(x) leaves with
 // b (one digit of x), or q itself (two digits). x is one or two float16 digits
-// of a row brought below 2^15, of dense weights two or three bfloat16 digits;
+// of a share brought below 2^15, of dense weights two or three bfloat16 digits;
 // sums are float32. Eight warps share the columns, warp w taking spans w, w +
 // 8, ...; their sums are added in order. So the bits of a row do not depend on
 // how many rows there are, nor on whether this file's kernel runs, of any
@@ -90,7 +91,7 @@ __device__ __forceinline__ void multiply_many(const Multiply& args) {
               partials,
               i / Sums::kOutputs,
               i % Sums::kOutputs,
-              args.scales[row]));
+              args.row_scales[row]));
     }
   }
 }

@@ -196,8 +196,10 @@ __device__ __forceinline__ void multiply_stage(
       float sums[kAtOnce][kTokenTiles][4] = {};
 #pragma unroll
       for (int r = 0; r < kAtOnce; ++r) {
-        weights[r].read(
-            stage + Place::kTilesAt + (first + r) * Place::kTileBytes, 2);
+        const char* tile =
+            stage + Place::kTilesAt + (first + r) * Place::kTileBytes;
+        weights[r].template read<Stage<kBits>>(
+            {tile, tile + Place::kCodeBytes}, 2);
       }
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
@@ -248,16 +250,19 @@ struct BatchSums {
   static_assert(sizeof(Sums) <= Place::kBytes);
   const char* memory;
   unsigned second; // a bit for each warp whose sums are in its second stage
+  const RowScales (&scales)[kBatchRows];
 
-  __device__ __forceinline__ float at(int row, int output, float scale) const {
+  __device__ __forceinline__ float at(int row, int output) const {
+    const RowScales& scale = scales[row];
     float y = 0.f;
 #pragma unroll
     for (int warp = 0; warp < kWarps; ++warp) {
       const int stage = kBatchStages * warp + (second >> warp & 1);
-      y += reinterpret_cast<const Sums*>(memory + stage * Place::kBytes)
-               ->values[row][output];
+      const auto* of =
+          reinterpret_cast<const Sums*>(memory + stage * Place::kBytes);
+      y = fmaf(of->values[row][output], scale.shares[warp], y);
     }
-    return y * scale;
+    return __fmul_rn(y, scale.factor);
   }
 };
 
@@ -283,15 +288,13 @@ __device__ __forceinline__ void finish_batch(
   const float bias = part.bias != nullptr ? part.bias[at] : 0.f;
   const float up_bias = kGated && of_up.bias != nullptr ? of_up.bias[at] : 0.f;
   const bool has_residual = !kGated && part.residual != nullptr;
-  float scales[kEach];
   float residual[kEach];
 #pragma unroll
   for (int k = 0; k < kEach; ++k) {
     const long long row = first_row + first + k * kRowsAtOnce;
-    const bool is_there = row < args.rows;
-    scales[k] = is_there ? args.scales[row] : 0.f;
-    residual[k] =
-        is_there && has_residual ? part.residual[row * part.out + at] : 0.f;
+    residual[k] = row < args.rows && has_residual
+        ? part.residual[row * part.out + at]
+        : 0.f;
   }
 #pragma unroll
   for (int k = 0; k < kEach; ++k) {
@@ -299,10 +302,10 @@ __device__ __forceinline__ void finish_batch(
     if (first_row + row >= args.rows) {
       break;
     }
-    const float y = sums.at(row, output, scales[k]) + bias;
+    const float y = sums.at(row, output) + bias;
     const long long to = (first_row + row) * part.out + at;
     if constexpr (kGated) {
-      const float up = sums.at(row, kOutputs + output, scales[k]) + up_bias;
+      const float up = sums.at(row, kOutputs + output) + up_bias;
       of_up.y[to] =
           (args.activation == Elementwise::Silu ? silu(y) : gelu_tanh(y)) * up;
     } else {
@@ -317,6 +320,7 @@ __device__ __forceinline__ void multiply_batch(const Multiply& args) {
   using Task = RowTask<kTiles, kBatchRows>;
   using Sums = BatchSums<kBits, kTiles>;
   extern __shared__ uint4 batch_memory[];
+  __shared__ RowScales scales[kBatchRows];
   auto* memory = reinterpret_cast<char*>(batch_memory);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   char* ring = memory + warp * kBatchStages * Place::kBytes;
@@ -355,8 +359,15 @@ __device__ __forceinline__ void multiply_batch(const Multiply& args) {
     reinterpret_cast<typename Sums::Sums*>(ring + (at ^ 1) * Place::kBytes)
         ->write(acc, kBatchRows, threadIdx.x % 32);
     is_free ^= changes;
+    if (index == static_cast<int>(blockIdx.x) || args.rows > kBatchRows) {
+      const int row =
+          task.row_block * kBatchRows + static_cast<int>(threadIdx.x);
+      if (threadIdx.x < kBatchRows && row < args.rows) {
+        scales[threadIdx.x] = args.row_scales[row];
+      }
+    }
     __syncthreads();
-    const Sums sums{memory, is_free};
+    const Sums sums{memory, is_free, scales};
     if (args.is_gated) {
       finish_batch<kBits, kTiles, true>(args, task, sums);
     } else {

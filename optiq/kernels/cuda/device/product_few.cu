@@ -4,7 +4,7 @@
 
 namespace optiq::kernels::cuda {
 #define OPTIQ_MULTIPLY(BITS, EXACT, NAME)                            \
-  extern "C" __global__ void __launch_bounds__(kFewThreads, 1)       \
+  extern "C" __global__ void __launch_bounds__(kOwnThreads<BITS>, 1) \
       multiply_##NAME##_own(const __grid_constant__ Multiply args) { \
     multiply_few<BITS, EXACT, 1, true>(args);                        \
   }                                                                  \

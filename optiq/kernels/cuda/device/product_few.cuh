@@ -1,162 +1,77 @@
-// Products of up to 16 rows. Blocks of threads go through tasks of two tiles of
-// weights, and each warp through its spans of one of them; a ring in shared
-// memory holds the spans on their way, also those of the next tasks.
+// Products of up to 16 rows. Blocks of threads go through tasks of one or two
+// tiles of weights, and each warp through its spans of one of them; a ring in
+// shared memory holds the spans on their way, also those of the next tasks. Of
+// a single row, which every block prepares for itself, a warp begins with its
+// columns as soon as these have digits, and one more warp adds up and writes
+// what the others have.
 #pragma once
 
-#include "optiq/kernels/cuda/device/product_sums.cuh"
+#include "optiq/kernels/cuda/device/product_ring.cuh"
 
 namespace optiq::kernels::cuda {
 namespace {
 
-constexpr int kTeams = 2; // of kWarps warps
-#ifdef __CUDA_ARCH__
-constexpr bool kHasLarge = has_large_shared(__CUDA_ARCH__ / 100);
-#else
-constexpr bool kHasLarge = false;
-#endif
-constexpr int kFewThreads = kTeams * kThreads;
-static_assert(kFewThreads == kPrepareThreads);
-
-/** Two tiles of weights, one for each team of warps: of a part two that follow
- * each other, or, gated, one of the first part and the same of the second. */
-struct Task {
-  int part;
-  int tile;
-
-  __device__ __forceinline__ Task(const Multiply& args, int index)
-      : part(0), tile(index) {
-    if (!args.is_gated) {
-      int first = 0;
-#pragma unroll
-      for (int i = 1; i < kMostParts; ++i) {
-        if (i < args.n_parts && index >= args.parts[i].first_block) {
-          part = i;
-          first = args.parts[i].first_block;
-        }
-      }
-      tile = (index - first) * kTeams;
-    }
-  }
-  __device__ __forceinline__ const MultiplyPart& part_of(
-      const Multiply& args,
-      int team) const {
-    return args.parts[args.is_gated ? team : part];
-  }
-  /** A tile behind the last is computed again and not written. */
-  __device__ __forceinline__ int tile_of(const Multiply& args, int team) const {
-    return args.is_gated ? tile
-                         : min(tile + team, tiles_of(args.parts[part].out) - 1);
-  }
+/** What a block's warps leave for each other: of sums a set for a task and,
+ * where there is room, one for the next, which a warp that is ahead writes. */
+template <int kTokenTiles, bool kOwn>
+struct FewShared {
+  static constexpr int kSets = kTokenTiles == 1 ? 2 : 1;
+  static constexpr int kTokens = kOwn ? 1 : 8 * kTokenTiles;
+  using Sums = Partial<kTokens, 1>;
+  Sums sums[kSets][kTeams][kWarps];
+  RowScales scales[kTokens];
+  Found found[kPrepareWarps]; // of a row that the block prepares
 };
 
-/** Copies a warp's spans into its ring, task by task. */
-template <int kBits>
-struct Loader {
-  using Place = Stage<kBits>;
-  const Multiply& args;
-  int each; // params of a row in a span
-  int spans;
-  int task;
-  int span;
-  const char* codes; // of the lane
-  const char* params;
-  int rows_left; // dense: of the tile, from the lane's first on
-
-  __device__ __forceinline__ Loader(const Multiply& of, int params_each)
-      : args(of), each(params_each), spans(spans_of(of.in)), task(blockIdx.x) {
-    if (static_cast<int>(threadIdx.x) / 32 % kWarps >= spans) {
-      task = of.n_blocks; // fewer spans than warps
-    }
-    begin();
-  }
-  __device__ __forceinline__ void begin() {
-    span = static_cast<int>(threadIdx.x) / 32 % kWarps;
-    if (task >= args.n_blocks) {
-      return;
-    }
-    const int lane = threadIdx.x % 32;
-    const int team = static_cast<int>(threadIdx.x) / 32 / kWarps;
-    const Task of(args, task);
-    const MultiplyPart& part = of.part_of(args, team);
-    const int tile = of.tile_of(args, team);
-    const auto* weight = reinterpret_cast<const char*>(part.weight);
-    if constexpr (kBits == kDense) {
-      const int row = tile * kTileRows + lane / 16;
-      rows_left = part.out - row;
-      codes = weight +
-          2 *
-              (static_cast<std::int64_t>(row) * args.in + span * kSpanColumns +
-               lane % 16 * 8);
-    } else {
-      const std::int64_t at = static_cast<std::int64_t>(tile) * spans + span;
-      codes = weight + at * Place::kCodeBytes + 16 * lane;
-      params = reinterpret_cast<const char*>(part.params) +
-          at * (4 * kTileRows * each) + 16 * lane;
-    }
-  }
-  /** The next span; nothing behind the last one. */
-  __device__ __forceinline__ void load(char* stage) {
-    if (task < args.n_blocks) {
-      copy_span(stage);
-      span += kWarps;
-      if (span >= spans) {
-        task += static_cast<int>(gridDim.x);
-        begin();
-      }
-    }
-    end_copies();
-  }
-  __device__ __forceinline__ void copy_span(char* stage) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < Place::kQuads; i += kLanes) {
-      char* to = stage + 16 * Place::place_of(i + lane);
-      if constexpr (kBits == kDense) {
-        const bool is_wanted =
-            i / 16 < rows_left && span * kSpanColumns + lane % 16 * 8 < args.in;
-        const std::int64_t rows = i / 16;
-        copy16(to, is_wanted ? codes + rows * 2 * args.in : codes, is_wanted);
-      } else if (i + kLanes <= Place::kQuads || i + lane < Place::kQuads) {
-        copy16(to, codes + 16 * i);
-      }
-    }
-    if constexpr (kBits == kDense) {
-      codes += kWarps * kSpanColumns * 2;
-    } else {
-      if (lane < 4 * each) {
-        copy16(stage + Place::kCodeBytes + 16 * lane, params);
-      }
-      codes += kWarps * Place::kCodeBytes;
-      params += kWarps * 4 * kTileRows * each;
-    }
-  }
-};
-
-/** The digits of a single row in shared memory: digits, then their sums. */
+/** Digits of a single row, then their sums, in `memory`. The two warps that
+ * multiply the same columns prepare these, and wait for nobody else: what the
+ * norm takes of the others is left to the result. */
 template <int kBits, bool kExact>
-__device__ __forceinline__ Rows<1>
-own_row(const PrepareRows& args, char* memory, float& scale) {
+__device__ __forceinline__ Rows<1> own_row(
+    const PrepareRows& args,
+    RowBatch& batch,
+    FewShared<1, true>& shared,
+    char* memory) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
   auto* digits = reinterpret_cast<std::uint16_t*>(memory);
   const RowDigits to{
       digits,
       args.padded,
       reinterpret_cast<float*>(
           digits + static_cast<long long>(args.n_digits) * args.padded)};
-  RowBatch batch;
-  const RowForm form = form_of_usual(args.x, args, batch);
+  const Found found = find_usual(args.x, args, batch);
+  const float largest = warp_largest(found.largest);
+  if (lane == 0) {
+    shared.found[warp].largest = largest;
+  }
+  meet_other_team();
+  const float scale = share_scale(args, shared.found, warp % kWarps);
+  if (lane == 0 && warp < kShares) {
+    shared.scales[0].shares[warp] = inverse_scale(scale);
+  }
   write_usual<digits_of(kBits, kExact), kBits != kDense>(
-      args, args.x, form, batch, to);
-  __syncthreads();
-  scale = inverse_scale(form.scale);
-  return Rows<1>(to.digits, to.stride, 0, to.sums, 0, 1, 0, threadIdx.x % 32);
+      args, args.x, scale, batch, to);
+  const float squares = warp_sum(found.squares);
+  if (lane == 0) {
+    shared.found[warp].squares = squares;
+  }
+  meet_other_team();
+  return Rows<1>(to.digits, to.stride, 0, to.sums, 0, 1, 0, lane);
 }
 
 /** Rows as they are on the card, or copied into shared memory, where rows begin
  * in different banks. */
 template <int kTokenTiles>
-__device__ __forceinline__ Rows<kTokenTiles>
-prepared_rows(const Multiply& args, int n_digits, char* memory) {
+__device__ __forceinline__ Rows<kTokenTiles> prepared_rows(
+    const Multiply& args,
+    int n_digits,
+    FewShared<kTokenTiles, false>& shared,
+    char* memory) {
   const int lane = threadIdx.x % 32;
+  if (threadIdx.x < args.rows) {
+    shared.scales[threadIdx.x] = args.row_scales[threadIdx.x];
+  }
   const int padded = padded_columns(args.in);
   const int sums_each = padded / kChunkColumns;
   if (!args.shares_rows) {
@@ -191,7 +106,7 @@ prepared_rows(const Multiply& args, int n_digits, char* memory) {
   }
   end_copies();
   await_copies<0>();
-  __syncthreads();
+  meet_all();
   return Rows<kTokenTiles>(
       digits,
       static_cast<long long>(args.rows) * stride,
@@ -203,6 +118,11 @@ prepared_rows(const Multiply& args, int n_digits, char* memory) {
       lane);
 }
 
+/** Results of a task for each row. */
+__device__ __forceinline__ int outputs_of(const Multiply& args) {
+  return args.is_gated ? kTileRows : kTileRows * args.n_tiles;
+}
+
 /** What a result of a single row is added to. It is asked for before the sums
  * are made. */
 struct AddedToRow {
@@ -210,13 +130,12 @@ struct AddedToRow {
   float up_bias = 0.f;
   float residual = 0.f;
 
-  __device__ __forceinline__ AddedToRow(const Multiply& args, int index) {
-    const Task task(args, index);
-    const int output = static_cast<int>(threadIdx.x) % kTileRows;
-    const int team = static_cast<int>(threadIdx.x) / kTileRows;
-    const int at = (task.tile + team) * kTileRows + output;
+  __device__ __forceinline__
+  AddedToRow(const Multiply& args, const Task& task) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int at = task.tile * kTileRows + lane;
     const MultiplyPart& part = task.part_of(args, 0);
-    if (team >= (args.is_gated ? 1 : kTeams) || at >= part.out) {
+    if (lane >= outputs_of(args) || at >= part.out) {
       return;
     }
     if (part.bias != nullptr) {
@@ -238,26 +157,52 @@ gated(const Multiply& args, float gate, float up) {
       up;
 }
 
-/** What comes of a task's sums for a single row: a thread for each result. */
+/** What comes of a task's sums for a single row: a lane for each result. */
 __device__ __forceinline__ void finish_row(
     const Multiply& args,
     const Task& task,
     const Partial<1, 1> (&sums)[kTeams][kWarps],
-    float scale,
+    const RowScales& scales,
     const AddedToRow& added) {
-  const int output = static_cast<int>(threadIdx.x) % kTileRows;
-  const int team = static_cast<int>(threadIdx.x) / kTileRows;
-  const int at = (task.tile + team) * kTileRows + output;
+  static_assert(kTeams * kTileRows == kLanes);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int output = lane % kTileRows;
+  const int at = task.tile * kTileRows + lane;
   const MultiplyPart& part = task.part_of(args, 0);
-  if (team >= (args.is_gated ? 1 : kTeams) || at >= part.out) {
+  if (lane >= outputs_of(args) || at >= part.out) {
     return;
   }
-  const float y = sum_of_warps(sums[team], 0, output, scale) + added.bias;
+  const float y =
+      sum_of_warps(sums[lane / kTileRows], 0, output, scales) + added.bias;
   if (args.is_gated) {
-    const float up = sum_of_warps(sums[1], 0, output, scale) + added.up_bias;
+    const float up = sum_of_warps(sums[1], 0, output, scales) + added.up_bias;
     args.parts[1].y[at] = gated(args, y, up);
   } else {
     part.y[at] = part.residual != nullptr ? added.residual + y : y;
+  }
+}
+
+/** The same of all tasks, by one warp, while others multiply on. */
+__device__ __forceinline__ void finish_row_of_tasks(
+    const Multiply& args,
+    FewShared<1, true>& shared) {
+  constexpr int kThreadsThatMeet = kFewThreads + kLanes;
+  const int step = static_cast<int>(gridDim.x);
+  RowScales scales;
+  int set = 0;
+  for (int index = blockIdx.x; index < args.n_blocks; index += step) {
+    const Task task(args, index);
+    const AddedToRow added(args, task);
+    meet<kThreadsThatMeet>(kSumsFull + set);
+    if (index == static_cast<int>(blockIdx.x)) {
+      scales = shared.scales[0];
+      scales.factor = norm_factor(args.own, shared.found);
+    }
+    finish_row(args, task, shared.sums[set], scales, added);
+    if (index + 2 * step < args.n_blocks) {
+      pass<kThreadsThatMeet>(kSumsEmpty + set);
+    }
+    set ^= 1;
   }
 }
 
@@ -266,129 +211,167 @@ template <int kTokens>
 __device__ __forceinline__ void finish_task(
     const Multiply& args,
     const Task& task,
-    const Partial<kTokens, 1> (&sums)[kTeams][kWarps]) {
-  const int each = args.is_gated ? kTileRows : kTileRows * kTeams;
+    const Partial<kTokens, 1> (&sums)[kTeams][kWarps],
+    const RowScales (&all_scales)[kTokens]) {
+  const int each = outputs_of(args);
   for (int i = threadIdx.x; i < args.rows * each; i += kFewThreads) {
     const int token = i / each;
     const int output = i % kTileRows;
-    const int team = args.is_gated ? 0 : i / kTileRows % kTeams;
+    const int team = i % each / kTileRows;
     const int at = (task.tile + team) * kTileRows + output;
     const MultiplyPart& part = task.part_of(args, 0);
     if (at >= part.out) {
       continue;
     }
-    const float scale = args.scales[token];
-    const float y = sum_of_warps(sums[team], token, output, scale);
+    const RowScales& scales = all_scales[token];
+    const float y = sum_of_warps(sums[team], token, output, scales);
     if (!args.is_gated) {
       write_result(part, token, at, y);
       continue;
     }
     const MultiplyPart& of_up = args.parts[1];
     const float gate = y + (part.bias != nullptr ? part.bias[at] : 0.f);
-    const float up = sum_of_warps(sums[1], token, output, scale) +
+    const float up = sum_of_warps(sums[1], token, output, scales) +
         (of_up.bias != nullptr ? of_up.bias[at] : 0.f);
     of_up.y[static_cast<long long>(token) * of_up.out + at] =
         gated(args, gate, up);
   }
 }
 
-/** Sums of a block's warps for a task, and, where there is room, for the next
- * one: a warp that is ahead writes the other set. */
-template <int kTokenTiles, bool kOwn>
-struct Partials {
-  static constexpr int kSets = kTokenTiles == 1 ? 2 : 1;
-  using Sums = Partial<kOwn ? 1 : 8 * kTokenTiles, 1>;
-  Sums sets[kSets][kTeams][kWarps];
-};
+/** A warp's share of a task. */
+template <int kBits, bool kExact, int kTokenTiles, class OfGroups, class Ring>
+__device__ __forceinline__ void multiply_share(
+    int spans,
+    const OfGroups& groups,
+    Ring& ring,
+    const Rows<kTokenTiles>& x,
+    float (&acc)[1][kTokenTiles][4]) {
+  int span = static_cast<int>(threadIdx.x) / 32 % kWarps;
+  for (int left = ring.spans_of_warp(spans); left > 0; --left) {
+    Weights<kBits, kExact> weights[1];
+    ring.take(weights[0], span_params(groups.shift));
+    if (span < spans) {
+      const auto more_params = [&](int, int row) {
+        return weights[0].more_params[row];
+      };
+      multiply_span<kBits, kExact>(x, span, groups, weights, more_params, acc);
+    }
+    span += kWarps;
+  }
+}
+
+/** A single row: a warp does not wait until others have their sums. */
+template <int kBits, bool kExact, class OfGroups, class Ring>
+__device__ __forceinline__ void multiply_own(
+    const Multiply& args,
+    const OfGroups& groups,
+    Ring& ring,
+    const Rows<1>& x,
+    FewShared<1, true>& shared) {
+  constexpr int kThreadsThatMeet = kFewThreads + kLanes;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int swap = Ring::Place::swap_of(lane);
+  const int spans = spans_of(args.in);
+  const int step = static_cast<int>(gridDim.x);
+  int set = 0;
+  for (int index = blockIdx.x; index < args.n_blocks; index += step) {
+    float acc[1][1][4] = {};
+    multiply_share<kBits, kExact>(spans, groups, ring, x, acc);
+    if (index >= 2 * step) { // not the first of the set
+      meet<kThreadsThatMeet>(kSumsEmpty + set);
+    }
+    shared.sums[set][warp / kWarps][warp % kWarps].write(acc, 1, lane, swap);
+    pass<kThreadsThatMeet>(kSumsFull + set);
+    set ^= 1;
+  }
+}
+
+/** Several rows: all who multiply write results. */
+template <int kBits, bool kExact, int kTokenTiles, class OfGroups, class Ring>
+__device__ __forceinline__ void multiply_several(
+    const Multiply& args,
+    const OfGroups& groups,
+    Ring& ring,
+    const Rows<kTokenTiles>& x,
+    FewShared<kTokenTiles, false>& shared) {
+  constexpr int kSets = FewShared<kTokenTiles, false>::kSets;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int swap = Ring::Place::swap_of(lane);
+  const int spans = spans_of(args.in);
+  int set = 0;
+  for (int index = blockIdx.x; index < args.n_blocks; index += gridDim.x) {
+    float acc[1][kTokenTiles][4] = {};
+    multiply_share<kBits, kExact>(spans, groups, ring, x, acc);
+    auto& sums = shared.sums[set];
+    if (kSets == 1) {
+      meet_all(); // who still reads the last task's
+    }
+    sums[warp / kWarps][warp % kWarps].write(acc, args.rows, lane, swap);
+    meet_all();
+    finish_task(args, Task(args, index), sums, shared.scales);
+    set = (set + 1) % kSets;
+  }
+}
 
 template <int kBits, bool kExact, int kTokenTiles, bool kOwn, class OfGroups>
 __device__ __forceinline__ void multiply_few_of(
     const Multiply& args,
     const OfGroups& groups,
-    Partials<kTokenTiles, kOwn>& partials) {
-  using Place = Stage<kBits>;
-  constexpr int kStages = few_stages(kBits, 8 * kTokenTiles, kHasLarge);
-  constexpr int kSets = Partials<kTokenTiles, kOwn>::kSets;
+    FewShared<kTokenTiles, kOwn>& shared) {
+  constexpr int kStages =
+      few_stages(kBits, 8 * kTokenTiles, has_large_shared(kMajor));
+  using Ring = FewRing<kBits, kOwn, kStages>;
+  __shared__ typename Ring::Barriers barriers;
   extern __shared__ uint4 few_memory[];
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int each = span_params(groups.shift);
-  const int spans = spans_of(args.in);
-  const int stage_bytes = Place::bytes(each);
-  char* ring =
-      reinterpret_cast<char*>(few_memory) + warp * kStages * stage_bytes;
-  char* end = ring + kStages * stage_bytes;
-  Loader<kBits> loader(args, each);
-  char* empty = ring;
-#pragma unroll 1
-  for (int i = 0; i < kStages - 1; ++i) {
-    loader.load(empty);
-    empty += stage_bytes;
+  auto* memory = reinterpret_cast<char*>(few_memory);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  if constexpr (kOwn) {
+    if (warp == kOwnThreads<kBits> / kLanes - 1) {
+      __syncthreads();
+      await_previous();
+      finish_row_of_tasks(args, shared);
+      return;
+    }
   }
-  await_previous(); // weights are on their way for long, rows are not
-  float own_scale = 1.f;
-  const Rows<kTokenTiles> x = [&] {
-    char* behind = reinterpret_cast<char*>(few_memory) +
-        kTeams * kWarps * kStages * stage_bytes;
-    if constexpr (kOwn) {
-      return own_row<kBits, kExact>(args.own, behind, own_scale);
-    } else {
-      return prepared_rows<kTokenTiles>(args, digits_of(kBits, kExact), behind);
+  Ring ring(args, span_params(groups.shift), memory, barriers);
+  if constexpr (kOwn) {
+    if (warp == kFewThreads / kLanes) {
+      ring.copy_all(args);
+      return;
     }
-  }();
-  char* stage = ring;
-  int set = 0;
-  for (int index = blockIdx.x; index < args.n_blocks; index += gridDim.x) {
-    float acc[1][kTokenTiles][4] = {};
-    [[maybe_unused]] const auto added = [&] {
-      if constexpr (kOwn) {
-        return AddedToRow(args, index);
-      } else {
-        return 0;
-      }
-    }();
-    for (int span = warp % kWarps; span < spans; span += kWarps) {
-      await_copies<kStages - 2>();
-      __syncwarp(); // other lanes' copies are there, the last stage is read
-      // Before more copies are asked for: a tenth of a product's time.
-      Weights<kBits, kExact> weights[1];
-      weights[0].read(stage, each);
-      loader.load(empty);
-      const auto more_params = [&](int, int row) {
-        return Place::params_of(stage, row_of(lane, row), each, 2);
-      };
-      multiply_span<kBits, kExact>(x, span, groups, weights, more_params, acc);
-      empty = stage;
-      stage += stage_bytes;
-      stage = stage == end ? ring : stage;
-    }
-    auto& sums = partials.sets[set];
-    if (kSets == 1) {
-      __syncthreads(); // who still reads the last task's
-    }
-    sums[warp / kWarps][warp % kWarps].write(acc, kOwn ? 1 : args.rows, lane);
-    __syncthreads();
-    if constexpr (kOwn) {
-      finish_row(args, Task(args, index), sums, own_scale, added);
-    } else {
-      finish_task(args, Task(args, index), sums);
-    }
-    set = (set + 1) % kSets;
+    __syncthreads(); // there are barriers
+  }
+  char* behind =
+      memory + kTeams * kWarps * kStages * stage_bytes(kBits, groups.shift);
+  // Weights are on their way for long, rows are not.
+  if constexpr (kOwn) {
+    RowBatch batch;
+    batch.load_gains(args.own, 4 * static_cast<int>(threadIdx.x));
+    await_previous();
+    const auto x = own_row<kBits, kExact>(args.own, batch, shared, behind);
+    multiply_own<kBits, kExact>(args, groups, ring, x, shared);
+  } else {
+    await_previous();
+    const auto x = prepared_rows<kTokenTiles>(
+        args, digits_of(kBits, kExact), shared, behind);
+    multiply_several<kBits, kExact>(args, groups, ring, x, shared);
   }
 }
 
 /** Up to 8 kTokenTiles rows; kOwn: one, which the block prepares. */
 template <int kBits, bool kExact, int kTokenTiles, bool kOwn>
 __device__ __forceinline__ void multiply_few(const Multiply& args) {
-  __shared__ Partials<kTokenTiles, kOwn> partials;
+  __shared__ FewShared<kTokenTiles, kOwn> shared;
   allow_next();
   const Groups groups{args.parts[0].group_shift, args.parts[0].param_type};
   if (kBits == kDense ||
       (groups.shift > 0 && groups.type == Number::BFloat16)) {
     multiply_few_of<kBits, kExact, kTokenTiles, kOwn>(
-        args, UsualGroups{}, partials);
+        args, UsualGroups{}, shared);
   } else {
-    multiply_few_of<kBits, kExact, kTokenTiles, kOwn>(args, groups, partials);
+    multiply_few_of<kBits, kExact, kTokenTiles, kOwn>(args, groups, shared);
   }
 }
 

@@ -74,10 +74,35 @@ struct Stage {
       return quad;
     }
   }
-  static __device__ __forceinline__ uint2
-  params_of(const char* stage, int row, int each, int from) {
-    return *reinterpret_cast<const uint2*>(
-        stage + kCodeBytes + 4 * (row * each + from));
+  /** Whether the lane's two rows have changed places. */
+  static __device__ __forceinline__ int swap_of(int) {
+    return 0;
+  }
+};
+
+/** The same as it lies in memory. Of every second row of 4 and 8 bits the
+ * lane's two change places, so that what eight lanes read lies in different
+ * banks. */
+template <int kBits>
+struct BulkStage {
+  static constexpr int kCodeBytes = kLanes * 2 * kBits * 4;
+
+  static __device__ __forceinline__ int place_of(int quad) {
+    return quad;
+  }
+  static __device__ __forceinline__ int swap_of(int lane) {
+    return kBits == 4 || kBits == 8 ? lane / 4 % 2 : 0;
+  }
+};
+
+/** A span of a tile in shared memory. */
+struct SpanAt {
+  const char* codes;
+  const char* params;
+
+  __device__ __forceinline__ uint2
+  params_of(int row, int each, int from) const {
+    return *reinterpret_cast<const uint2*>(params + 4 * (row * each + from));
   }
 };
 
@@ -86,6 +111,7 @@ template <int kBits, bool kExact>
 struct Weights {
   std::uint32_t words[2][kBits];
   uint2 params[2]; // of both rows: of the groups that end with chunks 1 and 3
+  uint2 more_params[2]; // groups of 32 in shared memory: with chunks 0 and 2
 
   __device__ __forceinline__ void load(const Source& from, int) {
     std::uint32_t* flat = words[0];
@@ -110,16 +136,19 @@ struct Weights {
     params[1] = from.load_params(1);
   }
 
-  /** The same from a stage of a ring (product_ring.cuh). */
-  __device__ __forceinline__ void read(const char* stage, int each) {
-    using Place = Stage<kBits>;
+  /** The same from shared memory. */
+  template <class Place>
+  __device__ __forceinline__ void read(const SpanAt& from, int each) {
     const int lane = threadIdx.x % 32;
+    const int swap = Place::swap_of(lane);
     std::uint32_t* flat = words[0];
     if constexpr (kBits % 2 == 0) {
+      constexpr int kQuads = kBits / 2; // of both rows
 #pragma unroll
-      for (int i = 0; i < kBits / 2; ++i) {
+      for (int i = 0; i < kQuads; ++i) {
         const uint4 v = *reinterpret_cast<const uint4*>(
-            stage + 16 * Place::place_of(lane * (kBits / 2) + i));
+            from.codes +
+            16 * Place::place_of(lane * kQuads + (i ^ swap * (kQuads / 2))));
         flat[4 * i] = v.x;
         flat[4 * i + 1] = v.y;
         flat[4 * i + 2] = v.z;
@@ -128,16 +157,30 @@ struct Weights {
     } else {
 #pragma unroll
       for (int i = 0; i < kBits; ++i) {
-        const uint2 v =
-            *reinterpret_cast<const uint2*>(stage + 8 * (lane * kBits + i));
+        const uint2 v = *reinterpret_cast<const uint2*>(
+            from.codes + 8 * (lane * kBits + i));
         flat[2 * i] = v.x;
         flat[2 * i + 1] = v.y;
       }
     }
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      params[row] = Place::params_of(stage, row_of(lane, row), each, 0);
+      params[row] = from.params_of(row_of(lane, row ^ swap), each, 0);
+      if (each > 2) {
+        more_params[row] = from.params_of(row_of(lane, row ^ swap), each, 2);
+      }
     }
+  }
+
+  /** Something of every load of `read`. */
+  __device__ __forceinline__ std::uint32_t seen(int each) const {
+    const std::uint32_t* flat = words[0];
+    std::uint32_t of_all = params[0].x ^ params[1].x;
+#pragma unroll
+    for (int i = 0; i < 2 * kBits; i += kBits % 2 == 0 ? 4 : 2) {
+      of_all ^= flat[i];
+    }
+    return each > 2 ? of_all ^ more_params[0].x ^ more_params[1].x : of_all;
   }
 
   /** Codes 2 pair and 2 pair + 1 of a row in float16, 1024 more than they are
@@ -169,6 +212,7 @@ struct Weights {
 template <bool kExact>
 struct Weights<kDense, kExact> {
   uint4 words[2][4];
+  uint2 more_params[2]; // none
 
   __device__ __forceinline__ void load(const Source& from, int in) {
     const MultiplyPart& part = *from.part;
@@ -188,17 +232,17 @@ struct Weights<kDense, kExact> {
     }
   }
 
-  __device__ __forceinline__ void read(const char* stage, int) {
+  template <class Place>
+  __device__ __forceinline__ void read(const SpanAt& from, int) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
 #pragma unroll
       for (int chunk = 0; chunk < 4; ++chunk) {
         words[row][chunk] = *reinterpret_cast<const uint4*>(
-            stage +
+            from.codes +
             16 *
-                Stage<kDense>::place_of(
-                    row_of(lane, row) * 16 + 4 * chunk + lane % 4));
+                Place::place_of(row_of(lane, row) * 16 + 4 * chunk + lane % 4));
       }
     }
   }

@@ -12,9 +12,13 @@ struct Partial {
   static constexpr int kOutputs = kTileRows * kRowTiles;
   float values[kTokens][kOutputs + 4];
 
+  /** `swap`: 1 where the lane's two rows have changed places. */
   template <int kTokenTiles>
-  __device__ __forceinline__ void
-  write(const float (&acc)[kRowTiles][kTokenTiles][4], int rows, int lane) {
+  __device__ __forceinline__ void write(
+      const float (&acc)[kRowTiles][kTokenTiles][4],
+      int rows,
+      int lane,
+      int swap = 0) {
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
@@ -26,7 +30,8 @@ struct Partial {
           }
           const int token = n * 8 + lane % 4 * 2 + i % 2;
           if (token < rows) {
-            values[token][r * kTileRows + row_of(lane, i / 2)] = acc[r][n][i];
+            values[token][r * kTileRows + row_of(lane, i / 2 ^ swap)] =
+                acc[r][n][i];
           }
         }
       }
@@ -34,19 +39,21 @@ struct Partial {
   }
 };
 
-/** The warps' sums in order, times the row's scale. */
+static_assert(kShares == kWarps);
+
+/** The warps' sums in order. */
 template <int kTokens, int kRowTiles>
 __device__ __forceinline__ float sum_of_warps(
     const Partial<kTokens, kRowTiles> (&partials)[kWarps],
     int token,
     int output,
-    float scale) {
+    const RowScales& scales) {
   float y = 0.f;
 #pragma unroll
   for (int warp = 0; warp < kWarps; ++warp) {
-    y += partials[warp].values[token][output];
+    y = fmaf(partials[warp].values[token][output], scales.shares[warp], y);
   }
-  return y * scale;
+  return __fmul_rn(y, scales.factor); // not one with what is added
 }
 
 __device__ __forceinline__ void

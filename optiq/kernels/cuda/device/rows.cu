@@ -51,6 +51,44 @@ OPTIQ_STORE_WORDS(240)
 OPTIQ_STORE_WORDS(1000)
 OPTIQ_STORE_WORDS(8000)
 
+namespace {
+
+/** How the block's thread makes digits of a row, and what products of it are
+ * multiplied by. */
+struct RowPlan {
+  RowForm form;
+  float factor = 1.f;
+};
+
+__device__ __forceinline__ RowPlan
+plan_row(const float* x, const PrepareRows& args) {
+  if (!is_usual(args)) {
+    return {form_of(x, args)};
+  }
+  __shared__ Found found[kPrepareWarps];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  RowBatch batch;
+  batch.load_gains(args, 4 * static_cast<int>(threadIdx.x));
+  const Found of_lane = find_usual(x, args, batch);
+  const Found of_warp{warp_sum(of_lane.squares), warp_largest(of_lane.largest)};
+  if (threadIdx.x % 32 == 0) {
+    found[warp] = of_warp;
+  }
+  __syncthreads();
+  const float factor = norm_factor(args, found);
+  if (args.plain == nullptr && !args.is_tiled) {
+    return {{0.f, 1.f, share_scale(args, found, warp % kShares)}, factor};
+  }
+  float largest = 0.f;
+#pragma unroll
+  for (const Found& each : found) {
+    largest = fmaxf(largest, each.largest);
+  }
+  return {{0.f, factor, args.is_half ? scale_of(largest * factor) : 1.f}};
+}
+
+} // namespace
+
 /** Grid: rows, parts of a row, each of which sums up the whole norm. */
 extern "C" __global__ void __launch_bounds__(kPrepareThreads)
     prepare_rows(const __grid_constant__ PrepareRows args) {
@@ -58,9 +96,7 @@ extern "C" __global__ void __launch_bounds__(kPrepareThreads)
   const long long row = blockIdx.x;
   const long long rows = gridDim.x;
   const float* x = args.x + row * args.width;
-  RowBatch batch;
-  const RowForm form =
-      is_usual(args) ? form_of_usual(x, args, batch) : form_of(x, args);
+  const RowPlan plan = plan_row(x, args);
   RowDigits to{
       args.digits + row * args.padded,
       rows * args.padded,
@@ -80,9 +116,21 @@ extern "C" __global__ void __launch_bounds__(kPrepareThreads)
   const int end = gridDim.y == 1
       ? args.padded
       : min(args.padded, static_cast<int>(blockIdx.y + 1) * RowBatch::kStep);
-  write_row(args, x, form, first, end, plain, to);
-  if (args.scales != nullptr && blockIdx.y == 0 && threadIdx.x == 0) {
-    args.scales[row] = inverse_scale(form.scale);
+  write_row(args, x, plan.form, first, end, plain, to);
+  if (blockIdx.y != 0 || threadIdx.x % 32 != 0 || args.n_digits == 0) {
+    return;
+  }
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const float scale = inverse_scale(plan.form.scale);
+  if (!args.is_tiled && warp < kShares) {
+    args.row_scales[row].shares[warp] = scale;
+  }
+  if (warp == 0) {
+    if (args.is_tiled) {
+      args.scales[row] = scale;
+    } else {
+      args.row_scales[row].factor = plan.factor;
+    }
   }
 }
 
