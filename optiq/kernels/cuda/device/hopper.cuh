@@ -29,13 +29,6 @@ __device__ __forceinline__ void arrive(std::uint64_t& barrier) {
       "mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(&barrier))
       : "memory");
 }
-/** All of a warp has read what the barrier guards. */
-__device__ __forceinline__ void release(std::uint64_t& barrier) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) {
-    arrive(barrier);
-  }
-}
 /** Arrives as soon as `seen` is known, which comes of all that was read: a read
  * can still stand in its queue when a thread arrives, and the bulk engine then
  * writes before it (seen behind many reads of global memory). So that it waits,
@@ -51,6 +44,15 @@ __device__ __forceinline__ void arrive_behind(
       "@!is_zero mbarrier.arrive.shared.b64 _, [%0];\n"
       "}" ::"r"(shared_address(&barrier)),
       "r"(seen));
+}
+/** One arrival for a warp, behind what all of its lanes read. */
+__device__ __forceinline__ void arrive_behind_warp(
+    std::uint64_t& barrier,
+    std::uint32_t seen) {
+  const std::uint32_t of_all = __reduce_xor_sync(0xffffffffu, seen);
+  if (threadIdx.x % 32 == 0) {
+    arrive_behind(barrier, of_all);
+  }
 }
 __device__ __forceinline__ void arrive_expecting(
     std::uint64_t& barrier,

@@ -180,15 +180,17 @@ __device__ __forceinline__ void start_products(
   end_products();
 }
 
-/** acc += s (sum q x) + b (sum x) of half a span. */
+/** acc += s (sum q x) + b (sum x) of half a span. Returns something of all that
+ * it read. */
 template <int kBits, bool kIsBf16>
-__device__ __forceinline__ void end_half(
+__device__ __forceinline__ std::uint32_t end_half(
     const WideStage<kBits>& stage,
     int half,
     const Weights<kBits, true>& weights,
     const float (&sums)[64],
     float (&acc)[64]) {
   const int lane = threadIdx.x % 32;
+  std::uint32_t seen = 0;
   float scale[2];
   float rest[2];
 #pragma unroll
@@ -211,7 +213,9 @@ __device__ __forceinline__ void end_half(
       to[0] = fmaf(rest[row], x.x, fmaf(scale[row], from[0], to[0]));
       to[1] = fmaf(rest[row], x.y, fmaf(scale[row], from[1], to[1]));
     }
+    seen ^= __float_as_uint(x.x);
   }
+  return seen;
 }
 
 /** What a warp's sums come to. */
@@ -268,8 +272,9 @@ __device__ __forceinline__ void multiply_spans(
     end_half<kBits, kIsBf16>(stage, 0, weights, sums, acc);
     start_products(stage, 1, second, sums);
     await_products<0>();
-    end_half<kBits, kIsBf16>(stage, 1, weights, sums, acc);
-    release(memory.empty[at]);
+    const std::uint32_t seen =
+        end_half<kBits, kIsBf16>(stage, 1, weights, sums, acc);
+    arrive_behind_warp(memory.empty[at], seen);
   }
   write_outputs(args, acc);
 }
