@@ -105,8 +105,9 @@ void AffineCodes::add_gradient(
     for (std::size_t r = begin; r < end; ++r) {
       unpack(rows[r], codes);
       const float* row = gradient.data() + r * columns_;
-      const std::size_t first = static_cast<std::size_t>(rows[r]) * groups();
-      for (int g = 0; g < groups(); ++g) {
+      const auto n_groups = static_cast<std::size_t>(groups());
+      const std::size_t first = static_cast<std::size_t>(rows[r]) * n_groups;
+      for (std::size_t g = 0; g < n_groups; ++g) {
         const GroupSums found = sum_group(
             row + g * group_size_, codes.data() + g * group_size_, group_size_);
         sums.scales[first + g] += found.products - middle() * found.values;

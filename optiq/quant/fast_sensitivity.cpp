@@ -390,7 +390,7 @@ std::uint64_t fast_sensitivity_bytes(
       std::max(
              largest,
              gradient_pass_bytes(model, calibration, options.max_kept_bytes)) +
-      3 * kGradientTile * sizeof(float);
+      3 * sizeof(float) * kGradientTile;
 }
 
 } // namespace optiq::quant

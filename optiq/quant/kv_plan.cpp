@@ -338,6 +338,7 @@ KvPlan select_kv_plan(
     std::vector<KvPlan> plans,
     const ProgressSink& progress) {
   std::vector<SetupMaker> makers;
+  makers.reserve(plans.size());
   for (const KvPlan& plan : plans) {
     makers.emplace_back([&setup, &plan] {
       return models::Setup(setup.model, setup.compute, plan.layers);

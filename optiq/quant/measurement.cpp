@@ -36,6 +36,7 @@ void copy(
     int n_chunks,
     SensitivityJournal& to) {
   std::vector<double> kl;
+  kl.reserve(static_cast<std::size_t>(n_chunks));
   for (int chunk = 0; chunk < n_chunks; ++chunk) {
     kl.push_back(from.at(module, bits, chunk));
   }
@@ -73,7 +74,7 @@ Measurement::Measurement(
   std::vector<int> sizes = options_.other_group_sizes;
   sizes.insert(sizes.begin(), options_.group_size);
   for (std::size_t i = 0; i < sizes.size(); ++i) {
-    groups_[i].options = options_;
+    groups_[i].options = static_cast<const SensitivityOptions&>(options_);
     groups_[i].options.group_size = sizes[i];
     std::erase_if(groups_[i].options.modules, [&](const std::string& name) {
       return columns[name] % sizes[i] != 0;

@@ -101,7 +101,9 @@ class Measurement {
     SensitivityJournal settled; // estimates and the measured ones over them
   };
   struct Choice {
-    auto operator<=>(const Choice&) const = default;
+    // clang-tidy 14 reads the comparison with 0 in it.
+    auto operator<=>(const Choice&) const =
+        default; // NOLINT(modernize-use-nullptr)
 
     int group_size = 0;
     std::string module;

@@ -62,6 +62,7 @@ std::vector<ErrorGroup> error_groups(const Plan& plan) {
     add(single.emplace_back(), layer, kMatrixFactor);
   }
   std::vector<ErrorGroup> groups;
+  groups.reserve(shared.size());
   for (auto& [name, group] : shared) {
     groups.push_back(std::move(group));
   }

@@ -427,7 +427,8 @@ std::uint64_t tuning_bytes(
     const TuningOptions& options) {
   // Of a group: what it was and is learned, with gradients and means; scale and
   // bias as they are stored, now and at their best.
-  constexpr std::uint64_t kGroupBytes = 12 * sizeof(float) + 3 * 2 * 4; // 72
+  constexpr std::uint64_t kGroupBytes =
+      12 * sizeof(float) + 6 * sizeof(std::uint32_t); // 72
   std::uint64_t bytes = 0;
   for (const artifacts::LayerBits& layer : layers) {
     // Codes as they are stored, and packed for the device: of two models, as
@@ -437,7 +438,7 @@ std::uint64_t tuning_bytes(
   }
   return bytes +
       gradient_pass_bytes(model, calibration, options.max_kept_bytes) +
-      3 * kGradientTile * sizeof(float) +
+      3 * sizeof(float) * kGradientTile +
       calibration.n_tokens() * model.info().hidden_size * sizeof(float);
 }
 

@@ -108,7 +108,7 @@ ApiError refusal_of_folder(const Error& error) {
 std::string mount(ServiceState& state, const MountRequest& request) {
   try {
     const auto folder = state.adapters.folder_of(request.path);
-    const std::string id =
+    std::string id =
         request.id.empty() ? folder.filename().string() : request.id;
     check_new_id(state, id);
     state.adapters.mount(id, folder);

@@ -197,7 +197,7 @@ void Connection::dispatch() {
 
 /** Answers without the handler, and closes: where the next request begins is
  * unknown. */
-void Connection::refuse(HttpResponse response) {
+void Connection::refuse(const HttpResponse& response) {
   begin_answer();
   access_.status = response.status;
   framing_.keep_alive = false;

@@ -52,7 +52,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_header();
   void dispatch();
   void begin_answer();
-  void refuse(HttpResponse response);
+  void refuse(const HttpResponse& response);
   void pump();
   void flush_answers();
   bool send();

@@ -51,7 +51,7 @@ fs::path folder_inside(const fs::path& root, const std::string& path) {
     deny(path, "what lies");
   }
   std::error_code error;
-  const fs::path real = fs::canonical(named, error);
+  fs::path real = fs::canonical(named, error);
   if (!error && !lies_in(real, root)) {
     deny(path, "a link to what lies");
   }

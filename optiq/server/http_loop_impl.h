@@ -45,7 +45,7 @@ class HttpLoop : public std::enable_shared_from_this<HttpLoop> {
 
   // For connections, on the thread of run.
   const HttpServerOptions& options() const;
-  void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
+  void handle(HttpRequest request, const std::shared_ptr<HttpReply>& reply);
   bool is_stopping() const;
   std::string next_request_id();
   std::vector<char>& read_buffer();

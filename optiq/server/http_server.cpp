@@ -138,7 +138,9 @@ const HttpServerOptions& HttpLoop::options() const {
   return options_;
 }
 
-void HttpLoop::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
+void HttpLoop::handle(
+    HttpRequest request,
+    const std::shared_ptr<HttpReply>& reply) {
   try {
     handler_(std::move(request), reply);
   } catch (const std::exception& e) {

@@ -94,7 +94,7 @@ TrainingProgress load_training_state(
     const std::filesystem::path& path,
     std::vector<TrainedModule>& modules) {
   const auto file = io::SafetensorsFile::open(path);
-  const TrainingProgress progress = progress_of(file, path.string());
+  TrainingProgress progress = progress_of(file, path.string());
   std::map<std::string, io::TensorInfo> stored;
   for (const io::TensorInfo& tensor : file.tensors()) {
     stored.emplace(tensor.name, tensor);

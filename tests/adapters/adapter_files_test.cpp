@@ -44,7 +44,7 @@ class AdapterFilesTest : public ::testing::Test {
       const Json& config,
       const std::string& tensors,
       const NamedArrays& arrays) {
-    const auto path = scratch_ / ("adapter" + std::to_string(++folders_));
+    auto path = scratch_ / ("adapter" + std::to_string(++folders_));
     std::filesystem::create_directory(path);
     test::write_file(path / "adapter_config.json", config.dump());
     testing::write_tensors(path / tensors, arrays);

@@ -91,7 +91,8 @@ TEST(KvConfig, RefusesWhatItWouldHaveToIgnore) {
       {R"([{"layer_idx": 0, "bits": 4, "rotation": "x"}])", "'x'"}};
   for (const auto& [text, culprit] : cases) {
     SCOPED_TRACE(text);
-    test::expect_error(ErrorKind::Corrupt, {culprit}, [&] { parse(text); });
+    test::expect_error(
+        ErrorKind::Corrupt, {culprit}, [&, &json = text] { parse(json); });
   }
 }
 

@@ -81,7 +81,7 @@ TEST(QuantizedBytes, CountsCodesScalesAndBiases) {
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     for (const int group : {32, 64, 128}) {
       const std::uint64_t in = 256;
-      const std::uint64_t row = 32u * bits + in / group * 4;
+      const std::uint64_t row = in * bits / 8 + in / group * 4;
       EXPECT_EQ(quantized_bytes(1, in, bits, group), row);
       EXPECT_EQ(quantized_bytes(10, in, bits, group), 10 * row);
       EXPECT_EQ(quantized_bytes(0, in, bits, group), 0u);

@@ -227,7 +227,8 @@ TEST(StagedDirectory, TheSourceIsKept) {
 TEST(StagedDirectory, HomeRootAndWorkingFolderAreKept) {
   const ScratchFolder folder;
   fs::create_directories(folder / "home/sub");
-  const std::string home = std::getenv("HOME") ? std::getenv("HOME") : "";
+  const char* set = std::getenv("HOME");
+  const std::string home = set != nullptr ? set : "";
   ::setenv("HOME", (folder / "home/sub").c_str(), 1);
   for (const char* name : {"home", "home/sub", "home/sub/."}) {
     expect_error(ErrorKind::InvalidInput, {"home folder"}, [&] {

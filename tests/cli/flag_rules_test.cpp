@@ -1,8 +1,6 @@
 #include "optiq/cli/flag_rules.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <set>
@@ -11,6 +9,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "support/generated_page.h"
 
 #include "optiq/base/error.h"
 #include "optiq/cli/app.h"
@@ -294,16 +294,7 @@ TEST(FlagRules, DefaultsCountAsPartners) {
 }
 
 TEST(FlagRules, ThePageIsWhatTheProgramHas) {
-  const std::string path =
-      std::string(std::getenv("OPTIQ_SOURCE_DIR")) + "/docs/flags.md";
-  const std::string text = describe_flags(*make_app());
-  if (std::getenv("OPTIQ_WRITE_DOCS") != nullptr) {
-    std::ofstream(path) << text;
-  }
-  std::ifstream file(path);
-  const std::string page{
-      std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  EXPECT_EQ(page, text) << "OPTIQ_WRITE_DOCS=1 makes this test write it";
+  test::expect_page("docs/flags.md", describe_flags(*make_app()));
 }
 
 } // namespace

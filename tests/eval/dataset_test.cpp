@@ -25,7 +25,7 @@ class DatasetFile : public ::testing::Test {
   }
 
   std::filesystem::path write(const char* name, const std::string& content) {
-    const auto path = folder_ / name;
+    auto path = folder_ / name;
     std::ofstream(path, std::ios::binary) << content;
     return path;
   }

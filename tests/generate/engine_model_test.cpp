@@ -1,9 +1,7 @@
 #include "generate/engine_equality.h"
 
-namespace optiq::generate {
+namespace optiq::generate::equality {
 namespace {
-
-using namespace equality;
 
 const models::Setup& setup() {
   static const models::Setup tiny(testing::load_tiny_model(), Compute::Fast);
@@ -45,4 +43,4 @@ TEST(EngineOnAHybrid, ABeginningThatTwoShareIsKeptForTheThird) {
 }
 
 } // namespace
-} // namespace optiq::generate
+} // namespace optiq::generate::equality

@@ -4,10 +4,8 @@
 
 #include "generate/engine_equality.h"
 
-namespace optiq::generate {
+namespace optiq::generate::equality {
 namespace {
-
-using namespace equality;
 
 /** SmolLM2, a dense transformer, where a setup has put it. */
 class EngineOnADenseModel : public ::testing::Test {
@@ -43,4 +41,4 @@ TEST_F(EngineOnADenseModel, ASecondTurnComputesOnlyWhatIsNewAndTheSameBits) {
 }
 
 } // namespace
-} // namespace optiq::generate
+} // namespace optiq::generate::equality

@@ -78,7 +78,8 @@ Filter keep_mass(
 }
 
 /** Takes the tokens below the threshold away, but not the most probable. */
-Filter keep_from(std::function<double(const std::vector<double>& p)> least) {
+Filter keep_from(
+    const std::function<double(const std::vector<double>& p)>& least) {
   return [=](std::vector<double>& scores) {
     const auto p = softmax(scores);
     const double top = *std::max_element(p.begin(), p.end());

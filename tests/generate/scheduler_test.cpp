@@ -28,9 +28,9 @@ RunningView answering(std::uint64_t n, int length) {
 }
 
 RunningView prompt(std::uint64_t n, int rows_left, int length = 0) {
+  const auto before = static_cast<std::size_t>(length);
   const auto blocks =
-      cache::blocks_for(static_cast<std::size_t>(length + rows_left)) -
-      cache::blocks_for(static_cast<std::size_t>(length));
+      cache::blocks_for(before + rows_left) - cache::blocks_for(before);
   return {
       .id = id(n),
       .length = length,

@@ -28,17 +28,17 @@ optiq::artifacts::Json answer(const optiq::artifacts::Json& request) {
 }
 
 optiq::artifacts::Json names() {
-  using namespace optiq::text::jinja;
-  const std::pair<const char*, const BuiltinTable*> tables[] = {
-      {"filter", &filters()},
-      {"test", &tests()},
-      {"global", &globals()},
-      {"str", &string_methods()},
-      {"list", &list_methods()},
-      {"tuple", &tuple_methods()},
-      {"dict", &dict_methods()},
-      {"int", &integer_methods()},
-      {"float", &float_methods()}};
+  namespace jinja = optiq::text::jinja;
+  const std::pair<const char*, const jinja::BuiltinTable*> tables[] = {
+      {"filter", &jinja::filters()},
+      {"test", &jinja::tests()},
+      {"global", &jinja::globals()},
+      {"str", &jinja::string_methods()},
+      {"list", &jinja::list_methods()},
+      {"tuple", &jinja::tuple_methods()},
+      {"dict", &jinja::dict_methods()},
+      {"int", &jinja::integer_methods()},
+      {"float", &jinja::float_methods()}};
   optiq::artifacts::Json all = optiq::artifacts::Json::object();
   for (const auto& [kind, table] : tables) {
     all[kind] = optiq::artifacts::Json::array();

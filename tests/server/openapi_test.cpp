@@ -1,26 +1,15 @@
 #include "optiq/server/openapi.h"
 
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
-#include <string>
-
 #include <gtest/gtest.h>
+
+#include "support/generated_page.h"
 
 namespace optiq::server {
 namespace {
 
 TEST(OpenApi, TheFileIsWhatTheTablesSay) {
-  const std::string path =
-      std::string(std::getenv("OPTIQ_SOURCE_DIR")) + "/docs/openapi.json";
-  const std::string text = artifacts::dump_json(openapi_document(), 1);
-  if (std::getenv("OPTIQ_WRITE_DOCS") != nullptr) {
-    std::ofstream(path) << text;
-  }
-  std::ifstream file(path);
-  const std::string document{
-      std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  EXPECT_EQ(document, text) << "OPTIQ_WRITE_DOCS=1 makes this test write it";
+  test::expect_page(
+      "docs/openapi.json", artifacts::dump_json(openapi_document(), 1));
 }
 
 TEST(OpenApi, EveryFieldIsDescribed) {

@@ -31,7 +31,7 @@ Arrays pull_back(
 }
 
 /** Like x in shape and dtype: for operations that are linear in it. */
-mx::array any_input(const mx::array& dy, mx::Shape shape) {
+mx::array any_input(const mx::array& dy, const mx::Shape& shape) {
   return mx::zeros(shape, dy.dtype());
 }
 

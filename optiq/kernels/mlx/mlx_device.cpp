@@ -209,7 +209,7 @@ class MlxDevice final : public DifferentiableDevice {
  private:
   /** x as the CPU reads it; the step ends. */
   mx::array evaluated(const char* function, const mx::array& x) {
-    const mx::array y = guarded(
+    mx::array y = guarded(
         function, [&] { return mx::contiguous(mx::astype(x, mx::float32)); });
     finish({&y, 1});
     return y;

@@ -21,7 +21,7 @@ mx::Dtype activation_dtype(Compute compute);
 /** The arrays as they came, evaluated: either of them dense, or MLX's triple.
  */
 struct MatrixArrays final : MatrixStorage {
-  MatrixArrays(mx::array w) : weight(std::move(w)) {}
+  explicit MatrixArrays(mx::array w) : weight(std::move(w)) {}
 
   mx::array weight; // [out, in], or u32 words
   std::optional<mx::array> scales;

@@ -212,7 +212,7 @@ std::unique_ptr<AnswerWriter> make_whole_writer(
 
 std::unique_ptr<AnswerWriter> make_stream_writer(
     std::shared_ptr<HttpReply> reply,
-    AnswerHeader header,
+    const AnswerHeader& header,
     std::unique_ptr<AnswerForm> form,
     std::size_t n_choices,
     bool include_usage) {

@@ -19,7 +19,7 @@ std::unique_ptr<AnswerWriter> make_whole_writer(
  * `include_usage` a chunk before it that has the usage and no choices. */
 std::unique_ptr<AnswerWriter> make_stream_writer(
     std::shared_ptr<HttpReply> reply,
-    AnswerHeader header,
+    const AnswerHeader& header,
     std::unique_ptr<AnswerForm> form,
     std::size_t n_choices,
     bool include_usage);

@@ -334,7 +334,7 @@ std::vector<WrongModel> wrong_models() {
   const auto without = [](const char* key) {
     return [=](SmallModel& m) { m.values.erase(key); };
   };
-  const auto tensor = [](const char* name, SmallModel::Tensor value) {
+  const auto tensor = [](const char* name, const SmallModel::Tensor& value) {
     return [=](SmallModel& m) { m.tensors[name] = value; };
   };
   return {
