@@ -110,7 +110,8 @@ class SlowServer {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof(address);
     listener_ = ::socket(AF_INET, SOCK_STREAM, 0);
-    ::bind(listener_, reinterpret_cast<sockaddr*>(&address), size);
+    EXPECT_EQ(
+        ::bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
     ::listen(listener_, 1);
     ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
     url_ = fmt::format("http://127.0.0.1:{}", ntohs(address.sin_port));
@@ -232,12 +233,12 @@ TEST(Http, RefusesTokensThatWouldLeak) {
   test::expect_error(ErrorKind::Denied, {"a.example", "clear text"}, [&] {
     HttpClient(plain, "secret", "");
   });
-  HttpClient(plain, "", "");
+  const HttpClient without_token(plain, "", "");
   test::expect_error(ErrorKind::Denied, {"127.evil.example"}, [&] {
     HttpClient(origin_of("http://127.evil.example"), "secret", "");
   });
-  HttpClient(origin_of("http://127.0.0.1:1"), "secret", "");
-  HttpClient(origin_of("http://[::1]:1"), "secret", "");
+  const HttpClient loopback(origin_of("http://127.0.0.1:1"), "secret", "");
+  const HttpClient loopback_6(origin_of("http://[::1]:1"), "secret", "");
   for (const char* token : {"a b", "a\r\nX: y", "\xc3\xa9"}) {
     test::expect_error(ErrorKind::InvalidInput, {"token"}, [&] {
       HttpClient(origin_of("https://a.example"), token, "");

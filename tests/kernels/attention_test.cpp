@@ -19,8 +19,6 @@ namespace optiq::kernels {
 namespace {
 
 namespace mx = mlx::core;
-using testing::kUnit;
-using testing::normal_array;
 using testing::rows_of;
 using testing::same_bits;
 
