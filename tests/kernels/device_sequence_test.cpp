@@ -141,8 +141,8 @@ void expect_same_attention(
        {std::pair{", whole", kWhole}, std::pair{", in chunks", kChunks}}) {
     expect_same_on_both(
         {name + how,
-         [&](Device& device) {
-           return attend_in_chunks(device, rule, format, chunks);
+         [&, &pieces = chunks](Device& device) {
+           return attend_in_chunks(device, rule, format, pieces);
          },
          bound});
   }

@@ -15,7 +15,6 @@
 namespace optiq::kernels {
 namespace {
 
-using testing::kUnit;
 using testing::normal_array;
 
 /** y = x W^T for W [out, in] in double. */
