@@ -17,7 +17,6 @@ namespace {
 
 namespace mx = mlx::core;
 using testing::array_of;
-using testing::kUnit;
 using testing::normal_array;
 using testing::rows_of;
 

@@ -25,8 +25,10 @@ const std::vector<KvRotation> kRotations{
 /** Mean squared error of a codebook for N(0, 1), integrated in double. */
 double distortion(const std::vector<float>& centroids) {
   double sum = 0.0;
-  constexpr double kStep = 1e-4;
-  for (double x = -9.0; x < 9.0; x += kStep) {
+  constexpr int kSteps = 180'000; // from -9 to 9
+  constexpr double kStep = 18.0 / kSteps;
+  for (int i = 0; i < kSteps; ++i) {
+    const double x = i * kStep - 9.0;
     double best = INFINITY;
     for (const float c : centroids) {
       best = std::min(best, (x - c) * (x - c));

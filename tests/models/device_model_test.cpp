@@ -121,7 +121,8 @@ TEST(DeviceModel, RunsMixedWidths) {
 TEST(DeviceModel, RunsQuantizedCaches) {
   for (const auto& [method, keys, values] :
        {std::tuple{KvMethod::Affine, 4.0, 3.0}, {KvMethod::Turbo, 3.5, 2.0}}) {
-    const auto run = [&](const ModelPointer& model) {
+    const auto run = [method = method, keys = keys, values = values](
+                         const ModelPointer& model) {
       return logits_of(
           {model,
            Compute::Exact,

@@ -1,5 +1,8 @@
 #include "optiq/models/quantization.h"
 
+#include <string>
+#include <utility>
+
 #include <gtest/gtest.h>
 
 #include "io/safetensors_cases.h"
@@ -11,8 +14,10 @@ namespace {
 
 using test::expect_error;
 
-CheckpointTensor tensor(std::string name, mx::Dtype dtype, mx::Shape shape) {
-  return {.name = name, .source = name, .dtype = dtype, .shape = shape};
+CheckpointTensor
+tensor(const std::string& name, mx::Dtype dtype, mx::Shape shape) {
+  return {
+      .name = name, .source = name, .dtype = dtype, .shape = std::move(shape)};
 }
 
 /** A triple of a [8, 128] matrix: `words` u32 and `groups` scales per row. */
