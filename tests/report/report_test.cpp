@@ -1,5 +1,9 @@
 #include "optiq/report/report.h"
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -198,7 +202,12 @@ TEST(Report, NeedlesBecomeAHeatMap) {
 artifacts::KvLayerSensitivity kv_sensitivity(
     int layer,
     std::vector<artifacts::KvCandidate> candidates) {
-  return {layer, "model.layers." + std::to_string(layer), 2, 64, candidates};
+  return {
+      layer,
+      "model.layers." + std::to_string(layer),
+      2,
+      64,
+      std::move(candidates)};
 }
 
 std::string without_newlines(std::string text) {
