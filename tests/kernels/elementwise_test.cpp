@@ -259,12 +259,10 @@ RopeOracle rope_in_double(
   const int heads = x.shape(1);
   const int dim = x.shape(2);
   const int half = static_cast<int>(rope.inverse_frequencies.size());
-  // No row is asked for where there is no head.
-  const auto position_of = [heads](int row) {
-    return row / heads; // NOLINT(clang-analyzer-core.DivideZero)
-  };
   RopeOracle oracle;
   for (int row = 0; row < x.shape(0) * heads; ++row) {
+    // No row without a head.
+    const int token = row / heads; // NOLINT(clang-analyzer-core.DivideZero)
     const float* in = io::floats(x).data() + row * dim;
     for (int i = 0; i < dim; ++i) {
       if (i >= 2 * half) {
@@ -276,7 +274,7 @@ RopeOracle rope_in_double(
       const int pair = rope.is_interleaved ? i / 2 : i % half;
       const bool is_first = rope.is_interleaved ? i % 2 == 0 : i < half;
       const double angle =
-          double{rope.inverse_frequencies[pair]} * positions[position_of(row)];
+          double{rope.inverse_frequencies[pair]} * positions[token];
       const double a = rope.scale * in[rope.is_interleaved ? i - i % 2 : pair];
       const double b =
           rope.scale * in[rope.is_interleaved ? i - i % 2 + 1 : pair + half];

@@ -183,7 +183,7 @@ TEST(KvAttention, CodesAreTheNearestCentroidsOfTheRotatedVector) {
               rotation,
               f.codec.seed + (is_key ? 0 : kKvValueSeedStep));
           int wrong = 0;
-          for (std::size_t row = 0; row < std::size_t{67} * kKvHeads; ++row) {
+          for (int row = 0; row < 67 * kKvHeads; ++row) {
             const float* x = io::floats(rotated).data() + row * dim;
             double norm = 0.0;
             for (int i = 0; i < dim; ++i) {
@@ -194,7 +194,7 @@ TEST(KvAttention, CodesAreTheNearestCentroidsOfTheRotatedVector) {
                 cpu::address_of(blocks.span()[row / kKvHeads / 64]) +
                 row % kKvHeads * layout.head_bytes() +
                 (is_key ? 0 : layout.key.bytes());
-            const int token = static_cast<int>(row / kKvHeads % 64);
+            const int token = row / kKvHeads % 64;
             const double stored =
                 testing::half_at(block + side.codes_bytes(), token, false);
             // f16 rounds to 2^-11.
@@ -350,7 +350,7 @@ TEST(KvAttention, NaNReachesThoseWhoSeeItAndNoOther) {
       const std::vector<float> before = run_chunks(f, in, {100});
       mx::array& x = in_keys ? in.k : in.v;
       std::fill_n(
-          &io::mutable_floats(x)[std::size_t{80} * kKvHeads * f.head_dim],
+          io::mutable_floats(x).begin() + 80 * kKvHeads * f.head_dim,
           kKvHeads * f.head_dim,
           std::numeric_limits<float>::quiet_NaN());
       const std::vector<float> after = run_chunks(f, in, {100});

@@ -6,10 +6,11 @@
 #include <iostream>
 #include <string>
 
+#include "text/builtin_tables.h"
+
 #include "optiq/artifacts/json.h"
 #include "optiq/base/error.h"
 #include "optiq/text/chat_template.h"
-#include "optiq/text/jinja/builtins_impl.h"
 
 namespace {
 
@@ -28,19 +29,8 @@ optiq::artifacts::Json answer(const optiq::artifacts::Json& request) {
 }
 
 optiq::artifacts::Json names() {
-  namespace jinja = optiq::text::jinja;
-  const std::pair<const char*, const jinja::BuiltinTable*> tables[] = {
-      {"filter", &jinja::filters()},
-      {"test", &jinja::tests()},
-      {"global", &jinja::globals()},
-      {"str", &jinja::string_methods()},
-      {"list", &jinja::list_methods()},
-      {"tuple", &jinja::tuple_methods()},
-      {"dict", &jinja::dict_methods()},
-      {"int", &jinja::integer_methods()},
-      {"float", &jinja::float_methods()}};
   optiq::artifacts::Json all = optiq::artifacts::Json::object();
-  for (const auto& [kind, table] : tables) {
+  for (const auto& [kind, table] : optiq::text::jinja::builtin_tables()) {
     all[kind] = optiq::artifacts::Json::array();
     for (const auto& [name, builtin] : table->rows()) {
       all[kind].push_back(name);

@@ -14,27 +14,14 @@
 #include <utility>
 #include <vector>
 
-#include "optiq/text/jinja/builtins_impl.h"
+#include "text/builtin_tables.h"
 
 namespace optiq::text {
 
 class HostileTemplates {
  public:
   explicit HostileTemplates(std::uint64_t seed) : random_(seed) {
-    const std::pair<const char*, const jinja::BuiltinTable*> tables[] = {
-        {"filter", &jinja::filters()},
-        {"test", &jinja::tests()},
-        {"global", &jinja::globals()},
-        {"str", &jinja::string_methods()},
-        {"list", &jinja::list_methods()},
-        {"tuple", &jinja::tuple_methods()},
-        {"dict", &jinja::dict_methods()},
-        {"int", &jinja::integer_methods()},
-        {"float", &jinja::float_methods()},
-        {"loop", &jinja::loop_methods()},
-        {"cycler", &jinja::cycler_methods()},
-    };
-    for (const auto& [kind, table] : tables) {
+    for (const auto& [kind, table] : jinja::builtin_tables()) {
       for (const auto& [name, builtin] : table->rows()) {
         builtins_.push_back({kind, std::string(name)});
       }
