@@ -187,12 +187,13 @@ mx::array rotate_vectors(
   const Rotation rotation(kind, dim, seed);
   const mx::array from = io::materialize(x);
   mx::array to = io::make_array(x.shape(), mx::float32);
+  const auto n = static_cast<std::size_t>(dim);
   cpu::rotate_rows(
       rotation.view(),
-      static_cast<std::size_t>(dim),
+      n,
       inverse,
       io::floats(from).data(),
-      x.size() / static_cast<std::size_t>(dim),
+      x.size() / n,
       io::mutable_floats(to).data());
   return to;
 }

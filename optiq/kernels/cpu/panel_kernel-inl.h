@@ -172,7 +172,6 @@ constexpr int kChains = (kPairsOfBytes && kCode < 8)
 template <int kCode, int kDigits, int kRows, int kVecs>
 struct UnitSums {
   static constexpr int kC = kChains<kCode, kDigits, kRows, kVecs>;
-  static constexpr bool kWords = kHasWords<kCode, kDigits, kRows>;
   hn::Vec<PanelI32> acc[kC][kPlacesOf<kCode, kDigits, kRows> * kRows][kVecs];
   hn::Vec<PanelI16> pairs[kDigits * kRows][kVecs]; // not yet in acc
 

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "optiq/kernels/cuda/device/common.cuh"
+
 namespace optiq::kernels::cuda {
 
 __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
@@ -49,7 +51,7 @@ __device__ __forceinline__ void arrive_behind(
 __device__ __forceinline__ void arrive_behind_warp(
     std::uint64_t& barrier,
     std::uint32_t seen) {
-  const std::uint32_t of_all = __reduce_xor_sync(0xffffffffu, seen);
+  const std::uint32_t of_all = __reduce_xor_sync(kAllLanes, seen);
   if (threadIdx.x % 32 == 0) {
     arrive_behind(barrier, of_all);
   }
