@@ -34,7 +34,7 @@ std::string post(const std::string& path, const std::string& body) {
 }
 
 /** Says what it was asked. */
-void echo(HttpRequest request, const std::shared_ptr<HttpReply>& reply) {
+void echo(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
   reply->respond(
       {.content_type = "text/plain",
        .body = request.method + " " + request.path + " " + request.body});
@@ -44,7 +44,7 @@ void echo(HttpRequest request, const std::shared_ptr<HttpReply>& reply) {
 class Held {
  public:
   HttpHandler handler() {
-    return [this](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    return [this](const HttpRequest&, std::shared_ptr<HttpReply> reply) {
       const std::lock_guard lock(mutex_);
       replies_.push_back(std::move(reply));
       arrived_.notify_all();
@@ -330,7 +330,9 @@ TEST_F(HttpServerTest, CutsAPeerThatTakesNothingOfAResponse) {
   RawClient client(
       serve(held_.handler(), {.write_timeout = milliseconds(100)}).port());
   client.send(kGet);
-  held_.take()->respond({.body = std::string(50'000'000, 'x')});
+  std::string body;
+  body.resize(50'000'000, 'x');
+  held_.take()->respond({.body = std::move(body)});
   EXPECT_TRUE(soon([&] { return log().size() == 1; }));
   EXPECT_TRUE(log()[0].gone);
 }
@@ -349,9 +351,10 @@ TEST_F(HttpServerTest, AnswersForAHandlerThatDoesNot) {
 }
 
 TEST_F(HttpServerTest, AnswersForAHandlerThatThrows) {
-  RawClient client(serve([](HttpRequest, std::shared_ptr<HttpReply>) {
-                     throw std::runtime_error("broken");
-                   }).port());
+  RawClient client(
+      serve([](const HttpRequest&, const std::shared_ptr<HttpReply>&) {
+        throw std::runtime_error("broken");
+      }).port());
   client.send(kGet);
   EXPECT_EQ(status_of(client.read_response()), 500);
 }

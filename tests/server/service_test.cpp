@@ -45,7 +45,8 @@ class ServiceTest : public ::testing::Test {
     return more;
   }
   Json chat_answer(const std::string& content, Json more = Json::object()) {
-    const auto reply = post("/v1/chat/completions", chat(content, more));
+    const auto reply =
+        post("/v1/chat/completions", chat(content, std::move(more)));
     EXPECT_EQ(reply->wait_for_response().status, 200)
         << reply->wait_for_response().body;
     return reply->wait_for_json();
@@ -57,7 +58,8 @@ class ServiceTest : public ::testing::Test {
     return post("/v1/chat/completions", chat(content, std::move(more)));
   }
   Events chat_events(const std::string& content, Json more = Json::object()) {
-    return testing::parse_events(stream(content, more)->wait_for_end());
+    return testing::parse_events(
+        stream(content, std::move(more))->wait_for_end());
   }
   /** The sample of a metric. */
   double metric(const std::string& name) {

@@ -157,17 +157,17 @@ TEST(ChatTemplate, StopsHostileTemplatesSoon) {
       doubling + "{{ n.l }}",
       doubling + "{% set m = n.l %}" + doubling + "{{ n.l == m }}",
       doubling + "{{ n.l | tojson }}",
-      "{% set n = namespace(s='x') %}{% for i in range(99) %}"
-      "{% set n.s = n.s ~ n.s %}{% endfor %}",
+      ("{% set n = namespace(s='x') %}{% for i in range(99) %}"
+       "{% set n.s = n.s ~ n.s %}{% endfor %}"),
       "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
-      "{% set n = namespace(x=1) %}{% for i in range(1000) %}"
-      "{% set n.x = [n.x] %}{% endfor %}",
+      ("{% set n = namespace(x=1) %}{% for i in range(1000) %}"
+       "{% set n.x = [n.x] %}{% endfor %}"),
       loops,
-      "{% set s = 'é' * 100000 %}{% for i in range(99999) %}{{ s[i] }}"
-      "{% endfor %}",
-      "{% for i in range(90000) %}{% set n = namespace(a=i) %}{% endfor %}"
-      "{% for i in range(90000) %}{% set n = namespace(a=i) %}{% endfor %}"
-      "{% for i in range(90000) %}{% set n = namespace(a=i) %}{% endfor %}",
+      ("{% set s = 'é' * 100000 %}{% for i in range(99999) %}{{ s[i] }}"
+       "{% endfor %}"),
+      repeat(
+          "{% for i in range(90000) %}{% set n = namespace(a=i) %}{% endfor %}",
+          3),
   };
   for (const std::string& source : sources) {
     const auto start = std::chrono::steady_clock::now();

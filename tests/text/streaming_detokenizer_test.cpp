@@ -90,7 +90,7 @@ std::string decode_tokens(
     ids.push_back(vocab[token].get<std::int32_t>());
   }
   const auto tokenizer = make(json);
-  const std::string text = tokenizer->decode(ids, false);
+  std::string text = tokenizer->decode(ids, false);
   EXPECT_EQ(stream(tokenizer, ids, false), text);
   return text;
 }
