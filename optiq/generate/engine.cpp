@@ -241,8 +241,8 @@ bool Engine::step() {
   retire();
   const std::vector<Work> work = make_work(plan_rows());
   if (!work.empty()) {
-    if (const auto choices = run_forward(work)) {
-      advance(work, *choices);
+    if (const auto rows = run_forward(work)) {
+      advance(work, *rows);
     }
     ++counts_.steps;
     counts_.last_step_sequences = static_cast<int>(work.size());
@@ -292,12 +292,13 @@ std::vector<Engine::Work> Engine::make_work(
   return work;
 }
 
-std::optional<Engine::Choices> Engine::run_forward(
+std::optional<std::vector<RowToSample>> Engine::run_forward(
     const std::vector<Work>& work) {
   try {
     models::Forward forward(setup_);
+    std::vector<RowToSample> rows;
     for (const Work& item : work) {
-      const Active& active = *item.active;
+      Active& active = *item.active;
       const int last = item.rows - 1;
       const bool is_wanted = item.rows == active.rows_left();
       forward.add(
@@ -308,8 +309,18 @@ std::optional<Engine::Choices> Engine::run_forward(
                   static_cast<std::size_t>(item.rows)),
           is_wanted ? std::span(&last, 1) : std::span<const int>{},
           active.request.adapter.get());
+      if (is_wanted) {
+        rows.push_back(
+            {.logits = {},
+             .processors = &active.processors,
+             .sampler = &active.sampler,
+             .top_logprobs = active.request.top_logprobs,
+             .token = {},
+             .error = nullptr});
+      }
     }
-    return read_choices(forward.run(), work);
+    sample_rows(model().device(), forward.run(), rows);
+    return rows;
   } catch (...) {
     for (const Work& item : work) {
       item.active->fail_with(std::current_exception());
@@ -318,27 +329,9 @@ std::optional<Engine::Choices> Engine::run_forward(
   }
 }
 
-Engine::Choices Engine::read_choices(
-    const kernels::mx::array& logits,
-    const std::vector<Work>& work) {
-  kernels::Device& device = model().device();
-  const auto wants_largest = [](const Work& item) {
-    const Active& active = *item.active;
-    return active.rows_left() > 0 ||
-        (active.sampler.is_greedy() && !active.processors.is_active() &&
-         !active.request.top_logprobs);
-  };
-  // Rows of the vocabulary's size stay where they are, if that is elsewhere.
-  if (&device != &kernels::cpu_device() &&
-      std::all_of(work.begin(), work.end(), wants_largest)) {
-    return {.logits = {}, .largest = device.argmax(logits)};
-  }
-  return {.logits = device.to_host(logits), .largest = {}};
-}
-
-void Engine::advance(const std::vector<Work>& work, const Choices& choices) {
-  std::vector<RowToSample> rows;
-  std::vector<Active*> answering;
+void Engine::advance(
+    const std::vector<Work>& work,
+    std::span<const RowToSample> rows) {
   for (const Work& item : work) {
     Active& active = *item.active;
     const bool is_complete = active.rows_left() == 0;
@@ -353,31 +346,15 @@ void Engine::advance(const std::vector<Work>& work, const Choices& choices) {
       });
     }
     keep_at_border(active);
-    if (is_complete) {
-      const auto row = static_cast<int>(rows.size());
-      rows.push_back(
-          {.logits = choices.logits ? choices.logits->row(row)
-                                    : std::span<const float>{},
-           .processors = &active.processors,
-           .sampler = &active.sampler,
-           .top_logprobs = active.request.top_logprobs,
-           .token = {},
-           .error = nullptr});
-      answering.push_back(&active);
+    if (!is_complete) {
+      continue;
     }
-  }
-  if (choices.logits) {
-    sample_rows(rows);
-  } else {
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      rows[i].token.id = choices.largest[i];
-    }
-  }
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].error != nullptr) {
-      answering[i]->fail_with(rows[i].error);
-    } else if (!answering[i]->ending) {
-      take_token(*answering[i], rows[i].token);
+    const RowToSample& row = rows.front();
+    rows = rows.subspan(1);
+    if (row.error != nullptr) {
+      active.fail_with(row.error);
+    } else if (!active.ending) {
+      take_token(active, row.token);
     }
   }
 }

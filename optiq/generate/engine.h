@@ -4,15 +4,17 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "optiq/cache/prefix_tree.h"
 #include "optiq/generate/request.h"
 #include "optiq/generate/scheduler.h"
-#include "optiq/kernels/device.h"
 #include "optiq/models/setup.h"
 
 namespace optiq::generate {
+
+struct RowToSample;
 
 struct EngineOptions {
   int prefill_chunk = 512; // prompt tokens of a forward, over all requests
@@ -112,17 +114,12 @@ class Engine {
   void keep_all(Active& active);
 
   std::vector<Work> make_work(const std::vector<RowShare>& rows) const;
-  /** What the next tokens of complete sequences are chosen from, row by row:
-   * logits, or the largest ones' tokens where nothing else is asked for. */
-  struct Choices {
-    std::optional<kernels::HostRows> logits;
-    std::vector<std::int32_t> largest;
-  };
-  std::optional<Choices> run_forward(const std::vector<Work>& work);
-  Choices read_choices(
-      const kernels::mx::array& logits,
+  /** The next tokens of those that are complete; none where it failed. */
+  std::optional<std::vector<RowToSample>> run_forward(
       const std::vector<Work>& work);
-  void advance(const std::vector<Work>& work, const Choices& choices);
+  void advance(
+      const std::vector<Work>& work,
+      std::span<const RowToSample> rows);
   void take_token(Active& active, const AnswerToken& token);
   /** Ends those that have an ending or were cancelled. */
   void retire();

@@ -6,9 +6,10 @@ namespace optiq::generate {
 
 using kernels::kLogitBlock;
 
-LogitRow::LogitRow(std::span<const float> logits)
-    : n_(logits.size()),
-      blocks_((logits.size() + kLogitBlock - 1) / kLogitBlock) {
+LogitRow::LogitRow(std::size_t n)
+    : n_(n), blocks_(kernels::count_logit_blocks(n)) {}
+
+LogitRow::LogitRow(std::span<const float> logits) : LogitRow(logits.size()) {
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     blocks_[b] = logits.data() + b * kLogitBlock;
   }

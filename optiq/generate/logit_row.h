@@ -20,11 +20,18 @@ class LogitRow {
  public:
   /** `logits` must outlive this and not be empty. */
   explicit LogitRow(std::span<const float> logits);
+  /** n logits, at least 1, that lie elsewhere: of the functions below only
+   * those for blocks that `put` brought may be called. */
+  explicit LogitRow(std::size_t n);
   LogitRow(const LogitRow&) = delete;
   LogitRow& operator=(const LogitRow&) = delete;
 
   std::size_t size() const {
     return n_;
+  }
+  /** A block, which must outlive this. */
+  void put(std::size_t block, const float* logits) {
+    blocks_[block] = logits;
   }
   bool contains(std::int32_t id) const {
     return id >= 0 && static_cast<std::size_t>(id) < n_;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 namespace optiq::generate {
 namespace {
@@ -31,57 +32,68 @@ void append_at_least(
 
 } // namespace
 
-LogitScan::LogitScan(const LogitRow& row)
-    : row_(row), maxima_(row.blocks().blocks.size()) {
-  kernels::block_maxima(row.blocks(), maxima_);
-  largest_ = *std::max_element(maxima_.begin(), maxima_.end());
+LogitScan::LogitScan(const LogitRow& row) : row_(row) {
+  sums_.maxima.resize(row.blocks().blocks.size());
+  kernels::block_maxima(row.blocks(), sums_.maxima);
+  largest_ = *std::max_element(sums_.maxima.begin(), sums_.maxima.end());
+}
+
+LogitScan::LogitScan(const LogitRow& row, kernels::BlockSums sums, float scale)
+    : row_(row),
+      sums_(std::move(sums)),
+      largest_(*std::max_element(sums_.maxima.begin(), sums_.maxima.end())) {
+  sum_up(scale);
 }
 
 std::int32_t LogitScan::argmax() const {
-  for (std::size_t b = 0; b < maxima_.size(); ++b) {
-    if (maxima_[b] == largest_) {
-      const auto block = row_.block(b);
-      // A block of NaN alone has the maximum of one of -inf.
-      const auto found = std::find(block.begin(), block.end(), largest_);
-      if (found != block.end()) {
-        return first_id(b) + static_cast<std::int32_t>(found - block.begin());
-      }
+  for (const std::size_t b : blocks_from(largest_)) {
+    const auto block = row_.block(b);
+    // A block of NaN alone has the maximum of one of -inf.
+    const auto found = std::find(block.begin(), block.end(), largest_);
+    if (found != block.end()) {
+      return first_id(b) + static_cast<std::int32_t>(found - block.begin());
     }
   }
   return 0;
 }
 
-TokenList LogitScan::at_least(float threshold) const {
-  TokenList tokens;
-  const auto n_blocks =
-      std::count_if(maxima_.begin(), maxima_.end(), [&](float maximum) {
-        return maximum >= threshold;
-      });
-  const std::size_t room =
-      static_cast<std::size_t>(n_blocks) * kernels::kLogitBlock;
-  tokens.ids.reserve(room);
-  tokens.logits.reserve(room);
-  for (std::size_t b = 0; b < maxima_.size(); ++b) {
-    if (maxima_[b] >= threshold) {
-      append_at_least(row_.block(b), threshold, first_id(b), tokens);
+std::vector<std::size_t> LogitScan::blocks_from(float threshold) const {
+  std::vector<std::size_t> blocks;
+  for (std::size_t b = 0; b < sums_.maxima.size(); ++b) {
+    if (sums_.maxima[b] >= threshold) {
+      blocks.push_back(b);
     }
   }
+  return blocks;
+}
+
+TokenList LogitScan::at_least(float threshold) const {
+  const std::vector<std::size_t> blocks = blocks_from(threshold);
+  TokenList tokens;
+  tokens.ids.reserve(blocks.size() * kernels::kLogitBlock);
+  tokens.logits.reserve(blocks.size() * kernels::kLogitBlock);
+  for (const std::size_t b : blocks) {
+    append_at_least(row_.block(b), threshold, first_id(b), tokens);
+  }
   return tokens;
+}
+
+float LogitScan::least_of_top(std::size_t k) const {
+  // k blocks have a logit each that is at least the k-th largest maximum.
+  if (k > sums_.maxima.size()) {
+    return kLowest;
+  }
+  std::vector<float> sorted = sums_.maxima;
+  const auto kth = sorted.begin() + static_cast<std::ptrdiff_t>(k - 1);
+  std::nth_element(sorted.begin(), kth, sorted.end(), std::greater<>());
+  return std::max(*kth, kLowest);
 }
 
 TokenList LogitScan::top(std::size_t k) const {
   if (k == 0) {
     return {};
   }
-  // k blocks have a logit each that is at least the k-th largest maximum.
-  float threshold = kLowest;
-  if (k <= maxima_.size()) {
-    std::vector<float> sorted = maxima_;
-    const auto kth = sorted.begin() + static_cast<std::ptrdiff_t>(k - 1);
-    std::nth_element(sorted.begin(), kth, sorted.end(), std::greater<>());
-    threshold = std::max(*kth, kLowest);
-  }
-  TokenList tokens = at_least(threshold);
+  TokenList tokens = at_least(least_of_top(k));
   keep_top(tokens, k);
   return tokens;
 }
@@ -91,40 +103,50 @@ double LogitScan::mass(float scale) {
   return mass_;
 }
 
-std::int32_t LogitScan::at(double place, float scale) {
+LogitScan::Place LogitScan::find_place_of(double place, float scale) {
   weigh_blocks(scale);
   double left = place * mass_;
-  std::size_t b = 0;
-  std::size_t chosen = 0; // the last block that has mass
-  for (; b < block_masses_.size(); ++b) {
-    if (block_masses_[b] > 0) {
-      chosen = b;
-      if (left < block_masses_[b]) {
-        break;
+  std::size_t last = 0; // the last block that has mass
+  for (std::size_t b = 0; b < heights_.size(); ++b) {
+    const double mass = block_mass(b);
+    if (mass > 0) {
+      if (left < mass) {
+        return {.block = b, .share = left / mass};
       }
-      left -= block_masses_[b];
+      last = b;
+      left -= mass;
     }
   }
+  // Rounding left nothing of the last one.
+  return {.block = last, .share = 1.0};
+}
+
+std::size_t LogitScan::block_at(double place, float scale) {
+  return find_place_of(place, scale).block;
+}
+
+std::int32_t LogitScan::at(double place, float scale) {
+  const auto [chosen, share] = find_place_of(place, scale);
   const auto block = row_.block(chosen);
   std::array<float, kernels::kLogitBlock> memory;
   const std::span<float> weights(memory.data(), block.size());
-  kernels::exp_logits(block, maxima_[chosen], scale, weights);
-  // All of it where rounding left nothing of the last block.
-  const double share =
-      b < block_masses_.size() ? left / block_masses_[chosen] : 1.0;
+  kernels::exp_logits(block, sums_.maxima[chosen], scale, weights);
   return first_id(chosen) +
       static_cast<std::int32_t>(find_place(weights, share * sum_of(weights)));
 }
 
 double LogitScan::mean_depth(float scale) {
   weigh_blocks(scale);
-  std::vector<double> depths(maxima_.size());
-  kernels::block_depths(row_.blocks(), maxima_, scale, depths);
+  if (sums_.depths.empty()) {
+    sums_.depths.resize(sums_.maxima.size());
+    kernels::block_depths(row_.blocks(), sums_.maxima, scale, sums_.depths);
+  }
   double sum = 0.0;
-  for (std::size_t b = 0; b < depths.size(); ++b) {
-    if (block_masses_[b] > 0) {
-      const double depth = (double{largest_} - maxima_[b]) * scale;
-      sum += heights_[b] * depths[b] + block_masses_[b] * depth;
+  for (std::size_t b = 0; b < heights_.size(); ++b) {
+    const double mass = block_mass(b);
+    if (mass > 0) {
+      const double depth = (double{largest_} - sums_.maxima[b]) * scale;
+      sum += heights_[b] * sums_.depths[b] + mass * depth;
     }
   }
   return sum / mass_;
@@ -134,15 +156,19 @@ void LogitScan::weigh_blocks(float scale) {
   if (scale == scale_) {
     return;
   }
+  sums_.masses.resize(sums_.maxima.size());
+  kernels::block_masses(row_.blocks(), sums_.maxima, scale, sums_.masses);
+  sums_.depths.clear();
+  sum_up(scale);
+}
+
+void LogitScan::sum_up(float scale) {
   scale_ = scale;
-  block_masses_.resize(maxima_.size());
-  kernels::block_masses(row_.blocks(), maxima_, scale, block_masses_);
-  heights_.resize(maxima_.size());
-  kernels::exp_logits(maxima_, largest_, scale, heights_);
+  heights_.resize(sums_.maxima.size());
+  kernels::exp_logits(sums_.maxima, largest_, scale, heights_);
   mass_ = 0.0;
   for (std::size_t b = 0; b < heights_.size(); ++b) {
-    block_masses_[b] *= heights_[b];
-    mass_ += block_masses_[b];
+    mass_ += block_mass(b);
   }
 }
 

@@ -7,12 +7,13 @@
 #include "optiq/generate/logits_processors.h"
 #include "optiq/generate/request.h"
 #include "optiq/generate/sampler.h"
+#include "optiq/kernels/device.h"
 
 namespace optiq::generate {
 
 /** A row of logits from which one sequence takes its next token. */
 struct RowToSample {
-  std::span<const float> logits; // [vocab_size]
+  std::span<const float> logits; // [vocab_size], on the host
   const LogitsProcessors* processors = nullptr;
   Sampler* sampler = nullptr;
   /** Wants the token's logprob, and so many of the most probable tokens. */
@@ -33,5 +34,16 @@ struct RowToSample {
  * ascending id.
  */
 void sample_rows(std::span<RowToSample> rows);
+
+/**
+ * The same of rows of logits [rows, vocab_size] on a device, where they stay
+ * while nothing changes them and no logprobs are asked for: the host gets sums
+ * of their blocks, then the blocks that a row's sampler looks at. A device that
+ * fails throws.
+ */
+void sample_rows(
+    kernels::Device& device,
+    const kernels::mx::array& logits,
+    std::span<RowToSample> rows);
 
 } // namespace optiq::generate

@@ -16,6 +16,11 @@ bool has_filters(const SamplerOptions& options) {
       options.eta_cutoff > 0.f;
 }
 
+/** 53 random bits: the same draw on every standard library. */
+double draw_place(std::mt19937_64& random) {
+  return static_cast<double>(random() >> 11) * 0x1p-53;
+}
+
 } // namespace
 
 void validate(const SamplerOptions& options) {
@@ -46,18 +51,40 @@ Sampler::Sampler(const SamplerOptions& options)
 }
 
 std::int32_t Sampler::sample(LogitScan& scan) {
-  if (options_.temperature == 0.f || !std::isfinite(scan.largest())) {
+  if (takes_largest(scan)) {
     return scan.argmax();
   }
   const float scale = scale_of(options_.temperature);
-  // 53 random bits: the same draw on every standard library.
-  const double place = static_cast<double>(random_() >> 11) * 0x1p-53;
+  const double place = draw_place(random_);
   if (!has_filters(options_)) {
     return scan.at(place, scale);
   }
   Candidates candidates = select_tokens(scan, options_);
   candidates.weigh(scale);
   return candidates.at(place);
+}
+
+float Sampler::scale() const {
+  if (is_greedy()) {
+    return 1.f; // whatever it is
+  }
+  return has_filters(options_) ? filter_scale(options_)
+                               : scale_of(options_.temperature);
+}
+
+std::vector<std::size_t> Sampler::next_blocks(LogitScan& scan) const {
+  if (takes_largest(scan)) {
+    return scan.blocks_from(scan.largest());
+  }
+  if (has_filters(options_)) {
+    return scan.blocks_from(least_looked_at(scan, options_));
+  }
+  std::mt19937_64 next = random_;
+  return {scan.block_at(draw_place(next), scale())};
+}
+
+bool Sampler::takes_largest(const LogitScan& scan) const {
+  return is_greedy() || !std::isfinite(scan.largest());
 }
 
 std::int32_t Sampler::sample(std::span<const float> logits) {

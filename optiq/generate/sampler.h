@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <random>
 #include <span>
+#include <vector>
 
 #include "optiq/generate/logit_scan.h"
 
@@ -49,10 +50,16 @@ class Sampler {
     return options_.temperature == 0.f;
   }
   std::int32_t sample(LogitScan& scan);
+  /** Of a row that lies elsewhere, with sums at this scale: the blocks that the
+   * next call of `sample` reads, which is all that has to come. */
+  std::vector<std::size_t> next_blocks(LogitScan& scan) const;
+  float scale() const;
   /** Of a row that is not empty. */
   std::int32_t sample(std::span<const float> logits);
 
  private:
+  bool takes_largest(const LogitScan& scan) const;
+
   SamplerOptions options_;
   std::mt19937_64 random_;
 };

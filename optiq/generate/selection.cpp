@@ -9,6 +9,11 @@ namespace {
 
 constexpr double kLowest = std::numeric_limits<float>::lowest();
 
+bool has_top_k(const LogitScan& scan, const SamplerOptions& options) {
+  return options.top_k > 0 &&
+      static_cast<std::size_t>(options.top_k) < scan.row().size();
+}
+
 /** All tokens below exp(-depth) have together less than n exp(-depth): a depth
  * at which that is less than what a share of the mass leaves. */
 double nucleus_depth(LogitScan& scan, float scale, float share) {
@@ -44,6 +49,18 @@ float scale_of(float temperature) {
   return std::min(1.f / temperature, std::numeric_limits<float>::max());
 }
 
+float filter_scale(const SamplerOptions& options) {
+  return options.order == FilterOrder::Transformers
+      ? scale_of(options.temperature)
+      : 1.f;
+}
+
+float least_looked_at(LogitScan& scan, const SamplerOptions& options) {
+  return has_top_k(scan, options)
+      ? scan.least_of_top(static_cast<std::size_t>(options.top_k))
+      : least_logit(scan, options, filter_scale(options));
+}
+
 /**
  * The tokens that may be drawn, weighed for the first filter. top_k, top_p and
  * min_p each keep a beginning of the tokens in one order, by logit, so they may
@@ -53,16 +70,15 @@ float scale_of(float temperature) {
  */
 Candidates select_tokens(LogitScan& scan, const SamplerOptions& options) {
   const bool is_warmed = options.order == FilterOrder::Transformers;
-  const float scale = is_warmed ? scale_of(options.temperature) : 1.f;
-  const auto k = static_cast<std::size_t>(options.top_k);
-  const bool has_top_k = k > 0 && k < scan.row().size();
+  const float scale = filter_scale(options);
+  const bool is_cut = has_top_k(scan, options);
   Candidates candidates(
-      has_top_k ? scan.top(k)
-                : scan.at_least(least_logit(scan, options, scale)),
+      is_cut ? scan.top(static_cast<std::size_t>(options.top_k))
+             : scan.at_least(least_logit(scan, options, scale)),
       scale);
   if (options.top_p < 1.f) {
     const double whole =
-        is_warmed && has_top_k ? candidates.mass() : scan.mass(scale);
+        is_warmed && is_cut ? candidates.mass() : scan.mass(scale);
     candidates.keep_nucleus(options.top_p * whole);
   }
   if (options.min_p > 0.f) {
@@ -70,7 +86,7 @@ Candidates select_tokens(LogitScan& scan, const SamplerOptions& options) {
   }
   if (options.typical_p < 1.f) {
     const bool is_first =
-        !has_top_k && options.top_p == 1.f && options.min_p == 0.f;
+        !is_cut && options.top_p == 1.f && options.min_p == 0.f;
     candidates.keep_typical(
         is_first ? scan.mean_depth(scale) : candidates.mean_depth(),
         options.typical_p * (is_first ? scan.mass(scale) : candidates.mass()));

@@ -14,6 +14,7 @@
 #include "optiq/kernels/block_store.h"
 #include "optiq/kernels/delta_net.h"
 #include "optiq/kernels/kv_format.h"
+#include "optiq/kernels/logit_blocks.h"
 #include "optiq/kernels/matrix.h"
 
 namespace optiq::kernels {
@@ -223,6 +224,16 @@ class Device {
   virtual std::vector<double> kl_divergence(
       const mx::array& reference,
       const mx::array& logits) = 0;
+  /** Per row of logits [T, V], V > 0: what its blocks add up to at its scale,
+   * with the same bits on every device. scales [T], > 0. */
+  virtual std::vector<BlockSums> block_sums(
+      const mx::array& logits,
+      std::span<const float> scales) = 0;
+  /** Blocks of logits [T, V], each a row [kLogitBlock], -inf behind the end of
+   * theirs. */
+  virtual HostRows take_blocks(
+      const mx::array& logits,
+      std::span<const LogitBlockId> blocks) = 0;
 };
 
 /** The CPU: own kernels on the shared thread pool. */

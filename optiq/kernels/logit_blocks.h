@@ -3,9 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 /**
- * Passes over a row of logits on the host, as sampling needs them. A row lies
+ * Passes over a row of logits, as sampling needs them: on the host, and on
+ * devices with the same bits (Device::block_sums). A row lies
  * in blocks, which the threads of the pool share; NaN is passed over. Results
  * are bit-equal on every SIMD target, so that a seed draws the same tokens
  * everywhere: no fused multiply-add, and a sum is 16 running sums of float32,
@@ -24,6 +26,28 @@ struct LogitBlocks {
     return block + 1 < blocks.size() ? kLogitBlock : n - block * kLogitBlock;
   }
 };
+
+/** What a row's blocks add up to at one scale: results of the functions below.
+ */
+struct BlockSums {
+  std::vector<float> maxima; // [blocks]
+  std::vector<double> masses; // [blocks]
+  std::vector<double> depths; // [blocks]
+};
+
+/** A block of one of several rows. */
+struct LogitBlockId {
+  int row = 0;
+  int block = 0;
+};
+
+/** Blocks of a row of n logits. */
+inline std::size_t count_logit_blocks(std::size_t n) {
+  return (n + kLogitBlock - 1) / kLogitBlock;
+}
+
+/** exp(x scale) is 2^(x binary_scale), which is finite. */
+float binary_scale(float scale);
 
 /** The largest value of each block; -inf where there is none.
  * maxima [blocks]. */

@@ -172,6 +172,16 @@ class Tape final : public kernels::Device {
       const mx::array& logits) override {
     return device_.kl_divergence(reference, logits);
   }
+  std::vector<kernels::BlockSums> block_sums(
+      const mx::array& logits,
+      std::span<const float> scales) override {
+    return device_.block_sums(logits, scales);
+  }
+  kernels::HostRows take_blocks(
+      const mx::array& logits,
+      std::span<const kernels::LogitBlockId> blocks) override {
+    return device_.take_blocks(logits, blocks);
+  }
 
  private:
   /** An array by the handle that stands for it: copies share it. */

@@ -8,7 +8,10 @@
 
 #include <gtest/gtest.h>
 
+#include "support/kernel_checks.h"
+
 #include "optiq/base/thread_pool.h"
+#include "optiq/kernels/mlx/mlx_device.h"
 
 namespace optiq::generate {
 namespace {
@@ -141,6 +144,100 @@ TEST(SampleRows, DoNotDependOnNeighboursOrThreads) {
       EXPECT_EQ(others[i].top[1].logprob, tokens[i].top[1].logprob);
     }
   }
+}
+
+/** The tokens that samplers draw from rows, one after the other, on a device.
+ */
+std::vector<std::int32_t> tokens_on(
+    kernels::Device& device,
+    const std::vector<SamplerOptions>& options,
+    const LogitsOptions& changes) {
+  constexpr int kVocab = 5000; // not a multiple of a block
+  const auto n = static_cast<int>(options.size());
+  std::vector<Sampler> samplers(options.begin(), options.end());
+  const LogitsProcessors processors(changes, {}, {}, 100);
+  std::vector<std::int32_t> tokens;
+  for (unsigned step = 0; step < 40; ++step) {
+    const kernels::mx::array logits =
+        testing::normal_array({n, kVocab}, step, 2.f);
+    std::vector<RowToSample> rows;
+    for (Sampler& sampler : samplers) {
+      rows.push_back(
+          {.logits = {},
+           .processors = &processors,
+           .sampler = &sampler,
+           .top_logprobs = {},
+           .token = {},
+           .error = nullptr});
+    }
+    sample_rows(device, device.upload(logits), rows);
+    for (const RowToSample& row : rows) {
+      EXPECT_FALSE(row.error);
+      tokens.push_back(row.token.id);
+    }
+  }
+  return tokens;
+}
+
+TEST(SampleRows, RowsThatStayElsewhereGiveTheSameTokens) {
+  std::vector<SamplerOptions> options{
+      {.temperature = 1.f},
+      {.temperature = 0.7f},
+      {.temperature = 0.8f, .top_k = 40},
+      {.temperature = 0.8f, .top_k = 5000},
+      {.temperature = 1.3f, .top_p = 0.9f},
+      {.temperature = 1.f, .top_p = 0.999999f},
+      {.temperature = 1.f, .min_p = 0.05f},
+      {.temperature = 1.f, .typical_p = 0.5f},
+      {.temperature = 1.f, .epsilon_cutoff = 3e-4f},
+      {.temperature = 1.f, .eta_cutoff = 3e-4f},
+      {.temperature = 0.6f, .top_p = 0.95f, .min_p = 0.01f, .top_k = 20},
+      {}};
+  for (std::size_t i = options.size(); i-- > 0;) {
+    options.push_back(options[i]);
+    options.back().order = FilterOrder::Transformers;
+  }
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    options[i].seed = i;
+  }
+  const LogitsOptions none;
+  const auto expected = tokens_on(kernels::cpu_device(), options, none);
+  EXPECT_EQ(tokens_on(kernels::mlx_device(), options, none), expected);
+  EXPECT_EQ(tokens_on(kernels::mlx_device(), {{}, {}}, none).size(), 80u);
+  // Penalties change rows: they come to the host.
+  const LogitsOptions changes{.logit_bias = {{4999, 9.f}, {17, 8.f}}};
+  EXPECT_EQ(
+      tokens_on(kernels::mlx_device(), options, changes),
+      tokens_on(kernels::cpu_device(), options, changes));
+}
+
+/** A row whose largest logit is no number takes the first of the largest. */
+TEST(SampleRows, RowsElsewhereWithoutFiniteLogits) {
+  constexpr int kVocab = 700;
+  std::vector<float> logits(3 * kVocab, -INFINITY);
+  std::fill_n(logits.begin(), 300, NAN);
+  logits[kVocab + 600] = logits[kVocab + 650] = INFINITY;
+  std::fill_n(logits.begin() + 2 * kVocab, kVocab, NAN);
+  const LogitsOptions none;
+  const LogitsProcessors processors(none, {}, {}, 100);
+  std::vector<Sampler> samplers(3, Sampler({.temperature = 1.f}));
+  std::vector<RowToSample> rows;
+  for (Sampler& sampler : samplers) {
+    rows.push_back(
+        {.logits = {},
+         .processors = &processors,
+         .sampler = &sampler,
+         .top_logprobs = {},
+         .token = {},
+         .error = nullptr});
+  }
+  sample_rows(
+      kernels::mlx_device(),
+      kernels::mx::array(logits.begin(), {3, kVocab}, kernels::mx::float32),
+      rows);
+  EXPECT_EQ(rows[0].token.id, 300);
+  EXPECT_EQ(rows[1].token.id, 600);
+  EXPECT_EQ(rows[2].token.id, 0);
 }
 
 } // namespace

@@ -247,6 +247,70 @@ TEST(Device, ReductionsOverTheVocabulary) {
   expect_same_on_both({"reductions", run, is_mlx ? 0 : 2 * kUnit});
 }
 
+/** Rows of 2 blocks and a part of one, with values that are no numbers. */
+std::vector<float> odd_logits() {
+  const mx::array x = rows(70, 600);
+  std::vector<float> logits = on_host(cpu_device(), x);
+  std::fill_n(logits.begin() + 600, 256, -INFINITY); // a block of row 1
+  std::fill_n(logits.begin() + 2 * 600, 600, NAN); // row 2
+  logits[3 * 600 + 17] = NAN;
+  logits[3 * 600 + 300] = INFINITY;
+  logits[4 * 600 + 599] = 90.f;
+  return logits;
+}
+
+// Seeds draw the same tokens everywhere: bit for bit.
+TEST(Device, SumsOfBlocksHaveTheSameBitsEverywhere) {
+  const std::vector<float> logits = odd_logits();
+  const mx::array x(logits.begin(), {kRows, 600}, mx::float32);
+  const std::vector<float> scales{1.f, 0.7f, 1.f, 1.f / 1.3f, 1e-3f};
+  const auto sums_of = [&](Device& device) {
+    return device.block_sums(device.upload(x), scales);
+  };
+  const auto expected = sums_of(cpu_device());
+  const auto found = sums_of(compared_device());
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t t = 0; t < found.size(); ++t) {
+    EXPECT_EQ(found[t].maxima, expected[t].maxima) << t;
+    EXPECT_EQ(found[t].masses, expected[t].masses) << t;
+    EXPECT_EQ(found[t].depths, expected[t].depths) << t;
+  }
+  EXPECT_GT(expected[0].masses[2], 1.0);
+  EXPECT_EQ(expected[1].maxima[0], -INFINITY);
+}
+
+TEST(Device, TakesBlocksOfRows) {
+  const std::vector<float> logits = odd_logits();
+  Device& device = compared_device();
+  const mx::array x =
+      device.upload(mx::array(logits.begin(), {kRows, 600}, mx::float32));
+  const std::vector<LogitBlockId> ids{{4, 2}, {0, 1}, {1, 0}};
+  const HostRows taken = device.take_blocks(x, ids);
+  ASSERT_EQ(taken.all().size(), ids.size() * kLogitBlock);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    for (std::size_t j = 0; j < kLogitBlock; ++j) {
+      const std::size_t at = ids[i].block * kLogitBlock + j;
+      const float expected =
+          at < 600 ? logits[ids[i].row * 600 + at] : -INFINITY;
+      ASSERT_EQ(taken.row(static_cast<int>(i))[j], expected) << i << " " << j;
+    }
+  }
+  EXPECT_TRUE(device.take_blocks(x, {}).all().empty());
+  const auto invalid = [](const std::string& what, const auto& body) {
+    expect_error(ErrorKind::InvalidInput, {what}, body);
+  };
+  for (const LogitBlockId id : {LogitBlockId{5, 0}, {0, 3}, {-1, 0}, {0, -1}}) {
+    invalid("expected a range within", [&] {
+      device.take_blocks(x, {&id, 1});
+    });
+  }
+  invalid(
+      "one a row", [&] { device.block_sums(x, std::vector<float>(4, 1.f)); });
+  invalid("5, 4 of them above 0", [&] {
+    device.block_sums(x, std::vector<float>{1.f, 1.f, 0.f, 1.f, 1.f});
+  });
+}
+
 TEST(Device, MlxChecksWhatMlxDoesNot) {
   Device& device = mlx_device();
   const mx::array x = device.upload(rows());

@@ -224,6 +224,16 @@ class PoisonedDevice final : public kernels::Device {
       const mx::array& logits) override {
     return inner_.kl_divergence(real(reference), real(logits));
   }
+  std::vector<kernels::BlockSums> block_sums(
+      const mx::array& logits,
+      std::span<const float> scales) override {
+    return inner_.block_sums(real(logits), scales);
+  }
+  kernels::HostRows take_blocks(
+      const mx::array& logits,
+      std::span<const kernels::LogitBlockId> blocks) override {
+    return inner_.take_blocks(real(logits), blocks);
+  }
 
  private:
   /** Segments with the blocks of the CPU. */

@@ -193,6 +193,16 @@ class CpuDevice final : public DifferentiableDevice {
       const mx::array& logits) override {
     return cpu::kl_divergence(reference, logits);
   }
+  std::vector<BlockSums> block_sums(
+      const mx::array& logits,
+      std::span<const float> scales) override {
+    return cpu::block_sums(logits, scales);
+  }
+  HostRows take_blocks(
+      const mx::array& logits,
+      std::span<const LogitBlockId> blocks) override {
+    return cpu::take_blocks(logits, blocks);
+  }
 
  private:
   CpuGradients gradients_;

@@ -53,12 +53,6 @@ HWY_INLINE VF32 Exp2(F32 d, VF32 t) {
   return hn::IfThenElseZero(hn::Ge(t, hn::Set(d, -126.0f)), hn::Mul(e, power));
 }
 
-/** The scale of exp as one of 2^t. */
-float BinaryScale(float scale) {
-  return std::min(
-      scale * std::numbers::log2e_v<float>, std::numeric_limits<float>::max());
-}
-
 HWY_INLINE VF32 LoadUpTo(F32 d, const float* x, std::size_t n) {
   return n >= kLanes ? hn::LoadU(d, x)
                      : hn::LoadNOr(hn::Set(d, kMinusInfinity), d, x, n);
@@ -153,7 +147,7 @@ void BlockMasses(
     const float* maxima,
     float scale,
     double* masses) {
-  const float factor = BinaryScale(scale);
+  const float factor = binary_scale(scale);
   const auto term = [](VF32 e, VF32) HWY_ATTR { return e; };
   for (std::size_t b = begin; b < end; ++b) {
     masses[b] = std::isfinite(maxima[b])
@@ -169,7 +163,7 @@ void BlockDepths(
     const float* maxima,
     float scale,
     double* depths) {
-  const float factor = BinaryScale(scale);
+  const float factor = binary_scale(scale);
   const auto term = [](VF32 e, VF32 t) HWY_ATTR {
     const auto is_some = hn::Gt(e, hn::Zero(F32())); // t may be -inf
     return hn::IfThenElseZero(is_some, hn::Mul(e, hn::Neg(t)));
@@ -189,7 +183,7 @@ void ExpLogits(
     float* weights) {
   const F32 d;
   const VF32 top = hn::Set(d, largest);
-  const VF32 factor = hn::Set(d, BinaryScale(scale));
+  const VF32 factor = hn::Set(d, binary_scale(scale));
   for (std::size_t i = 0; i < n; i += kLanes) {
     const VF32 v = LoadUpTo(d, x + i, n - i);
     const VF32 e = Exp2(d, hn::Mul(hn::Sub(v, top), factor));
@@ -241,6 +235,11 @@ namespace {
 constexpr std::size_t kGrain = 256;
 
 } // namespace
+
+float binary_scale(float scale) {
+  return std::min(
+      scale * std::numbers::log2e_v<float>, std::numeric_limits<float>::max());
+}
 
 void block_maxima(const LogitBlocks& row, std::span<float> maxima) {
   HWY_DYNAMIC_DISPATCH(BlockMaxima)(row, maxima.data());

@@ -86,5 +86,11 @@ std::vector<float> pick(
 std::vector<double> kl_divergence(
     const mx::array& reference,
     const mx::array& logits);
+std::vector<BlockSums> block_sums(
+    const mx::array& logits,
+    std::span<const float> scales);
+HostRows take_blocks(
+    const mx::array& logits,
+    std::span<const LogitBlockId> blocks);
 
 } // namespace optiq::kernels::cpu

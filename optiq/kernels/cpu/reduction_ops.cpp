@@ -1,11 +1,14 @@
 #include <algorithm>
 #include <cstddef>
+#include <limits>
+#include <memory>
 #include <vector>
 
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/checks_impl.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/cpu/reductions.h"
+#include "optiq/kernels/logit_checks.h"
 #include "optiq/kernels/profile.h"
 
 namespace optiq::kernels::cpu {
@@ -104,6 +107,54 @@ std::vector<double> kl_divergence(
   return per_row<double>(p, [&](std::size_t at, std::size_t width) {
     return kl_divergence(r + at, x + at, width);
   });
+}
+
+std::vector<BlockSums> block_sums(
+    const mx::array& logits,
+    std::span<const float> scales) {
+  constexpr const char* kName = "block_sums";
+  const OpTimer timer(kName);
+  require_logits(kName, "logits", logits);
+  require_scales(kName, logits, scales);
+  const mx::array in = io::materialize(logits);
+  const auto width = static_cast<std::size_t>(in.shape(1));
+  std::vector<const float*> blocks(count_logit_blocks(width));
+  std::vector<BlockSums> rows;
+  for (std::size_t t = 0; t < scales.size(); ++t) {
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      blocks[b] = io::floats(in).data() + t * width + b * kLogitBlock;
+    }
+    const LogitBlocks row{blocks, width};
+    BlockSums& sums = rows.emplace_back();
+    sums.maxima.resize(blocks.size());
+    block_maxima(row, sums.maxima);
+    sums.masses.resize(blocks.size());
+    block_masses(row, sums.maxima, scales[t], sums.masses);
+    sums.depths.resize(blocks.size());
+    block_depths(row, sums.maxima, scales[t], sums.depths);
+  }
+  return rows;
+}
+
+HostRows take_blocks(
+    const mx::array& logits,
+    std::span<const LogitBlockId> blocks) {
+  constexpr const char* kName = "take_blocks";
+  require_logits(kName, "logits", logits);
+  require_blocks(kName, logits, blocks);
+  const mx::array in = io::materialize(logits);
+  const auto width = static_cast<std::size_t>(in.shape(1));
+  const auto taken = std::make_shared<std::vector<float>>(
+      blocks.size() * kLogitBlock, -std::numeric_limits<float>::infinity());
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const auto begin = static_cast<std::size_t>(blocks[i].block) * kLogitBlock;
+    const auto row = io::floats(in).subspan(
+        static_cast<std::size_t>(blocks[i].row) * width, width);
+    std::ranges::copy(
+        row.subspan(begin, std::min(kLogitBlock, width - begin)),
+        taken->begin() + static_cast<std::ptrdiff_t>(i * kLogitBlock));
+  }
+  return {*taken, static_cast<int>(kLogitBlock), taken};
 }
 
 } // namespace optiq::kernels::cpu

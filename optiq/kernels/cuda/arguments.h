@@ -563,6 +563,24 @@ struct Argmax {
   int* indices; // [T]
 };
 
+/** Sums of blocks of 256 logits, as kernels/logit_blocks.h has them. */
+struct SumBlocks {
+  const float* x; // [T, n]
+  int n;
+  int blocks; // of a row
+  const float* factors; // [T], of 2^t
+  float* maxima; // [T, blocks], and so on
+  double* masses;
+  double* depths; // t in place of its logarithm
+};
+
+struct TakeBlocks {
+  const float* x; // [T, n]
+  int n;
+  const int* ids; // [blocks taken, 2]: row, block
+  float* taken; // [blocks taken, 256]
+};
+
 /** Reads memory and does nothing else, to see how fast that is. */
 struct ReadAll {
   const std::uint32_t* from;

@@ -159,6 +159,16 @@ class CudaDevice final : public Device {
       const mx::array& logits) override {
     return cuda::kl_divergence(card_, reference, logits);
   }
+  std::vector<BlockSums> block_sums(
+      const mx::array& logits,
+      std::span<const float> scales) override {
+    return cuda::block_sums(card_, logits, scales);
+  }
+  HostRows take_blocks(
+      const mx::array& logits,
+      std::span<const LogitBlockId> blocks) override {
+    return cuda::take_blocks(card_, logits, blocks);
+  }
 
  private:
   cuda::Card card_;

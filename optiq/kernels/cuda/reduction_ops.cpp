@@ -1,6 +1,10 @@
+#include <algorithm>
+#include <numbers>
+
 #include "optiq/kernels/cuda/arguments.h"
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/pointers_impl.h"
+#include "optiq/kernels/logit_checks.h"
 #include "optiq/kernels/shape_checks_impl.h"
 
 namespace optiq::kernels::cuda {
@@ -94,6 +98,78 @@ kl_divergence(Card& card, const mx::array& reference, const mx::array& logits) {
   require_shape(kName, "reference", reference, logits.shape());
   args.reference = floats_of(kName, card, reference);
   return reduce(card, kName, args, &Reduce::wide);
+}
+
+std::vector<BlockSums>
+block_sums(Card& card, const mx::array& logits, std::span<const float> scales) {
+  constexpr const char* kName = "block_sums";
+  const Reduce rows = rows_of(kName, card, logits);
+  require_scales(kName, logits, scales);
+  const std::size_t blocks =
+      count_logit_blocks(static_cast<std::size_t>(rows.n));
+  std::vector<float> factors(scales.size());
+  std::ranges::transform(scales, factors.begin(), binary_scale);
+  Parcel parcel;
+  parcel.add(std::span<const float>(factors));
+  const Buffer sent = card.send(parcel);
+  // Written where the host reads them, as of argmax.
+  const std::size_t n = scales.size() * blocks;
+  const PinnedBuffer results =
+      card.memory().take_pinned(n * (2 * sizeof(double) + sizeof(float)));
+  auto* const masses = static_cast<double*>(results.get());
+  auto* const depths = masses + n;
+  auto* const maxima = reinterpret_cast<float*>(depths + n);
+  constexpr std::size_t kWarps = 8;
+  card.launch(
+      "sum_blocks",
+      {.x = (blocks + kWarps - 1) / kWarps,
+       .y = scales.size(),
+       .threads = 32 * kWarps},
+      SumBlocks{
+          .x = rows.x,
+          .n = rows.n,
+          .blocks = static_cast<int>(blocks),
+          .factors = pointer_of<const float>(*sent),
+          .maxima = maxima,
+          .masses = masses,
+          .depths = depths});
+  card.synchronize();
+  std::vector<BlockSums> sums;
+  for (std::size_t at = 0; at < n; at += blocks) {
+    BlockSums& row = sums.emplace_back();
+    row.maxima.assign(maxima + at, maxima + at + blocks);
+    row.masses.assign(masses + at, masses + at + blocks);
+    for (const double depth : std::span(depths + at, blocks)) {
+      row.depths.push_back(std::numbers::ln2 * depth);
+    }
+  }
+  return sums;
+}
+
+HostRows take_blocks(
+    Card& card,
+    const mx::array& logits,
+    std::span<const LogitBlockId> blocks) {
+  constexpr const char* kName = "take_blocks";
+  const Reduce rows = rows_of(kName, card, logits);
+  require_blocks(kName, logits, blocks);
+  static_assert(sizeof(LogitBlockId) == 2 * sizeof(int));
+  Parcel parcel;
+  parcel.add(blocks);
+  const Buffer sent = card.send(parcel);
+  const std::size_t n = blocks.size() * kLogitBlock;
+  const PinnedBuffer taken = card.memory().take_pinned(n * sizeof(float));
+  auto* const values = static_cast<float*>(taken.get());
+  card.launch(
+      kName,
+      {.x = blocks.size(), .threads = kLogitBlock},
+      TakeBlocks{
+          .x = rows.x,
+          .n = rows.n,
+          .ids = pointer_of<const int>(*sent),
+          .taken = values});
+  card.synchronize();
+  return {{values, n}, static_cast<int>(kLogitBlock), taken};
 }
 
 } // namespace optiq::kernels::cuda

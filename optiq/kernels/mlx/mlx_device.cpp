@@ -205,6 +205,16 @@ class MlxDevice final : public DifferentiableDevice {
         evaluated("kl_divergence", reference),
         evaluated("kl_divergence", logits));
   }
+  std::vector<BlockSums> block_sums(
+      const mx::array& logits,
+      std::span<const float> scales) override {
+    return cpu::block_sums(evaluated("block_sums", logits), scales);
+  }
+  HostRows take_blocks(
+      const mx::array& logits,
+      std::span<const LogitBlockId> blocks) override {
+    return cpu::take_blocks(evaluated("take_blocks", logits), blocks);
+  }
 
  private:
   /** x as the CPU reads it; the step ends. */
