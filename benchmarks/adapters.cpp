@@ -1,11 +1,12 @@
 // Times decode steps of 8 sequences with and without adapters, and what it
 // takes to switch between resident ones:
 //
-//   bench_adapters MODEL [--steps N] [--resident N] [--profile]
+//   bench_adapters MODEL [--device NAME] [--steps N] [--resident N] [--profile]
 //
 // Each of the 8 rows has an adapter of its own, rank 16, at random values.
 // Base and adapted steps take turns, so that other work on the machine meets
-// both; medians are compared, and the fastest steps, which nothing disturbed.
+// both; medians are compared, and the fastest steps, which nothing disturbed. A
+// step ends with the tokens of greedy answers.
 // Checked first: a row's logits in the batch are those of its sequence alone,
 // bit for bit, and not the base's.
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +27,8 @@
 #include "optiq/adapters/adapter_set.h"
 #include "optiq/base/error.h"
 #include "optiq/base/system.h"
+#include "optiq/kernels/cuda/cuda_device.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/kernels/machine.h"
 #include "optiq/kernels/profile.h"
 #include "optiq/models/forward.h"
@@ -37,11 +41,14 @@ using namespace optiq;
 
 constexpr int kRows = 8;
 constexpr int kRank = 16;
-constexpr int kPrompt = 32; // tokens of each sequence before the steps
+// Tokens of each sequence before the steps: so few that cards, too, give a row
+// the same bits in a batch.
+constexpr int kPrompt = 8;
 constexpr std::size_t kBandwidthBytes = std::size_t{256} << 20;
 
 struct Options {
   std::string model;
+  std::string device = "cpu";
   int steps = 200;
   int resident = 100; // adapters to switch between; 0: none
   bool profiles = false; // where the time of steps goes
@@ -110,7 +117,8 @@ class Folder {
 class Batch {
  public:
   explicit Batch(const models::Setup& setup) : setup_(setup) {
-    const auto pool = std::make_shared<cache::BlockPool>(std::size_t{1} << 30);
+    const auto pool = std::make_shared<cache::BlockPool>(
+        std::size_t{1} << 30, setup.model->device());
     for (int i = 0; i < kRows; ++i) {
       sequences_.push_back(
           std::make_unique<cache::Sequence>(pool, setup.layout));
@@ -135,6 +143,10 @@ class Batch {
     }
     return forward.run();
   }
+  /** The same of all, with the next tokens. */
+  void step(const Adapters& adapters) {
+    setup_.model->device().argmax(run(adapters, 1));
+  }
 
  private:
   const models::Setup& setup_;
@@ -144,19 +156,19 @@ class Batch {
 /** Ends the program unless every row is what its sequence gives alone, and is
  * not what the base gives. */
 void verify(const models::Setup& setup, const Adapters& adapters) {
-  const mx::array together = Batch(setup).run(adapters, kPrompt);
-  const mx::array base = Batch(setup).run({}, kPrompt);
-  const std::size_t width = together.shape(1);
+  kernels::Device& device = setup.model->device();
+  const auto logits_of = [&](const Adapters& of, int first, int end) {
+    return device.to_host(Batch(setup).run(of, kPrompt, first, end));
+  };
+  const kernels::HostRows together = logits_of(adapters, 0, kRows);
+  const kernels::HostRows base = logits_of({}, 0, kRows);
   for (int i = 0; i < kRows; ++i) {
-    const mx::array alone = Batch(setup).run(adapters, kPrompt, i, i + 1);
-    const auto differs = [&](const float* row) {
+    const kernels::HostRows alone = logits_of(adapters, i, i + 1);
+    const auto differs = [&](std::span<const float> row) {
       return std::memcmp(
-                 row,
-                 io::floats(together).data() + i * width,
-                 width * sizeof(float)) != 0;
+                 row.data(), together.row(i).data(), row.size_bytes()) != 0;
     };
-    if (differs(io::floats(alone).data()) ||
-        !differs(io::floats(base).data() + i * width)) {
+    if (differs(alone.row(0)) || !differs(base.row(i))) {
       std::fprintf(stderr, "row %d: not its own adapter's logits\n", i);
       std::exit(1);
     }
@@ -179,10 +191,9 @@ Steps time_steps(
   adapted.run(adapters, kPrompt);
   Steps seconds;
   for (int i = 0; i < steps; ++i) {
-    seconds.base.push_back(
-        bench::time_runs(1, [&] { base.run({}, 1); }).median);
+    seconds.base.push_back(bench::time_runs(1, [&] { base.step({}); }).median);
     seconds.adapted.push_back(
-        bench::time_runs(1, [&] { adapted.run(adapters, 1); }).median);
+        bench::time_runs(1, [&] { adapted.step(adapters); }).median);
   }
   std::sort(seconds.base.begin(), seconds.base.end());
   std::sort(seconds.adapted.begin(), seconds.adapted.end());
@@ -220,7 +231,7 @@ void print_profile(const models::Setup& setup, const Adapters& adapters) {
   kernels::OpProfile profile;
   constexpr int kSteps = 20;
   for (int i = 0; i < kSteps; ++i) {
-    batch.run(adapters, 1);
+    batch.step(adapters);
   }
   for (const kernels::OpTotal& total : profile.totals()) {
     std::printf(
@@ -247,7 +258,10 @@ void time_parts(
   verify(setup, adapters);
   const int steps = options.steps;
   const Steps found = time_steps(setup, adapters, steps);
-  const double bandwidth = kernels::measure_read_bandwidth(kBandwidthBytes, 5);
+  const bool is_on_host = &setup.model->device() == &kernels::cpu_device();
+  const double bandwidth = is_on_host
+      ? kernels::measure_read_bandwidth(kBandwidthBytes, 5)
+      : kernels::measure_cuda_read_bandwidth(0);
   const auto bytes = static_cast<double>(bytes_of(adapters));
   std::printf(
       "%zu modules of a layer, adapters %.1f MB at %.1f GB/s\n",
@@ -320,6 +334,8 @@ int main(int argc, char** argv) {
     const std::string flag = argv[i];
     if (flag == "--profile") {
       options.profiles = true;
+    } else if (i + 1 < argc && flag == "--device") {
+      options.device = argv[++i];
     } else if (i + 1 < argc && flag == "--steps") {
       options.steps = std::atoi(argv[++i]);
     } else if (i + 1 < argc && flag == "--resident") {
@@ -329,11 +345,13 @@ int main(int argc, char** argv) {
     }
   }
   try {
-    const std::shared_ptr<const models::Model> model =
-        models::load_model(io::ModelDirectory::open(options.model));
+    const std::shared_ptr<const models::Model> model = models::load_model(
+        io::ModelDirectory::open(options.model),
+        kernels::find_device(options.device));
     const models::Setup setup(model, kernels::Compute::Fast);
     std::printf(
-        "%s, %d cores, %s: %d rows, rank %d, %d steps\n",
+        "%s, %s, %d cores, %s: %d rows, rank %d, %d steps\n",
+        model->device().name(),
         kernels::simd_target().c_str(),
         usable_cores(),
         options.model.c_str(),
