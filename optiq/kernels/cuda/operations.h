@@ -68,10 +68,8 @@ std::vector<float>
 pick(Card& card, const mx::array& logits, std::span<const std::int32_t> ids);
 std::vector<double>
 kl_divergence(Card& card, const mx::array& reference, const mx::array& logits);
-std::vector<BlockSums> block_sums(
-    Card& card,
-    const mx::array& logits,
-    std::span<const float> scales);
+std::vector<BlockSums>
+block_sums(Card& card, const mx::array& logits, std::span<const float> scales);
 HostRows take_blocks(
     Card& card,
     const mx::array& logits,

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <numbers>
 
-#include "optiq/kernels/cuda/arguments.h"
+#include "optiq/kernels/cuda/logit_arguments.h"
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/pointers_impl.h"
 #include "optiq/kernels/logit_checks.h"

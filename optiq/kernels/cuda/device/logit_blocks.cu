@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "optiq/kernels/cuda/device/common.cuh"
+#include "optiq/kernels/cuda/logit_arguments.h"
 
 namespace optiq::kernels::cuda {
 namespace {
