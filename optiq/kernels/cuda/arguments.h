@@ -105,19 +105,23 @@ constexpr int few_stages(int bits, int rows, bool has_large) {
       : bits == 8  ? 3
                    : 2;
 }
-/** Rows of a task of the fast kernel for up to 64 (product_batch.cu), and its
- * shared memory with two or four tiles of outputs. */
-inline constexpr int kBatchRows = 32;
-inline constexpr int kBatchStages = 2; // of each of eight warps
-constexpr int batch_stage_bytes(int bits, int tiles) {
-  constexpr int kRowsAndSums = kBatchRows * (2 * 128 + 16);
-  return kRowsAndSums + tiles * (256 * bits + 128);
+/** Shared memory of the fast kernels for up to 64 rows (product_batch.cu), with
+ * two or four tiles of outputs and 16 or 32 rows in a task: stages of each
+ * of eight warps, as many as there is room for. */
+constexpr int batch_stage_bytes(int bits, int tiles, int rows) {
+  return rows * (2 * 128 + 16) + tiles * (256 * bits + 128);
+}
+constexpr int batch_stages(int bits, int tiles, int rows) {
+  constexpr int kRoom = 224 << 10;
+  const int fit = kRoom / (8 * batch_stage_bytes(bits, tiles, rows));
+  return fit < 4 ? fit : 4;
 }
 constexpr int batch_most_tiles(int bits) {
   return bits == 4 || bits == 5 ? 4 : 2;
 }
-constexpr std::size_t batch_bytes(int bits, int tiles) {
-  return std::size_t{8} * kBatchStages * batch_stage_bytes(bits, tiles);
+constexpr std::size_t batch_bytes(int bits, int tiles, int rows) {
+  return std::size_t{8} * batch_stages(bits, tiles, rows) *
+      batch_stage_bytes(bits, tiles, rows);
 }
 /** Shared memory of the exact kernel for many rows. */
 inline constexpr int kWideStages = 2;

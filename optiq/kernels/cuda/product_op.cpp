@@ -105,7 +105,7 @@ Form few_form(
 
 /** Whether product_batch.cu has a kernel. */
 bool can_batch(const Card& card, const MatrixData& data, int rows) {
-  return rows > kMoreRows && rows <= kMostEqualRows &&
+  return rows > kFewRows && rows <= kMostEqualRows &&
       has_large_shared(card.info().major) && data.layout == Layout::Packed &&
       shift_of_group(data.group_size) > 0 &&
       data.param_type == Number::BFloat16;
@@ -119,8 +119,7 @@ Form choose_form(
   const bool is_dense = data.layout == Layout::Dense;
   const Digits digits = is_dense ? Digits::OfDense : Digits::OfCodes;
   if (!exact && can_batch(card, data, x.rows)) {
-    return {
-        .rows = kBatchRows, .digits = digits, .gates = true, .is_batch = true};
+    return {.digits = digits, .gates = true, .is_batch = true};
   }
   if (x.rows <= kMoreRows) {
     const Form form = few_form(card, data, x, digits, exact);
@@ -195,19 +194,24 @@ std::vector<TaskSize> wide_sizes(int bits) {
   return sizes;
 }
 
-/** Of the kernel for a batch: rows take as long as one and a half tiles. */
-std::vector<TaskSize> batch_sizes(int bits) {
+/** Of the kernels for a batch: 32 rows take as long as one and a half tiles, 16
+ * as one. */
+std::vector<TaskSize> batch_sizes(int bits, int rows) {
+  constexpr const char* kNames[2][2] = {
+      {"batch16_2", "batch16_4"}, {"batch32_2", "batch32_4"}};
+  const bool is_half = rows <= kMoreRows;
+  const int each = is_half ? 16 : 32;
   std::vector<TaskSize> sizes;
   for (int tiles = 2; tiles <= batch_most_tiles(bits); tiles += 2) {
     sizes.push_back(
-        {{.name = tiles == 2 ? "batch2" : "batch4",
-          .rows = kBatchRows,
+        {{.name = kNames[is_half ? 0 : 1][tiles == 2 ? 0 : 1],
+          .rows = each,
           .tiles = tiles,
           .threads = kManyThreads,
-          .shared_bytes = batch_bytes(bits, tiles),
+          .shared_bytes = batch_bytes(bits, tiles, each),
           .digits = Digits::OfCodes,
           .is_batch = true},
-         2 * tiles + 3});
+         2 * tiles + (is_half ? 2 : 3)});
   }
   return sizes;
 }
@@ -317,8 +321,8 @@ class PackedProducts {
     }
     const MatrixData& data = *width.last;
     if (width.form.is_wide_fast || width.form.is_batch) {
-      const auto sizes =
-          width.form.is_batch ? batch_sizes(data.bits) : wide_sizes(data.bits);
+      const auto sizes = width.form.is_batch ? batch_sizes(data.bits, x_.rows)
+                                             : wide_sizes(data.bits);
       width.form = sized_form(card_, sizes, x_.rows, launch);
     }
     number_blocks(width.form, launch);

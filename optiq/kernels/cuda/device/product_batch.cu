@@ -1,16 +1,15 @@
-// Fast products of 17 to 64 rows, as of a batch of sequences, with the bits of
-// product.cu. A task is 32 rows and two or four tiles of 16 outputs; each of
-// eight warps has its spans of the columns, of all of them: a span of rows and
-// of weights is on its way to shared memory while the one before is multiplied.
-// What is read of rows is used for all tiles, and products that do not wait for
-// each other follow each other: tensor cores answer late.
+// Fast products of 9 to 64 rows, as of a batch of sequences, with the bits of
+// product.cu. A task is 16 or 32 rows and two or four tiles of 16
+// outputs; each of eight warps has its spans of the columns, of all of them:
+// spans of rows and of weights are on their way to shared memory while one is
+// multiplied. What is read of rows is used for all tiles, and products that do
+// not wait for each other follow each other: tensor cores answer late.
 #include "optiq/kernels/cuda/device/product_sums.cuh"
 #include "optiq/kernels/cuda/device/product_task.cuh"
 
 namespace optiq::kernels::cuda {
 namespace {
 
-constexpr int kTokenTiles = kBatchRows / 8;
 constexpr int kAtOnce = 2; // tiles that are multiplied together
 constexpr int kRowBytes = 2 * kSpanColumns; // of a span of a row
 constexpr int kParamBytes = 128; // of a tile: groups of 64 or 128 columns
@@ -18,14 +17,16 @@ constexpr int kParamBytes = 128; // of a tile: groups of 64 or 128 columns
 /** A span in shared memory: digits of rows, their sums, then codes and params
  * of each tile. Of every second row halves are exchanged, so that what eight
  * lanes read lies in different banks. */
-template <int kBits, int kTiles>
+template <int kBits, int kTiles, int kRows>
 struct BatchStage {
-  static constexpr int kSumsAt = kBatchRows * kRowBytes;
-  static constexpr int kTilesAt = kSumsAt + kBatchRows * 16;
+  static constexpr int kSumsAt = kRows * kRowBytes;
+  static constexpr int kTilesAt = kSumsAt + kRows * 16;
   static constexpr int kCodeBytes = 256 * kBits;
   static constexpr int kTileBytes = kCodeBytes + kParamBytes;
   static constexpr int kBytes = kTilesAt + kTiles * kTileBytes;
-  static_assert(kBytes == batch_stage_bytes(kBits, kTiles));
+  static_assert(kBytes == batch_stage_bytes(kBits, kTiles, kRows));
+  static constexpr int kStages = batch_stages(kBits, kTiles, kRows);
+  static_assert(kStages >= 2);
 
   static __device__ __forceinline__ int place_of(int row, int quad) {
     return row * kRowBytes + 16 * (quad ^ row % 2 * 4);
@@ -33,10 +34,10 @@ struct BatchStage {
 };
 
 /** Copies a warp's spans, task by task. */
-template <int kBits, int kTiles>
+template <int kBits, int kTiles, int kRows>
 struct BatchLoader {
-  using Place = BatchStage<kBits, kTiles>;
-  using Task = RowTask<kTiles, kBatchRows>;
+  using Place = BatchStage<kBits, kTiles, kRows>;
+  using Task = RowTask<kTiles, kRows>;
   static constexpr int kParamQuads = kParamBytes / 16;
   static constexpr int kQuads = Place::kCodeBytes / 16;
   const Multiply& args;
@@ -82,7 +83,7 @@ struct BatchLoader {
     }
     const std::int64_t columns =
         static_cast<std::int64_t>(spans) * kSpanColumns;
-    const int first = of.row_block * kBatchRows;
+    const int first = of.row_block * kRows;
     rows_left = args.rows - first;
     digits = reinterpret_cast<const char*>(
                  args.digits + (first + lane / 16) * columns) +
@@ -124,13 +125,13 @@ struct BatchLoader {
     const std::int64_t row_bytes = std::int64_t{spans} * kRowBytes;
     const char* from = digits;
 #pragma unroll
-    for (int row = 0; row < kBatchRows; row += 2) {
+    for (int row = 0; row < kRows; row += 2) {
       if (row + lane / 16 < rows_left) {
         copy16(stage + Place::place_of(row + lane / 16, lane % 16), from);
       }
       from += 2 * row_bytes;
     }
-    if (lane < rows_left) {
+    if (lane < kRows && lane < rows_left) {
       copy16(stage + Place::kSumsAt + 16 * lane, sums);
     }
   }
@@ -154,10 +155,11 @@ struct BatchLoader {
   }
 };
 
-/** A lane's share of 32 rows in half a span. */
-template <int kBits, int kTiles>
+/** A lane's share of the rows in half a span. */
+template <int kBits, int kTiles, int kRows>
 struct BatchRows {
-  using Place = BatchStage<kBits, kTiles>;
+  static constexpr int kTokenTiles = kRows / 8;
+  using Place = BatchStage<kBits, kTiles, kRows>;
   uint4 digits[2][kTokenTiles]; // of its two chunks of columns
   float2 sums[kTokenTiles]; // of the rows whose results the lane has
 
@@ -182,14 +184,15 @@ struct BatchRows {
 };
 
 /** acc += what a span comes to: in the order of multiply_span. */
-template <int kBits, int kTiles>
+template <int kBits, int kTiles, int kRows>
 __device__ __forceinline__ void multiply_stage(
     const char* stage,
-    float (&acc)[kTiles][kTokenTiles][4]) {
-  using Place = BatchStage<kBits, kTiles>;
+    float (&acc)[kTiles][kRows / 8][4]) {
+  constexpr int kTokenTiles = kRows / 8;
+  using Place = BatchStage<kBits, kTiles, kRows>;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const BatchRows<kBits, kTiles> x(stage, half);
+    const BatchRows<kBits, kTiles, kRows> x(stage, half);
 #pragma unroll
     for (int first = 0; first < kTiles; first += kAtOnce) {
       Weights<kBits, false> weights[kAtOnce];
@@ -242,22 +245,71 @@ __device__ __forceinline__ void multiply_stage(
   }
 }
 
+template <int kStages>
+__device__ __forceinline__ int stage_after(int at) {
+  return kStages == 2 ? at ^ 1 : at + 1 == kStages ? 0 : at + 1;
+}
+template <int kStages>
+__device__ __forceinline__ int stage_before(int at) {
+  return kStages == 2 ? at ^ 1 : at == 0 ? kStages - 1 : at - 1;
+}
+
+/** In which of its stages each warp leaves its sums of a task: the last one
+ * that it has multiplied. The first warps have one span more than the others.
+ */
+template <int kStages>
+struct FreeStages {
+  int each; // spans of the others
+  int n_more; // warps
+  int of_more = kStages - 1;
+  int of_others = kStages - 1;
+
+  __device__ __forceinline__ explicit FreeStages(int spans)
+      : each(spans / kWarps), n_more(spans % kWarps) {}
+  __device__ __forceinline__ void end_task() {
+    of_more = (of_more + each + 1) % kStages;
+    of_others = (of_others + each) % kStages;
+  }
+  __device__ __forceinline__ int of_warp(int warp) const {
+    return warp < n_more ? of_more : of_others;
+  }
+};
+template <>
+struct FreeStages<2> {
+  unsigned changes = 0; // of warps that have an odd number of spans of a task
+  unsigned second = (1u << kWarps) - 1; // of a warp
+
+  __device__ __forceinline__ explicit FreeStages(int spans) {
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      changes |= static_cast<unsigned>((spans - w + kWarps - 1) / kWarps % 2)
+          << w;
+    }
+  }
+  __device__ __forceinline__ void end_task() {
+    second ^= changes;
+  }
+  __device__ __forceinline__ int of_warp(int warp) const {
+    return static_cast<int>(second >> warp & 1);
+  }
+};
+
 /** The sums of a task that the eight warps have, each in one of its stages. */
-template <int kBits, int kTiles>
+template <int kBits, int kTiles, int kRows>
 struct BatchSums {
-  using Place = BatchStage<kBits, kTiles>;
-  using Sums = Partial<kBatchRows, kTiles>;
+  using Place = BatchStage<kBits, kTiles, kRows>;
+  using Sums = Partial<kRows, kTiles>;
   static_assert(sizeof(Sums) <= Place::kBytes);
   const char* memory;
-  unsigned second; // a bit for each warp whose sums are in its second stage
-  const RowScales (&scales)[kBatchRows];
+  FreeStages<Place::kStages> stages;
+  const RowScales (&scales)[kRows];
 
   __device__ __forceinline__ float at(int row, int output) const {
     const RowScales& scale = scales[row];
     float y = 0.f;
 #pragma unroll
     for (int warp = 0; warp < kWarps; ++warp) {
-      const int stage = kBatchStages * warp + (second >> warp & 1);
+      const int stage = Place::kStages * warp + stages.of_warp(warp);
       const auto* of =
           reinterpret_cast<const Sums*>(memory + stage * Place::kBytes);
       y = fmaf(of->values[row][output], scale.shares[warp], y);
@@ -267,14 +319,14 @@ struct BatchSums {
 };
 
 /** What comes of a task: an output of several rows for each thread. */
-template <int kBits, int kTiles, bool kGated>
+template <int kBits, int kTiles, int kRows, bool kGated>
 __device__ __forceinline__ void finish_batch(
     const Multiply& args,
-    const RowTask<kTiles, kBatchRows>& task,
-    const BatchSums<kBits, kTiles>& sums) {
+    const RowTask<kTiles, kRows>& task,
+    const BatchSums<kBits, kTiles, kRows>& sums) {
   constexpr int kOutputs = kTiles * kTileRows / (kGated ? 2 : 1);
   constexpr int kRowsAtOnce = kThreads / kOutputs;
-  constexpr int kEach = kBatchRows / kRowsAtOnce;
+  constexpr int kEach = (kRows + kRowsAtOnce - 1) / kRowsAtOnce;
   const int output = static_cast<int>(threadIdx.x) % kOutputs;
   const int at = task.tile * kTileRows + output;
   const MultiplyPart& part = args.parts[task.part];
@@ -283,7 +335,7 @@ __device__ __forceinline__ void finish_batch(
     return;
   }
   const int first = static_cast<int>(threadIdx.x) / kOutputs;
-  const long long first_row = task.row_block * kBatchRows;
+  const long long first_row = task.row_block * kRows;
   // All is asked for before anything is written, which might be what is read.
   const float bias = part.bias != nullptr ? part.bias[at] : 0.f;
   const float up_bias = kGated && of_up.bias != nullptr ? of_up.bias[at] : 0.f;
@@ -314,64 +366,70 @@ __device__ __forceinline__ void finish_batch(
   }
 }
 
-template <int kBits, int kTiles>
+template <int kBits, int kTiles, int kRows>
 __device__ __forceinline__ void multiply_batch(const Multiply& args) {
-  using Place = BatchStage<kBits, kTiles>;
-  using Task = RowTask<kTiles, kBatchRows>;
-  using Sums = BatchSums<kBits, kTiles>;
+  using Place = BatchStage<kBits, kTiles, kRows>;
+  using Loader = BatchLoader<kBits, kTiles, kRows>;
+  using Task = RowTask<kTiles, kRows>;
+  using Sums = BatchSums<kBits, kTiles, kRows>;
+  constexpr int kStages = Place::kStages;
   extern __shared__ uint4 batch_memory[];
-  __shared__ RowScales scales[kBatchRows];
+  __shared__ RowScales scales[kRows];
   auto* memory = reinterpret_cast<char*>(batch_memory);
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  char* ring = memory + warp * kBatchStages * Place::kBytes;
+  char* ring = memory + warp * kStages * Place::kBytes;
   allow_next();
-  BatchLoader<kBits, kTiles> loader(args);
-  loader.load_weights(ring);
-  await_previous();
-  loader.load_rows(ring);
-  end_copies();
-  loader.move();
-  const int spans = spans_of(args.in);
-  unsigned changes = 0; // of warps that have an odd number of spans of a task
+  Loader loader(args);
+  {
+    Loader ahead = loader;
 #pragma unroll
-  for (int w = 0; w < kWarps; ++w) {
-    changes |= static_cast<unsigned>((spans - w + kWarps - 1) / kWarps % 2)
-        << w;
+    for (int i = 0; i < kStages - 1; ++i) {
+      ahead.load_weights(ring + i * Place::kBytes);
+      ahead.move();
+    }
   }
-  unsigned is_free = (1u << kWarps) - 1; // the second stage of a warp
-  int at = 0;
+  await_previous();
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) {
+    loader.load_rows(ring + i * Place::kBytes);
+    end_copies();
+    loader.move();
+  }
+  const int spans = spans_of(args.in);
+  FreeStages<kStages> free_stages(spans);
+  int at = 0; // the stage in hand
   for (int index = blockIdx.x; index < Task::count(args);
        index += static_cast<int>(gridDim.x)) {
     const Task task(args, index);
-    float acc[kTiles][kTokenTiles][4] = {};
+    float acc[kTiles][kRows / 8][4] = {};
     for (int span = warp; span < spans; span += kWarps) {
-      await_copies<0>();
-      __syncwarp(); // other lanes' copies are there, the other stage is read
-      char* next = ring + (at ^ 1) * Place::kBytes;
+      await_copies<kStages - 2>();
+      __syncwarp(); // other lanes' copies are there, the free stage is read
+      char* next = ring + stage_before<kStages>(at) * Place::kBytes;
       loader.load_weights(next);
       loader.load_rows(next);
       end_copies();
       loader.move();
-      multiply_stage<kBits, kTiles>(ring + at * Place::kBytes, acc);
-      at ^= 1;
+      multiply_stage<kBits, kTiles, kRows>(ring + at * Place::kBytes, acc);
+      at = stage_after<kStages>(at);
     }
     __syncwarp();
-    reinterpret_cast<typename Sums::Sums*>(ring + (at ^ 1) * Place::kBytes)
-        ->write(acc, kBatchRows, threadIdx.x % 32);
-    is_free ^= changes;
-    if (index == static_cast<int>(blockIdx.x) || args.rows > kBatchRows) {
-      const int row =
-          task.row_block * kBatchRows + static_cast<int>(threadIdx.x);
-      if (threadIdx.x < kBatchRows && row < args.rows) {
+    reinterpret_cast<typename Sums::Sums*>(
+        ring + stage_before<kStages>(at) * Place::kBytes)
+        ->write(acc, kRows, threadIdx.x % 32);
+    free_stages.end_task();
+    if (index == static_cast<int>(blockIdx.x) || args.rows > kRows) {
+      const int row = task.row_block * kRows + static_cast<int>(threadIdx.x);
+      if (threadIdx.x < kRows && row < args.rows) {
         scales[threadIdx.x] = args.row_scales[row];
       }
     }
     __syncthreads();
-    const Sums sums{memory, is_free, scales};
+    const Sums sums{memory, free_stages, scales};
     if (args.is_gated) {
-      finish_batch<kBits, kTiles, true>(args, task, sums);
+      finish_batch<kBits, kTiles, kRows, true>(args, task, sums);
     } else {
-      finish_batch<kBits, kTiles, false>(args, task, sums);
+      finish_batch<kBits, kTiles, kRows, false>(args, task, sums);
     }
     __syncthreads(); // sums are read
   }
@@ -379,21 +437,24 @@ __device__ __forceinline__ void multiply_batch(const Multiply& args) {
 
 } // namespace
 
-#define OPTIQ_MULTIPLY_BATCH(BITS, TILES)                   \
+#define OPTIQ_MULTIPLY_BATCH(BITS, TILES, ROWS)             \
   extern "C" __global__ void __launch_bounds__(kThreads, 1) \
-      multiply_##BITS##bit_fast_batch##TILES(               \
+      multiply_##BITS##bit_fast_batch##ROWS##_##TILES(      \
           const __grid_constant__ Multiply args) {          \
-    multiply_batch<BITS, TILES>(args);                      \
+    multiply_batch<BITS, TILES, ROWS>(args);                \
   }
+#define OPTIQ_MULTIPLY_BATCHES(BITS, TILES) \
+  OPTIQ_MULTIPLY_BATCH(BITS, TILES, 16)     \
+  OPTIQ_MULTIPLY_BATCH(BITS, TILES, 32)
 
-OPTIQ_MULTIPLY_BATCH(2, 2)
-OPTIQ_MULTIPLY_BATCH(3, 2)
-OPTIQ_MULTIPLY_BATCH(4, 2)
-OPTIQ_MULTIPLY_BATCH(5, 2)
-OPTIQ_MULTIPLY_BATCH(6, 2)
-OPTIQ_MULTIPLY_BATCH(8, 2)
+OPTIQ_MULTIPLY_BATCHES(2, 2)
+OPTIQ_MULTIPLY_BATCHES(3, 2)
+OPTIQ_MULTIPLY_BATCHES(4, 2)
+OPTIQ_MULTIPLY_BATCHES(5, 2)
+OPTIQ_MULTIPLY_BATCHES(6, 2)
+OPTIQ_MULTIPLY_BATCHES(8, 2)
 // Where they fit into shared memory and registers (batch_most_tiles).
-OPTIQ_MULTIPLY_BATCH(4, 4)
-OPTIQ_MULTIPLY_BATCH(5, 4)
+OPTIQ_MULTIPLY_BATCHES(4, 4)
+OPTIQ_MULTIPLY_BATCHES(5, 4)
 
 } // namespace optiq::kernels::cuda
