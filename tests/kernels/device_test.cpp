@@ -135,9 +135,14 @@ TEST(Device, ProductsWithWhatComesBeforeAndAfter) {
            .scale = 0.5f},
           {.first_row = 3,
            .rows = 1,
-           .a = device.upload(normal_array({2, kIn}, 42)),
-           .b = device.upload(normal_array({2, kOut}, 43)),
-           .scale = 2.f}};
+           .a = device.upload(as(normal_array({2, kIn}, 42), mx::bfloat16)),
+           .b = device.upload(as(normal_array({2, kOut}, 43), mx::float16)),
+           .scale = 2.f},
+          {.first_row = 1, // some of both's rows
+           .rows = 3,
+           .a = device.upload(as(normal_array({18, kIn}, 44), mx::float16)),
+           .b = device.upload(as(normal_array({18, kOut}, 45), mx::bfloat16)),
+           .scale = 1.f}};
       const mx::array residual = device.upload(rows(50, kOut));
       const Norm norm{
           .weight = device.upload(normal_array({kIn}, 51)),

@@ -241,21 +241,27 @@ struct EmbedPlain {
 };
 
 /** inner = x A^T of the rows of a low-rank update, then y += scale inner B. */
-struct LowRankInner {
+struct LowRankPart {
   const float* x; // [rows, in]
   const void* a; // [rank, in]
-  Number type;
-  int in;
-  float* inner; // [rows, rank]
-};
-struct LowRankAdd {
-  const float* inner; // [rows, rank]
   const void* b; // [rank, out]
-  Number type;
+  float* inner; // [rows, rank]
+  float* y; // [rows, out]
+  Number a_type;
+  Number b_type;
+  int rows;
   int rank;
   int out;
   float scale;
-  float* y; // [rows, out]
+};
+/** Those of a launch, which reads A and B ahead of what is before it. */
+inline constexpr int kMostLowRankParts = 32;
+inline constexpr unsigned kLowRankThreads = 256;
+struct LowRank {
+  LowRankPart parts[kMostLowRankParts];
+  int in;
+  const float* gains; // [in] of an RMS norm of x, or null
+  float eps;
 };
 
 // --- elementwise -------------------------------------------------------------

@@ -80,11 +80,12 @@ make_digits(Card& card, PrepareRows args, int rows, Digits kind, bool exact) {
 PreparedRows prepare(Card& card, const mx::array& x, const Product& product) {
   PreparedRows made{
       .rows = x.shape(0), .args = describe_rows(card, x, product.norm)};
+  const bool is_simple = product.norm == nullptr || is_usual(made.args);
   const bool wants_plain = std::any_of(
       product.projections.begin(),
       product.projections.end(),
       [&](const Projection& projection) {
-        return !projection.updates.empty() ||
+        return (!projection.updates.empty() && !is_simple) ||
             data_of(kFunction, card, *projection.weight).layout ==
             Layout::Plain;
       });

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "optiq/base/error.h"
+#include "optiq/kernels/cuda/low_rank_op.h"
 #include "optiq/kernels/cuda/matrix.h"
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/packed_layout.h"
@@ -406,44 +407,6 @@ void multiply_plain(
   card.launch("multiply_plain", grid, args);
 }
 
-/** y += scale (x A^T) B on the update's rows. */
-void add_update(
-    Card& card,
-    const mx::array& x,
-    const LowRankUpdate& update,
-    const mx::array& y) {
-  const int in = x.shape(1);
-  const int out = y.shape(1);
-  const int rank = update.a.ndim() == 0 ? 0 : update.a.shape(0);
-  check_range(kFunction, "update", update.first_row, update.rows, x.shape(0));
-  require_shape(kFunction, "update.a", update.a, {rank, in});
-  require_shape(kFunction, "update.b", update.b, {rank, out});
-  const auto rows = static_cast<std::size_t>(update.rows);
-  const std::ptrdiff_t first = update.first_row;
-  const Buffer inner = card.memory().take(4 * rows * rank);
-  const LowRankInner inner_args{
-      .x = floats_of(kFunction, card, x) + first * in,
-      .a = pointer_of<const void>(card.address(kFunction, update.a)),
-      .type = number_of(kFunction, "update.a", update.a.dtype()),
-      .in = in,
-      .inner = pointer_of<float>(*inner)};
-  card.launch(
-      "low_rank_inner",
-      {.x = rows, .y = static_cast<std::size_t>(rank)},
-      inner_args);
-  const LowRankAdd add_args{
-      .inner = pointer_of<const float>(*inner),
-      .b = pointer_of<const void>(card.address(kFunction, update.b)),
-      .type = number_of(kFunction, "update.b", update.b.dtype()),
-      .rank = rank,
-      .out = out,
-      .scale = update.scale,
-      .y = new_floats_of(card, y) + first * out};
-  Grid grid = grid_of(out);
-  grid.y = rows;
-  card.launch("low_rank_add", grid, add_args);
-}
-
 Added bias_of(const Card& card, const Projection& projection) {
   if (projection.bias == nullptr) {
     return {};
@@ -495,7 +458,7 @@ mx::array multiply_gated(
   return y;
 }
 
-/** The projections before their updates. */
+/** The projections, before their updates, with the residual. */
 std::vector<mx::array>
 multiply_all(Card& card, const Product& product, PreparedRows& x, bool exact) {
   PackedProducts packed(card, x, exact);
@@ -507,9 +470,7 @@ multiply_all(Card& card, const Product& product, PreparedRows& x, bool exact) {
     Added added = bias_of(card, projection);
     if (product.residual != nullptr) {
       require_shape(kFunction, "residual", *product.residual, y.shape());
-      added.residual = projection.updates.empty()
-          ? floats_of(kFunction, card, *product.residual)
-          : nullptr; // behind the updates
+      added.residual = floats_of(kFunction, card, *product.residual);
     }
     if (data.layout == Layout::Plain) {
       multiply_plain(card, data, x, added, y);
@@ -542,15 +503,17 @@ multiply(Card& card, const mx::array& x, const Product& product) {
   if (can_gate(card, product, prepared, exact)) {
     return {multiply_gated(card, product, prepared, exact)};
   }
-  std::vector<mx::array> results = multiply_all(card, product, prepared, exact);
-  for (std::size_t i = 0; i < results.size(); ++i) {
-    const Projection& projection = product.projections[i];
-    for (const LowRankUpdate& update : projection.updates) {
-      add_update(card, *prepared.plain, update, results[i]);
-    }
-    if (product.residual != nullptr && !projection.updates.empty()) {
-      results[i] = add(card, *product.residual, results[i]);
-    }
+  const std::vector<mx::array> results =
+      multiply_all(card, product, prepared, exact);
+  if (has_updates(product)) {
+    // An RMS norm is cheaper made again than written and read.
+    const bool is_plain = prepared.plain.has_value();
+    add_updates(
+        card,
+        product,
+        is_plain ? *prepared.plain : x,
+        is_plain ? nullptr : product.norm,
+        results);
   }
   if (product.activation) {
     return {glu(card, results[0], results[1], *product.activation)};

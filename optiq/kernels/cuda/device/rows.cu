@@ -236,46 +236,6 @@ extern "C" __global__ void multiply_plain(
   }
 }
 
-/** Grid: rows of the update, ranks. */
-extern "C" __global__ void low_rank_inner(
-    const __grid_constant__ LowRankInner args) {
-  begin_kernel();
-  const long long row = blockIdx.x;
-  const long long rank = blockIdx.y;
-  float sum = 0.f;
-  for (int i = threadIdx.x; i < args.in; i += blockDim.x) {
-    sum = fmaf(
-        number_at(args.a, args.type, rank * args.in + i),
-        args.x[row * args.in + i],
-        sum);
-  }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) {
-    args.inner[row * gridDim.y + rank] = sum;
-  }
-}
-
-/** Grid: outputs, rows. */
-extern "C" __global__ void low_rank_add(
-    const __grid_constant__ LowRankAdd args) {
-  begin_kernel();
-  const long long output = thread_index();
-  const long long row = blockIdx.y;
-  if (output >= args.out) {
-    return;
-  }
-  float sum = 0.f;
-  for (int r = 0; r < args.rank; ++r) {
-    sum = fmaf(
-        args.inner[row * args.rank + r],
-        number_at(
-            args.b, args.type, static_cast<long long>(r) * args.out + output),
-        sum);
-  }
-  float& y = args.y[row * args.out + output];
-  y = fmaf(args.scale, sum, y);
-}
-
 extern "C" __global__ void apply(const __grid_constant__ Apply args) {
   begin_kernel();
   const long long i = thread_index();
