@@ -6,7 +6,8 @@
 // Each of the 8 rows has an adapter of its own, rank 16, at random values.
 // Base and adapted steps take turns, so that other work on the machine meets
 // both; medians are compared, and the fastest steps, which nothing disturbed. A
-// step ends with the tokens of greedy answers.
+// step ends with the tokens of greedy answers. The bandwidth is the host's or
+// the first card's.
 // Checked first: a row's logits in the batch are those of its sequence alone,
 // bit for bit, and not the base's.
 #include <algorithm>
@@ -258,10 +259,10 @@ void time_parts(
   verify(setup, adapters);
   const int steps = options.steps;
   const Steps found = time_steps(setup, adapters, steps);
-  const bool is_on_host = &setup.model->device() == &kernels::cpu_device();
-  const double bandwidth = is_on_host
-      ? kernels::measure_read_bandwidth(kBandwidthBytes, 5)
-      : kernels::measure_cuda_read_bandwidth(0);
+  const bool is_on_card = options.device.starts_with("cuda");
+  const double bandwidth = is_on_card
+      ? kernels::measure_cuda_read_bandwidth(0)
+      : kernels::measure_read_bandwidth(kBandwidthBytes, 5);
   const auto bytes = static_cast<double>(bytes_of(adapters));
   std::printf(
       "%zu modules of a layer, adapters %.1f MB at %.1f GB/s\n",

@@ -146,6 +146,23 @@ TEST(SampleRows, DoNotDependOnNeighboursOrThreads) {
   }
 }
 
+/** A row for each sampler, whose logits lie elsewhere. */
+std::vector<RowToSample> rows_of(
+    std::vector<Sampler>& samplers,
+    const LogitsProcessors& processors) {
+  std::vector<RowToSample> rows;
+  for (Sampler& sampler : samplers) {
+    rows.push_back(
+        {.logits = {},
+         .processors = &processors,
+         .sampler = &sampler,
+         .top_logprobs = {},
+         .token = {},
+         .error = nullptr});
+  }
+  return rows;
+}
+
 /** The tokens that samplers draw from rows, one after the other, on a device.
  */
 std::vector<std::int32_t> tokens_on(
@@ -160,16 +177,7 @@ std::vector<std::int32_t> tokens_on(
   for (unsigned step = 0; step < 40; ++step) {
     const kernels::mx::array logits =
         testing::normal_array({n, kVocab}, step, 2.f);
-    std::vector<RowToSample> rows;
-    for (Sampler& sampler : samplers) {
-      rows.push_back(
-          {.logits = {},
-           .processors = &processors,
-           .sampler = &sampler,
-           .top_logprobs = {},
-           .token = {},
-           .error = nullptr});
-    }
+    std::vector<RowToSample> rows = rows_of(samplers, processors);
     sample_rows(device, device.upload(logits), rows);
     for (const RowToSample& row : rows) {
       EXPECT_FALSE(row.error);
@@ -221,16 +229,7 @@ TEST(SampleRows, RowsElsewhereWithoutFiniteLogits) {
   const LogitsOptions none;
   const LogitsProcessors processors(none, {}, {}, 100);
   std::vector<Sampler> samplers(3, Sampler({.temperature = 1.f}));
-  std::vector<RowToSample> rows;
-  for (Sampler& sampler : samplers) {
-    rows.push_back(
-        {.logits = {},
-         .processors = &processors,
-         .sampler = &sampler,
-         .top_logprobs = {},
-         .token = {},
-         .error = nullptr});
-  }
+  std::vector<RowToSample> rows = rows_of(samplers, processors);
   sample_rows(
       kernels::mlx_device(),
       kernels::mx::array(logits.begin(), {3, kVocab}, kernels::mx::float32),

@@ -150,10 +150,4 @@ void add_updates(
   }
 }
 
-bool has_updates(const Product& product) {
-  return std::ranges::any_of(product.projections, [](const Projection& p) {
-    return !p.updates.empty();
-  });
-}
-
 } // namespace optiq::kernels::cuda

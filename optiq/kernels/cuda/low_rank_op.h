@@ -7,8 +7,6 @@
 
 namespace optiq::kernels::cuda {
 
-bool has_updates(const Product& product);
-
 /** What adapters add to a product's results [T, out]: y += scale (x A^T) B on
  * the rows of each update; x [T, in], behind an RMS norm, if any. All at
  * once, but for updates of the same rows of a result. A and B were uploaded:

@@ -505,16 +505,14 @@ multiply(Card& card, const mx::array& x, const Product& product) {
   }
   const std::vector<mx::array> results =
       multiply_all(card, product, prepared, exact);
-  if (has_updates(product)) {
-    // An RMS norm is cheaper made again than written and read.
-    const bool is_plain = prepared.plain.has_value();
-    add_updates(
-        card,
-        product,
-        is_plain ? *prepared.plain : x,
-        is_plain ? nullptr : product.norm,
-        results);
-  }
+  // An RMS norm is cheaper made again than written and read.
+  const bool is_plain = prepared.plain.has_value();
+  add_updates(
+      card,
+      product,
+      is_plain ? *prepared.plain : x,
+      is_plain ? nullptr : product.norm,
+      results);
   if (product.activation) {
     return {glu(card, results[0], results[1], *product.activation)};
   }

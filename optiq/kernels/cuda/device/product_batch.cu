@@ -1,9 +1,9 @@
 // Fast products of 9 to 64 rows, as of a batch of sequences, with the bits of
-// product.cu. A task is 16 or 32 rows and two or four tiles of 16
-// outputs; each of eight warps has its spans of the columns, of all of them:
-// spans of rows and of weights are on their way to shared memory while one is
-// multiplied. What is read of rows is used for all tiles, and products that do
-// not wait for each other follow each other: tensor cores answer late.
+// product.cu. A task is 16 or 32 rows and two or four tiles of 16 outputs; each
+// of eight warps has its spans of the columns, of all of them: spans of rows
+// and of weights are on their way to shared memory while one is multiplied.
+// What is read of rows is used for all tiles, and products that do not wait for
+// each other follow each other: tensor cores answer late.
 #include "optiq/kernels/cuda/device/product_sums.cuh"
 #include "optiq/kernels/cuda/device/product_task.cuh"
 
@@ -274,6 +274,8 @@ struct FreeStages {
     return warp < n_more ? of_more : of_others;
   }
 };
+/** Of two stages, in bits: with counters ptxas took the stack for 32 rows of
+ * 4-bit codes. */
 template <>
 struct FreeStages<2> {
   unsigned changes = 0; // of warps that have an odd number of spans of a task
@@ -326,7 +328,8 @@ __device__ __forceinline__ void finish_batch(
     const BatchSums<kBits, kTiles, kRows>& sums) {
   constexpr int kOutputs = kTiles * kTileRows / (kGated ? 2 : 1);
   constexpr int kRowsAtOnce = kThreads / kOutputs;
-  constexpr int kEach = (kRows + kRowsAtOnce - 1) / kRowsAtOnce;
+  constexpr int kEach = kRows / kRowsAtOnce;
+  static_assert(kEach * kRowsAtOnce == kRows);
   const int output = static_cast<int>(threadIdx.x) % kOutputs;
   const int at = task.tile * kTileRows + output;
   const MultiplyPart& part = args.parts[task.part];
