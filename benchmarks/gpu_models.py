@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes a model directory of a known model's shapes at random weights in MLX's
-affine format, to measure speed with: gpu_models.py SHAPE FOLDER [BITS]. Shapes:
-llama-8b, qwen3.5-9b, qwen3.5-0.8b. A token of its tokenizer is a byte."""
+affine format, or at 16 bits in bfloat16, to measure speed with: gpu_models.py
+SHAPE FOLDER [BITS]. Shapes: llama-8b, qwen3.5-9b, qwen3.5-0.8b. A token of its
+tokenizer is a byte."""
 
 import json
 import struct
@@ -104,10 +105,17 @@ def vectors(text, prefix):
             yield at + "self_attn.k_norm.weight", (text["head_dim"],), 1.0
 
 
+class Noise(float):
+    """Numbers of random sign and from this one on up to twice it."""
+
+
 def tensors(text, prefix, bits):
     """Name, shape and what it is filled with: None is random words, a number
     bfloat16."""
     for name, n_out, n_in in matrices(text, prefix):
+        if bits == 16:
+            yield name + ".weight", (n_out, n_in), Noise(0.5 / n_in**0.5)
+            continue
         scale = 3.5 / n_in**0.5 / (1 << bits)  # rows of about unit variance
         yield name + ".weight", (n_out, n_in * bits // 32), None
         yield name + ".scales", (n_out, n_in // GROUP), scale
@@ -128,8 +136,12 @@ def write_weights(path, all_tensors):
         for _, shape, value in all_tensors:
             if value is None:
                 random.integers(0, 1 << 32, shape, dtype=np.uint32).tofile(file)
+                continue
+            half = int(np.float32(value).view(np.uint32)) >> 16
+            if isinstance(value, Noise):
+                words = random.integers(0, 1 << 32, int(np.prod(shape)) // 2, dtype=np.uint32)
+                (words & 0x807F807F | (half & 0x7F80) * 0x10001).tofile(file)
             else:
-                half = int(np.float32(value).view(np.uint32)) >> 16
                 np.full(shape, half, np.uint16).tofile(file)
 
 
@@ -146,7 +158,9 @@ def write_tokenizer(folder):
 
 
 def write_model(shape, folder, bits=4):
-    config = dict(SHAPES[shape], quantization={"bits": bits, "group_size": GROUP})
+    config = dict(SHAPES[shape])
+    if bits < 16:
+        config["quantization"] = {"bits": bits, "group_size": GROUP}
     text = config.get("text_config", config)
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "language_model." if "text_config" in config else ""

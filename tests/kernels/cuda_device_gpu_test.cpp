@@ -36,6 +36,14 @@ class CudaDevice : public ::testing::Test {
     const AffineWeights w = quantize_affine(weight, bits, group);
     return device().quantized(w.weight, w.scales, w.biases, bits, group);
   }
+  Matrix dense_matrix(int out, int in, float factor = 1.f) {
+    return device().dense(mx::contiguous(
+        mx::astype(normal_array({out, in}, 4, 0.1f * factor), mx::bfloat16)));
+  }
+  /** Of 16 bits dense. */
+  Matrix matrix(int out, int in, int bits, int group = 64) {
+    return bits == 16 ? dense_matrix(out, in) : quantized(out, in, bits, group);
+  }
   std::vector<float>
   product(const Matrix& w, const mx::array& x, Compute compute) {
     return on_host(
@@ -59,10 +67,7 @@ TEST_F(CudaDevice, ARowOfAProductDependsOnNoOther) {
   constexpr int kOut = 136;
   const mx::array x = normal_array({100, kIn}, 3);
   for (const int bits : {2, 3, 4, 5, 6, 8, 16}) {
-    const Matrix w = bits == 16
-        ? device().dense(mx::contiguous(
-              mx::astype(normal_array({kOut, kIn}, 4), mx::bfloat16)))
-        : quantized(kOut, kIn, bits, 64);
+    const Matrix w = matrix(kOut, kIn, bits);
     for (const Compute compute : {Compute::Fast, Compute::Exact}) {
       const std::vector<float> all = product(w, rows_of(x, 5, 64), compute);
       for (const int n : {1, 2, 7, 8, 9, 16, 17, 32, 33}) {
@@ -108,8 +113,8 @@ TEST_F(CudaDevice, MoreThan64RowsAreAsGoodAndDependOnNoOther) {
   for (const int group : {32, 64, 128}) {
     const int in = group == 128 ? 1664 : 1600; // 1600 leaves a span unfilled
     const mx::array x = normal_array({300, in}, 3);
-    for (const int bits : {2, 3, 4, 5, 6, 8}) {
-      const Matrix w = quantized(kOut, in, bits, group);
+    for (const int bits : {2, 3, 4, 5, 6, 8, 16}) {
+      const Matrix w = matrix(kOut, in, bits, group);
       for (const Compute compute : {Compute::Fast, Compute::Exact}) {
         const std::vector<float> all = product(w, x, compute);
         for (const int n : {65, 128, 129, 250}) {
@@ -118,14 +123,54 @@ TEST_F(CudaDevice, MoreThan64RowsAreAsGoodAndDependOnNoOther) {
               << bits << " bits, " << n << " rows";
         }
         // Sums in another order; in fast of weights with 11 bits, an error of
-        // 2^-12 at most each, and in few rows of 1024 sum(x), too.
-        const double bound = compute == Compute::Fast
-            ? 0x1p-12 + 1024 * chain_error(in)
-            : chain_error(in);
+        // 2^-12 at most each, or of rows with as many, and in few rows of codes
+        // of 1024 sum(x), too; in exact of dense weights of rows with 22 bits.
+        const double rounding = compute == Compute::Fast ? 0x1p-12
+            : bits == 16                                 ? 0x1p-22
+                                                         : 0.0;
+        const bool adds_1024 = compute == Compute::Fast && bits < 16;
+        const double bound =
+            rounding + (adds_1024 ? 1024 : 1) * chain_error(in);
         const std::vector<float> few = product(w, rows_of(x, 7, 64), compute);
         EXPECT_LE(distance(part(all, 7, 64, kOut), few), bound)
             << bits << " bits, groups of " << group;
       }
+    }
+  }
+}
+
+TEST_F(CudaDevice, TasksOfManyRowsMayBeOfAnySize) {
+  // So many rows that tasks of 256 outputs leave fewer multiprocessors of 132
+  // without work, and so few that those of 128 do.
+  constexpr int kIn = 640;
+  constexpr int kOut = 5632;
+  const mx::array x = normal_array({2048, kIn}, 3);
+  for (const int bits : {4, 16}) {
+    const Matrix w = matrix(kOut, kIn, bits);
+    for (const Compute compute : {Compute::Fast, Compute::Exact}) {
+      const std::vector<float> all = product(w, x, compute);
+      for (const int first : {0, 1900}) {
+        EXPECT_EQ(
+            product(w, rows_of(x, first, 100), compute),
+            part(all, first, 100, kOut))
+            << bits << " bits";
+      }
+    }
+  }
+}
+
+TEST_F(CudaDevice, DenseWeightsOfAnySizeAreAsGood) {
+  const mx::array x = normal_array({80, 512}, 3);
+  for (const Compute compute : {Compute::Fast, Compute::Exact}) {
+    const std::vector<float> expected =
+        product(dense_matrix(64, 512), x, compute);
+    for (const float factor : {0x1p-60f, 0x1p60f}) {
+      std::vector<float> scaled =
+          product(dense_matrix(64, 512, factor), x, compute);
+      for (float& y : scaled) {
+        y /= factor;
+      }
+      EXPECT_EQ(scaled, expected) << factor;
     }
   }
 }

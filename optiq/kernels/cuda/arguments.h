@@ -56,7 +56,7 @@ struct MultiplyPart {
   const std::uint32_t* weight; // codes, or bf16 [out, in]
   const std::uint32_t* params; // (scale, bias) pairs
   Number param_type; // bf16 or f16
-  float factor; // of packed weights in float16 (matrix.h)
+  float factor; // of weights in float16 (matrix.h)
   int group_shift; // 32 columns << shift are a group
   int out;
   int first_block; // of the launch's, as many tiles each as its kernel takes
@@ -133,9 +133,9 @@ constexpr std::size_t wide_bytes(int bits) {
   constexpr std::size_t kBarriers = 1024;
   return kWideStages * stage + kBarriers;
 }
-/** The fast one has tasks of 64 `width` outputs, two or four; two warp groups
+/** Others have tasks of 64 `width` outputs, two or four; two warp groups
  * multiply and one copies. */
-inline constexpr unsigned kWideFastThreads = 384;
+inline constexpr unsigned kWideTaskThreads = 384;
 constexpr std::size_t wide_fast_stage_bytes(int bits, int width) {
   constexpr std::size_t kDigitBytes = sizeof(std::uint16_t) * 128 * 128;
   const std::size_t tiles = std::size_t{4} * width;
@@ -149,6 +149,18 @@ constexpr int wide_fast_stages(int bits, int width) {
 constexpr std::size_t wide_fast_bytes(int bits, int width) {
   constexpr std::size_t kBarriers = 1024;
   return wide_fast_stages(bits, width) * wide_fast_stage_bytes(bits, width) +
+      kBarriers;
+}
+/** Of dense weights there are rows alone, in halves of spans. */
+constexpr std::size_t wide_dense_stage_bytes(bool is_exact) {
+  return sizeof(std::uint16_t) * (is_exact ? 2 : 1) * 128 * 64;
+}
+constexpr int wide_dense_stages(bool is_exact) {
+  return is_exact ? 6 : 8;
+}
+constexpr std::size_t wide_dense_bytes(bool is_exact) {
+  constexpr std::size_t kBarriers = 1024;
+  return wide_dense_stages(is_exact) * wide_dense_stage_bytes(is_exact) +
       kBarriers;
 }
 /** Between rows in shared memory, of digits and of sums: other banks. */
@@ -195,6 +207,13 @@ struct MultiplyPlain {
   const float* bias; // [out] or null
   const float* residual; // [T, out] or null
   float* y; // [T, out]
+};
+
+/** The largest magnitude of bfloat16 numbers. */
+struct FindLargest {
+  const std::uint32_t* pairs; // of them
+  long long count; // of pairs
+  unsigned* largest; // zero before: bits of the largest magnitude
 };
 
 /** MLX's affine triple into the layout of packed_layout.h. */

@@ -14,6 +14,9 @@ namespace {
 
 // Eight bfloat16 in one load, which tensor cores' rows must keep to.
 constexpr int kAlignedColumns = 8;
+// Of find_largest, which go through all.
+constexpr std::size_t kLargestBlocks = 256;
+constexpr unsigned kLargestThreads = 256;
 
 Buffer send(Card& card, const mx::array& host, Buffer to) {
   const mx::array there = io::materialize(host);
@@ -44,6 +47,18 @@ float factor_of(float largest) {
   return std::ldexp(1.f, std::min(kHalfBits - exponent, kMost));
 }
 
+/** The factor of weights whose largest magnitude is found by what `launch`
+ * starts. Waits for all that was launched. */
+template <class Launch>
+float found_factor(Card& card, const Launch& launch) {
+  const Buffer largest = card.memory().take(sizeof(float));
+  card.fill_zero(*largest, sizeof(float));
+  launch(mutable_words_of(*largest));
+  float bound = 0.f;
+  card.copy_out(&bound, *largest, sizeof(bound));
+  return factor_of(bound);
+}
+
 void pack(
     Card& card,
     const mx::array& weight,
@@ -70,9 +85,7 @@ void pack(
   card.launch("pack_codes", grid_of(words), codes);
   const Buffer lent_scales = lend(card, scales);
   const Buffer lent_biases = lend(card, biases);
-  const Buffer largest = card.memory().take(sizeof(float));
-  card.fill_zero(*largest, sizeof(float));
-  const PackParams params{
+  PackParams params{
       .scales = halves_of(*lent_scales),
       .biases = halves_of(*lent_biases),
       .out = data.out,
@@ -82,12 +95,11 @@ void pack(
       .type = data.param_type,
       .bits = data.bits,
       .params = mutable_words_of(*data.params),
-      .words = pairs,
-      .largest = mutable_words_of(*largest)};
-  card.launch("pack_params", grid_of(pairs), params);
-  float bound = 0.f;
-  card.copy_out(&bound, *largest, sizeof(bound)); // all is done, too
-  data.factor = factor_of(bound);
+      .words = pairs};
+  data.factor = found_factor(card, [&](std::uint32_t* largest) {
+    params.largest = largest;
+    card.launch("pack_params", grid_of(pairs), params);
+  });
   data.nbytes = 4 * static_cast<std::uint64_t>(words + pairs);
 }
 
@@ -120,7 +132,21 @@ Matrix dense_matrix(Card& card, const mx::array& weight) {
       : Layout::Plain;
   data->weight = keep(card, weight);
   data->nbytes = weight.nbytes();
-  card.synchronize(); // products read weights ahead of what is before them
+  // And waits: products read weights ahead of what is before them.
+  if (data->layout == Layout::Dense) {
+    data->factor = found_factor(card, [&](std::uint32_t* largest) {
+      const FindLargest args{
+          .pairs = words_of(*data->weight),
+          .count = std::int64_t{data->out} * data->in / 2,
+          .largest = largest};
+      card.launch(
+          "find_largest",
+          {.x = kLargestBlocks, .threads = kLargestThreads},
+          args);
+    });
+  } else {
+    card.synchronize();
+  }
   return Matrix(std::move(data));
 }
 

@@ -21,7 +21,8 @@ struct MatrixData final : MatrixStorage {
   Buffer weight;
   Buffer params; // packed: pairs of scale and bias
   Number param_type = Number::BFloat16;
-  float factor = 1.f; // packed: a power of two, weights times it below 2^15
+  /** Packed and dense: a power of two, weights times it below 2^15. */
+  float factor = 1.f;
   Buffer scales; // plain and quantized
   Buffer biases;
   Number type = Number::Float32; // plain: of the weight, or of the scales

@@ -60,7 +60,7 @@ struct Form {
   /** A task's size waits for all parts (sized_form); blocks go through tasks.
    */
   bool is_batch = false;
-  bool is_wide_fast = false;
+  bool is_wide = false; // the same of many rows
   bool is_few = false; // product_few.cu
 };
 
@@ -128,14 +128,14 @@ Form choose_form(
       return form;
     }
   }
-  if (x.rows > kMostEqualRows && has_wide_products(card.info()) && !is_dense &&
-      shift_of_group(data.group_size) > 0) {
-    if (!exact) {
+  if (x.rows > kMostEqualRows && has_wide_products(card.info()) &&
+      (is_dense || shift_of_group(data.group_size) > 0)) {
+    if (is_dense || !exact) {
       return {
           .rows = kWideRows,
           .digits = Digits::OfWide,
-          .gates = true,
-          .is_wide_fast = true};
+          .gates = !is_dense,
+          .is_wide = true};
     }
     return {
         .name = "wide",
@@ -176,20 +176,22 @@ struct TaskSize {
   int time = 0;
 };
 
-/** Of the fast kernel for many rows: a task takes a quarter of 64 outputs' time
- * beside its products. */
-std::vector<TaskSize> wide_sizes(int bits) {
+/** Of the kernels for many rows: a task takes a quarter of 64 outputs' time
+ * beside its products. Exact, only dense weights are asked for. */
+std::vector<TaskSize> wide_sizes(int bits, bool exact) {
   constexpr int kTilesOfWidth = 4;
+  constexpr int kDenseBits = 16;
   std::vector<TaskSize> sizes;
-  for (const int width : {2, 4}) {
+  for (int width = 2; width <= (exact ? 2 : 4); width += 2) {
     sizes.push_back(
         {{.name = width == 2 ? "wide2" : "wide4",
           .rows = kWideRows,
           .tiles = kTilesOfWidth * width,
-          .threads = kWideFastThreads,
-          .shared_bytes = wide_fast_bytes(bits, width),
+          .threads = kWideTaskThreads,
+          .shared_bytes = bits == kDenseBits ? wide_dense_bytes(exact)
+                                             : wide_fast_bytes(bits, width),
           .digits = Digits::OfWide,
-          .is_wide_fast = true},
+          .is_wide = true},
          4 * width + 1});
   }
   return sizes;
@@ -321,9 +323,9 @@ class PackedProducts {
       return;
     }
     const MatrixData& data = *width.last;
-    if (width.form.is_wide_fast || width.form.is_batch) {
+    if (width.form.is_wide || width.form.is_batch) {
       const auto sizes = width.form.is_batch ? batch_sizes(data.bits, x_.rows)
-                                             : wide_sizes(data.bits);
+                                             : wide_sizes(data.bits, exact_);
       width.form = sized_form(card_, sizes, x_.rows, launch);
     }
     number_blocks(width.form, launch);
@@ -372,7 +374,7 @@ class PackedProducts {
         .y = static_cast<std::size_t>(row_blocks),
         .threads = form.threads,
         .shared_bytes = form.shared_bytes};
-    if (form.rows == 0 || form.is_wide_fast || form.is_batch) {
+    if (form.rows == 0 || form.is_wide || form.is_batch) {
       grid.x =
           std::min<std::size_t>(grid.x * grid.y, card_.info().multiprocessors);
       grid.y = 1;

@@ -14,31 +14,11 @@
 //
 // Gated, a warp's first eight rows of A are outputs of the gate and its last
 // eight the same ones of up, so that a lane has both.
-#include "optiq/kernels/cuda/device/hopper.cuh"
-#include "optiq/kernels/cuda/device/product_sums.cuh"
-#include "optiq/kernels/cuda/device/product_task.cuh"
+#include "optiq/kernels/cuda/device/wide_task.cuh"
 
 namespace optiq::kernels::cuda {
 
-/** A lane's results are of tokens lane % 4 * 2 and + 1 of every eight. What is
- * read is read for several of these before one is written, which might be what
- * is read. */
-inline constexpr int kEightsAtOnce = 2;
-
 namespace {
-
-constexpr int kHalves = 2; // of a span: 64 columns
-constexpr int kTokens = kWideRows;
-
-/** Who shares a task of 64 kWidth outputs. */
-template <int kWidth>
-struct FastShape {
-  static constexpr int kGroups = 2; // of warps, which multiply
-  static constexpr int kEach = kWidth / kGroups; // operands of a warp
-  // Of the warp group that copies: what it gives up the others take.
-  static constexpr int kFewRegisters = 24;
-  static constexpr int kManyRegisters = 240;
-};
 
 /** A span in shared memory. Operands begin at multiples of 1024. */
 template <int kBits, int kWidth>
@@ -59,24 +39,6 @@ struct FastMemory {
   std::uint64_t empty[kStages];
 };
 
-/** Which stage of a ring is next, and in which turn around. */
-template <int kStages>
-struct RingPlace {
-  int at = 0;
-  int parity = 0;
-
-  __device__ __forceinline__ void move() {
-    ++at;
-    if (at == kStages) {
-      at = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-template <int kWidth>
-using FastTask = RowTask<4 * kWidth, kTokens>;
-
 /** One warp: copies span after span, of task after task. */
 template <int kBits, int kWidth>
 __device__ __forceinline__ void fill_ring(
@@ -88,9 +50,9 @@ __device__ __forceinline__ void fill_ring(
   const int spans = spans_of(args.in);
   const std::int64_t columns = static_cast<std::int64_t>(spans) * kSpanColumns;
   RingPlace<FastMemory<kBits, kWidth>::kStages> place;
-  for (int index = blockIdx.x; index < FastTask<kWidth>::count(args);
+  for (int index = blockIdx.x; index < WideTask<kWidth>::count(args);
        index += static_cast<int>(gridDim.x)) {
-    const FastTask<kWidth> task(args, index);
+    const WideTask<kWidth> task(args, index);
     const bool is_up = args.is_gated && lane >= kTiles / 2;
     const MultiplyPart& part = args.parts[is_up ? 1 : task.part];
     // A tile behind the last is computed again and not written.
@@ -202,21 +164,6 @@ __device__ __forceinline__ void operands_of(
   }
 }
 
-/** Starts the products of half a span. */
-template <int kSums>
-__device__ __forceinline__ void start_products(
-    const void* digits,
-    const std::uint32_t (&a)[4][4],
-    float (&acc)[kSums]) {
-  begin_products();
-  const std::uint64_t b = operand_of(digits);
-#pragma unroll
-  for (int step = 0; step < 4; ++step) {
-    multiply_group(acc, a[step], b + 2 * step, true);
-  }
-  end_products();
-}
-
 /** Sums of a task: half a span is multiplied while the next one's weights are
  * unpacked. */
 template <int kBits, int kWidth>
@@ -225,8 +172,8 @@ __device__ __forceinline__ void multiply_spans(
     const MultiplyPart& part,
     FastMemory<kBits, kWidth>& memory,
     RingPlace<FastMemory<kBits, kWidth>::kStages>& place,
-    float (&acc)[FastShape<kWidth>::kEach][64]) {
-  using Shape = FastShape<kWidth>;
+    float (&acc)[WideShape<kWidth>::kEach][64]) {
+  using Shape = WideShape<kWidth>;
   constexpr int kEach = Shape::kEach;
   const int warp = threadIdx.x / 32;
   const int spans = spans_of(args.in);
@@ -263,70 +210,6 @@ __device__ __forceinline__ void multiply_spans(
   }
   await_products<0>();
   arrive(*last);
-}
-
-/** Scales of the tokens from `token` on, two of each eight, and 0 behind the
- * last. */
-template <int kEights>
-__device__ __forceinline__ void read_scales(
-    const Multiply& args,
-    int token,
-    float factor,
-    float (&to)[kEights][2]) {
-#pragma unroll
-  for (int k = 0; k < kEights; ++k) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int at = token + 8 * k + i;
-      to[k][i] = at < args.rows ? args.scales[at] * factor : 0.f;
-    }
-  }
-}
-
-/** y = sums + bias + residual. */
-template <int kSums>
-__device__ __forceinline__ void write_outputs(
-    const Multiply& args,
-    const MultiplyPart& part,
-    int token,
-    int output,
-    const float (&acc)[kSums]) {
-  const float factor = inverse_scale(part.factor);
-  float bias[2] = {};
-#pragma unroll
-  for (int row = 0; row < 2; ++row) {
-    if (part.bias != nullptr && output + 8 * row < part.out) {
-      bias[row] = part.bias[output + 8 * row];
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < kTokens / 8; j += kEightsAtOnce) {
-    float scales[kEightsAtOnce][2];
-    read_scales(args, token + 8 * j, factor, scales);
-    float residual[kEightsAtOnce][4] = {};
-    const auto each = [&](const auto& what) {
-#pragma unroll
-      for (int k = 0; k < kEightsAtOnce; ++k) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int row = token + 8 * (j + k) + i % 2;
-          const int column = output + i / 2 * 8;
-          if (row < args.rows && column < part.out) {
-            what(k, i, static_cast<long long>(row) * part.out + column);
-          }
-        }
-      }
-    };
-    if (part.residual != nullptr) {
-      each([&](int k, int i, long long at) {
-        residual[k][i] = part.residual[at];
-      });
-    }
-    each([&](int k, int i, long long at) {
-      part.y[at] = residual[k][i] +
-          fmaf(acc[4 * (j + k) + i], scales[k][i % 2], bias[i / 2]);
-    });
-  }
 }
 
 /** y = activation(gate) up. */
@@ -372,13 +255,13 @@ template <int kBits, int kWidth>
 __device__ __forceinline__ void multiply_tasks(
     const Multiply& args,
     FastMemory<kBits, kWidth>& memory) {
-  using Shape = FastShape<kWidth>;
+  using Shape = WideShape<kWidth>;
   constexpr int kEach = Shape::kEach;
   const int warp = threadIdx.x / 32;
   RingPlace<FastMemory<kBits, kWidth>::kStages> place;
-  for (int index = blockIdx.x; index < FastTask<kWidth>::count(args);
+  for (int index = blockIdx.x; index < WideTask<kWidth>::count(args);
        index += static_cast<int>(gridDim.x)) {
-    const FastTask<kWidth> task(args, index);
+    const WideTask<kWidth> task(args, index);
     const MultiplyPart& part = args.parts[task.part];
     float acc[kEach][64] = {};
     multiply_spans(args, part, memory, place, acc);
@@ -402,7 +285,7 @@ template <int kBits, int kWidth>
 __device__ __forceinline__ void multiply_wide_fast(const Multiply& args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Memory = FastMemory<kBits, kWidth>;
-  using Shape = FastShape<kWidth>;
+  using Shape = WideShape<kWidth>;
   static_assert(sizeof(Memory) <= wide_fast_bytes(kBits, kWidth));
   extern __shared__ __align__(1024) unsigned char wide_memory[];
   auto& memory = *reinterpret_cast<Memory*>(wide_memory);
@@ -431,7 +314,7 @@ __device__ __forceinline__ void multiply_wide_fast(const Multiply& args) {
 } // namespace
 
 #define OPTIQ_MULTIPLY_WIDE_FAST(BITS, WIDTH)                       \
-  extern "C" __global__ void __launch_bounds__(kWideFastThreads, 1) \
+  extern "C" __global__ void __launch_bounds__(kWideTaskThreads, 1) \
       multiply_##BITS##bit_fast_wide##WIDTH(                        \
           const __grid_constant__ Multiply args) {                  \
     multiply_wide_fast<BITS, WIDTH>(args);                          \

@@ -173,6 +173,22 @@ extern "C" __global__ void pack_params(
   }
 }
 
+extern "C" __global__ void find_largest(
+    const __grid_constant__ FindLargest args) {
+  begin_kernel();
+  constexpr std::uint32_t kMagnitude = 0x7fff;
+  std::uint32_t largest = 0;
+  const long long step = static_cast<long long>(gridDim.x) * blockDim.x;
+  for (long long i = thread_index(); i < args.count; i += step) {
+    const std::uint32_t both = args.pairs[i];
+    largest = max(largest, max(both & kMagnitude, both >> 16 & kMagnitude));
+  }
+  largest = __reduce_max_sync(kAllLanes, largest);
+  if (threadIdx.x % 32 == 0) {
+    atomicMax(args.largest, largest << 16);
+  }
+}
+
 extern "C" __global__ void embed_packed(
     const __grid_constant__ EmbedPacked args) {
   begin_kernel();
