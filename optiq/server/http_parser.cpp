@@ -259,25 +259,30 @@ RequestParser::Progress RequestParser::State::check_header() {
   return Progress::HeaderDone;
 }
 
+/** Beast takes a chunk's line or the trailers at once: whether these are too
+ * long must not depend on the pieces in which they come, so it never sees more
+ * than they may have. */
 RequestParser::Progress RequestParser::State::read_body(std::string& input) {
-  if (input.empty()) {
-    return Progress::NeedsMore;
+  std::size_t taken = 0;
+  Progress progress = Progress::NeedsMore;
+  while (progress == Progress::NeedsMore && taken < input.size()) {
+    const std::size_t window = std::min(input.size() - taken, max_header_bytes);
+    error_code error;
+    const std::size_t used = parser.put(
+        boost::asio::const_buffer(input.data() + taken, window), error);
+    taken += used;
+    if (error && error != http::error::need_more) {
+      progress = refuse(explain(error, max_body_bytes));
+    } else if (parser.is_done()) {
+      progress = Progress::Done;
+    } else if (used == 0 && window == max_header_bytes) {
+      progress = refuse(header_too_large(max_header_bytes));
+    } else if (used == 0) {
+      break;
+    }
   }
-  error_code error;
-  const std::size_t used =
-      parser.put(boost::asio::const_buffer(input.data(), input.size()), error);
-  input.erase(0, used);
-  if (error && error != http::error::need_more) {
-    return refuse(explain(error, max_body_bytes));
-  }
-  if (parser.is_done()) {
-    return Progress::Done;
-  }
-  // What is left is the beginning of a chunk's line, or of the trailers.
-  if (input.size() > max_header_bytes) {
-    return refuse(header_too_large(max_header_bytes));
-  }
-  return Progress::NeedsMore;
+  input.erase(0, taken);
+  return progress;
 }
 
 RequestParser::RequestParser(

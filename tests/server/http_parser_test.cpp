@@ -83,6 +83,35 @@ TEST(HttpParserResult, JoinsChunksAndDropsTrailers) {
   EXPECT_EQ(parser.request().header("authorization"), std::nullopt);
 }
 
+/** How a request with a trailer of so many bytes is read in pieces. */
+Progress with_trailer(std::size_t bytes, std::size_t piece) {
+  const std::string sent = kCasePost +
+      "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" +
+      "x:" + std::string(bytes - 2, 'y') + "\r\n\r\n";
+  RequestParser parser(kCaseHeaderBytes, kCaseBodyBytes);
+  std::string input;
+  Progress progress = Progress::NeedsMore;
+  for (std::size_t at = 0; at < sent.size(); at += piece) {
+    input += sent.substr(at, piece);
+    do {
+      progress = parser.read(input);
+    } while (progress == Progress::HeaderDone);
+    if (progress != Progress::NeedsMore) {
+      break;
+    }
+  }
+  return progress;
+}
+
+TEST(HttpParserResult, TrailersHaveALimitInWhateverPiecesTheyCome) {
+  // Beside them their chunk's line, "0", and the ends of three lines.
+  constexpr std::size_t kMost = kCaseHeaderBytes - 2 - 1 - 6;
+  for (const std::size_t piece : {std::size_t{1}, std::size_t{7}, kMost * 4}) {
+    EXPECT_EQ(with_trailer(kMost, piece), Progress::Done) << piece;
+    EXPECT_EQ(with_trailer(kMost + 1, piece), Progress::Refused) << piece;
+  }
+}
+
 TEST(HttpParserResult, TakesTheHostOfTheAbsoluteForm) {
   auto parser = parsed("GET http://b:1 HTTP/1.1\r\nHost: a\r\n\r\n");
   EXPECT_EQ(parser.request().header("host"), "b:1");
