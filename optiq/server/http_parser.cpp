@@ -120,6 +120,17 @@ bool has_plain_lines(std::string_view header) {
   return true;
 }
 
+/** Whether bytes behind a chunk begin with the whole line of another one, but
+ * the last, which Beast reads with its trailers. */
+bool begin_with_chunk_line(std::string_view bytes) {
+  if (bytes.starts_with("\r\n")) {
+    bytes.remove_prefix(2);
+  }
+  const std::string_view size = bytes.substr(0, bytes.find_first_of(";\r"));
+  return bytes.find("\r\n") != std::string_view::npos &&
+      size.find_first_not_of('0') != std::string_view::npos;
+}
+
 std::size_t count_fields(const HttpRequest& request, std::string_view name) {
   return static_cast<std::size_t>(std::count_if(
       request.headers.begin(), request.headers.end(), [&](const auto& field) {
@@ -278,6 +289,11 @@ RequestParser::Progress RequestParser::State::read_body(std::string& input) {
     } else if (used == 0 && window == max_header_bytes) {
       progress = refuse(header_too_large(max_header_bytes));
     } else if (used == 0) {
+      // Beast seeks the end of a quoted extension behind the line's end, and
+      // counts the chunk's size against the limit whenever it does.
+      if (begin_with_chunk_line(std::string_view(input).substr(taken))) {
+        progress = refuse(bad_request("a chunk's extension does not end"));
+      }
       break;
     }
   }

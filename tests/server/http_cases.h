@@ -121,6 +121,14 @@ inline const std::vector<HttpCase>& http_cases() {
       {"chunk of nothing",
        kCasePost + "Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n",
        400},
+      {"chunk extension without end",
+       kCasePost +
+           "Transfer-Encoding: chunked\r\n\r\n3;a=\"\r\nabc\r\n0\r\n\r\n",
+       400},
+      {"chunk extension over two lines",
+       kCasePost +
+           "Transfer-Encoding: chunked\r\n\r\n3;a=\"\r\n\"\r\n0\r\n\r\n",
+       400},
       {"chunk longer than said",
        kCasePost + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
        400},
