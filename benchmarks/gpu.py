@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One table of what a card does with models of known shapes at random weights
 (gpu_models.py), beside what it can read: gpu.py FOLDER OPTIQ..., where OPTIQ is
-the command (pack/run optiq) and FOLDER keeps the models (18 GB)."""
+the command (pack/run optiq) and FOLDER keeps the models (36 GB)."""
 
 import contextlib
 import json
@@ -32,6 +32,8 @@ CASES = [
     ("llama-8b", 4, "behind 8192 tokens, K/V of 4 bits", {**SHORT, "context": 8192, "kv-bits": 4}),
     ("llama-8b", 4, "behind 32768 tokens, K/V of 4 bits", {**SHORT, "context": 32768, "kv-bits": 4}),
     ("qwen3.5-9b", 4, "fast", {}),
+    ("qwen3.5-9b", 16, "fast", {}),
+    ("qwen3.5-9b", 16, "exact", {"compute": "exact"}),
     ("qwen3.5-0.8b", 4, "fast", {}),
 ]
 

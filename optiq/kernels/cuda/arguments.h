@@ -12,10 +12,6 @@ enum class Number : int { Float32, BFloat16, Float16 };
 
 // --- products ----------------------------------------------------------------
 
-/** Numbers of 16 bits that add up to an activation. Three of bfloat16 hold any
- * float32; two of float16 all but its last bit, of rows brought below 2^15. */
-inline constexpr int kMostDigits = 3;
-
 /** Spans of columns are shared out to so many warps in turn, in products of up
  * to 64 rows. */
 inline constexpr int kShares = 8;
@@ -27,11 +23,12 @@ struct alignas(16) RowScales {
 };
 
 /** Rows as products take them: after an optional norm, as sums of digits,
- * padded with zeros to whole spans of columns. Bfloat16 digits for dense
- * weights; float16 ones, of rows times a power of two each, for codes: each
- * share of a row has its own, and what an RMS norm divides by is left to the
- * product, so that a warp can make digits of its columns before it knows the
- * others. In wide_layout.h a row has one power of two, and is normed. */
+ * padded with zeros to whole spans of columns. A digit is a float16, of rows
+ * times a power of two that brings them below 2^15; two hold a float32 but for
+ * its last bit. Each share of a row has its own power of two, and what an RMS
+ * norm divides by is left to the product, so that a warp can make digits of its
+ * columns before it knows the others. In wide_layout.h a row has one power of
+ * two, and is normed. */
 struct PrepareRows {
   const float* x; // [T, width]
   const float* weight; // [width] of a norm; null without one
@@ -42,7 +39,6 @@ struct PrepareRows {
   int padded;
   float* plain; // [T, width], or null: not wanted
   int n_digits; // 0: none wanted
-  int is_half; // float16
   std::uint16_t* digits; // [n_digits, T, padded]
   float* sums; // [T, padded / 32] of the digits
   RowScales* row_scales; // [T] what sums of digits are to be multiplied by
@@ -50,13 +46,14 @@ struct PrepareRows {
   float* scales; // tiled: [T] instead of row_scales
 };
 
-/** A matrix [out, in] of a launch, packed or dense bfloat16, and what comes of
- * it: y = x W^T + bias + residual. */
+/** A matrix [out, in] of a launch, packed or dense float16, and what comes of
+ * it: y = x W^T unit + bias + residual. */
 struct MultiplyPart {
-  const std::uint32_t* weight; // codes, or bf16 [out, in]
+  const std::uint32_t* weight; // codes, or f16 [out, in]
   const std::uint32_t* params; // (scale, bias) pairs
   Number param_type; // bf16 or f16
-  float factor; // of weights in float16 (matrix.h)
+  float factor; // of packed weights in float16 (matrix.h)
+  float unit; // of dense ones
   int group_shift; // 32 columns << shift are a group
   int out;
   int first_block; // of the launch's, as many tiles each as its kernel takes
@@ -209,11 +206,20 @@ struct MultiplyPlain {
   float* y; // [T, out]
 };
 
-/** The largest magnitude of bfloat16 numbers. */
+/** The largest magnitude of halves of either kind. */
 struct FindLargest {
-  const std::uint32_t* pairs; // of them
+  const std::uint32_t* pairs;
   long long count; // of pairs
-  unsigned* largest; // zero before: bits of the largest magnitude
+  Number type;
+  unsigned* largest; // zero before: its bits as a float
+};
+
+/** Halves of either kind times a power of two in float16, in their place. */
+struct ScaleHalves {
+  std::uint32_t* pairs;
+  long long count; // of pairs
+  Number type;
+  float factor;
 };
 
 /** MLX's affine triple into the layout of packed_layout.h. */

@@ -14,9 +14,9 @@ namespace {
 
 // Eight bfloat16 in one load, which tensor cores' rows must keep to.
 constexpr int kAlignedColumns = 8;
-// Of find_largest, which go through all.
-constexpr std::size_t kLargestBlocks = 256;
-constexpr unsigned kLargestThreads = 256;
+// Of kernels that go through all halves of a matrix.
+constexpr std::size_t kHalvesBlocks = 512;
+constexpr unsigned kHalvesThreads = 256;
 
 Buffer send(Card& card, const mx::array& host, Buffer to) {
   const mx::array there = io::materialize(host);
@@ -103,6 +103,22 @@ void pack(
   data.nbytes = 4 * static_cast<std::uint64_t>(words + pairs);
 }
 
+/** Dense weights in the middle of float16. */
+void bring_to_half(Card& card, MatrixData& data) {
+  const std::int64_t pairs = std::int64_t{data.out} * data.in / 2;
+  std::uint32_t* const weight = mutable_words_of(*data.weight);
+  const Grid grid{.x = kHalvesBlocks, .threads = kHalvesThreads};
+  const float factor = found_factor(card, [&](std::uint32_t* largest) {
+    const FindLargest args{weight, pairs, data.type, largest};
+    card.launch("find_largest", grid, args);
+  });
+  const ScaleHalves args{weight, pairs, data.type, factor};
+  card.launch("scale_halves", grid, args);
+  data.layout = Layout::Dense;
+  data.type = Number::Float16;
+  data.unit = 1.f / factor;
+}
+
 } // namespace
 
 PlainMatrix MatrixData::plain() const {
@@ -126,27 +142,12 @@ Matrix dense_matrix(Card& card, const mx::array& weight) {
   data->in = weight.shape(1);
   data->bits = static_cast<int>(8 * weight.itemsize());
   data->type = number_of("dense", "weight", weight.dtype());
-  data->layout =
-      data->type == Number::BFloat16 && data->in % kAlignedColumns == 0
-      ? Layout::Dense
-      : Layout::Plain;
   data->weight = keep(card, weight);
   data->nbytes = weight.nbytes();
-  // And waits: products read weights ahead of what is before them.
-  if (data->layout == Layout::Dense) {
-    data->factor = found_factor(card, [&](std::uint32_t* largest) {
-      const FindLargest args{
-          .pairs = words_of(*data->weight),
-          .count = std::int64_t{data->out} * data->in / 2,
-          .largest = largest};
-      card.launch(
-          "find_largest",
-          {.x = kLargestBlocks, .threads = kLargestThreads},
-          args);
-    });
-  } else {
-    card.synchronize();
+  if (data->type != Number::Float32 && data->in % kAlignedColumns == 0) {
+    bring_to_half(card, *data);
   }
+  card.synchronize(); // products read weights ahead of what is before them
   return Matrix(std::move(data));
 }
 

@@ -11,7 +11,7 @@ inline constexpr const char* kDeviceName = "cuda";
 /** How a matrix lies on a card. */
 enum class Layout {
   Packed, // packed_layout.h: codes with halves as scales, for tensor cores
-  Dense, // bfloat16 [out, in], for tensor cores
+  Dense, // float16 [out, in] times a power of two, for tensor cores
   Plain, // as in the file, for products in float32
 };
 
@@ -21,8 +21,12 @@ struct MatrixData final : MatrixStorage {
   Buffer weight;
   Buffer params; // packed: pairs of scale and bias
   Number param_type = Number::BFloat16;
-  /** Packed and dense: a power of two, weights times it below 2^15. */
+  /** Packed: a power of two, weights times it below 2^15. */
   float factor = 1.f;
+  /** Dense: a power of two, what is stored times it are the weights: to 11
+   * bits, which is all that bfloat16 and float16 have, or 2^-40 of the largest.
+   */
+  float unit = 1.f;
   Buffer scales; // plain and quantized
   Buffer biases;
   Number type = Number::Float32; // plain: of the weight, or of the scales

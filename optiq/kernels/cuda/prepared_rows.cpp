@@ -13,10 +13,6 @@ namespace {
 
 constexpr const char* kFunction = kMultiply;
 
-int count_of(Digits kind, bool exact) {
-  return (kind == Digits::OfDense ? 2 : 1) + (exact ? 1 : 0);
-}
-
 /** Few rows are cut into parts, a span for each warp. */
 Grid grid_of_preparing(const PrepareRows& args, int rows) {
   constexpr unsigned kThreads = 512;
@@ -114,9 +110,8 @@ digits_of(Card& card, PreparedRows& rows, Digits kind, bool exact) {
 
 PrepareRows with_digits(PrepareRows args, Digits kind, bool exact) {
   args.plain = nullptr;
-  args.n_digits = count_of(kind, exact);
-  args.is_half = kind != Digits::OfDense ? 1 : 0;
-  args.is_tiled = kind == Digits::OfWide ? 1 : 0;
+  args.n_digits = exact ? 2 : 1;
+  args.is_tiled = kind == Digits::Wide ? 1 : 0;
   return args;
 }
 

@@ -12,9 +12,9 @@ namespace optiq::kernels::cuda {
 
 inline constexpr const char* kMultiply = "multiply"; // in messages
 
-/** The kinds of digits that products take (arguments.h): the last in the order
- * of wide_layout.h. */
-enum class Digits { OfDense, OfCodes, OfWide };
+/** How digits of rows lie (arguments.h): row by row, or as wide_layout.h has
+ * them. */
+enum class Digits { ByRow, Wide };
 
 /** Rows as digits on the card. */
 struct PreparedDigits {

@@ -53,7 +53,7 @@ struct Form {
   int tiles = 0; // of weights
   unsigned threads = 0;
   std::size_t shared_bytes = 0;
-  Digits digits{};
+  Digits digits = Digits::ByRow;
   bool prepares = false; // its only row
   bool shares_rows = false; // copies them into shared memory
   bool gates = false; // takes a gate, up and an activation
@@ -69,10 +69,9 @@ Form few_form(
     const Card& card,
     const MatrixData& data,
     const PreparedRows& x,
-    Digits digits,
     bool exact) {
   const CardInfo& info = card.info();
-  const PrepareRows args = with_digits(x.args, digits, exact);
+  const PrepareRows args = with_digits(x.args, Digits::ByRow, exact);
   const std::size_t room = info.shared_bytes - kFewDeclared;
   const int most_rows = x.rows <= kFewRows ? kFewRows : kMoreRows;
   const std::size_t ring = std::size_t{kFewThreads / kLanes} *
@@ -83,7 +82,6 @@ Form few_form(
       .tiles = kFewTiles,
       .threads = kFewThreads,
       .shared_bytes = ring,
-      .digits = digits,
       .gates = true,
       .is_few = true};
   if (info.shared_bytes < kFewDeclared || ring > room) {
@@ -118,12 +116,11 @@ Form choose_form(
     const PreparedRows& x,
     bool exact) {
   const bool is_dense = data.layout == Layout::Dense;
-  const Digits digits = is_dense ? Digits::OfDense : Digits::OfCodes;
   if (!exact && can_batch(card, data, x.rows)) {
-    return {.digits = digits, .gates = true, .is_batch = true};
+    return {.gates = true, .is_batch = true};
   }
   if (x.rows <= kMoreRows) {
-    const Form form = few_form(card, data, x, digits, exact);
+    const Form form = few_form(card, data, x, exact);
     if (form.name != nullptr) {
       return form;
     }
@@ -133,7 +130,7 @@ Form choose_form(
     if (is_dense || !exact) {
       return {
           .rows = kWideRows,
-          .digits = Digits::OfWide,
+          .digits = Digits::Wide,
           .gates = !is_dense,
           .is_wide = true};
     }
@@ -143,14 +140,13 @@ Form choose_form(
         .tiles = kWideTiles,
         .threads = kWideThreads,
         .shared_bytes = wide_bytes(data.bits),
-        .digits = Digits::OfWide};
+        .digits = Digits::Wide};
   }
   return {
       .name = "all",
       .rows = kManyRows,
       .tiles = kManyTiles,
-      .threads = kManyThreads,
-      .digits = digits};
+      .threads = kManyThreads};
 }
 
 /** Tiles of a part that a block has: gated, half of them are the other's. */
@@ -190,7 +186,7 @@ std::vector<TaskSize> wide_sizes(int bits, bool exact) {
           .threads = kWideTaskThreads,
           .shared_bytes = bits == kDenseBits ? wide_dense_bytes(exact)
                                              : wide_fast_bytes(bits, width),
-          .digits = Digits::OfWide,
+          .digits = Digits::Wide,
           .is_wide = true},
          4 * width + 1});
   }
@@ -212,7 +208,6 @@ std::vector<TaskSize> batch_sizes(int bits, int rows) {
           .tiles = tiles,
           .threads = kManyThreads,
           .shared_bytes = batch_bytes(bits, tiles, each),
-          .digits = Digits::OfCodes,
           .is_batch = true},
          2 * tiles + (is_half ? 2 : 3)});
   }
@@ -305,6 +300,7 @@ class PackedProducts {
         .params = data.params ? words_of(*data.params) : nullptr,
         .param_type = data.param_type,
         .factor = data.factor,
+        .unit = data.unit,
         .group_shift = shift,
         .out = data.out,
         .bias = added.bias,
@@ -350,7 +346,7 @@ class PackedProducts {
           digits_of(card_, x_, width.form.digits, exact_);
       launch.digits = halves_of(*digits.digits);
       launch.sums = pointer_of<const float>(*digits.sums);
-      if (width.form.digits == Digits::OfWide) {
+      if (width.form.digits == Digits::Wide) {
         launch.scales = pointer_of<const float>(*digits.scales);
       } else {
         launch.row_scales = pointer_of<const RowScales>(*digits.scales);
@@ -378,7 +374,7 @@ class PackedProducts {
       grid.x =
           std::min<std::size_t>(grid.x * grid.y, card_.info().multiprocessors);
       grid.y = 1;
-    } else if (form.digits == Digits::OfWide) {
+    } else if (form.digits == Digits::Wide) {
       std::swap(grid.x, grid.y); // blocks that follow each other share weights
     }
     return grid;

@@ -213,7 +213,7 @@ mx::array embed(
     const EmbedPlain args{
         .ids = on_card,
         .weight = data.plain(),
-        .scale = scale,
+        .scale = scale * data.unit,
         .y = new_floats_of(card, y)};
     card.launch("embed_plain", grid, args);
   }

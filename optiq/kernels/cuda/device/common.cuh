@@ -20,6 +20,12 @@ __device__ __forceinline__ float half_bits(std::uint32_t bits) {
   return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
 }
 
+/** Two numbers in float16. */
+__device__ __forceinline__ std::uint32_t half_pair(float a, float b) {
+  const __half2 both = __floats2half2_rn(a, b);
+  return *reinterpret_cast<const std::uint32_t*>(&both);
+}
+
 /** Element i of an array of some type. */
 __device__ __forceinline__ float
 number_at(const void* from, Number type, long long i) {

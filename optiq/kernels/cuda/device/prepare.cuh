@@ -95,7 +95,7 @@ form_of(const float* x, const PrepareRows& args) {
   const auto n = static_cast<float>(width);
   const bool has_norm = args.weight != nullptr;
   RowForm form{0.f, 1.f, 1.f};
-  if (!has_norm && !args.is_half) {
+  if (!has_norm && args.n_digits == 0) {
     return form;
   }
   if (args.is_layer_norm) {
@@ -131,7 +131,7 @@ form_of(const float* x, const PrepareRows& args) {
   if (has_norm) {
     form.factor = 1.f / sqrtf(block_sum(squares) / n + args.eps);
   }
-  if (args.is_half) {
+  if (args.n_digits > 0) {
     largest = block_max(largest) * form.factor;
     if (args.bias != nullptr) {
       largest += block_max(largest_bias);
@@ -193,7 +193,7 @@ __device__ __forceinline__ float share_scale(
     const Found (&found)[kPrepareWarps],
     int share) {
   static_assert(kPrepareWarps == 2 * kShares);
-  return args.is_half
+  return args.n_digits > 0
       ? scale_of(fmaxf(found[share].largest, found[share + kShares].largest))
       : 1.f;
 }
@@ -206,37 +206,17 @@ struct RowDigits {
   int tile_row = -1; // in a tile of wide_layout.h, which `digits` begins; or -1
 };
 
-/** Two numbers in 16 bits each, and what these are. */
-__device__ __forceinline__ std::uint32_t
-digit_pair(float a, float b, bool is_half) {
-  if (is_half) {
-    const __half2 both = __floats2half2_rn(a, b);
-    return *reinterpret_cast<const std::uint32_t*>(&both);
-  }
-  const __nv_bfloat162 both = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const std::uint32_t*>(&both);
-}
-__device__ __forceinline__ float2
-pair_values(std::uint32_t pair, bool is_half) {
-  return param_pair(pair, is_half ? Number::Float16 : Number::BFloat16);
-}
-
 /** Four columns from i on of a row times its scale; a warp has a span. */
-__device__ __forceinline__ void write_digits(
-    const float (&y)[4],
-    int i,
-    int n_digits,
-    bool is_half,
-    const RowDigits& to) {
+__device__ __forceinline__ void
+write_digits(const float (&y)[4], int i, int n_digits, const RowDigits& to) {
   float sum[4] = {};
 #pragma unroll 1
   for (int digit = 0; digit < n_digits; ++digit) {
     std::uint32_t bits[2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      bits[j] = digit_pair(
-          y[2 * j] - sum[2 * j], y[2 * j + 1] - sum[2 * j + 1], is_half);
-      const float2 values = pair_values(bits[j], is_half);
+      bits[j] = half_pair(y[2 * j] - sum[2 * j], y[2 * j + 1] - sum[2 * j + 1]);
+      const float2 values = param_pair(bits[j], Number::Float16);
       sum[2 * j] += values.x;
       sum[2 * j + 1] += values.y;
     }
@@ -296,7 +276,7 @@ __device__ __forceinline__ void write_columns(
     y[j] *= form.scale;
   }
   if (args.n_digits > 0) {
-    write_digits(y, i, args.n_digits, args.is_half, to);
+    write_digits(y, i, args.n_digits, to);
   }
 }
 
@@ -322,7 +302,7 @@ __device__ __forceinline__ void write_row(
 
 /** A warp's spans of a usual row before its norm's factor, of whose batches the
  * last is at hand. */
-template <int kDigits, bool kIsHalf>
+template <int kDigits>
 __device__ __forceinline__ void write_usual(
     const PrepareRows& args,
     const float* x,
@@ -348,7 +328,7 @@ __device__ __forceinline__ void write_usual(
           __fmul_rn(v.y, w.y) * scale,
           __fmul_rn(v.z, w.z) * scale,
           __fmul_rn(v.w, w.w) * scale};
-      write_digits(y, i, kDigits, kIsHalf, to);
+      write_digits(y, i, kDigits, to);
     }
   }
 }

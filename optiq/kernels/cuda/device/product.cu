@@ -6,12 +6,12 @@
 //             sum over groups: s (sum q x) + b (sum x)
 //
 // Codes are exact integers in float16: 1024 + q, whose 1024 sum(x) leaves with
-// b (one digit of x), or q itself (two digits). x is one or two float16 digits
-// of a share brought below 2^15, of dense weights two or three bfloat16 digits;
-// sums are float32. Eight warps share the columns, warp w taking spans w, w +
-// 8, ...; their sums are added in order. So the bits of a row do not depend on
-// how many rows there are, nor on whether this file's kernel runs, of any
-// number, or one of product_few.cu.
+// b (one digit of x), or q itself (two digits). Dense weights are float16 times
+// a power of two (MatrixData::unit). x is one or two float16 digits of a share
+// brought below 2^15; sums are float32. Eight warps share the columns, warp w
+// taking spans w, w + 8, ...; their sums are added in order. So the bits of a
+// row do not depend on how many rows there are, nor on whether this file's
+// kernel runs, of any number, or one of product_few.cu.
 #include "optiq/kernels/cuda/device/product_sums.cuh"
 
 namespace optiq::kernels::cuda {
@@ -91,7 +91,8 @@ __device__ __forceinline__ void multiply_many(const Multiply& args) {
               partials,
               i / Sums::kOutputs,
               i % Sums::kOutputs,
-              args.row_scales[row]));
+              args.row_scales[row],
+              part));
     }
   }
 }

@@ -26,7 +26,7 @@ struct FewShared {
 /** Digits of a single row, then their sums, in `memory`. The two warps that
  * multiply the same columns prepare these, and wait for nobody else: what the
  * norm takes of the others is left to the result. */
-template <int kBits, bool kExact>
+template <bool kExact>
 __device__ __forceinline__ Rows<1> own_row(
     const PrepareRows& args,
     RowBatch& batch,
@@ -50,8 +50,7 @@ __device__ __forceinline__ Rows<1> own_row(
   if (lane == 0 && warp < kShares) {
     shared.scales[0].shares[warp] = inverse_scale(scale);
   }
-  write_usual<digits_of(kBits, kExact), kBits != kDense>(
-      args, args.x, scale, batch, to);
+  write_usual<digits_of(kExact)>(args, args.x, scale, batch, to);
   const float squares = warp_sum(found.squares);
   if (lane == 0) {
     shared.found[warp].squares = squares;
@@ -173,10 +172,13 @@ __device__ __forceinline__ void finish_row(
     return;
   }
   const float y =
-      sum_of_warps(sums[lane / kTileRows], 0, output, scales) + added.bias;
+      sum_of_warps(sums[lane / kTileRows], 0, output, scales, part) +
+      added.bias;
   if (args.is_gated) {
-    const float up = sum_of_warps(sums[1], 0, output, scales) + added.up_bias;
-    args.parts[1].y[at] = gated(args, y, up);
+    const MultiplyPart& of_up = args.parts[1];
+    const float up =
+        sum_of_warps(sums[1], 0, output, scales, of_up) + added.up_bias;
+    of_up.y[at] = gated(args, y, up);
   } else {
     part.y[at] = part.residual != nullptr ? added.residual + y : y;
   }
@@ -224,14 +226,14 @@ __device__ __forceinline__ void finish_task(
       continue;
     }
     const RowScales& scales = all_scales[token];
-    const float y = sum_of_warps(sums[team], token, output, scales);
+    const float y = sum_of_warps(sums[team], token, output, scales, part);
     if (!args.is_gated) {
       write_result(part, token, at, y);
       continue;
     }
     const MultiplyPart& of_up = args.parts[1];
     const float gate = y + (part.bias != nullptr ? part.bias[at] : 0.f);
-    const float up = sum_of_warps(sums[1], token, output, scales) +
+    const float up = sum_of_warps(sums[1], token, output, scales, of_up) +
         (of_up.bias != nullptr ? of_up.bias[at] : 0.f);
     of_up.y[static_cast<long long>(token) * of_up.out + at] =
         gated(args, gate, up);
@@ -350,12 +352,12 @@ __device__ __forceinline__ void multiply_few_of(
     RowBatch batch;
     batch.load_gains(args.own, 4 * static_cast<int>(threadIdx.x));
     await_previous();
-    const auto x = own_row<kBits, kExact>(args.own, batch, shared, behind);
+    const auto x = own_row<kExact>(args.own, batch, shared, behind);
     multiply_own<kBits, kExact>(args, groups, ring, x, shared);
   } else {
     await_previous();
-    const auto x = prepared_rows<kTokenTiles>(
-        args, digits_of(kBits, kExact), shared, behind);
+    const auto x =
+        prepared_rows<kTokenTiles>(args, digits_of(kExact), shared, behind);
     multiply_several<kBits, kExact>(args, groups, ring, x, shared);
   }
 }

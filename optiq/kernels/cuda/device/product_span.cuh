@@ -9,11 +9,11 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kDense = 16; // "bits" of bfloat16 weights
+constexpr int kDense = 16; // "bits" of dense weights
 
 /** Digits of x for fast and exact. */
-constexpr int digits_of(int bits, bool is_exact) {
-  return (bits == kDense ? 2 : 1) + (is_exact ? 1 : 0);
+constexpr int digits_of(bool is_exact) {
+  return is_exact ? 2 : 1;
 }
 
 /** Where a lane's share of the tile and span in hand lies. */
@@ -270,11 +270,7 @@ __device__ __forceinline__ void multiply_chunk(
     const std::uint32_t a3 = weights.operand(1, pair + 1);
     const std::uint32_t b0 = half == 0 ? x.x : x.z;
     const std::uint32_t b1 = half == 0 ? x.y : x.w;
-    if constexpr (kBits == kDense) {
-      mma_bf16(sums, a0, a1, a2, a3, b0, b1);
-    } else {
-      mma_f16(sums, a0, a1, a2, a3, b0, b1);
-    }
+    mma_f16(sums, a0, a1, a2, a3, b0, b1);
   }
 }
 
@@ -374,7 +370,7 @@ __device__ __forceinline__ void multiply_span(
     const Weights<kBits, kExact> (&weights)[kRowTiles],
     const MoreParams& more_params,
     float (&acc)[kRowTiles][kTokenTiles][4]) {
-  constexpr int kDigits = digits_of(kBits, kExact);
+  constexpr int kDigits = digits_of(kExact);
   float sums[kRowTiles][kTokenTiles][4] = {};
   float4 x_sums[kTokenTiles][2];
   if constexpr (kBits != kDense) {

@@ -41,19 +41,21 @@ struct Partial {
 
 static_assert(kShares == kWarps);
 
-/** The warps' sums in order. */
+/** The warps' sums in order, times what the part's weights are in. */
 template <int kTokens, int kRowTiles>
 __device__ __forceinline__ float sum_of_warps(
     const Partial<kTokens, kRowTiles> (&partials)[kWarps],
     int token,
     int output,
-    const RowScales& scales) {
+    const RowScales& scales,
+    const MultiplyPart& part) {
   float y = 0.f;
 #pragma unroll
   for (int warp = 0; warp < kWarps; ++warp) {
     y = fmaf(partials[warp].values[token][output], scales.shares[warp], y);
   }
-  return __fmul_rn(y, scales.factor); // not one with what is added
+  // Not one operation with what is added.
+  return __fmul_rn(y, scales.factor * part.unit);
 }
 
 __device__ __forceinline__ void

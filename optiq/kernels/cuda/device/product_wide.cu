@@ -105,7 +105,7 @@ __device__ __forceinline__ void fill_ring(
               static_cast<std::int64_t>(span) * kTokens * kSpanColumns,
           sizeof(stage.digits[0]),
           full);
-    } else if (lane == kWideTiles + kMostDigits) {
+    } else if (lane == kWideTiles + kDigits) {
       copy_bulk(
           stage.sums,
           sums + static_cast<std::int64_t>(span) * kTokens * kHalves,

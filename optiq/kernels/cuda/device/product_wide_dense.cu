@@ -1,10 +1,8 @@
 // Products of many rows with dense weights on warp groups (compute capability
 // 9.0; wide_task.cuh). Rows are in float16 digits, two for exact
-// (wide_layout.h); weights are what bfloat16 holds, in float16: times a power
-// of two that keeps them below 2^15 (MatrixData::factor) that is exact but for
-// what lies below 2^-40 of the matrix's largest.
+// (wide_layout.h), weights float16 times a power of two (MatrixData::unit):
 //
-//   y[t][o] = scale[t] / factor * sum over columns: factor w x
+//   y[t][o] = scale[t] unit * sum over columns: w x
 //
 // A warp's weights are its own: they come from memory half a span ahead, in the
 // order of operands, and one warp keeps a ring of rows' half spans filled.
@@ -65,54 +63,47 @@ __device__ __forceinline__ void fill_ring(
  * of 32 columns. */
 struct DenseWeights {
   uint4 words[2][kHalves];
+  int column; // of the first chunk's
 
-  /** Of outputs from `first` on, and columns from `column` on. Outputs behind
-   * the last are the last one's, and not written. */
+  /** Of outputs from `first` on, and columns from `from` on. Outputs behind the
+   * last are the last one's, and not written. */
   __device__ __forceinline__ void
-  load(const MultiplyPart& part, int in, int first, int column) {
+  load(const MultiplyPart& part, int in, int first, int from) {
     const int lane = threadIdx.x % 32;
     const auto* weight = reinterpret_cast<const std::uint16_t*>(part.weight);
+    column = from + column_of(lane, 0);
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const int output = min(first + row_of(lane, row), part.out - 1);
 #pragma unroll
       for (int chunk = 0; chunk < 2; ++chunk) {
-        const int at = column + column_of(lane, 8 * chunk);
-        words[row][chunk] = at < in
-            ? stream4(weight + static_cast<std::int64_t>(output) * in + at)
-            : make_uint4(0, 0, 0, 0);
+        const int at = min(column + chunk * kChunkColumns, in - 8);
+        words[row][chunk] =
+            stream4(weight + static_cast<std::int64_t>(output) * in + at);
+      }
+    }
+  }
+  /** Four steps of 16 columns; behind the last column zeros. That is done here,
+   * and not by `load`, so that operands are not the registers that are loaded:
+   * then ptxas would run products one after the other (its remark C7513). */
+  __device__ __forceinline__ void write_operands(
+      int in,
+      std::uint32_t (&a)[4][4]) const {
+#pragma unroll
+    for (int chunk = 0; chunk < 2; ++chunk) {
+      const std::uint32_t mask =
+          column + chunk * kChunkColumns < in ? 0xffffffffu : 0u;
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        const uint4& v = words[row][chunk];
+        a[2 * chunk][row] = v.x & mask;
+        a[2 * chunk][2 + row] = v.y & mask;
+        a[2 * chunk + 1][row] = v.z & mask;
+        a[2 * chunk + 1][2 + row] = v.w & mask;
       }
     }
   }
 };
-
-/** Two of bfloat16 times the factor, in float16. */
-__device__ __forceinline__ std::uint32_t half_weights(
-    std::uint32_t both,
-    float factor) {
-  const __half2 pair = __floats2half2_rn(
-      bf16_bits(both & 0xffff) * factor,
-      __uint_as_float(both & 0xffff0000u) * factor);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-
-/** The A operands of half a span, four steps of 16 columns. */
-__device__ __forceinline__ void operands_of(
-    const DenseWeights& weights,
-    float factor,
-    std::uint32_t (&a)[4][4]) {
-#pragma unroll
-  for (int row = 0; row < 2; ++row) {
-#pragma unroll
-    for (int chunk = 0; chunk < 2; ++chunk) {
-      const uint4& v = weights.words[row][chunk];
-      a[2 * chunk][row] = half_weights(v.x, factor);
-      a[2 * chunk][2 + row] = half_weights(v.y, factor);
-      a[2 * chunk + 1][row] = half_weights(v.z, factor);
-      a[2 * chunk + 1][2 + row] = half_weights(v.w, factor);
-    }
-  }
-}
 
 /** A warp's sums of a task, [operands]; exact, those of a span beside them. */
 template <bool kExact, int kWidth>
@@ -145,7 +136,6 @@ __device__ __forceinline__ void multiply_halves(
   constexpr int kDigits = DenseMemory<kExact>::kDigits;
   static_assert(!kExact || kEach == 1);
   const int warp = threadIdx.x / 32;
-  const float factor = part.factor;
   const int columns = padded_columns(args.in);
   const auto output_of = [&](int i) {
     return first_output +
@@ -166,7 +156,7 @@ __device__ __forceinline__ void multiply_halves(
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
         auto& a = operands[(half * kEach + i) % 2];
-        operands_of(weights[i], factor, a);
+        weights[i].write_operands(args.in, a);
         weights[i].load(
             part, args.in, output_of(i), span + (half + 1) * kWideColumns);
         if constexpr (kExact) {
@@ -226,8 +216,8 @@ __device__ __forceinline__ void multiply_tasks(
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const int tile = task.tile + i * 4 * WideShape<kWidth>::kGroups + warp;
-      write_outputs(
-          args, part, token, tile * kTileRows + row_of(lane, 0), sums.all[i]);
+      const int output = tile * kTileRows + row_of(lane, 0);
+      write_outputs(args, part, token, output, part.unit, sums.all[i]);
     }
   }
 }

@@ -275,7 +275,8 @@ __device__ __forceinline__ void multiply_tasks(
       if (args.is_gated) {
         write_gated(args, token, output, acc[i]);
       } else {
-        write_outputs(args, part, token, output, acc[i]);
+        write_outputs(
+            args, part, token, output, inverse_scale(part.factor), acc[i]);
       }
     }
   }

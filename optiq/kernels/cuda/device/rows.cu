@@ -84,7 +84,7 @@ plan_row(const float* x, const PrepareRows& args) {
   for (const Found& each : found) {
     largest = fmaxf(largest, each.largest);
   }
-  return {{0.f, factor, args.is_half ? scale_of(largest * factor) : 1.f}};
+  return {{0.f, factor, args.n_digits > 0 ? scale_of(largest * factor) : 1.f}};
 }
 
 } // namespace
@@ -177,7 +177,7 @@ extern "C" __global__ void find_largest(
     const __grid_constant__ FindLargest args) {
   begin_kernel();
   constexpr std::uint32_t kMagnitude = 0x7fff;
-  std::uint32_t largest = 0;
+  std::uint32_t largest = 0; // halves above 0 are in their bits' order
   const long long step = static_cast<long long>(gridDim.x) * blockDim.x;
   for (long long i = thread_index(); i < args.count; i += step) {
     const std::uint32_t both = args.pairs[i];
@@ -185,7 +185,17 @@ extern "C" __global__ void find_largest(
   }
   largest = __reduce_max_sync(kAllLanes, largest);
   if (threadIdx.x % 32 == 0) {
-    atomicMax(args.largest, largest << 16);
+    atomicMax(args.largest, __float_as_uint(param_pair(largest, args.type).x));
+  }
+}
+
+extern "C" __global__ void scale_halves(
+    const __grid_constant__ ScaleHalves args) {
+  begin_kernel();
+  const long long step = static_cast<long long>(gridDim.x) * blockDim.x;
+  for (long long i = thread_index(); i < args.count; i += step) {
+    const float2 both = param_pair(args.pairs[i], args.type);
+    args.pairs[i] = half_pair(both.x * args.factor, both.y * args.factor);
   }
 }
 

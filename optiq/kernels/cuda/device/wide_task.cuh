@@ -82,15 +82,15 @@ __device__ __forceinline__ void read_scales(
   }
 }
 
-/** y = sums + bias + residual. */
+/** y = unit sums + bias + residual. */
 template <int kSums>
 __device__ __forceinline__ void write_outputs(
     const Multiply& args,
     const MultiplyPart& part,
     int token,
     int output,
+    float unit,
     const float (&acc)[kSums]) {
-  const float factor = inverse_scale(part.factor);
   float bias[2] = {};
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
@@ -101,7 +101,7 @@ __device__ __forceinline__ void write_outputs(
 #pragma unroll
   for (int j = 0; j < kTokens / 8; j += kEightsAtOnce) {
     float scales[kEightsAtOnce][2];
-    read_scales(args, token + 8 * j, factor, scales);
+    read_scales(args, token + 8 * j, unit, scales);
     float residual[kEightsAtOnce][4] = {};
     const auto each = [&](const auto& what) {
 #pragma unroll
