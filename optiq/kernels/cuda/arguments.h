@@ -533,6 +533,7 @@ struct StateSegment {
 struct DeltaNet {
   const StateSegment* segments;
   const int* row_segments; // [T]
+  int rows; // T
   int n_key_heads;
   int n_value_heads;
   int key_dim;
@@ -555,6 +556,8 @@ struct DeltaNet {
 };
 
 inline constexpr int kStateColumns = 32; // of one block
+// Of one thread, which share most of what they read.
+inline constexpr int kConvRows = 8;
 
 /** The same of single rows, whose segments come with the launch; net.segments,
  * conv and what follows from it are not used. */

@@ -93,7 +93,7 @@ void launch_all(
       2 * args.n_key_heads * args.key_dim + args.n_value_heads * args.value_dim;
   const auto heads = static_cast<std::size_t>(args.n_value_heads);
   Grid by_channel = grid_of(channels);
-  by_channel.y = rows;
+  by_channel.y = (rows + kConvRows - 1) / kConvRows;
   card.launch("delta_conv", by_channel, args);
   by_channel.y = segments;
   card.launch("delta_keep_rows", by_channel, args);
@@ -161,6 +161,7 @@ void launch_rows(
   const SentSegments sent = send(card, segments);
   const Scratch scratch(card, rows, shape);
   net.segments = pointer_of<const StateSegment>(*sent.buffer);
+  net.rows = static_cast<int>(rows);
   net.row_segments = pointer_of<const int>(*sent.buffer + sent.rows_at);
   net.conv = pointer_of<float>(*scratch.conv);
   net.dots = pointer_of<float>(*scratch.dots);

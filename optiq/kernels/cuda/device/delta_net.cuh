@@ -88,25 +88,27 @@ __device__ __forceinline__ float beta_at(const DeltaNet& args, long long at) {
   return 1.f / (1.f + expf(-args.b[at]));
 }
 
-/** What a part of a column of the state has of k . S and q . S. */
+/** What a part of a column of the state has of k . S and q . S: the sum of its
+ * halves', each in the order of rows. */
 template <int kRows>
 __device__ __forceinline__ float2
 products_of_part(const float (&state)[kRows], const float* q, const float* k) {
-  float memory = 0.f;
-  float out = 0.f;
+  float memory[2] = {};
+  float out[2] = {};
 #pragma unroll
   for (int i = 0; i < kRows; i += 4) {
+    const int half = i / (kRows / 2);
     float of_q[4];
     float of_k[4];
     read4(q + i, of_q);
     read4(k + i, of_k);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      memory = fmaf(state[i + j], of_k[j], memory);
-      out = fmaf(state[i + j], of_q[j], out);
+      memory[half] = fmaf(state[i + j], of_k[j], memory[half]);
+      out[half] = fmaf(state[i + j], of_q[j], out[half]);
     }
   }
-  return {memory, out};
+  return {memory[0] + memory[1], out[0] + out[1]};
 }
 
 /** The sums over all parts. */
