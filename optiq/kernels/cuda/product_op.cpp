@@ -501,8 +501,7 @@ multiply(Card& card, const mx::array& x, const Product& product) {
   if (can_gate(card, product, prepared, exact)) {
     return {multiply_gated(card, product, prepared, exact)};
   }
-  const std::vector<mx::array> results =
-      multiply_all(card, product, prepared, exact);
+  std::vector<mx::array> results = multiply_all(card, product, prepared, exact);
   // An RMS norm is cheaper made again than written and read.
   const bool is_plain = prepared.plain.has_value();
   add_updates(
