@@ -6,6 +6,7 @@
 #include <boost/beast/http/basic_parser.hpp>
 #include <fmt/format.h>
 
+#include "optiq/server/body_reader_impl.h"
 #include "optiq/server/http_parser_impl.h"
 #include "optiq/server/request_target.h"
 
@@ -16,14 +17,12 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using beast::error_code;
 
-/** Beast's parser, writing straight into an HttpRequest. Trailers are dropped:
- * nothing that they could say is to be trusted. */
+/** Beast's parser of a header, writing straight into an HttpRequest. */
 class Collector final : public http::basic_parser<true> {
  public:
   HttpRequest request;
   std::string target;
   bool http10 = false;
-  bool in_header = true;
 
  private:
   void on_request_impl(
@@ -42,22 +41,17 @@ class Collector final : public http::basic_parser<true> {
       beast::string_view name,
       beast::string_view value,
       error_code& /*ec*/) override {
-    if (in_header) {
-      request.headers.emplace_back(
-          lower_case({name.data(), name.size()}),
-          std::string(value.data(), value.size()));
-    }
+    request.headers.emplace_back(
+        lower_case({name.data(), name.size()}),
+        std::string(value.data(), value.size()));
   }
-  void on_header_impl(error_code& /*ec*/) override {
-    in_header = false;
-  }
+  void on_header_impl(error_code& /*ec*/) override {}
   void on_body_init_impl(
       const boost::optional<std::uint64_t>& /*length*/,
       error_code& /*ec*/) override {}
-  std::size_t on_body_impl(beast::string_view body, error_code& /*ec*/)
+  std::size_t on_body_impl(beast::string_view /*body*/, error_code& /*ec*/)
       override {
-    request.body.append(body.data(), body.size());
-    return body.size();
+    return 0; // BodyReader's
   }
   void on_chunk_header_impl(
       std::uint64_t /*size*/,
@@ -65,31 +59,16 @@ class Collector final : public http::basic_parser<true> {
       error_code& /*ec*/) override {}
   std::size_t on_chunk_body_impl(
       std::uint64_t /*remain*/,
-      beast::string_view body,
-      error_code& ec) override {
-    return on_body_impl(body, ec);
+      beast::string_view /*body*/,
+      error_code& /*ec*/) override {
+    return 0;
   }
   void on_finish_impl(error_code& /*ec*/) override {}
 };
 
-ApiError bad_request(std::string message) {
-  return {.status = 400, .message = std::move(message), .code = "bad_request"};
-}
-
-ApiError header_too_large(std::size_t limit) {
-  return {
-      .status = 431,
-      .message = fmt::format("the header is longer than {} bytes", limit),
-      .code = "header_too_large"};
-}
-
 ApiError explain(const error_code& error, std::size_t max_body_bytes) {
   if (error == http::error::body_limit) {
-    return {
-        .status = 413,
-        .message =
-            fmt::format("the body is longer than {} bytes", max_body_bytes),
-        .code = "body_too_large"};
+    return body_too_large(max_body_bytes);
   }
   if (error == http::error::bad_version) {
     return {
@@ -98,37 +77,6 @@ ApiError explain(const error_code& error, std::size_t max_body_bytes) {
         .code = "bad_version"};
   }
   return bad_request("this is no HTTP: " + error.message());
-}
-
-/** Lines end in CR LF, none continues the one before, and no other control
- * character but the tab occurs. */
-bool has_plain_lines(std::string_view header) {
-  for (std::size_t i = 0; i < header.size(); ++i) {
-    const char c = header[i];
-    if (c == '\r') {
-      const bool line_ends = i + 1 < header.size() && header[i + 1] == '\n';
-      const bool folds = i + 2 < header.size() &&
-          (header[i + 2] == ' ' || header[i + 2] == '\t');
-      if (!line_ends || folds) {
-        return false;
-      }
-      ++i;
-    } else if ((c >= 0 && c < ' ' && c != '\t') || c == 0x7f) {
-      return false;
-    }
-  }
-  return true;
-}
-
-/** Whether bytes behind a chunk begin with the whole line of another one, but
- * the last, which Beast reads with its trailers. */
-bool begin_with_chunk_line(std::string_view bytes) {
-  if (bytes.starts_with("\r\n")) {
-    bytes.remove_prefix(2);
-  }
-  const std::string_view size = bytes.substr(0, bytes.find_first_of(";\r"));
-  return bytes.find("\r\n") != std::string_view::npos &&
-      size.find_first_not_of('0') != std::string_view::npos;
 }
 
 std::size_t count_fields(const HttpRequest& request, std::string_view name) {
@@ -203,6 +151,8 @@ struct RequestParser::State {
   Progress read_header(std::string& input);
   Progress check_header();
   Progress read_body(std::string& input);
+
+  std::optional<BodyReader> body; // behind the header
 };
 
 RequestParser::Progress RequestParser::State::read_header(std::string& input) {
@@ -216,7 +166,7 @@ RequestParser::Progress RequestParser::State::read_header(std::string& input) {
   const std::size_t end = input.find("\r\n\r\n", scanned);
   const std::size_t length = end == std::string::npos ? input.size() : end + 4;
   if (length > max_header_bytes) {
-    return refuse(header_too_large(max_header_bytes));
+    return refuse(too_long("the header is", max_header_bytes));
   }
   if (end == std::string::npos) {
     scanned = input.size() < 3 ? 0 : input.size() - 3;
@@ -253,9 +203,14 @@ RequestParser::Progress RequestParser::State::check_header() {
   if (head) {
     request.method = "GET";
   }
-  if (parser.is_done()) {
+  const auto length = parser.content_length();
+  if (!parser.chunked() && length.value_or(0) == 0) {
     return Progress::Done;
   }
+  body.emplace(
+      parser.chunked() ? std::nullopt : std::optional(*length),
+      max_header_bytes,
+      max_body_bytes);
   if (const auto expected = request.header("expect");
       expected && !parser.http10) {
     if (lower_case(*expected) != "100-continue") {
@@ -266,39 +221,19 @@ RequestParser::Progress RequestParser::State::check_header() {
     }
     waits_for_continue = true;
   }
-  parser.eager(true); // chunk after chunk in one call
   return Progress::HeaderDone;
 }
 
-/** Beast takes a chunk's line or the trailers at once: whether these are too
- * long must not depend on the pieces in which they come, so it never sees more
- * than they may have. */
 RequestParser::Progress RequestParser::State::read_body(std::string& input) {
-  std::size_t taken = 0;
-  Progress progress = Progress::NeedsMore;
-  while (progress == Progress::NeedsMore && taken < input.size()) {
-    const std::size_t window = std::min(input.size() - taken, max_header_bytes);
-    error_code error;
-    const std::size_t used = parser.put(
-        boost::asio::const_buffer(input.data() + taken, window), error);
-    taken += used;
-    if (error && error != http::error::need_more) {
-      progress = refuse(explain(error, max_body_bytes));
-    } else if (parser.is_done()) {
-      progress = Progress::Done;
-    } else if (used == 0 && window == max_header_bytes) {
-      progress = refuse(header_too_large(max_header_bytes));
-    } else if (used == 0) {
-      // Beast seeks the end of a quoted extension behind the line's end, and
-      // counts the chunk's size against the limit whenever it does.
-      if (begin_with_chunk_line(std::string_view(input).substr(taken))) {
-        progress = refuse(bad_request("a chunk's extension does not end"));
-      }
+  switch (body->read(input, parser.request.body)) {
+    case BodyReader::Progress::NeedsMore:
+      return Progress::NeedsMore;
+    case BodyReader::Progress::Done:
+      return Progress::Done;
+    case BodyReader::Progress::Refused:
       break;
-    }
   }
-  input.erase(0, taken);
-  return progress;
+  return refuse(body->refusal());
 }
 
 RequestParser::RequestParser(
@@ -316,8 +251,7 @@ RequestParser::RequestParser(RequestParser&&) noexcept = default;
 RequestParser& RequestParser::operator=(RequestParser&&) noexcept = default;
 
 RequestParser::Progress RequestParser::read(std::string& input) {
-  return state_->parser.is_header_done() ? state_->read_body(input)
-                                         : state_->read_header(input);
+  return state_->body ? state_->read_body(input) : state_->read_header(input);
 }
 
 const ApiError& RequestParser::refusal() const {
