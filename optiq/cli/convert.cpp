@@ -429,7 +429,16 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   if (!flags.plan.empty()) {
     options.load_plan = flags.plan;
   }
-  options.device = &kernels::find_device(flags.device);
+  options.device =
+      &kernels::find_device(flags.device, quant::needs_gradients(options));
+  if (const kernels::Device& usual = kernels::find_device("auto");
+      flags.device == "auto" && options.device != &usual) {
+    print_error(
+        "note: the model runs on {}: gradients are needed, and {} computes "
+        "none. --sensitivity exact without --tune-steps needs none\n",
+        options.device->name(),
+        usual.name());
+  }
   options.source =
       find_model(flags.source, parse_progress_mode(flags.progress));
   refuse_adapter_inside("convert", options.source);
@@ -449,7 +458,7 @@ void add_convert_command(CLI::App& app) {
   add_width_options(*command, *flags);
   add_rounding_options(*command, *flags);
   add_calibration_options(*command, *flags);
-  add_device_option(*command, flags->device);
+  add_device_option(*command, flags->device, NeedsGradients::Sometimes);
   add_threads_option(*command);
   refuse_adapter_option(
       *command,

@@ -99,11 +99,14 @@ void check_tune_steps(int steps) {
   }
 }
 
-void check_device(const ConvertOptions& options) {
-  const bool estimates = is_measured(options) &&
+bool is_estimated(const ConvertOptions& options) {
+  return is_measured(options) &&
       options.sensitivity != artifacts::SensitivityForm::Exact;
-  if ((estimates || options.tune_steps > 0) &&
-      !kernels::has_gradients(*options.device)) {
+}
+
+void check_device(const ConvertOptions& options) {
+  if (needs_gradients(options) && !kernels::has_gradients(*options.device)) {
+    const bool estimates = is_estimated(options);
     fail(
         ErrorKind::Unsupported,
         "[convert] --device {}: {} needs gradients, which it does not compute. "
@@ -556,6 +559,10 @@ class Conversion {
 };
 
 } // namespace
+
+bool needs_gradients(const ConvertOptions& options) {
+  return is_estimated(options) || options.tune_steps > 0;
+}
 
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   check_time_budget(options.time_budget);

@@ -9,6 +9,7 @@
 #include "support/expect_error.h"
 
 #include "optiq/kernels/cuda/cuda_device.h"
+#include "optiq/kernels/devices.h"
 #include "optiq/kernels/quantize.h"
 
 /** What is the card's own: bits of rows, large shapes, what it refuses. */
@@ -495,6 +496,11 @@ TEST_F(CudaDevice, WindowsOfFewRowsAreAttendedFast) {
         distance(alone, LongContext(device(), 1100, format).last_rows(1, 512)),
         bound);
   }
+}
+
+TEST_F(CudaDevice, IsWhatAutoTakesButForGradients) {
+  EXPECT_EQ(&find_device("auto"), &device());
+  EXPECT_NE(&find_device("auto", true), &device());
 }
 
 TEST_F(CudaDevice, RefusesWhatItDoesNotDo) {

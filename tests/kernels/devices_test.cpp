@@ -8,6 +8,7 @@
 #include "support/poisoned_device.h"
 
 #include "optiq/base/error.h"
+#include "optiq/kernels/gradients.h"
 
 namespace optiq::kernels {
 namespace {
@@ -30,6 +31,11 @@ TEST(Devices, AMemoryOfItsOwnIsWhatADeviceHas) {
         "poisoned, 8 MiB are left. End other programs there, ask for less, or "
         "choose --device cpu");
   }
+}
+
+TEST(Devices, AutoHasGradientsWhereTheyAreNeeded) {
+  EXPECT_TRUE(has_gradients(find_device("auto", true)));
+  EXPECT_TRUE(has_gradients(cpu_device()));
 }
 
 TEST(Devices, OthersShareTheHosts) {
