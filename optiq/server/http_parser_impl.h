@@ -11,10 +11,10 @@
 namespace optiq::server {
 
 /**
- * Reads one request from bytes as they come (RFC 9112): Beast parses its header,
- * and what two readers could understand differently is refused here: a folded
- * or bare line, more than one Host or Content-Length, both a length and a
- * transfer coding, a coding that is not exactly "chunked".
+ * Reads one request from bytes as they come (RFC 9112): Beast parses its
+ * header, and what two readers could understand differently is refused here: a
+ * folded or bare line, more than one Host or Content-Length, both a length and
+ * a transfer coding, a coding that is not exactly "chunked".
  */
 class RequestParser {
  public:
