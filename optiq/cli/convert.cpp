@@ -20,6 +20,7 @@
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
+#include "optiq/kernels/cuda/cuda_device.h"
 #include "optiq/kernels/devices.h"
 
 namespace optiq::cli {
@@ -431,13 +432,12 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   }
   options.device =
       &kernels::find_device(flags.device, quant::needs_gradients(options));
-  if (const kernels::Device& usual = kernels::find_device("auto");
-      flags.device == "auto" && options.device != &usual) {
+  // The card is not opened to say so.
+  if (flags.device == "auto" && options.device == &kernels::cpu_device() &&
+      kernels::why_no_cuda().empty()) {
     print_error(
-        "note: the model runs on {}: gradients are needed, and {} computes "
-        "none. --sensitivity exact without --tune-steps needs none\n",
-        options.device->name(),
-        usual.name());
+        "note: the model runs on cpu: gradients are needed, and cuda computes "
+        "none. --sensitivity exact without --tune-steps needs none\n");
   }
   options.source =
       find_model(flags.source, parse_progress_mode(flags.progress));

@@ -147,16 +147,11 @@ std::size_t BodyReader::read_next(std::string_view rest, std::string& body) {
 std::size_t BodyReader::read_size(
     std::string_view rest,
     std::size_t body_bytes) {
-  const std::size_t end = rest.find(kLineEnd);
-  const std::size_t length =
-      end == std::string_view::npos ? rest.size() : end + kLineEnd.size();
-  if (length > max_header_bytes_) {
-    return refuse(too_long("a chunk's line is", max_header_bytes_));
-  }
-  if (end == std::string_view::npos) {
+  const std::size_t length = length_with(kLineEnd, rest, "a chunk's line is");
+  if (length == 0) {
     return 0;
   }
-  const std::string_view line = rest.substr(0, end);
+  const std::string_view line = rest.substr(0, length - kLineEnd.size());
   const std::optional<std::uint64_t> size = size_of_chunk(line);
   if (!size || !has_plain_lines(line) || !has_whole_quotes(line)) {
     return refuse(bad_request("this is no line before a chunk"));
@@ -195,21 +190,29 @@ std::size_t BodyReader::read_trailers(std::string_view rest) {
     expected_ = Expected::Nothing;
     return kLineEnd.size();
   }
-  const std::size_t end = rest.find(kBlankLine);
-  const std::size_t length =
-      end == std::string_view::npos ? rest.size() : end + kBlankLine.size();
-  if (length > max_header_bytes_) {
-    return refuse(too_long("trailers are", max_header_bytes_));
-  }
-  if (end == std::string_view::npos) {
+  const std::size_t length = length_with(kBlankLine, rest, "trailers are");
+  if (length == 0) {
     return 0;
   }
-  const std::string_view lines = rest.substr(0, end + kLineEnd.size());
+  const std::string_view lines = rest.substr(0, length - kLineEnd.size());
   if (!has_plain_lines(lines) || !are_trailers(lines)) {
     return refuse(bad_request("a trailer is no field, or one of the header"));
   }
   expected_ = Expected::Nothing;
   return length;
+}
+
+std::size_t BodyReader::length_with(
+    std::string_view end,
+    std::string_view rest,
+    std::string_view what) {
+  const std::size_t at = rest.find(end);
+  const bool is_there = at != std::string_view::npos;
+  const std::size_t length = is_there ? at + end.size() : rest.size();
+  if (length > max_header_bytes_) {
+    return refuse(too_long(what, max_header_bytes_));
+  }
+  return is_there ? length : 0;
 }
 
 std::size_t BodyReader::refuse(ApiError error) {

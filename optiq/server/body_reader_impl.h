@@ -53,6 +53,12 @@ class BodyReader {
   std::size_t read_end_of_data(std::string_view rest);
   std::size_t read_trailers(std::string_view rest);
   std::size_t read_next(std::string_view rest, std::string& body);
+  /** Bytes up to `end` and with it; 0: it is not there yet, or `what` is too
+   * long and refused. */
+  std::size_t length_with(
+      std::string_view end,
+      std::string_view rest,
+      std::string_view what);
   std::size_t refuse(ApiError error);
 
   std::size_t max_header_bytes_;

@@ -138,6 +138,7 @@ struct RequestParser::State {
   std::size_t max_header_bytes;
   std::size_t max_body_bytes;
   Collector parser;
+  std::optional<BodyReader> body; // behind the header
   std::size_t scanned = 0; // of the header, for its end
   bool head = false;
   bool waits_for_continue = false;
@@ -151,8 +152,6 @@ struct RequestParser::State {
   Progress read_header(std::string& input);
   Progress check_header();
   Progress read_body(std::string& input);
-
-  std::optional<BodyReader> body; // behind the header
 };
 
 RequestParser::Progress RequestParser::State::read_header(std::string& input) {

@@ -89,18 +89,7 @@ Progress with_trailer(std::size_t bytes, std::size_t piece) {
       "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" +
       "x:" + std::string(bytes - 2, 'y') + "\r\n\r\n";
   RequestParser parser(kCaseHeaderBytes, kCaseBodyBytes);
-  std::string input;
-  Progress progress = Progress::NeedsMore;
-  for (std::size_t at = 0; at < sent.size(); at += piece) {
-    input += sent.substr(at, piece);
-    do {
-      progress = parser.read(input);
-    } while (progress == Progress::HeaderDone);
-    if (progress != Progress::NeedsMore) {
-      break;
-    }
-  }
-  return progress;
+  return read(parser, sent, piece);
 }
 
 TEST(HttpParserResult, TrailersHaveALimitInWhateverPiecesTheyCome) {

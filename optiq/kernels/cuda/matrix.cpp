@@ -12,7 +12,7 @@
 namespace optiq::kernels::cuda {
 namespace {
 
-// Eight bfloat16 in one load, which tensor cores' rows must keep to.
+// Eight halves in one load, which tensor cores' rows must keep to.
 constexpr int kAlignedColumns = 8;
 // Of kernels that go through all halves of a matrix.
 constexpr std::size_t kHalvesBlocks = 512;

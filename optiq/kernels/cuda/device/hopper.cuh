@@ -90,6 +90,17 @@ __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
+/** The barriers of a ring's stages, which one fills and `readers` empty. By one
+ * thread; the others wait for it. */
+template <class Ring>
+__device__ __forceinline__ void make_ring(Ring& ring, int readers) {
+  for (int i = 0; i < Ring::kStages; ++i) {
+    make_barrier(ring.full[i], 1);
+    make_barrier(ring.empty[i], readers);
+  }
+  publish_barriers();
+}
+
 /** Copies bytes, a multiple of 16, into shared memory; the barrier counts. */
 __device__ __forceinline__ void
 copy_bulk(void* to, const void* from, int bytes, std::uint64_t& barrier) {

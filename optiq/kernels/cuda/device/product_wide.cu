@@ -288,11 +288,7 @@ __device__ __forceinline__ void multiply_wide(const Multiply& args) {
   auto& memory = *reinterpret_cast<Memory*>(wide_memory);
   begin_kernel();
   if (threadIdx.x == 0) {
-    for (int i = 0; i < Memory::kStages; ++i) {
-      make_barrier(memory.full[i], 1);
-      make_barrier(memory.empty[i], kWideTiles);
-    }
-    publish_barriers();
+    make_ring(memory, kWideTiles);
   }
   __syncthreads();
   if (threadIdx.x / 32 == kWideTiles) {

@@ -232,11 +232,7 @@ __device__ __forceinline__ void multiply_wide_dense(const Multiply& args) {
   auto& memory = *reinterpret_cast<Memory*>(wide_memory);
   allow_next();
   if (threadIdx.x == 0) {
-    for (int i = 0; i < Memory::kStages; ++i) {
-      make_barrier(memory.full[i], 1);
-      make_barrier(memory.empty[i], 128 * Shape::kGroups);
-    }
-    publish_barriers();
+    make_ring(memory, 128 * Shape::kGroups);
   }
   __syncthreads();
   await_previous();
