@@ -206,6 +206,13 @@ TEST(Device, RowOperations) {
       return device.normalize(device.reshape(x, {kRows, 4, 32}), norm);
     });
   }
+  for (const int width : {16, 1536, 5120}) {
+    check("normalize", kChain, [&](Device& device, const mx::array&) {
+      const Norm norm{
+          .weight = device.upload(normal_array({width}, 60)), .eps = 1e-6f};
+      return device.normalize(device.upload(normal_array({3, width}, 6)), norm);
+    });
+  }
   check("add and scale", kUnit * 2, [](Device& device, const mx::array& x) {
     return device.add(device.scale(x, 0.3f), device.upload(rows(61)));
   });

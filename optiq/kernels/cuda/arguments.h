@@ -46,6 +46,9 @@ struct PrepareRows {
   float* scales; // tiled: [T] instead of row_scales
 };
 
+/** Threads of its blocks. */
+inline constexpr int kPrepareThreads = 512;
+
 /** A matrix [out, in] of a launch, packed or dense float16, and what comes of
  * it: y = x W^T unit + bias + residual. */
 struct MultiplyPart {

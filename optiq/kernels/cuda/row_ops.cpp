@@ -61,7 +61,7 @@ mx::array normalize(Card& card, const mx::array& x, const Norm& norm) {
       .padded = padded_columns(width),
       .plain = new_floats_of(card, y)};
   const std::size_t rows = width == 0 ? 0 : x.size() / width;
-  card.launch("prepare_rows", {.x = rows, .threads = 256}, args);
+  card.launch("prepare_rows", {.x = rows, .threads = kPrepareThreads}, args);
   return y;
 }
 

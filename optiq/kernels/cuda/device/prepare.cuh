@@ -9,8 +9,6 @@
 
 namespace optiq::kernels::cuda {
 
-inline constexpr int kPrepareThreads = 512;
-
 /** Columns [i, i + 4) of an array of `width` floats, i below it and a multiple
  * of 4; zeros behind the end. */
 __device__ __forceinline__ float4 four_of(const float* x, int i, int width) {
