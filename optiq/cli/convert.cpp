@@ -430,15 +430,7 @@ quant::ConvertOptions to_options(const ConvertFlags& flags) {
   if (!flags.plan.empty()) {
     options.load_plan = flags.plan;
   }
-  options.device =
-      &kernels::find_device(flags.device, quant::needs_gradients(options));
-  // The card is not opened to say so.
-  if (flags.device == "auto" && options.device == &kernels::cpu_device() &&
-      kernels::why_no_cuda().empty()) {
-    print_error(
-        "note: the model runs on cpu: gradients are needed, and cuda computes "
-        "none. --sensitivity exact without --tune-steps needs none\n");
-  }
+  options.device = &kernels::find_device(flags.device);
   options.source =
       find_model(flags.source, parse_progress_mode(flags.progress));
   refuse_adapter_inside("convert", options.source);
@@ -458,7 +450,7 @@ void add_convert_command(CLI::App& app) {
   add_width_options(*command, *flags);
   add_rounding_options(*command, *flags);
   add_calibration_options(*command, *flags);
-  add_device_option(*command, flags->device, NeedsGradients::Sometimes);
+  add_device_option(*command, flags->device);
   add_threads_option(*command);
   refuse_adapter_option(
       *command,

@@ -242,7 +242,7 @@ void run_train(const TrainFlags& flags) {
   // Every line is read before the weights are.
   const TrainingSets sets = load_sets(flags, directory);
   const models::Setup setup(
-      load_checked(directory, kernels::find_device(flags.device, true)),
+      load_checked(directory, kernels::find_device(flags.device)),
       kernels::Compute::Exact);
   train::RankOptions ranks = flags.ranks;
   ranks.scaling = train::rank_scaling_of(flags.rank_scaling);
@@ -424,7 +424,7 @@ void add_lora_train_command(CLI::App& lora) {
   add_rank_options(*command, *flags);
   add_step_options(*command, *flags);
   add_optimizer_options(*command, *flags);
-  add_device_option(*command, flags->device, NeedsGradients::Always);
+  add_device_option(*command, flags->device);
   add_threads_option(*command);
   add_progress_option(*command, flags->progress);
   command->footer(

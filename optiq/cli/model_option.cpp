@@ -86,24 +86,14 @@ std::string check_device_name(const std::string& name) {
             "found '{}', expected auto, cpu, mlx, cuda or cuda:N", name);
 }
 
-void add_device_option(
-    CLI::App& command,
-    std::string& device,
-    NeedsGradients needs_gradients) {
-  constexpr const char* kOtherThanMetal[] = {
-      "else a card where there is one, else cpu",
-      "else a card where there is one and no gradients are needed "
-      "(--sensitivity exact, no --tune-steps), else cpu",
-      "else cpu"};
+void add_device_option(CLI::App& command, std::string& device) {
   command
       .add_option(
           "--device",
           device,
-          fmt::format(
-              "Where the model runs: cpu, mlx, cuda (the first NVIDIA card) or "
-              "cuda:N; auto is mlx where it has Metal, {} (optiq doctor says "
-              "what there is)",
-              kOtherThanMetal[static_cast<int>(needs_gradients)]))
+          "Where the model runs: cpu, mlx, cuda (the first NVIDIA card) or "
+          "cuda:N; auto is mlx where it has Metal, else a card where there is "
+          "one, else cpu (optiq doctor says what there is)")
       ->check(check_device_name)
       ->option_text(kDeviceNames);
 }

@@ -28,13 +28,8 @@ void add_compute_option(CLI::App& command, kernels::Compute& compute);
 inline constexpr const char* kDeviceNames = "auto|cpu|mlx|cuda[:N]";
 /** For CLI::Option::check: what is wrong with the name of a device, or "". */
 std::string check_device_name(const std::string& name);
-/** Whether a command differentiates models, which cards cannot. */
-enum class NeedsGradients { Never, Sometimes, Always };
 /** --device, a name for kernels::find_device. */
-void add_device_option(
-    CLI::App& command,
-    std::string& device,
-    NeedsGradients needs_gradients = NeedsGradients::Never);
+void add_device_option(CLI::App& command, std::string& device);
 
 /** --threads N, 0 = all cores; takes effect at once. */
 void add_threads_option(CLI::App& command);

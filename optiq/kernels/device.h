@@ -86,6 +86,8 @@ class HostRows {
   std::shared_ptr<const void> owner_;
 };
 
+class Gradients;
+
 /**
  * Where matrices lie and operations run: the operations that a forward is made
  * of. Arrays are handles: only the device that made one reads it, what it holds
@@ -105,6 +107,8 @@ class Device {
  public:
   virtual ~Device() = default;
 
+  /** The derivatives of these operations (gradients.h). */
+  virtual Gradients& gradients() = 0;
   virtual const char* name() const = 0; // "cpu", "mlx"
   /** What decides the bits of results besides Compute: the SIMD target, or
    * where MLX runs. */
@@ -121,7 +125,8 @@ class Device {
   virtual std::optional<std::uint64_t> own_bytes_left() const {
     return std::nullopt;
   }
-  /** weight [out, in], bf16, f16 or f32; kept as it is. */
+  /** weight [out, in], bf16, f16 or f32, of the host or the device's own; kept
+   * as it is. */
   virtual Matrix dense(const mx::array& weight) = 0;
   /** MLX's affine format: weight u32 [out, in*bits/32], scales and biases
    * [out, in/group] bf16, f16 or f32. */
@@ -182,6 +187,12 @@ class Device {
   glu(const mx::array& gate, const mx::array& up, Activation activation) = 0;
   /** cap * tanh(x / cap), cap > 0. */
   virtual mx::array softcap(const mx::array& x, float cap) = 0;
+  /** Sums of the squares of `width` numbers side by side, of x or of x - less:
+   * [T, n * width] -> [T, n]. */
+  virtual mx::array sum_squares(
+      const mx::array& x,
+      int width,
+      const mx::array* less = nullptr) = 0;
 
   /**
    * Everything between the projections of attention: q [T, n_heads * head_dim

@@ -42,7 +42,7 @@ bool is_device_name(std::string_view name) {
       cuda_index(name).has_value();
 }
 
-Device& find_device(std::string_view name, bool needs_gradients) {
+Device& find_device(std::string_view name) {
   if (name == "cpu") {
     return cpu_device();
   }
@@ -62,8 +62,7 @@ Device& find_device(std::string_view name, bool needs_gradients) {
   if (mx::metal::is_available()) {
     return mlx_device();
   }
-  return !needs_gradients && why_no_cuda().empty() ? cuda_device(0)
-                                                   : cpu_device();
+  return why_no_cuda().empty() ? cuda_device(0) : cpu_device();
 }
 
 std::uint64_t available_bytes(const Device& device) {

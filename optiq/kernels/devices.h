@@ -12,10 +12,10 @@ namespace optiq::kernels {
 bool is_device_name(std::string_view name);
 
 /** "cpu", "mlx", "cuda" (the first card), "cuda:N", or "auto": MLX where it has
- * Metal, else the first NVIDIA card that this build runs on, unless gradients
- * are needed, else the CPU. Throws InvalidInput for another name, and what the
- * device throws where it is not there. */
-Device& find_device(std::string_view name, bool needs_gradients = false);
+ * Metal, else the first NVIDIA card that this build runs on, else the CPU.
+ * Throws InvalidInput for another name, and what the device throws where it is
+ * not there. */
+Device& find_device(std::string_view name);
 
 /** Bytes that arrays and blocks of a device may still take. */
 std::uint64_t available_bytes(const Device& device);

@@ -91,14 +91,4 @@ class Gradients {
       std::span<const float> weights) = 0;
 };
 
-/** A device that differentiates what it computes. */
-class DifferentiableDevice : public Device {
- public:
-  virtual Gradients& gradients() = 0;
-};
-
-bool has_gradients(const Device& device);
-/** Throws Unsupported, with its name, for a device that cannot. */
-Gradients& gradients_of(Device& device);
-
 } // namespace optiq::kernels

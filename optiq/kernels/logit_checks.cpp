@@ -38,4 +38,47 @@ void require_blocks(
   }
 }
 
+void require_labels(
+    const char* function,
+    const mx::array& logits,
+    std::span<const std::int32_t> labels,
+    std::span<const float> weights) {
+  const std::size_t rows = logits.ndim() == 2 ? logits.shape(0) : 0;
+  if (logits.ndim() != 2 || labels.size() != rows || weights.size() != rows) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] found {} labels and {} weights, expected one of each for the {} "
+        "rows of logits, [T, V].",
+        function,
+        labels.size(),
+        weights.size(),
+        rows);
+  }
+  for (const std::int32_t label : labels) {
+    if (label < 0 || label >= logits.shape(1)) {
+      fail(
+          ErrorKind::InvalidInput,
+          "[{}] label: found {}, expected a token below {}.",
+          function,
+          label,
+          logits.shape(1));
+    }
+  }
+}
+
+void require_weights(
+    const char* function,
+    const mx::array& logits,
+    std::span<const float> weights) {
+  if (logits.ndim() != 2 ||
+      weights.size() != static_cast<std::size_t>(logits.shape(0))) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] found {} weights, expected one for each of the rows of {}.",
+        function,
+        weights.size(),
+        shape_text(logits));
+  }
+}
+
 } // namespace optiq::kernels

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 
 #include <mlx/array.h>
@@ -22,5 +23,16 @@ void require_blocks(
     const char* function,
     const mx::array& logits,
     std::span<const LogitBlockId> blocks);
+
+/** A label below V and a weight for every row; a weight alone. */
+void require_labels(
+    const char* function,
+    const mx::array& logits,
+    std::span<const std::int32_t> labels,
+    std::span<const float> weights);
+void require_weights(
+    const char* function,
+    const mx::array& logits,
+    std::span<const float> weights);
 
 } // namespace optiq::kernels

@@ -48,4 +48,18 @@ inline void check_range(
   }
 }
 
+/** [T, n] of x [T, n * width]. Throws InvalidInput unless x is such. */
+inline mx::Shape
+summed_shape(const char* function, const mx::array& x, int width) {
+  if (x.ndim() != 2 || width < 1 || x.shape(1) % width != 0) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[{}] found {}, expected rows of a multiple of {} columns.",
+        function,
+        shape_text(x),
+        width);
+  }
+  return {x.shape(0), x.shape(1) / width};
+}
+
 } // namespace optiq::kernels

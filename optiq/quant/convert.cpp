@@ -104,21 +104,14 @@ bool is_estimated(const ConvertOptions& options) {
       options.sensitivity != artifacts::SensitivityForm::Exact;
 }
 
-void check_device(const ConvertOptions& options) {
-  if (needs_gradients(options) && !kernels::has_gradients(*options.device)) {
-    const bool estimates = is_estimated(options);
-    fail(
-        ErrorKind::Unsupported,
-        "[convert] --device {}: {} needs gradients, which it does not compute. "
-        "{}, or choose --device cpu.",
-        options.device->name(),
-        estimates ? "the estimate of --sensitivity auto and fast"
-                  : "--tune-steps",
-        estimates ? "Add --sensitivity exact" : "Leave it out");
-  }
-}
-
 std::unique_ptr<RamLimit> limit_ram(const ConvertOptions& options) {
+  if (options.max_ram && options.device->own_bytes_left()) {
+    fail(
+        ErrorKind::InvalidInput,
+        "[convert] --max-ram limits the memory of the host, and --device {} "
+        "has one of its own. Leave --max-ram out, or choose --device cpu.",
+        options.device->name());
+  }
   return options.max_ram
       ? std::make_unique<RamLimit>(*options.max_ram, scratch_folder())
       : nullptr;
@@ -560,14 +553,9 @@ class Conversion {
 
 } // namespace
 
-bool needs_gradients(const ConvertOptions& options) {
-  return is_estimated(options) || options.tune_steps > 0;
-}
-
 ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
   check_time_budget(options.time_budget);
   check_tune_steps(options.tune_steps);
-  check_device(options);
   validate(options.plan);
   if (options.load_plan) {
     // Its group sizes decide which matrices can be quantized.
@@ -588,7 +576,6 @@ ShareResult measure_share(
     ConvertOptions options,
     const Share& share,
     const ProgressSink& progress) {
-  check_device(options);
   validate(options.plan);
   const auto limit = limit_ram(options);
   return Conversion(options, progress).run_share(share);

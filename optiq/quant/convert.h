@@ -64,10 +64,6 @@ struct ConvertResult {
   std::vector<std::string> notices; // what the user should know
 };
 
-/** Whether the conversion differentiates the model, which not every device can
- * (kernels/gradients.h). */
-bool needs_gradients(const ConvertOptions& options);
-
 /**
  * Converts a full-precision directory into a quantized MLX directory that
  * appears under its name only when it is complete and verified. Measures what

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <map>
-#include <numeric>
 #include <set>
 
 #include "optiq/base/error.h"
@@ -30,32 +28,6 @@ struct Target {
   std::vector<RoundingErrors> errors; // of every group size and width
   std::vector<double> sums; // of the present chunk, one per entry of errors
 };
-
-std::vector<float> squared(std::span<const float> x) {
-  std::vector<float> squares(x.size());
-  std::transform(
-      x.begin(), x.end(), x.begin(), squares.begin(), std::multiplies());
-  return squares;
-}
-
-/** Sums of squares of `fold` values: x [n, width] -> [n, width / fold]. */
-std::vector<float> fold_squares(std::span<const float> x, int fold) {
-  constexpr int kLanes = 8; // sums side by side
-  std::vector<float> sums(x.size() / fold);
-  parallel_for(sums.size(), 512, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t g = begin; g < end; ++g) {
-      const float* values = x.data() + g * fold;
-      float lanes[kLanes] = {};
-      for (int i = 0; i < fold; i += kLanes) {
-        for (int lane = 0; lane < kLanes; ++lane) {
-          lanes[lane] += values[i + lane] * values[i + lane];
-        }
-      }
-      sums[g] = std::accumulate(lanes, lanes + kLanes, 0.f);
-    }
-  });
-  return sums;
-}
 
 /** sum over a row's groups of squares x mean squares. */
 double row_error(
@@ -106,62 +78,60 @@ void add_rows(
 /** Turns the uses of matrices on the way back into sums. */
 class Estimator {
  public:
-  explicit Estimator(kernels::Device& device)
-      : device_(device), gradients_(kernels::gradients_of(device)) {}
+  explicit Estimator(kernels::Device& device) : device_(device) {}
 
   void see(const train::WeightUse& use, Target& target) {
-    if (use.x != nullptr && target.is_outer) {
+    if (use.x == nullptr) {
+      see_lookup(use, target);
+    } else if (target.is_outer) {
       see_logits(use, target);
-      return;
+    } else {
+      see_product(use, target);
     }
-    // Gradients of positions are added up before they are squared: what tokens
-    // read and what follows them have directions in common.
+  }
+
+ private:
+  // Gradients of positions are added up before they are squared: what tokens
+  // read and what follows them have directions in common.
+  void see_product(const train::WeightUse& use, Target& target) {
+    for_gradient_tiles(
+        device_,
+        use,
+        [&](std::span<const int> rows, const mx::array& gradient) {
+          add(target, rows, device_.sum_squares(gradient, target.fold));
+        });
+  }
+
+  void see_lookup(const train::WeightUse& use, Target& target) {
     for_gradient_rows(
         device_,
         use,
         [&](std::span<const int> rows, std::span<const float> gradient) {
-          add_rows(target, rows, fold_squares(gradient, target.fold));
+          const mx::array there = device_.upload(mx::array(
+              gradient.data(),
+              {static_cast<int>(rows.size()), target.in},
+              mx::float32));
+          add(target, rows, device_.sum_squares(there, target.fold));
         });
   }
 
- private:
   // The labels of positions are independent and nothing lies between them and
   // the head, so the expectation is the sum of the positions' own squares:
   // (dy^2)' x^2, of which only the sums over groups are needed.
   void see_logits(const train::WeightUse& use, Target& target) {
-    const int rows = use.x->shape(0);
-    const mx::array x = upload(
-        fold_squares(device_.to_host(*use.x).all(), target.fold),
-        {rows, target.in / target.fold});
-    for_tiles(use.dy.shape(1), rows, [&](int begin, int n) {
-      const kernels::HostRows dy =
-          device_.to_host(device_.columns(use.dy, begin, n));
-      const mx::array squares =
-          gradients_.outer(upload(squared(dy.all()), {rows, n}), x);
-      add_rows(target, rows_from(begin, n), device_.to_host(squares).all());
-    });
+    const mx::array x = device_.sum_squares(*use.x, target.fold);
+    for_tiles(
+        device_, use.dy, x.shape(0), [&](std::span<const int> rows, auto dy) {
+          const mx::array squares = device_.sum_squares(dy, 1);
+          add(target, rows, device_.gradients().outer(squares, x));
+        });
   }
 
-  template <typename Body>
-  static void for_tiles(int n, int width, const Body& body) {
-    const int tile = std::max(1, kGradientTile / width);
-    for (int begin = 0; begin < n; begin += tile) {
-      body(begin, std::min(tile, n - begin));
-    }
-  }
-
-  static std::vector<int> rows_from(int begin, int n) {
-    std::vector<int> rows(n);
-    std::iota(rows.begin(), rows.end(), begin);
-    return rows;
-  }
-
-  mx::array upload(const std::vector<float>& values, const mx::Shape& shape) {
-    return device_.upload(mx::array(values.data(), shape, mx::float32));
+  void add(Target& target, std::span<const int> rows, const mx::array& sums) {
+    add_rows(target, rows, device_.to_host(sums).all());
   }
 
   kernels::Device& device_;
-  kernels::Gradients& gradients_;
 };
 
 /** One estimation. */

@@ -36,22 +36,6 @@ std::uint64_t longest_chunk(const Calibration& calibration) {
   return tokens;
 }
 
-void for_product(
-    kernels::Device& device,
-    const train::WeightUse& use,
-    const GradientRows& body) {
-  const int out = use.dy.shape(1);
-  const int tile = std::max(1, kGradientTile / use.x->shape(1));
-  for (int begin = 0; begin < out; begin += tile) {
-    const int n = std::min(tile, out - begin);
-    std::vector<int> rows(n);
-    std::iota(rows.begin(), rows.end(), begin);
-    const mx::array gradient = kernels::gradients_of(device).outer(
-        device.columns(use.dy, begin, n), *use.x);
-    body(rows, device.to_host(gradient).all());
-  }
-}
-
 void for_lookup(
     kernels::Device& device,
     const train::WeightUse& use,
@@ -76,15 +60,48 @@ void for_lookup(
 
 } // namespace
 
+void for_tiles(
+    kernels::Device& device,
+    const mx::array& dy,
+    int width,
+    const ColumnTile& body) {
+  // Where launches and copies have a price of their own they are larger.
+  const int floats = device.own_bytes_left() ? kOwnGradientTile : kGradientTile;
+  const int out = dy.shape(1);
+  const int tile = std::max(1, floats / width);
+  for (int begin = 0; begin < out; begin += tile) {
+    const int n = std::min(tile, out - begin);
+    std::vector<int> rows(n);
+    std::iota(rows.begin(), rows.end(), begin);
+    body(rows, device.columns(dy, begin, n));
+  }
+}
+
+void for_gradient_tiles(
+    kernels::Device& device,
+    const train::WeightUse& use,
+    const ColumnTile& body) {
+  for_tiles(
+      device,
+      use.dy,
+      use.x->shape(1),
+      [&](std::span<const int> rows, const mx::array& dy) {
+        body(rows, device.gradients().outer(dy, *use.x));
+      });
+}
+
 void for_gradient_rows(
     kernels::Device& device,
     const train::WeightUse& use,
     const GradientRows& body) {
-  if (use.x != nullptr) {
-    for_product(device, use, body);
-  } else {
+  if (use.x == nullptr) {
     for_lookup(device, use, body);
+    return;
   }
+  for_gradient_tiles(
+      device, use, [&](std::span<const int> rows, const mx::array& gradient) {
+        body(rows, device.to_host(gradient).all());
+      });
 }
 
 bool keeps_layers(

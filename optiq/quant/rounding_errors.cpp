@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <numeric>
 
-#include "optiq/base/thread_pool.h"
-
 namespace optiq::quant {
 namespace {
+
+namespace mx = mlx::core;
 
 constexpr int kTileFloats = 1 << 20;
 
@@ -24,28 +24,22 @@ RoundingErrors rounding_errors(
   RoundingErrors errors{
       .bits = rounded.bits(),
       .group_size = group_size,
-      .mean_squares = std::vector<mlx::core::bfloat16_t>(groups * out)};
+      .mean_squares = std::vector<mx::bfloat16_t>(groups * out)};
   const int tile = std::max(1, kTileFloats / in);
   for (int begin = 0; begin < out; begin += tile) {
     // Looking rows up gives their values, whatever the format.
     std::vector<std::int32_t> ids(std::min(tile, out - begin));
     std::iota(ids.begin(), ids.end(), begin);
-    const kernels::HostRows was =
-        device.to_host(device.embed(ids, original, 1.f));
-    const kernels::HostRows is =
-        device.to_host(device.embed(ids, rounded, 1.f));
-    parallel_for(
-        ids.size() * groups, 256, [&](std::size_t first, std::size_t last) {
-          for (std::size_t g = first; g < last; ++g) {
-            float sum = 0;
-            for (std::size_t i = g * group_size; i < (g + 1) * group_size;
-                 ++i) {
-              const float error = is.all()[i] - was.all()[i];
-              sum += error * error;
-            }
-            errors.mean_squares[begin * groups + g] =
-                sum / static_cast<float>(group_size);
-          }
+    const mx::array was = device.embed(ids, original, 1.f);
+    const mx::array is = device.embed(ids, rounded, 1.f);
+    const kernels::HostRows sums =
+        device.to_host(device.sum_squares(is, group_size, &was));
+    std::transform(
+        sums.all().begin(),
+        sums.all().end(),
+        errors.mean_squares.begin() + begin * groups,
+        [&](float sum) {
+          return mx::bfloat16_t(sum / static_cast<float>(group_size));
         });
   }
   return errors;

@@ -331,7 +331,7 @@ class Tuner {
              [&](const mx::array& logits,
                  int first_row,
                  std::span<const float> weights) {
-               return kernels::gradients_of(device_).kl_divergence(
+               return device_.gradients().kl_divergence(
                    expected_logits(chunk, first_row, logits.shape(0)),
                    logits,
                    weights);

@@ -207,7 +207,7 @@ class Backpropagation::Step {
       kernels::Device& device = tape_.inner();
       tape_.add_gradient(
           x,
-          kernels::gradients_of(device).take_rows(
+          device.gradients().take_rows(
               device.concatenate(gradients), labeled_.rows, x.shape(0)));
     }
     return loss;
@@ -232,11 +232,8 @@ class Backpropagation::Step {
     const std::span weights = std::span(labeled_.weights).subspan(at, rows);
     const kernels::LogitLoss found = loss_
         ? loss_(logits, at, weights)
-        : kernels::gradients_of(tape_.inner())
-              .cross_entropy(
-                  logits,
-                  std::span(labeled_.labels).subspan(at, rows),
-                  weights);
+        : tape_.inner().gradients().cross_entropy(
+              logits, std::span(labeled_.labels).subspan(at, rows), weights);
     for (std::size_t i = 0; i < rows; ++i) {
       loss.sum += double{weights[i]} * found.losses[i];
       loss.weight += double{weights[i]};

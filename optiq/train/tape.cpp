@@ -123,7 +123,7 @@ class ScratchStates {
 
 Tape::Tape(kernels::Device& device)
     : device_(device),
-      gradients_(kernels::gradients_of(device)),
+      gradients_(device.gradients()),
       states_(device.make_block_store(kStateRegion)) {}
 
 void Tape::forget() {

@@ -44,7 +44,6 @@ using WeightVisitor = std::function<void(const WeightUse&)>;
  */
 class Tape final : public kernels::Device {
  public:
-  /** Throws Unsupported for a device without gradients. */
   explicit Tape(kernels::Device& device);
 
   // --- differentiation ------------------------------------------------------
@@ -88,6 +87,10 @@ class Tape final : public kernels::Device {
 
   // --- kernels::Device ------------------------------------------------------
 
+  /** The inner device's: they are not noted. */
+  kernels::Gradients& gradients() override {
+    return gradients_;
+  }
   const char* name() const override {
     return device_.name();
   }
@@ -156,6 +159,11 @@ class Tape final : public kernels::Device {
       const kernels::DeltaNetWeights& weights,
       const kernels::DeltaNetShape& shape,
       std::span<const kernels::Segment> segments) override;
+  /** Of numbers that nothing goes back through. */
+  mx::array sum_squares(const mx::array& x, int width, const mx::array* less)
+      override {
+    return device_.sum_squares(x, width, less);
+  }
   std::vector<double> log_sum_exp(const mx::array& logits) override {
     return device_.log_sum_exp(logits);
   }

@@ -197,8 +197,14 @@ GradientCase gradient_case(const AttentionCase& c) {
             return y;
           },
       .gradients = [=](Device& device, const mx::array& dy) -> Arrays {
-        const AttentionGradients d = gradients_of(device).attend(
-            dy, q, k, v, c.rule, c.segments(), c.window);
+        const AttentionGradients d = device.gradients().attend(
+            dy,
+            device.upload(q),
+            device.upload(k),
+            device.upload(v),
+            on_device(device, c.rule),
+            c.segments(),
+            c.window);
         return {d.q, d.k, d.v};
       },
       // Projections, softmax and sums over up to 150 keys.
@@ -215,19 +221,27 @@ AttentionRule rule_of(int heads, int kv_heads, int dim) {
 
 TEST(AttentionGradients, OfOneSequence) {
   for (const int rows : {1, 2, 63, 64, 65, 150}) {
-    expect_gradients_on_both(gradient_case(
+    expect_gradients_on_all(gradient_case(
         {std::to_string(rows) + " rows", rule_of(2, 1, 8), {rows}}));
   }
+  expect_gradients_on_all(
+      gradient_case({"heads of 64 channels", rule_of(4, 2, 64), {70}}));
+}
+
+TEST(AttentionGradients, OfMoreQueriesThanABlockHas) {
+  expect_gradients_on_all(gradient_case({"long", rule_of(2, 1, 8), {530}}));
+  expect_gradients_on_all(
+      gradient_case({"long, with a window", rule_of(2, 1, 8), {530}, 100}));
 }
 
 TEST(AttentionGradients, OfPackedSequences) {
-  expect_gradients_on_both(
+  expect_gradients_on_all(
       gradient_case({"packed", rule_of(4, 2, 16), {5, 1, 70, 3}}));
 }
 
 TEST(AttentionGradients, OfWindows) {
   for (const int window : {1, 7, 64, 70, 200}) {
-    expect_gradients_on_both(gradient_case(
+    expect_gradients_on_all(gradient_case(
         {"window " + std::to_string(window),
          rule_of(2, 2, 8),
          {100, 20},
@@ -238,14 +252,14 @@ TEST(AttentionGradients, OfWindows) {
 TEST(AttentionGradients, OfCappedScores) {
   AttentionRule rule = rule_of(4, 2, 8);
   rule.scores.softcap = 1.5f;
-  expect_gradients_on_both(gradient_case({"capped", rule, {70}}));
-  expect_gradients_on_both(gradient_case({"capped window", rule, {70}, 9}));
+  expect_gradients_on_all(gradient_case({"capped", rule, {70}}));
+  expect_gradients_on_all(gradient_case({"capped window", rule, {70}, 9}));
 }
 
 TEST(AttentionGradients, OfGates) {
   AttentionRule rule = rule_of(4, 2, 8);
   rule.has_output_gate = true;
-  expect_gradients_on_both(gradient_case({"gated", rule, {66, 4}}));
+  expect_gradients_on_all(gradient_case({"gated", rule, {66, 4}}));
 }
 
 TEST(AttentionGradients, OfNormsAndRope) {
@@ -256,15 +270,15 @@ TEST(AttentionGradients, OfNormsAndRope) {
         .inverse_frequencies = inverse_frequencies(100, 12),
         .is_interleaved = interleaved,
         .scale = 1.25f};
-    expect_gradients_on_both(gradient_case({"rope", rule, {20}}));
+    expect_gradients_on_all(gradient_case({"rope", rule, {20}}));
     rule.q_norm = normal_array({16}, 50);
     rule.k_norm = normal_array({16}, 51);
     rule.v_norm = normal_array({16}, 52);
-    expect_gradients_on_both(gradient_case({"norms of heads", rule, {20, 5}}));
+    expect_gradients_on_all(gradient_case({"norms of heads", rule, {20, 5}}));
     rule.q_norm = normal_array({4 * 16}, 50);
     rule.k_norm = normal_array({2 * 16}, 51);
     rule.v_norm.reset();
-    expect_gradients_on_both(gradient_case({"norms of rows", rule, {20, 5}}));
+    expect_gradients_on_all(gradient_case({"norms of rows", rule, {20, 5}}));
   }
 }
 
@@ -274,7 +288,7 @@ TEST(AttentionGradients, OfGrowth) {
   rule.rope = Rope{
       .inverse_frequencies = inverse_frequencies(100, 8),
       .growth = Rope::Growth{.theta = 100, .factor = 2, .positions = 10}};
-  expect_gradients_on_both(gradient_case({"growth", rule, {30}}));
+  expect_gradients_on_all(gradient_case({"growth", rule, {30}}));
 }
 
 TEST(AttentionGradients, DoNotDependOnThreadsOrNeighbours) {
@@ -288,15 +302,14 @@ TEST(AttentionGradients, DoNotDependOnThreadsOrNeighbours) {
   const auto part = [](const mx::array& x) {
     return testing::rows_of(x, 90, 130);
   };
-  const AttentionGradients own = gradients_of(cpu_device())
-                                     .attend(
-                                         part(dy),
-                                         part(both.inputs[0]),
-                                         part(both.inputs[1]),
-                                         part(both.inputs[2]),
-                                         c.rule,
-                                         alone,
-                                         0);
+  const AttentionGradients own = cpu_device().gradients().attend(
+      part(dy),
+      part(both.inputs[0]),
+      part(both.inputs[1]),
+      part(both.inputs[2]),
+      c.rule,
+      alone,
+      0);
   const Arrays expected{own.q, own.k, own.v};
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_TRUE(testing::same_bits(
@@ -310,8 +323,7 @@ TEST(AttentionGradients, RefuseThePast) {
   for (Device* device : {&cpu_device(), &mlx_device()}) {
     optiq::test::expect_error(
         ErrorKind::InvalidInput, {"position 3", "whole sequences"}, [&] {
-          gradients_of(*device).attend(
-              x, x, x, x, rule_of(1, 1, 8), segments, 0);
+          device->gradients().attend(x, x, x, x, rule_of(1, 1, 8), segments, 0);
         });
   }
 }

@@ -498,9 +498,8 @@ TEST_F(CudaDevice, WindowsOfFewRowsAreAttendedFast) {
   }
 }
 
-TEST_F(CudaDevice, IsWhatAutoTakesButForGradients) {
+TEST_F(CudaDevice, IsWhatAutoTakes) {
   EXPECT_EQ(&find_device("auto"), &device());
-  EXPECT_NE(&find_device("auto", true), &device());
 }
 
 TEST_F(CudaDevice, RefusesWhatItDoesNotDo) {

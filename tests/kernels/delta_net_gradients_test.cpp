@@ -28,6 +28,14 @@ struct NetCase {
         .norm = normal_array({shape.value_dim}, 903),
         .norm_eps = 1e-3f};
   }
+  DeltaNetWeights weights_on(Device& device) const {
+    DeltaNetWeights all = weights();
+    all.conv = device.upload(all.conv);
+    all.a_log = device.upload(all.a_log);
+    all.dt_bias = device.upload(all.dt_bias);
+    all.norm = device.upload(all.norm);
+    return all;
+  }
   int rows() const {
     int n = 0;
     for (const int length : lengths) {
@@ -188,8 +196,15 @@ GradientCase gradient_case(const NetCase& c) {
             return y;
           },
       .gradients = [=](Device& device, const mx::array& dy) -> Arrays {
-        const DeltaNetInput d = gradients_of(device).gated_delta_net(
-            dy, input, c.weights(), c.shape, c.segments());
+        const DeltaNetInput d = device.gradients().gated_delta_net(
+            dy,
+            {device.upload(input.qkv),
+             device.upload(input.z),
+             device.upload(input.b),
+             device.upload(input.a)},
+            c.weights_on(device),
+            c.shape,
+            c.segments());
         return {d.qkv, d.z, d.b, d.a};
       },
       // Every token's state is made of all before it, and the norm divides.
@@ -214,17 +229,20 @@ NetCase net(
 
 TEST(DeltaNetGradients, OfOneSequence) {
   for (const int rows : {1, 2, 15, 16, 17, 40}) { // chunks of 16
-    expect_gradients_on_both(gradient_case(net(1, 1, 8, 8, {rows})));
+    expect_gradients_on_all(gradient_case(net(1, 1, 8, 8, {rows})));
   }
 }
 
 TEST(DeltaNetGradients, OfSharedKeysAndOddSizes) {
-  expect_gradients_on_both(gradient_case(net(2, 4, 8, 16, {20})));
-  expect_gradients_on_both(gradient_case(net(1, 3, 16, 24, {9}, 2)));
+  expect_gradients_on_all(gradient_case(net(2, 4, 8, 16, {20})));
+  expect_gradients_on_all(gradient_case(net(1, 3, 16, 24, {9}, 2)));
+  // Several strips of columns, and the keys' channels of real models.
+  expect_gradients_on_all(gradient_case(net(1, 2, 128, 72, {35, 4})));
+  expect_gradients_on_all(gradient_case(net(1, 1, 160, 40, {18})));
 }
 
 TEST(DeltaNetGradients, OfPackedSequences) {
-  expect_gradients_on_both(gradient_case(net(2, 2, 8, 8, {3, 1, 18, 2})));
+  expect_gradients_on_all(gradient_case(net(2, 2, 8, 8, {3, 1, 18, 2})));
 }
 
 TEST(DeltaNetGradients, DoNotDependOnThreads) {
@@ -240,7 +258,7 @@ TEST(DeltaNetGradients, RefuseThePast) {
   for (Device* device : {&cpu_device(), &mlx_device()}) {
     optiq::test::expect_error(
         ErrorKind::InvalidInput, {"position 1", "whole sequences"}, [&] {
-          gradients_of(*device).gated_delta_net(
+          device->gradients().gated_delta_net(
               z, {x, z, b, b}, c.weights(), c.shape, segments);
         });
   }

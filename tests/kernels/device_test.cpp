@@ -224,6 +224,15 @@ TEST(Device, RowOperations) {
   check("softcap", kUnit * 8, [](Device& device, const mx::array& x) {
     return device.softcap(x, 1.5f);
   });
+  for (const int width : {1, 4, 32}) {
+    check("sum_squares", kUnit * 16, [&](Device& device, const mx::array& x) {
+      return device.sum_squares(x, width);
+    });
+    check("sum_squares", kUnit * 16, [&](Device& device, const mx::array& x) {
+      const mx::array less = device.upload(rows(63));
+      return device.sum_squares(x, width, &less);
+    });
+  }
   check("row_range", 0, [](Device& device, const mx::array& x) {
     return device.row_range(x, 1, 3);
   });

@@ -33,11 +33,6 @@ TEST(Devices, AMemoryOfItsOwnIsWhatADeviceHas) {
   }
 }
 
-TEST(Devices, AutoHasGradientsWhereTheyAreNeeded) {
-  EXPECT_TRUE(has_gradients(find_device("auto", true)));
-  EXPECT_TRUE(has_gradients(cpu_device()));
-}
-
 TEST(Devices, OthersShareTheHosts) {
   const testing::PoisonedDevice device;
   EXPECT_GT(available_bytes(device), kMib);

@@ -27,7 +27,8 @@ struct GradientCase {
   mx::Shape output;
   /** y of the inputs' values. */
   std::function<Doubles(const std::vector<Doubles>&)> function;
-  /** dL/d inputs of dL/dy. */
+  /** dL/d inputs of dL/dy, which lies on the device, as what comes back does.
+   */
   std::function<Arrays(Device&, const mx::array& dy)> gradients;
   /** Float32 operations that follow each other on the way. */
   int chain = 100;
@@ -79,7 +80,7 @@ inline double slope_along(
 inline void expect_gradients(const GradientCase& c, Device& device) {
   SCOPED_TRACE(c.name + " on " + device.name());
   const mx::array dy = testing::normal_array(c.output, 77);
-  const Arrays found = c.gradients(device, dy);
+  const Arrays found = c.gradients(device, device.upload(dy));
   ASSERT_EQ(found.size(), c.inputs.size());
   const Doubles y = c.function(input_values(c));
   const Doubles by_y = doubles_of(dy);
@@ -101,9 +102,23 @@ inline void expect_gradients(const GradientCase& c, Device& device) {
   }
 }
 
-inline void expect_gradients_on_both(const GradientCase& c) {
-  testing::for_each_target([&] { expect_gradients(c, cpu_device()); });
-  expect_gradients(c, mlx_device());
+/** On the CPU and by MLX, or on the device that OPTIQ_TEST_DEVICE names. */
+inline void expect_gradients_on_all(const GradientCase& c) {
+  if (&compared_device() == &mlx_device()) {
+    testing::for_each_target([&] { expect_gradients(c, cpu_device()); });
+  }
+  expect_gradients(c, compared_device());
+}
+
+/** The same rule, its arrays on the device. */
+inline AttentionRule on_device(Device& device, AttentionRule rule) {
+  for (std::optional<mx::array>* norm :
+       {&rule.q_norm, &rule.k_norm, &rule.v_norm}) {
+    if (*norm) {
+      *norm = device.upload(**norm);
+    }
+  }
+  return rule;
 }
 
 /** The same bits with any number of threads. */

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "support/kernel_checks.h"
 #include "support/poisoned_device.h"
 #include "support/sequence_runner.h"
 #include "support/tiny_model.h"
@@ -8,7 +9,9 @@
 #include "optiq/generate/generator.h"
 #include "optiq/kernels/quantize.h"
 #include "optiq/models/checkpoint.h"
+#include "optiq/quant/fast_sensitivity.h"
 #include "optiq/quant/sensitivity.h"
+#include "optiq/train/backpropagation.h"
 
 namespace optiq::testing {
 namespace {
@@ -128,6 +131,82 @@ TEST(PoisonedDevice, KlAndASensitivityProbe) {
   const auto expected = measured_on(on_cpu());
   EXPECT_GT(expected[0], 0);
   EXPECT_EQ(measured_on(behind_the_wall()), expected);
+}
+
+TEST(PoisonedDevice, SensitivityFromGradients) {
+  const auto tokens = arithmetic_tokens(48);
+  const auto checkpoint =
+      models::open_checkpoint(io::ModelDirectory::open(tiny_model_path()));
+  const auto estimated_on = [&](const ModelPointer& model) {
+    const models::Setup setup(model, Compute::Exact);
+    quant::Calibration calibration;
+    calibration.chunks = {tokens};
+    quant::FastOptions options;
+    options.candidate_bits = {4};
+    for (const models::Module& module : model->modules()) {
+      options.modules.push_back(module.name);
+    }
+    quant::SensitivityJournal journal;
+    const std::vector<quant::GroupJournal> journals{{64, &journal}};
+    quant::estimate_sensitivity(
+        setup,
+        quant::matrix_maker(
+            checkpoint, quant::round_to_nearest, model->device()),
+        calibration,
+        options,
+        journals,
+        {});
+    std::vector<double> figures;
+    for (const std::string& module : options.modules) {
+      figures.push_back(journal.at(module, 4, 0));
+    }
+    return figures;
+  };
+  // Tiles of gradients are larger there, which changes no bit.
+  EXPECT_EQ(estimated_on(behind_the_wall()), estimated_on(on_cpu()));
+}
+
+TEST(PoisonedDevice, GradientsOfAnAdapter) {
+  const auto tokens = arithmetic_tokens(40);
+  const std::vector<train::Example> batch{
+      {{tokens.begin(), tokens.end() - 1},
+       {tokens.begin() + 1, tokens.end()},
+       std::vector<float>(tokens.size() - 1, 1.f)}};
+  const auto differentiated_on = [&](const ModelPointer& model,
+                                     bool recomputes) {
+    kernels::Device& device = model->device();
+    nn::Adapter adapter;
+    for (const models::Module& module : model->modules()) {
+      if (module.id.layer < 0) {
+        continue;
+      }
+      const auto random = [&](int rows, int width) {
+        return device.upload(normal_array({rows, width}, 7, 0.1f));
+      };
+      adapter.updates.insert(
+          {module.name,
+           {random(2, module.matrix.in_features()),
+            random(2, module.matrix.out_features()),
+            0.5f}});
+    }
+    const models::Setup setup(model, Compute::Exact);
+    train::Backpropagation backpropagation(
+        setup, {.recomputes_layers = recomputes});
+    const train::Loss loss = backpropagation.run(
+        batch, adapter, {.dropout = {.rate = 0.1f, .seed = 3}});
+    std::vector<float> all{static_cast<float>(loss.sum)};
+    for (const auto& [name, gradient] : loss.gradients) {
+      for (const mx::array& x : {gradient.a, gradient.b}) {
+        const kernels::HostRows rows = device.to_host(x);
+        all.insert(all.end(), rows.all().begin(), rows.all().end());
+      }
+    }
+    return all;
+  };
+  const std::vector<float> expected = differentiated_on(on_cpu(), false);
+  EXPECT_GT(expected.size(), 1000U);
+  EXPECT_EQ(differentiated_on(behind_the_wall(), false), expected);
+  EXPECT_EQ(differentiated_on(behind_the_wall(), true), expected);
 }
 
 } // namespace

@@ -12,7 +12,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
-#include "optiq/kernels/device.h"
+#include "optiq/kernels/gradients.h"
 
 namespace optiq::testing {
 
@@ -114,8 +114,12 @@ class PoisonedDevice final : public kernels::Device {
   }
   std::optional<std::uint64_t> bytes_left; // none: the host's
 
+  kernels::Gradients& gradients() override {
+    return gradients_;
+  }
   kernels::Matrix dense(const mx::array& weight) override {
-    return inner_.dense(weight);
+    const auto own = table_->find(weight.data<void>());
+    return inner_.dense(own == table_->end() ? weight : own->second);
   }
   kernels::Matrix quantized(
       const mx::array& weight,
@@ -195,6 +199,14 @@ class PoisonedDevice final : public kernels::Device {
   mx::array softcap(const mx::array& x, float cap) override {
     return hide(inner_.softcap(real(x), cap));
   }
+  mx::array sum_squares(const mx::array& x, int width, const mx::array* less)
+      override {
+    if (less == nullptr) {
+      return hide(inner_.sum_squares(real(x), width));
+    }
+    const mx::array subtracted = real(*less);
+    return hide(inner_.sum_squares(real(x), width, &subtracted));
+  }
   mx::array attend(
       const mx::array& q,
       const mx::array& k,
@@ -236,6 +248,103 @@ class PoisonedDevice final : public kernels::Device {
   }
 
  private:
+  /** The CPU's, behind the same wall. */
+  class HiddenGradients final : public kernels::Gradients {
+   public:
+    explicit HiddenGradients(PoisonedDevice& owner) : owner_(owner) {}
+
+    mx::array multiply(const mx::array& dy, const kernels::Matrix& weight)
+        override {
+      return hide(inner().multiply(real(dy), weight));
+    }
+    mx::array outer(const mx::array& dy, const mx::array& x) override {
+      return hide(inner().outer(real(dy), real(x)));
+    }
+    mx::array normalize(
+        const mx::array& dy,
+        const mx::array& x,
+        const kernels::Norm& norm) override {
+      return hide(inner().normalize(real(dy), real(x), owner_.real(norm)));
+    }
+    std::pair<mx::array, mx::array> glu(
+        const mx::array& dy,
+        const mx::array& gate,
+        const mx::array& up,
+        kernels::Activation activation) override {
+      const auto d = inner().glu(real(dy), real(gate), real(up), activation);
+      return {hide(d.first), hide(d.second)};
+    }
+    mx::array softcap(const mx::array& dy, const mx::array& y, float cap)
+        override {
+      return hide(inner().softcap(real(dy), real(y), cap));
+    }
+    mx::array columns(const mx::array& dy, int begin, int width) override {
+      return hide(inner().columns(real(dy), begin, width));
+    }
+    mx::array take_rows(const mx::array& dy, std::span<const int> rows, int n)
+        override {
+      return hide(inner().take_rows(real(dy), rows, n));
+    }
+    kernels::AttentionGradients attend(
+        const mx::array& dy,
+        const mx::array& q,
+        const mx::array& k,
+        const mx::array& v,
+        const kernels::AttentionRule& rule,
+        std::span<const kernels::Segment> segments,
+        int window) override {
+      const auto d = inner().attend(
+          real(dy),
+          real(q),
+          real(k),
+          real(v),
+          owner_.real(rule),
+          segments,
+          window);
+      return {hide(d.q), hide(d.k), hide(d.v)};
+    }
+    kernels::DeltaNetInput gated_delta_net(
+        const mx::array& dy,
+        const kernels::DeltaNetInput& input,
+        const kernels::DeltaNetWeights& weights,
+        const kernels::DeltaNetShape& shape,
+        std::span<const kernels::Segment> segments) override {
+      const auto d = inner().gated_delta_net(
+          real(dy), owner_.real(input), owner_.real(weights), shape, segments);
+      return {hide(d.qkv), hide(d.z), hide(d.b), hide(d.a)};
+    }
+    kernels::LogitLoss cross_entropy(
+        const mx::array& logits,
+        std::span<const std::int32_t> labels,
+        std::span<const float> weights) override {
+      return hide(inner().cross_entropy(real(logits), labels, weights));
+    }
+    kernels::LogitLoss kl_divergence(
+        const mx::array& reference,
+        const mx::array& logits,
+        std::span<const float> weights) override {
+      return hide(
+          inner().kl_divergence(real(reference), real(logits), weights));
+    }
+
+   private:
+    kernels::Gradients& inner() {
+      return owner_.inner_.gradients();
+    }
+    mx::array hide(const mx::array& x) {
+      return owner_.hide(x);
+    }
+    kernels::LogitLoss hide(kernels::LogitLoss loss) {
+      loss.gradient = hide(loss.gradient);
+      return loss;
+    }
+    mx::array real(const mx::array& handle) const {
+      return owner_.real(handle);
+    }
+
+    PoisonedDevice& owner_;
+  };
+
   /** Segments with the blocks of the CPU. */
   struct RealSegments {
     std::vector<std::vector<kernels::BlockId>> blocks;
@@ -267,11 +376,30 @@ class PoisonedDevice final : public kernels::Device {
     result.bias = real(norm.bias);
     return result;
   }
+  kernels::AttentionRule real(const kernels::AttentionRule& rule) const {
+    kernels::AttentionRule result = rule;
+    result.q_norm = real(rule.q_norm);
+    result.k_norm = real(rule.k_norm);
+    result.v_norm = real(rule.v_norm);
+    return result;
+  }
+  kernels::DeltaNetInput real(const kernels::DeltaNetInput& input) const {
+    return {real(input.qkv), real(input.z), real(input.b), real(input.a)};
+  }
+  kernels::DeltaNetWeights real(const kernels::DeltaNetWeights& weights) const {
+    kernels::DeltaNetWeights result = weights;
+    result.conv = real(weights.conv);
+    result.a_log = real(weights.a_log);
+    result.dt_bias = real(weights.dt_bias);
+    result.norm = real(weights.norm);
+    return result;
+  }
   RealSegments real(std::span<const kernels::Segment> segments) const;
 
   kernels::Device& inner_ = kernels::cpu_device();
   std::shared_ptr<HandleTable> table_ = std::make_shared<HandleTable>();
   std::vector<kernels::BlockId> blocks_; // by number - 1
+  HiddenGradients gradients_{*this};
 };
 
 inline std::vector<mx::array> PoisonedDevice::multiply(
@@ -338,13 +466,9 @@ inline mx::array PoisonedDevice::attend(
     const kernels::AttentionRule& rule,
     std::span<const kernels::Segment> segments,
     const kernels::KvFormat& format) {
-  kernels::AttentionRule with_arrays = rule;
-  with_arrays.q_norm = real(rule.q_norm);
-  with_arrays.k_norm = real(rule.k_norm);
-  with_arrays.v_norm = real(rule.v_norm);
   const RealSegments all = real(segments);
   return hide(inner_.attend(
-      real(q), real(k), real(v), with_arrays, all.segments, format));
+      real(q), real(k), real(v), real(rule), all.segments, format));
 }
 
 inline mx::array PoisonedDevice::gated_delta_net(
@@ -352,17 +476,9 @@ inline mx::array PoisonedDevice::gated_delta_net(
     const kernels::DeltaNetWeights& weights,
     const kernels::DeltaNetShape& shape,
     std::span<const kernels::Segment> segments) {
-  kernels::DeltaNetWeights with_arrays = weights;
-  with_arrays.conv = real(weights.conv);
-  with_arrays.a_log = real(weights.a_log);
-  with_arrays.dt_bias = real(weights.dt_bias);
-  with_arrays.norm = real(weights.norm);
   const RealSegments all = real(segments);
-  return hide(inner_.gated_delta_net(
-      {real(input.qkv), real(input.z), real(input.b), real(input.a)},
-      with_arrays,
-      shape,
-      all.segments));
+  return hide(
+      inner_.gated_delta_net(real(input), real(weights), shape, all.segments));
 }
 
 } // namespace optiq::testing

@@ -169,7 +169,7 @@ TEST(Backpropagation, ShowsEveryUseOfAMatrix) {
       return;
     }
     const mx::array dw =
-        kernels::gradients_of(kernels::cpu_device()).outer(use.dy, *use.x);
+        kernels::cpu_device().gradients().outer(use.dy, *use.x);
     const auto [at, is_new] = weights.insert({name, dw});
     if (!is_new) { // the head, some rows at a time
       at->second = kernels::cpu_device().add(at->second, dw);

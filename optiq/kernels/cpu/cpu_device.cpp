@@ -74,7 +74,7 @@ class CpuGradients final : public Gradients {
 };
 
 /** Operations run at once: nothing is ever pending. */
-class CpuDevice final : public DifferentiableDevice {
+class CpuDevice final : public Device {
  public:
   Gradients& gradients() override {
     return gradients_;
@@ -159,6 +159,10 @@ class CpuDevice final : public DifferentiableDevice {
   }
   mx::array softcap(const mx::array& x, float cap) override {
     return cpu::softcap(x, cap);
+  }
+  mx::array sum_squares(const mx::array& x, int width, const mx::array* less)
+      override {
+    return cpu::sum_squares(x, width, less);
   }
   mx::array attend(
       const mx::array& q,

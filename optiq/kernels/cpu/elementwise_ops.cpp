@@ -1,11 +1,13 @@
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 
 #include "optiq/base/thread_pool.h"
 #include "optiq/kernels/checks_impl.h"
 #include "optiq/kernels/cpu/elementwise.h"
 #include "optiq/kernels/cpu/operations.h"
 #include "optiq/kernels/profile.h"
+#include "optiq/kernels/shape_checks_impl.h"
 
 namespace optiq::kernels::cpu {
 namespace {
@@ -208,6 +210,40 @@ mx::array softcap(const mx::array& x, float cap) {
   float* target = io::mutable_floats(out).data();
   parallel_for(x.size(), kGrain, [&](std::size_t begin, std::size_t end) {
     softcap(source + begin, cap, end - begin, target + begin);
+  });
+  return out;
+}
+
+mx::array sum_squares(const mx::array& x, int width, const mx::array* less) {
+  constexpr const char* kFunction = "sum_squares";
+  constexpr int kLanes = 8; // sums side by side
+  const OpTimer timer(kFunction);
+  const mx::Shape shape = summed_shape(kFunction, x, width);
+  const mx::array in = require_floats(kFunction, "x", x, x.shape());
+  const mx::array other = less != nullptr
+      ? require_floats(kFunction, "less", *less, x.shape())
+      : in;
+  mx::array out = io::make_array(shape, mx::float32);
+  const float* source = io::floats(in).data();
+  const float* subtracted =
+      less != nullptr ? io::floats(other).data() : nullptr;
+  float* target = io::mutable_floats(out).data();
+  const auto grain = std::max<std::size_t>(1, kGrain / width);
+  parallel_for(out.size(), grain, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t n = begin; n < end; ++n) {
+      const std::size_t first = n * width;
+      float lanes[kLanes] = {};
+      for (int i = 0; i < width; i += kLanes) {
+        const int lanes_left = std::min(kLanes, width - i);
+        for (int lane = 0; lane < lanes_left; ++lane) {
+          const std::size_t at = first + i + lane;
+          const float value =
+              source[at] - (subtracted != nullptr ? subtracted[at] : 0.f);
+          lanes[lane] += value * value;
+        }
+      }
+      target[n] = std::accumulate(lanes, lanes + kLanes, 0.f);
+    }
   });
   return out;
 }

@@ -9,6 +9,7 @@
 #include "optiq/kernels/cpu/gradients.h"
 #include "optiq/kernels/cpu/matrix.h"
 #include "optiq/kernels/cpu/operations.h"
+#include "optiq/kernels/logit_checks.h"
 #include "optiq/kernels/profile.h"
 
 namespace optiq::kernels::cpu::gradients {
@@ -19,35 +20,6 @@ constexpr std::size_t kGrain = 8192;
 
 std::size_t rows_per_grain(std::size_t width) {
   return std::max<std::size_t>(1, kGrain / std::max<std::size_t>(1, width));
-}
-
-void check_labels(
-    const mx::array& logits,
-    std::span<const std::int32_t> labels,
-    std::span<const float> weights) {
-  constexpr const char* kFunction = "cross_entropy";
-  require_rank(kFunction, "logits", logits, 2);
-  const auto rows = static_cast<std::size_t>(logits.shape(0));
-  if (labels.size() != rows || weights.size() != rows) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] found {} labels and {} weights, expected one of each for the {} "
-        "rows of logits.",
-        kFunction,
-        labels.size(),
-        weights.size(),
-        rows);
-  }
-  for (const std::int32_t label : labels) {
-    if (label < 0 || label >= logits.shape(1)) {
-      fail(
-          ErrorKind::InvalidInput,
-          "[{}] label: found {}, expected a token below {}.",
-          kFunction,
-          label,
-          logits.shape(1));
-    }
-  }
 }
 
 } // namespace
@@ -250,7 +222,7 @@ LogitLoss cross_entropy(
     const mx::array& logits,
     std::span<const std::int32_t> labels,
     std::span<const float> weights) {
-  check_labels(logits, labels, weights);
+  require_labels("cross_entropy", logits, labels, weights);
   const std::vector<double> sums = log_sum_exp(logits);
   const OpTimer timer("cross_entropy");
   const mx::array in = io::materialize(logits);
@@ -283,14 +255,7 @@ LogitLoss kl_divergence(
     std::span<const float> weights) {
   constexpr const char* kFunction = "kl_divergence";
   std::vector<double> losses = cpu::kl_divergence(reference, logits);
-  if (weights.size() != losses.size()) {
-    fail(
-        ErrorKind::InvalidInput,
-        "[{}] found {} weights, expected one for each of the {} rows.",
-        kFunction,
-        weights.size(),
-        losses.size());
-  }
+  require_weights(kFunction, logits, weights);
   const std::vector<double> reference_sums = log_sum_exp(reference);
   const std::vector<double> sums = log_sum_exp(logits);
   const OpTimer timer("kl_divergence_gradient");

@@ -29,6 +29,7 @@ mx::array scale(const mx::array& x, float factor);
 mx::array
 glu(const mx::array& gate, const mx::array& up, Activation activation);
 mx::array softcap(const mx::array& x, float cap);
+mx::array sum_squares(const mx::array& x, int width, const mx::array* less);
 /** x * sigmoid(gate), same shape. */
 mx::array sigmoid_gate(const mx::array& x, const mx::array& gate);
 /** Turns x [T, n_heads, head_dim] at positions [T]; the channels behind

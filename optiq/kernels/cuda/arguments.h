@@ -249,9 +249,10 @@ struct PackParams {
   unsigned* largest; // zero before: bits of the largest |weight|'s bound
 };
 
-/** Rows `ids` of a matrix, times scale. */
+/** Rows `ids` of a matrix, or those from `first` on, times scale. */
 struct EmbedPacked {
-  const int* ids;
+  const int* ids; // or null
+  int first;
   const std::uint32_t* codes;
   const std::uint32_t* params;
   Number param_type;
@@ -262,7 +263,8 @@ struct EmbedPacked {
   float* y; // [ids, in]
 };
 struct EmbedPlain {
-  const int* ids;
+  const int* ids; // or null
+  int first;
   PlainMatrix weight;
   float scale;
   float* y; // [ids, in]

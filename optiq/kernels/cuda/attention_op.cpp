@@ -4,6 +4,7 @@
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/cuda/attention_plan.h"
+#include "optiq/kernels/cuda/head_numbers.h"
 #include "optiq/kernels/cuda/kv_layout.h"
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/pointers_impl.h"
@@ -41,33 +42,6 @@ HeadNorm norm_of(
   return {floats_of(kFunction, card, *weight), is_of_heads ? 0 : 1};
 }
 
-/** The numbers of one call that travel to the card, and where they lie. */
-struct Numbers {
-  std::vector<std::int32_t> positions; // [T]
-  std::vector<float> frequencies; // one row, or one per row of the batch
-  std::vector<float> growth; // [T] or none
-  int frequencies_stride = 0;
-
-  Numbers(std::span<const Segment> segments, const AttentionRule& rule)
-      : positions(positions_of(segments)) {
-    if (rule.rope && uses_table(*rule.rope, positions)) {
-      frequencies = rule.rope->inverse_frequencies;
-    } else if (rule.rope) {
-      frequencies_stride =
-          static_cast<int>(rule.rope->inverse_frequencies.size());
-      for (const std::int32_t position : positions) {
-        const std::vector<float> row = frequencies_at(*rule.rope, position);
-        frequencies.insert(frequencies.end(), row.begin(), row.end());
-      }
-    }
-    if (rule.query_growth) {
-      for (const std::int32_t position : positions) {
-        growth.push_back(growth_at(*rule.query_growth, position));
-      }
-    }
-  }
-};
-
 /** Numbers and plan, and where they lie on the card: there, or on their way
  * with place_heads. */
 struct Sent {
@@ -82,7 +56,7 @@ struct Sent {
   const float* growth = nullptr;
 };
 
-Sent send(Card& card, const Numbers& numbers, const AttentionPlan& plan) {
+Sent send(Card& card, const HeadNumbers& numbers, const AttentionPlan& plan) {
   constexpr std::size_t kMostSent = sizeof(std::uint32_t) * kManyPlaceWords;
   Sent sent;
   const auto add = [&](const auto& values) {
@@ -223,7 +197,7 @@ PlacedQueries place_heads(
     const AttentionRule& rule,
     const KvShape& shape,
     Kernel kernel,
-    const Numbers& numbers,
+    const HeadNumbers& numbers,
     const Sent& sent) {
   const int rows = x.q.shape(0);
   const bool appends = x.k.shape(0) > 0;
@@ -406,7 +380,7 @@ mx::array attend(
     load.span_tokens = decode_span(rule.head_dim, is_dense);
   }
   const AttentionPlan plan = plan_attention(segments, load);
-  const Numbers numbers(segments, rule);
+  const HeadNumbers numbers(segments, rule);
   const Sent sent = send(card, numbers, plan);
   const PlacedQueries placed =
       place_heads(card, {q, k, v}, rule, shape, kernel, numbers, sent);

@@ -379,13 +379,18 @@ mx::array Card::hand_out(
   return io::view_array(data, shape, dtype, handle);
 }
 
-const Card::Handle& Card::handle_of(const char* function, const mx::array& x)
-    const {
+const Card::Handle* Card::find_handle(const mx::array& x) const {
   // An array that MLX has yet to compute has no data, and is not ours.
   const void* data = x.is_available() ? x.data<void>() : nullptr;
   const std::lock_guard lock(mutex_);
   const auto found = handles_.find(data);
-  if (found == handles_.end()) {
+  return found == handles_.end() ? nullptr : found->second;
+}
+
+const Card::Handle& Card::handle_of(const char* function, const mx::array& x)
+    const {
+  const Handle* handle = find_handle(x);
+  if (handle == nullptr) {
     fail(
         ErrorKind::InvalidInput,
         "[{}] found an array {} that does not lie on cuda:{}, expected one "
@@ -394,7 +399,22 @@ const Card::Handle& Card::handle_of(const char* function, const mx::array& x)
         shape_text(x),
         info_.index);
   }
-  return *found->second;
+  return *handle;
+}
+
+bool Card::holds(const mx::array& x) const {
+  return find_handle(x) != nullptr;
+}
+
+Buffer Card::buffer_of(const mx::array& x) const {
+  const Handle& handle = handle_of("buffer_of", x);
+  struct Place {
+    Buffer owner;
+    DevicePointer address;
+  };
+  const auto place =
+      std::make_shared<const Place>(handle.buffer, handle.address);
+  return {place, &place->address};
 }
 
 std::vector<CardInfo> list_cards(const Driver& driver) {

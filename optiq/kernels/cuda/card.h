@@ -128,6 +128,10 @@ class Card {
   view(const mx::array& x, std::size_t offset, const mx::Shape& shape);
   /** Where x lies. Throws InvalidInput for an array of anyone else's. */
   DevicePointer address(const char* function, const mx::array& x) const;
+  /** Whether x is one of this card's. */
+  bool holds(const mx::array& x) const;
+  /** Of one that is: its memory from where it lies. */
+  Buffer buffer_of(const mx::array& x) const;
 
  private:
   /** What an array of this card has for data. MLX looks at the bytes before. */
@@ -138,6 +142,7 @@ class Card {
   };
   mx::array
   hand_out(DevicePointer address, Buffer buffer, const mx::Shape&, mx::Dtype);
+  const Handle* find_handle(const mx::array& x) const;
   const Handle& handle_of(const char* function, const mx::array& x) const;
   void launch_with(
       const char* kernel,

@@ -7,6 +7,7 @@
 #include "optiq/base/error.h"
 #include "optiq/io/array.h"
 #include "optiq/kernels/cuda/block_memory.h"
+#include "optiq/kernels/cuda/gradients.h"
 #include "optiq/kernels/cuda/kernel_images.h"
 #include "optiq/kernels/cuda/matrix.h"
 #include "optiq/kernels/cuda/operations.h"
@@ -14,16 +15,89 @@
 namespace optiq::kernels {
 namespace {
 
+/** Operations of gradients.h, by the same names. */
+class CudaGradients final : public Gradients {
+ public:
+  explicit CudaGradients(cuda::Card& card) : card_(card) {}
+
+  mx::array multiply(const mx::array& dy, const Matrix& weight) override {
+    return cuda::gradients::multiply(card_, dy, weight);
+  }
+  mx::array outer(const mx::array& dy, const mx::array& x) override {
+    return cuda::gradients::outer(card_, dy, x);
+  }
+  mx::array normalize(const mx::array& dy, const mx::array& x, const Norm& norm)
+      override {
+    return cuda::gradients::normalize(card_, dy, x, norm);
+  }
+  std::pair<mx::array, mx::array> glu(
+      const mx::array& dy,
+      const mx::array& gate,
+      const mx::array& up,
+      Activation activation) override {
+    return cuda::gradients::glu(card_, dy, gate, up, activation);
+  }
+  mx::array softcap(const mx::array& dy, const mx::array& y, float cap)
+      override {
+    return cuda::gradients::softcap(card_, dy, y, cap);
+  }
+  mx::array columns(const mx::array& dy, int begin, int width) override {
+    return cuda::gradients::columns(card_, dy, begin, width);
+  }
+  mx::array take_rows(const mx::array& dy, std::span<const int> rows, int n)
+      override {
+    return cuda::gradients::take_rows(card_, dy, rows, n);
+  }
+  AttentionGradients attend(
+      const mx::array& dy,
+      const mx::array& q,
+      const mx::array& k,
+      const mx::array& v,
+      const AttentionRule& rule,
+      std::span<const Segment> segments,
+      int window) override {
+    return cuda::gradients::attend(card_, dy, q, k, v, rule, segments, window);
+  }
+  DeltaNetInput gated_delta_net(
+      const mx::array& dy,
+      const DeltaNetInput& input,
+      const DeltaNetWeights& weights,
+      const DeltaNetShape& shape,
+      std::span<const Segment> segments) override {
+    return cuda::gradients::gated_delta_net(
+        card_, dy, input, weights, shape, segments);
+  }
+  LogitLoss cross_entropy(
+      const mx::array& logits,
+      std::span<const std::int32_t> labels,
+      std::span<const float> weights) override {
+    return cuda::gradients::cross_entropy(card_, logits, labels, weights);
+  }
+  LogitLoss kl_divergence(
+      const mx::array& reference,
+      const mx::array& logits,
+      std::span<const float> weights) override {
+    return cuda::gradients::kl_divergence(card_, reference, logits, weights);
+  }
+
+ private:
+  cuda::Card& card_;
+};
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int index)
       : card_(cuda::system_driver(), index, cuda::kernel_images()),
         name_(
             index == 0 ? cuda::kDeviceName
-                       : fmt::format("{}:{}", cuda::kDeviceName, index)) {}
+                       : fmt::format("{}:{}", cuda::kDeviceName, index)),
+        gradients_(card_) {}
 
   cuda::Card& card() {
     return card_;
+  }
+  Gradients& gradients() override {
+    return gradients_;
   }
 
   const char* name() const override {
@@ -126,6 +200,10 @@ class CudaDevice final : public Device {
   mx::array softcap(const mx::array& x, float cap) override {
     return cuda::softcap(card_, x, cap);
   }
+  mx::array sum_squares(const mx::array& x, int width, const mx::array* less)
+      override {
+    return cuda::sum_squares(card_, x, width, less);
+  }
   mx::array attend(
       const mx::array& q,
       const mx::array& k,
@@ -173,6 +251,7 @@ class CudaDevice final : public Device {
  private:
   cuda::Card card_;
   std::string name_;
+  CudaGradients gradients_;
 };
 
 CudaDevice& opened_device(int index) {

@@ -19,7 +19,8 @@ namespace optiq::kernels {
  * in Compute::Exact (2^-24), sums in float32; Compute::Int8 is refused.
  * Attention multiplies queries and weights of attention as two digits or, in
  * Compute::Exact, three; delta nets and norms are float32. Rows are independent
- * bit for bit up to 64 rows, and from 65 on. There are no gradients.
+ * bit for bit up to 64 rows, and from 65 on. Gradients are float32, their
+ * products of floats as two of TF32 each.
  *
  * One per card and process. Throws NotFound without a driver or the card,
  * Unsupported where the card, the driver or this build does not do.

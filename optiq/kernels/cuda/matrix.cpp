@@ -142,8 +142,12 @@ Matrix dense_matrix(Card& card, const mx::array& weight) {
   data->in = weight.shape(1);
   data->bits = static_cast<int>(8 * weight.itemsize());
   data->type = number_of("dense", "weight", weight.dtype());
-  data->weight = keep(card, weight);
   data->nbytes = weight.nbytes();
+  if (card.holds(weight)) {
+    data->weight = card.buffer_of(weight);
+    return Matrix(std::move(data));
+  }
+  data->weight = keep(card, weight);
   if (data->type != Number::Float32 && data->in % kAlignedColumns == 0) {
     bring_to_half(card, *data);
   }

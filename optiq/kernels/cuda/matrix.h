@@ -34,6 +34,7 @@ struct MatrixData final : MatrixStorage {
   PlainMatrix plain() const;
 };
 
+/** A host array, or one of the card's, which is then used as it lies. */
 Matrix dense_matrix(Card& card, const mx::array& weight);
 Matrix quantized_matrix(
     Card& card,
@@ -46,6 +47,21 @@ Matrix quantized_matrix(
 /** Throws InvalidInput for a matrix of another device. */
 const MatrixData&
 data_of(const char* function, const Card& card, const Matrix& matrix);
+
+/** Rows of a matrix: `ids`, on the card, or those from `first` on. */
+struct LookedUp {
+  const int* ids = nullptr;
+  int first = 0;
+  int count = 0;
+};
+
+/** Those rows' values in floats, times scale. */
+void look_up(
+    Card& card,
+    const MatrixData& data,
+    const LookedUp& rows,
+    float scale,
+    float* to);
 
 /** Throws InvalidInput unless dtype is bf16, f16 or f32. */
 Number number_of(const char* function, const char* what, mx::Dtype dtype);

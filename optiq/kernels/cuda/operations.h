@@ -38,6 +38,8 @@ mx::array glu(
     Activation activation);
 Elementwise elementwise_of(Activation activation);
 mx::array softcap(Card& card, const mx::array& x, float cap);
+mx::array
+sum_squares(Card& card, const mx::array& x, int width, const mx::array* less);
 
 mx::array reshape(Card& card, const mx::array& x, const mx::Shape& shape);
 mx::array row_range(Card& card, const mx::array& x, int begin, int n);

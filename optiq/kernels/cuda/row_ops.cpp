@@ -1,7 +1,7 @@
 #include <numeric>
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/cuda/arguments.h"
+#include "optiq/kernels/cuda/gradient_arguments.h"
 #include "optiq/kernels/cuda/matrix.h"
 #include "optiq/kernels/cuda/operations.h"
 #include "optiq/kernels/cuda/packed_layout.h"
@@ -102,6 +102,23 @@ mx::array softcap(Card& card, const mx::array& x, float cap) {
   return apply("softcap", card, Elementwise::Softcap, x, nullptr, cap);
 }
 
+mx::array
+sum_squares(Card& card, const mx::array& x, int width, const mx::array* less) {
+  constexpr const char* kName = "sum_squares";
+  mx::array y = card.make_array(summed_shape(kName, x, width));
+  if (less != nullptr) {
+    require_shape(kName, "less", *less, x.shape());
+  }
+  const SumSquares args{
+      .x = floats_of(kName, card, x),
+      .less = less != nullptr ? floats_of(kName, card, *less) : nullptr,
+      .width = width,
+      .y = new_floats_of(card, y),
+      .n = static_cast<long long>(y.size())};
+  card.launch(kName, grid_of(args.n), args);
+  return y;
+}
+
 mx::array reshape(Card& card, const mx::array& x, const mx::Shape& shape) {
   if (count(shape) != static_cast<std::int64_t>(x.size())) {
     fail(
@@ -195,11 +212,27 @@ mx::array embed(
   Parcel parcel;
   parcel.add(ids);
   const Buffer sent = card.send(parcel);
-  const Grid grid{.x = ids.size(), .threads = 1024};
-  const int* on_card = pointer_of<const int>(*sent);
+  look_up(
+      card,
+      data,
+      {.ids = pointer_of<const int>(*sent),
+       .count = static_cast<int>(ids.size())},
+      scale,
+      new_floats_of(card, y));
+  return y;
+}
+
+void look_up(
+    Card& card,
+    const MatrixData& data,
+    const LookedUp& rows,
+    float scale,
+    float* to) {
+  const Grid grid{.x = static_cast<std::size_t>(rows.count), .threads = 1024};
   if (data.layout == Layout::Packed) {
     const EmbedPacked args{
-        .ids = on_card,
+        .ids = rows.ids,
+        .first = rows.first,
         .codes = words_of(*data.weight),
         .params = words_of(*data.params),
         .param_type = data.param_type,
@@ -207,17 +240,17 @@ mx::array embed(
         .group = data.group_size,
         .in = data.in,
         .scale = scale,
-        .y = new_floats_of(card, y)};
+        .y = to};
     card.launch("embed_packed", grid, args);
   } else {
     const EmbedPlain args{
-        .ids = on_card,
+        .ids = rows.ids,
+        .first = rows.first,
         .weight = data.plain(),
         .scale = scale * data.unit,
-        .y = new_floats_of(card, y)};
+        .y = to};
     card.launch("embed_plain", grid, args);
   }
-  return y;
 }
 
 } // namespace optiq::kernels::cuda

@@ -23,7 +23,7 @@ namespace {
 using portable::guarded;
 
 /** Operations are nodes of MLX's graph until they are evaluated. */
-class MlxDevice final : public DifferentiableDevice {
+class MlxDevice final : public Device {
  public:
   Gradients& gradients() override {
     return portable::gradients();
@@ -164,6 +164,18 @@ class MlxDevice final : public DifferentiableDevice {
           cap);
     }
     return guarded("softcap", [&] { return portable::softcap(x, cap); });
+  }
+  mx::array sum_squares(const mx::array& x, int width, const mx::array* less)
+      override {
+    const mx::Shape shape = summed_shape("sum_squares", x, width);
+    if (less != nullptr) {
+      require_shape("sum_squares", "less", *less, x.shape());
+    }
+    return guarded("sum_squares", [&] {
+      const mx::array all = less != nullptr ? mx::subtract(x, *less) : x;
+      return mx::sum(
+          mx::reshape(mx::square(all), {shape[0], shape[1], width}), -1);
+    });
   }
   mx::array attend(
       const mx::array& q,

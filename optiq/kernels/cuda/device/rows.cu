@@ -29,6 +29,12 @@ weight_at(const PlainMatrix& w, int row, int column) {
       number_at(w.biases, w.type, group));
 }
 
+template <class Args>
+__device__ __forceinline__ int row_to_embed(const Args& args) {
+  return args.ids != nullptr ? args.ids[blockIdx.x]
+                             : args.first + static_cast<int>(blockIdx.x);
+}
+
 constexpr int kPlainRows = 8; // of x, that share a read of W
 
 template <int kWords>
@@ -202,7 +208,7 @@ extern "C" __global__ void scale_halves(
 extern "C" __global__ void embed_packed(
     const __grid_constant__ EmbedPacked args) {
   begin_kernel();
-  const int row = args.ids[blockIdx.x];
+  const int row = row_to_embed(args);
   const int spans = spans_of(args.in);
   const int shift = shift_of_group(args.group);
   float* y = args.y + static_cast<long long>(blockIdx.x) * args.in;
@@ -221,7 +227,7 @@ extern "C" __global__ void embed_packed(
 extern "C" __global__ void embed_plain(
     const __grid_constant__ EmbedPlain args) {
   begin_kernel();
-  const int row = args.ids[blockIdx.x];
+  const int row = row_to_embed(args);
   float* y = args.y + static_cast<long long>(blockIdx.x) * args.weight.in;
   for (int i = threadIdx.x; i < args.weight.in; i += blockDim.x) {
     y[i] = weight_at(args.weight, row, i) * args.scale;
