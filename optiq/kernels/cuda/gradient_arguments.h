@@ -15,6 +15,7 @@ namespace optiq::kernels::cuda {
 struct Factor {
   const void* data;
   Number type;
+  int is_aligned; // whether four numbers side by side can be read at once
   float factor; // of its elements
   long long row;
   long long column;

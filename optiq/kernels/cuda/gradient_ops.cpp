@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cstdint>
+#include <string>
 
 #include "optiq/base/error.h"
 #include "optiq/kernels/cuda/gradients.h"
@@ -33,6 +35,7 @@ Factor rows_of(const void* data, Number type, int width, float factor = 1.f) {
   return {
       .data = data,
       .type = type,
+      .is_aligned = 0,
       .factor = factor,
       .row = width,
       .column = 1,
@@ -133,7 +136,33 @@ LogitLoss loss_of_logits(
 
 } // namespace
 
-void multiply_floats(Card& card, const FloatProduct& product, int heads) {
+namespace {
+
+/** Whether every line, of every head, begins where four numbers do. */
+bool is_aligned(const Factor& factor) {
+  const std::size_t bytes = factor.type == Number::Float32 ? 4 : 2;
+  const long long stride = std::max(factor.row, factor.column);
+  return reinterpret_cast<std::uintptr_t>(factor.data) % (4 * bytes) == 0 &&
+      stride % 4 == 0 && factor.batch % 4 == 0;
+}
+
+/** Which of float_product.cu's kernels, by how the factors lie. */
+const char* kernel_of(const FloatProduct& product) {
+  if (product.a.column != 1) {
+    return "outer";
+  }
+  if (product.b.row == 1 && product.b.column != 1) {
+    return "dots";
+  }
+  // Halves fit into TF32.
+  return product.b.type == Number::Float32 ? "rows" : "halves";
+}
+
+} // namespace
+
+void multiply_floats(Card& card, FloatProduct product, int heads) {
+  product.a.is_aligned = is_aligned(product.a) ? 1 : 0;
+  product.b.is_aligned = is_aligned(product.b) ? 1 : 0;
   const auto grid_of_tiles = [&](int tile) {
     const auto tiles = [tile](int n) {
       return static_cast<std::size_t>((n + tile - 1) / tile);
@@ -148,10 +177,9 @@ void multiply_floats(Card& card, const FloatProduct& product, int heads) {
   // Small tiles where large ones leave multiprocessors without work.
   const bool is_large = large.x * large.y * large.z >=
       static_cast<std::size_t>(card.info().multiprocessors);
-  card.launch(
-      is_large ? "float_product_128" : "float_product_64",
-      is_large ? large : grid_of_tiles(64),
-      product);
+  const std::string kernel = fmt::format(
+      "float_product_{}_{}", kernel_of(product), is_large ? 128 : 64);
+  card.launch(kernel.c_str(), is_large ? large : grid_of_tiles(64), product);
 }
 
 mx::array multiply(Card& card, const mx::array& dy, const Matrix& weight) {

@@ -12,7 +12,7 @@
 namespace optiq::kernels::cuda::gradients {
 
 /** Of `heads` products side by side. */
-void multiply_floats(Card& card, const FloatProduct& product, int heads = 1);
+void multiply_floats(Card& card, FloatProduct product, int heads = 1);
 
 mx::array multiply(Card& card, const mx::array& dy, const Matrix& weight);
 mx::array outer(Card& card, const mx::array& dy, const mx::array& x);
