@@ -48,13 +48,12 @@ struct LineReader::Editor {
     el_set(edit.get(), EL_CLIENTDATA, this);
     using Prompt = char* (*)(EditLine*);
     const Prompt show_prompt = [](EditLine* of) {
-      Editor* self = nullptr;
-      el_get(of, EL_CLIENTDATA, &self);
-      return self->prompt.data();
+      return editor_of(of).prompt.data();
     };
     el_set(edit.get(), EL_PROMPT, show_prompt);
     el_set(edit.get(), EL_EDITOR, "emacs");
     el_set(edit.get(), EL_SIGNAL, 1); // the terminal is whole after a signal
+    make_interrupt_a_key();
     el_set(edit.get(), EL_HIST, history, lines.get());
     el_set(edit.get(), EL_BIND, "^R", "em-inc-search-prev", nullptr);
     // What Linux makes of a Ctrl-D that was pressed while no line was awaited.
@@ -63,8 +62,12 @@ struct LineReader::Editor {
 
   InputLine read() {
     int length = 0;
+    is_given_up = false;
     const char* const line = el_gets(edit.get(), &length);
-    if (length < 0 && errno == EINTR) {
+    if (is_given_up) {
+      return {InputLine::Kind::Interrupted, {}};
+    }
+    if (length < 0 && errno == EINTR) { // a signal that no key sent
       el_reset(edit.get());
       return {InputLine::Kind::Interrupted, {}};
     }
@@ -91,9 +94,31 @@ struct LineReader::Editor {
     }
   }
 
+  static Editor& editor_of(EditLine* edit) {
+    Editor* self = nullptr;
+    el_get(edit, EL_CLIENTDATA, &self);
+    return *self;
+  }
+
+  /** While a line is awaited. A signal would be handled by whichever thread
+   * gets it, and libedit's handler is made for one. */
+  void make_interrupt_a_key() {
+    using Command = unsigned char (*)(EditLine*, int);
+    const Command give_up = [](EditLine* of, int) -> unsigned char {
+      editor_of(of).is_given_up = true;
+      return CC_NEWLINE;
+    };
+    constexpr const char* kName = "give-up";
+    el_set(edit.get(), EL_SETTY, "-d", "intr=", nullptr);
+    el_set(edit.get(), EL_ADDFN, kName, "Give the line up", give_up);
+    el_set(edit.get(), EL_BIND, "^C", kName, nullptr);
+  }
+
   // Between answers and lines too, where nobody else looks after Ctrl-C. While
-  // a line is awaited libedit does, which sends it on when the call has ended.
+  // a line is awaited it is a key, and a signal from elsewhere libedit's, which
+  // sends it on when the call has ended.
   InterruptCatcher between;
+  bool is_given_up = false; // the line that was read last, by Ctrl-C
   std::filesystem::path history_file;
   std::string prompt;
   std::unique_ptr<History, decltype(&history_end)> lines;
