@@ -1,9 +1,13 @@
+#include <numeric>
+#include <vector>
+
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
 #include "kernels/device_checks.h"
 #include "support/expect_error.h"
 
+#include "optiq/kernels/gradients.h"
 #include "optiq/kernels/quantize.h"
 
 namespace optiq::kernels {
@@ -235,6 +239,18 @@ TEST(Device, RowOperations) {
   }
   check("row_range", 0, [](Device& device, const mx::array& x) {
     return device.row_range(x, 1, 3);
+  });
+  check("many rows", 0, [](Device& device, const mx::array&) {
+    constexpr int kMany = 70000;
+    const mx::array x = device.upload(normal_array({kMany, 3}, 64));
+    std::vector<int> all_but_one(kMany - 1);
+    std::iota(all_but_one.begin(), all_but_one.end(), 0);
+    all_but_one.back() = kMany - 1;
+    const mx::array taken =
+        device.take_rows(device.columns(x, 1, 2), all_but_one);
+    return device.add(
+        device.gradients().columns(device.columns(x, 0, 1), 1, 2),
+        device.gradients().take_rows(taken, all_but_one, kMany));
   });
   check("concatenate", 0, [](Device& device, const mx::array& x) {
     const std::vector<mx::array> parts{

@@ -146,9 +146,8 @@ void recur_back(
        .y = static_cast<std::size_t>(net.n_key_heads),
        .threads = 32},
       args);
-  Grid by_channel = grid_of(rows.channels());
-  by_channel.y = rows.rows();
-  card.launch("delta_conv_gradient", by_channel, args);
+  card.launch(
+      "delta_conv_gradient", grid_of_rows(rows.rows(), rows.channels()), args);
 }
 
 } // namespace

@@ -103,9 +103,10 @@ mx::array spread(
       .width = dy.shape(1),
       .y_width = shape[1],
       .y = pointer_of<float>(to)};
-  Grid grid = grid_of(args.width);
-  grid.y = static_cast<std::size_t>(dy.shape(0));
-  card.launch("spread", grid, args);
+  card.launch(
+      "spread",
+      grid_of_rows(static_cast<std::size_t>(dy.shape(0)), args.width),
+      args);
   return dx;
 }
 

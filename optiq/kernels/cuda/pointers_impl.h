@@ -29,6 +29,15 @@ inline Grid grid_of(std::int64_t n) {
       .threads = kThreads};
 }
 
+/** Rows, of which there may be more than a grid has in any other place, by a
+ * thread for each of their columns. */
+inline Grid grid_of_rows(std::size_t rows, std::int64_t columns) {
+  Grid grid = grid_of(columns);
+  grid.y = grid.x;
+  grid.x = rows;
+  return grid;
+}
+
 /** The floats of an array of the card. */
 inline const float*
 floats_of(const char* function, const Card& card, const mx::array& x) {

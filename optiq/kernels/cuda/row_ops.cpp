@@ -158,9 +158,7 @@ mx::array take_rows(Card& card, const mx::array& x, std::span<const int> rows) {
       .stride = width,
       .width = static_cast<int>(width),
       .y = new_floats_of(card, y)};
-  Grid grid = grid_of(width);
-  grid.y = rows.size();
-  card.launch("gather", grid, args);
+  card.launch("gather", grid_of_rows(rows.size(), width), args);
   return y;
 }
 
@@ -174,9 +172,10 @@ mx::array columns(Card& card, const mx::array& x, int begin, int width) {
       .begin = begin,
       .width = width,
       .y = new_floats_of(card, y)};
-  Grid grid = grid_of(width);
-  grid.y = static_cast<std::size_t>(rows_of(x));
-  card.launch("gather", grid, args);
+  card.launch(
+      "gather",
+      grid_of_rows(static_cast<std::size_t>(rows_of(x)), width),
+      args);
   return y;
 }
 

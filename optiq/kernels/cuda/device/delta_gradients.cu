@@ -470,15 +470,15 @@ extern "C" __global__ void delta_prepare_gradient(
   }
 }
 
-/** Tap j read a row for the output conv_kernel - 1 - j behind it. Grid:
- * channels, rows. */
+/** Tap j read a row for the output conv_kernel - 1 - j behind it. Grid: rows,
+ * channels. */
 extern "C" __global__ void delta_conv_gradient(
     const __grid_constant__ DeltaGradient args) {
   begin_kernel();
   const DeltaNet& net = args.net;
   const int channels = channels_of(net);
-  const int channel = blockIdx.x * blockDim.x + threadIdx.x;
-  const long long row = blockIdx.y;
+  const int channel = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
+  const long long row = blockIdx.x;
   if (channel >= channels) {
     return;
   }

@@ -102,11 +102,11 @@ extern "C" __global__ void apply_backward(
   args.db[i] = dy * activated.value;
 }
 
-/** Grid: columns, rows. */
+/** Grid: rows, columns. */
 extern "C" __global__ void spread(const __grid_constant__ Spread args) {
   begin_kernel();
-  const long long column = thread_index();
-  const long long row = blockIdx.y;
+  const long long row = blockIdx.x;
+  const int column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   if (column < args.width) {
     const long long to = args.rows != nullptr ? args.rows[row] : row;
     args.y[to * args.y_width + args.begin + column] =

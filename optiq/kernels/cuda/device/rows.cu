@@ -294,11 +294,11 @@ extern "C" __global__ void apply(const __grid_constant__ Apply args) {
   }
 }
 
-/** Grid: columns, rows. */
+/** Grid: rows, columns. */
 extern "C" __global__ void gather(const __grid_constant__ Gather args) {
   begin_kernel();
-  const long long column = thread_index();
-  const long long row = blockIdx.y;
+  const long long row = blockIdx.x;
+  const int column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   if (column < args.width) {
     const long long from = args.rows != nullptr ? args.rows[row] : row;
     args.y[row * args.width + column] =
