@@ -4,6 +4,7 @@
 #include <exception>
 #include <sstream>
 #include <string>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <unistd.h>
@@ -54,6 +55,15 @@ int run_and_report(int argc, char** argv) {
     return report(e.kind(), e.what());
   } catch (const std::bad_alloc&) {
     return report(optiq::ErrorKind::Exhausted, "out of memory");
+  } catch (const std::system_error& e) {
+    if (e.code() != std::errc::resource_unavailable_try_again) {
+      return report(optiq::ErrorKind::Internal, e.what());
+    }
+    return report(
+        optiq::ErrorKind::Exhausted,
+        "the system gave no further thread, found its memory or number of "
+        "threads at an end. Close other programs, raise the limit (ulimit -v, "
+        "-u), or ask for fewer (--threads)");
   } catch (const std::exception& e) {
     return report(optiq::ErrorKind::Internal, e.what());
   }

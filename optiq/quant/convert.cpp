@@ -104,7 +104,12 @@ bool is_estimated(const ConvertOptions& options) {
       options.sensitivity != artifacts::SensitivityForm::Exact;
 }
 
+/** For the names of tensors, and what else is there before it is known what the
+ * model needs. */
+constexpr std::uint64_t kLeastRam = std::uint64_t{8} << 20;
+
 std::unique_ptr<RamLimit> limit_ram(const ConvertOptions& options) {
+  require_ram(kLeastRam, "reading what a model has");
   if (options.max_ram && options.device->own_bytes_left()) {
     fail(
         ErrorKind::InvalidInput,
