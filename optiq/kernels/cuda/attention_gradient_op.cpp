@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstddef>
 #include <optional>
 
 #include "optiq/kernels/cuda/gradients.h"
@@ -294,8 +295,8 @@ class SequenceBack {
       const HeadRows& to) const {
     for (int member = 0; member < group_; ++member) {
       Factor of_member = queries.factor(row());
-      of_member.data =
-          static_cast<const float*>(of_member.data) + member * rule_.head_dim;
+      of_member.data = static_cast<const float*>(of_member.data) +
+          std::ptrdiff_t{1} * member * rule_.head_dim;
       of_member.batch *= group_;
       multiply_floats(
           card_,
@@ -390,7 +391,7 @@ HeadGradients attend_back(
     const mx::array& v,
     const mx::array& dy,
     bool wants_y) {
-  const HeadGradients to{
+  HeadGradients to{
       wants_y ? card.make_array(dy.shape()) : dy,
       card.make_array(dy.shape()),
       zeros(card, k.shape()),

@@ -162,7 +162,7 @@ DeltaNetInput gated_delta_net(
   check_delta_net_shapes(kFunction, input, weights, shape);
   check_whole_sequences(kFunction, segments, input.qkv.shape(0));
   require_shape(kFunction, "dy", dy, input.z.shape());
-  const DeltaNetInput to{
+  DeltaNetInput to{
       card.make_array(input.qkv.shape()),
       card.make_array(input.z.shape()),
       card.make_array(input.b.shape()),
