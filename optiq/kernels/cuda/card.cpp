@@ -413,7 +413,7 @@ Buffer Card::buffer_of(const mx::array& x) const {
     DevicePointer address;
   };
   const auto place =
-      std::make_shared<const Place>(handle.buffer, handle.address);
+      std::make_shared<const Place>(Place{handle.buffer, handle.address});
   return {place, &place->address};
 }
 
