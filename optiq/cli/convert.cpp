@@ -20,7 +20,6 @@
 #include "optiq/cli/model_option.h"
 #include "optiq/cli/output.h"
 #include "optiq/cli/progress.h"
-#include "optiq/kernels/cuda/cuda_device.h"
 #include "optiq/kernels/devices.h"
 
 namespace optiq::cli {

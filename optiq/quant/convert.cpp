@@ -99,16 +99,11 @@ void check_tune_steps(int steps) {
   }
 }
 
-bool is_estimated(const ConvertOptions& options) {
-  return is_measured(options) &&
-      options.sensitivity != artifacts::SensitivityForm::Exact;
-}
-
 /** For the names of tensors, and what else is there before it is known what the
  * model needs. */
 constexpr std::uint64_t kLeastRam = std::uint64_t{8} << 20;
 
-std::unique_ptr<RamLimit> limit_ram(const ConvertOptions& options) {
+void check_memory(const ConvertOptions& options) {
   require_ram(kLeastRam, "reading what a model has");
   if (options.max_ram && options.device->own_bytes_left()) {
     fail(
@@ -117,6 +112,9 @@ std::unique_ptr<RamLimit> limit_ram(const ConvertOptions& options) {
         "has one of its own. Leave --max-ram out, or choose --device cpu.",
         options.device->name());
   }
+}
+
+std::unique_ptr<RamLimit> limit_ram(const ConvertOptions& options) {
   return options.max_ram
       ? std::make_unique<RamLimit>(*options.max_ram, scratch_folder())
       : nullptr;
@@ -573,6 +571,7 @@ ConvertResult convert(ConvertOptions options, const ProgressSink& progress) {
           std::min(options.plan.group_size, layer.group_size);
     }
   }
+  check_memory(options);
   const auto limit = limit_ram(options);
   return Conversion(options, progress).run();
 }
@@ -582,6 +581,7 @@ ShareResult measure_share(
     const Share& share,
     const ProgressSink& progress) {
   validate(options.plan);
+  check_memory(options);
   const auto limit = limit_ram(options);
   return Conversion(options, progress).run_share(share);
 }

@@ -8,7 +8,6 @@
 #include "support/poisoned_device.h"
 
 #include "optiq/base/error.h"
-#include "optiq/kernels/gradients.h"
 
 namespace optiq::kernels {
 namespace {

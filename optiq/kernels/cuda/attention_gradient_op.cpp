@@ -165,11 +165,6 @@ struct HeadRows {
   }
 };
 
-Factor transposed(Factor factor) {
-  std::swap(factor.row, factor.column);
-  return factor;
-}
-
 /** What attention reads, and what comes back. */
 struct Attended {
   HeadRows q;

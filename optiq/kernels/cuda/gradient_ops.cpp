@@ -42,11 +42,6 @@ Factor rows_of(const void* data, Number type, int width, float factor = 1.f) {
       .batch = 0,
       .group = 1};
 }
-Factor transposed(Factor factor) {
-  std::swap(factor.row, factor.column);
-  return factor;
-}
-
 /** Columns of a dense matrix [out, in] as it lies. */
 Factor dense_factor(const MatrixData& data) {
   return rows_of(
@@ -56,13 +51,8 @@ Factor dense_factor(const MatrixData& data) {
       data.layout == Layout::Dense ? data.unit : 1.f);
 }
 
-struct Backwards {
-  mx::array a;
-  mx::array b;
-};
-
 /** Of an operation on one or two arrays of a shape; without b, db is a. */
-Backwards apply_backward(
+std::pair<mx::array, mx::array> apply_backward(
     const char* function,
     Card& card,
     Backward what,
@@ -134,10 +124,6 @@ LogitLoss loss_of_logits(
   card.copy_out(losses.data(), *on_card, rows * sizeof(double));
   return {std::move(losses), gradient};
 }
-
-} // namespace
-
-namespace {
 
 /** Whether every line, of every head, begins where four numbers do. */
 bool is_aligned(const Factor& factor) {
@@ -277,8 +263,7 @@ std::pair<mx::array, mx::array> glu(
   require_shape("glu", "up", up, gate.shape());
   const Backward what =
       activation == Activation::Silu ? Backward::Silu : Backward::GeluTanh;
-  const Backwards d = apply_backward("glu", card, what, dy, gate, &up);
-  return {d.a, d.b};
+  return apply_backward("glu", card, what, dy, gate, &up);
 }
 
 std::pair<mx::array, mx::array> sigmoid_gate(
@@ -287,15 +272,14 @@ std::pair<mx::array, mx::array> sigmoid_gate(
     const mx::array& x,
     const mx::array& gate) {
   require_shape("sigmoid_gate", "gate", gate, x.shape());
-  const Backwards d =
-      apply_backward("sigmoid_gate", card, Backward::SigmoidGate, dy, x, &gate);
-  return {d.a, d.b};
+  return apply_backward(
+      "sigmoid_gate", card, Backward::SigmoidGate, dy, x, &gate);
 }
 
 mx::array
 softcap(Card& card, const mx::array& dy, const mx::array& y, float cap) {
   return apply_backward("softcap", card, Backward::Softcap, dy, y, nullptr, cap)
-      .a;
+      .first;
 }
 
 mx::array columns(Card& card, const mx::array& dy, int begin, int width) {

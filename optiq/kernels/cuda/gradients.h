@@ -11,6 +11,11 @@
  * Products are of floats, each as two of TF32: errors of 2^-22. */
 namespace optiq::kernels::cuda::gradients {
 
+inline Factor transposed(Factor factor) {
+  std::swap(factor.row, factor.column);
+  return factor;
+}
+
 /** Of `heads` products side by side. */
 void multiply_floats(Card& card, FloatProduct product, int heads = 1);
 

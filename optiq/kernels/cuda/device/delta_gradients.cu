@@ -11,6 +11,7 @@
 // its four warps some of the keys' channels, in registers. States are kept
 // every kGradientChunk tokens and made again in between.
 #include "optiq/kernels/cuda/device/delta_net.cuh"
+#include "optiq/kernels/cuda/device/slopes.cuh"
 #include "optiq/kernels/cuda/gradient_arguments.h"
 
 namespace optiq::kernels::cuda {
@@ -317,14 +318,6 @@ conv_sum(const DeltaNet& net, long long row, int first_row, int channel) {
   return sum;
 }
 
-__device__ __forceinline__ float sigmoid(float x) {
-  return 1.f / (1.f + expf(-x));
-}
-__device__ __forceinline__ float silu_slope(float x) {
-  const float s = sigmoid(x);
-  return fmaf(x * s, 1.f - s, s);
-}
-
 /** The sum of the shares of strips and of the value heads that read a key head.
  */
 __device__ __forceinline__ float sum_of_shares(
@@ -381,7 +374,7 @@ __device__ __forceinline__ void unit_gradient(
     const int i = n * 32 + threadIdx.x;
     if (i < dim) {
       to[i] = fmaf(-active[n], along, dy[n]) * (factor * inverse) *
-          silu_slope(sums[n]);
+          silu_slope(sums[n]).slope;
     }
   }
 }
@@ -418,7 +411,7 @@ extern "C" __global__ void delta_gate_gradient(
   for (int i = threadIdx.x; i < dim; i += blockDim.x) {
     const float z = args.z[at + i];
     const float out = args.dout[at + i] * args.norm[i];
-    args.dz[at + i] = out * y[i] * inverse * silu_slope(z);
+    args.dz[at + i] = out * y[i] * inverse * silu_slope(z).slope;
     args.dy[at + i] = inverse * fmaf(-y[i], along, out * silu(z));
   }
 }
@@ -448,7 +441,7 @@ extern "C" __global__ void delta_prepare_gradient(
   float* dconv = args.dconv + row * channels_of(net);
   for (int i = threadIdx.x; i < group * net.value_dim; i += 32) {
     const int channel = 2 * keys + first + i;
-    dconv[channel] *= silu_slope(conv_sum(net, row, first_row, channel));
+    dconv[channel] *= silu_slope(conv_sum(net, row, first_row, channel)).slope;
   }
   for (int h = head * group + static_cast<int>(threadIdx.x);
        h < (head + 1) * group;

@@ -1,5 +1,6 @@
 // Derivatives of what is done row by row, moves back, and losses of logits.
 #include "optiq/kernels/cuda/device/log_sums.cuh"
+#include "optiq/kernels/cuda/device/slopes.cuh"
 #include "optiq/kernels/cuda/gradient_arguments.h"
 
 namespace optiq::kernels::cuda {
@@ -7,22 +8,6 @@ namespace {
 
 __device__ __forceinline__ long long thread_index() {
   return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-
-__device__ __forceinline__ float sigmoid(float x) {
-  return 1.f / (1.f + expf(-x));
-}
-
-/** An activation and its slope. */
-struct Activated {
-  float value;
-  float slope;
-};
-
-__device__ __forceinline__ Activated silu_slope(float x) {
-  const float s = sigmoid(x);
-  const float value = x * s;
-  return {value, fmaf(value, 1.f - s, s)};
 }
 
 /** gelu(x) = x sigmoid(u), u = r x (1 + 0.044715 x^2), r = 2 sqrt(2 / pi). */
